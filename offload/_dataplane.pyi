@@ -1,0 +1,122 @@
+"""The native data plane as Python sees it: handles, public material, and plain numbers; never key bytes.
+
+Contract between `offload/dataplane` (C) and the daemon (Python). All calls are cheap and thread-safe; none runs an
+operation on the calling thread except `calibrate`, `sign_once` and `benchmark`, which release the GIL.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+class KeyError_(ValueError):
+    """A key file that cannot be used; the message names the file and the reason."""
+
+class Key:
+    """A private key in secret memory. The only things that leave it are public."""
+
+    @staticmethod
+    def load(path: str) -> Key: ...
+    @staticmethod
+    def generate(algorithm: str) -> Key: ...
+    @property
+    def algorithm(self) -> str: ...  # "rsa2048", "rsa3072", "rsa4096", "p256", "p384", "ed25519"
+    @property
+    def key_id(self) -> bytes: ...  # SHA-256 of the SubjectPublicKeyInfo
+    @property
+    def public_key_der(self) -> bytes: ...
+
+class Selector(TypedDict, total=False):
+    """Matches a caller when every field given matches; a caller is allowed when any selector of the identity does."""
+
+    uid: int
+    gid: int  # primary or supplementary
+    executable: str  # absolute path, compared with /proc/PID/exe
+    cgroup: str  # prefix of the cgroup path, on a path-component boundary
+    socket: str  # came through the dedicated listener of that name
+
+class KeyRule(TypedDict):
+    key: Key
+    usage: str  # "tls13", "tls12+13", "any"
+    decrypt: bool  # RSA key exchange of TLS 1.2
+
+class IdentityRule(TypedDict):
+    """One identity: who may use it, its keys, and its public message."""
+
+    name: str
+    selectors: Sequence[Selector]  # empty: nobody
+    keys: Sequence[KeyRule]
+    message: bytes  # serialized offload.v1.Identity, sent to watchers when it differs from the last one
+
+class Settings(TypedDict):
+    shards: int  # kernel threads
+    max_wait_us: int
+    queue_limit: int  # operations queued, all connections
+    connection_queue_limit: int  # operations queued and running, one connection
+    max_connections: int
+    max_streams_per_connection: int
+    drain_timeout_ms: int
+    backend: str  # "auto", "software", "ifma8"
+
+class ClassStatistics(TypedDict):
+    """One algorithm. Histograms are lists of counts; bounds are the module constants of the same name."""
+
+    algorithm: str
+    operations: Mapping[tuple[str, str], int]  # (gRPC status name, backend) -> count
+    batches: Mapping[tuple[str, str, int], int]  # (backend, reason of the flush, size) -> count
+    queue_seconds: Sequence[int]
+    queue_seconds_sum: float
+    run_seconds: Sequence[int]  # per batch
+    run_seconds_sum: float
+    faults: int  # lanes redone in software
+    queued: int
+    crossover: int  # smallest batch that goes to the vector backend; 9 when none does
+    backend_us: Mapping[str, Sequence[float]]  # calibrated time of a batch of 1..8 per backend
+
+class Statistics(TypedDict):
+    classes: Sequence[ClassStatistics]
+    refusals: Mapping[str, int]  # reason -> count
+    connections: int
+    connections_total: int
+    streams: int
+    watchers: int
+    queued: int
+    draining: bool
+    backend: str
+    secret_memory: Mapping[str, int | str]  # kind, used, reserved
+
+class Refusal(TypedDict):
+    """Why something was turned away, for the log; drained from a bounded ring."""
+
+    reason: str
+    pid: int
+    uid: int
+    gid: int
+    listener: str
+    key_id: bytes
+    count: int  # equal refusals folded into this one
+
+QUEUE_SECONDS_BOUNDS: Sequence[float]
+RUN_SECONDS_BOUNDS: Sequence[float]
+
+class DataPlane:
+    def __init__(self, settings: Settings) -> None: ...
+    def add_listener(self, name: str, descriptor: int) -> None:
+        """Serve a listening Unix stream socket; the descriptor is duplicated. Allowed while running."""
+    def remove_listener(self, name: str) -> None: ...
+    def set_identities(self, identities: Sequence[IdentityRule]) -> None:
+        """Replace the whole set at once. Operations already accepted finish with the key they were accepted with."""
+    def calibrate(self) -> None:
+        """Measure the backends and set the crossovers (tens of ms). Called by start if it was not called."""
+    def start(self) -> None: ...
+    def drain(self) -> None:
+        """Begin the two-phase graceful shutdown; returns at once."""
+    def wait_drained(self, timeout_seconds: float) -> bool: ...
+    def stop(self) -> None: ...
+    def statistics(self) -> Statistics: ...
+    def take_refusals(self) -> Sequence[Refusal]: ...
+    def benchmark(self, algorithm: str, batch: int, backend: str, rounds: int) -> Sequence[float]:
+        """Seconds of each of `rounds` batches on fresh keys, on the calling thread."""
+
+def harden_process() -> None:
+    """PR_SET_DUMPABLE 0 and no core dumps."""
+
+def secret_memory_kind() -> str: ...

@@ -1,0 +1,136 @@
+/* The codec of offload.v1 messages, shared by the daemon and the Envoy module. No I/O, no allocation: decoding gives
+ * views into the caller's buffer, encoding writes into the caller's buffer.
+ *
+ * Every input is hostile: lengths are checked against what is there, unknown fields are skipped, a field of the wrong
+ * wire type or a truncated one makes the whole message malformed. Proto: ../proto/offload/v1/private_key.proto.
+ */
+#ifndef OFFLOAD_WIRE_H
+#define OFFLOAD_WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+  WIRE_KEY_ID_SIZE = 32,
+  WIRE_INPUT_MAX = 16 * 1024,
+  WIRE_REQUEST_MAX = 64 * 1024,
+  WIRE_OPERATIONS_MAX = 256,
+  WIRE_GRPC_HEADER_SIZE = 5, /* compressed flag, length in 4 bytes big-endian */
+};
+
+typedef struct wire_view {
+  const uint8_t *data;
+  size_t size;
+} wire_view;
+
+enum wire_backend { WIRE_BACKEND_UNSPECIFIED = 0, WIRE_BACKEND_SOFTWARE = 1, WIRE_BACKEND_IFMA8 = 2 };
+
+/* Also carries SignRequest (kind SIGN, no id) and DecryptRequest (kind DECRYPT, no id). */
+typedef struct wire_operation {
+  uint64_t id;
+  wire_view key_id;
+  uint32_t signature_scheme;
+  wire_view input;
+  bool prehashed;
+  uint32_t timeout_us;
+  bool decrypt;
+} wire_operation;
+
+typedef struct wire_result {
+  uint64_t id;
+  uint32_t status; /* gRPC code */
+  wire_view output;
+  wire_view message;
+  uint32_t backend; /* enum wire_backend */
+  uint32_t batch_size;
+  uint32_t queue_us;
+  uint32_t run_us;
+} wire_result;
+
+typedef enum wire_status {
+  WIRE_OK = 0,
+  WIRE_END,       /* iterator: no more */
+  WIRE_MALFORMED, /* not a message of this type */
+  WIRE_TOO_LARGE, /* a limit above is exceeded */
+} wire_status;
+
+const char *wire_status_name(wire_status status);
+
+/* Iterates over one repeated message without allocating: start with `rest` = the whole message. */
+typedef struct wire_batch_reader {
+  wire_view rest;
+} wire_batch_reader;
+
+typedef enum wire_batch_item_kind { WIRE_ITEM_OPERATION, WIRE_ITEM_CANCELLED } wire_batch_item_kind;
+
+typedef struct wire_batch_item {
+  wire_batch_item_kind kind;
+  wire_operation operation; /* WIRE_ITEM_OPERATION */
+  wire_view cancelled;      /* WIRE_ITEM_CANCELLED: packed varints, read with wire_next_id */
+} wire_batch_item;
+
+/* OperationBatch, the daemon's side. The caller counts operations against WIRE_OPERATIONS_MAX. */
+wire_status wire_next_item(wire_batch_reader *reader, wire_batch_item *item);
+wire_status wire_next_id(wire_view *packed, uint64_t *id);
+
+/* ResultBatch, the client's side. */
+wire_status wire_next_result(wire_batch_reader *reader, wire_result *result);
+
+/* Unary requests and responses. */
+wire_status wire_decode_sign_request(wire_view message, wire_operation *operation);
+wire_status wire_decode_decrypt_request(wire_view message, wire_operation *operation);
+wire_status wire_decode_watch_request(wire_view message, wire_view *identity);
+
+/* Encoders append at *size and return false, with nothing written, when `room` does not suffice. */
+typedef struct wire_writer {
+  uint8_t *data;
+  size_t size;
+  size_t room;
+} wire_writer;
+
+bool wire_append_operation(wire_writer *writer, const wire_operation *operation); /* one of OperationBatch.operations */
+bool wire_append_cancelled(wire_writer *writer, uint64_t id);                     /* one of OperationBatch.cancelled */
+bool wire_append_result(wire_writer *writer, const wire_result *result);          /* one of ResultBatch.results */
+bool wire_append_sign_response(wire_writer *writer, const wire_result *result);   /* SignResponse, DecryptResponse */
+bool wire_append_watch_request(wire_writer *writer, wire_view identity);
+
+/* Identity, the module's side: iterate over the repeated fields with wire_next_field-style readers. */
+typedef struct wire_identity {
+  wire_view name;
+  uint64_t version;
+  wire_view credentials;   /* start of a reader for wire_next_credential: the whole Identity message */
+  wire_view trust_bundles; /* likewise for wire_next_trust_bundle */
+} wire_identity;
+
+typedef struct wire_credential {
+  wire_view key_id;
+  wire_view chain;     /* reader for wire_next_certificate: the Credential message */
+  wire_view schemes;   /* reader for wire_next_scheme: the Credential message */
+  wire_view dns_names; /* reader for wire_next_dns_name: the Credential message */
+  bool tls12;
+  int64_t not_after;
+} wire_credential;
+
+typedef struct wire_trust_bundle {
+  wire_view trust_domain;
+  wire_view authorities; /* reader for wire_next_authority: the TrustBundle message */
+} wire_trust_bundle;
+
+/* Checks the whole message once, nested ones included, so that the readers below cannot fail afterwards. */
+wire_status wire_decode_identity(wire_view message, wire_identity *identity);
+bool wire_next_credential(wire_view *reader, wire_credential *credential);
+bool wire_next_certificate(wire_view *reader, wire_view *der);
+bool wire_next_scheme(wire_view *reader, uint32_t *scheme); /* packed or not */
+bool wire_next_dns_name(wire_view *reader, wire_view *name);
+bool wire_next_trust_bundle(wire_view *reader, wire_trust_bundle *bundle);
+bool wire_next_authority(wire_view *reader, wire_view *der);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
