@@ -2,7 +2,9 @@
  * views into the caller's buffer, encoding writes into the caller's buffer.
  *
  * Every input is hostile: lengths are checked against what is there, unknown fields are skipped, a field of the wrong
- * wire type or a truncated one makes the whole message malformed. Proto: ../proto/offload/v1/private_key.proto.
+ * wire type or a truncated one makes the whole message malformed, and so does a group (wire types 3 and 4), which
+ * proto3 does not have. Of a field that may stand once, the last one counts. Text is not checked to be UTF-8: names are
+ * compared byte by byte. Proto: ../proto/offload/v1/private_key.proto.
  */
 #ifndef OFFLOAD_WIRE_H
 #define OFFLOAD_WIRE_H
@@ -39,6 +41,7 @@ typedef struct wire_operation {
   bool prehashed;
   uint32_t timeout_us;
   bool decrypt;
+  bool kind_unknown; /* Operation.kind is one that this version does not know; `decrypt` is false */
 } wire_operation;
 
 typedef struct wire_result {
@@ -56,7 +59,7 @@ typedef enum wire_status {
   WIRE_OK = 0,
   WIRE_END,       /* iterator: no more */
   WIRE_MALFORMED, /* not a message of this type */
-  WIRE_TOO_LARGE, /* a limit above is exceeded */
+  WIRE_TOO_LARGE, /* the input exceeds WIRE_INPUT_MAX; all fields are filled in, a reader stands behind the item */
 } wire_status;
 
 const char *wire_status_name(wire_status status);
@@ -74,7 +77,8 @@ typedef struct wire_batch_item {
   wire_view cancelled;      /* WIRE_ITEM_CANCELLED: packed varints, read with wire_next_id */
 } wire_batch_item;
 
-/* OperationBatch, the daemon's side. The caller counts operations against WIRE_OPERATIONS_MAX. */
+/* OperationBatch, the daemon's side. After WIRE_TOO_LARGE the caller may refuse that operation alone and go on;
+ * WIRE_MALFORMED is final. The caller counts operations against WIRE_OPERATIONS_MAX. */
 wire_status wire_next_item(wire_batch_reader *reader, wire_batch_item *item);
 wire_status wire_next_id(wire_view *packed, uint64_t *id);
 
@@ -107,10 +111,16 @@ typedef struct wire_identity {
   wire_view trust_bundles; /* likewise for wire_next_trust_bundle */
 } wire_identity;
 
+/* Walks over a repeated enumeration, packed or not. */
+typedef struct wire_scheme_reader {
+  wire_view message;
+  wire_view packed; /* what is left of the packed field that the reader is in */
+} wire_scheme_reader;
+
 typedef struct wire_credential {
   wire_view key_id;
-  wire_view chain;     /* reader for wire_next_certificate: the Credential message */
-  wire_view schemes;   /* reader for wire_next_scheme: the Credential message */
+  wire_view chain; /* reader for wire_next_certificate: the Credential message */
+  wire_scheme_reader schemes;
   wire_view dns_names; /* reader for wire_next_dns_name: the Credential message */
   bool tls12;
   int64_t not_after;
@@ -125,7 +135,7 @@ typedef struct wire_trust_bundle {
 wire_status wire_decode_identity(wire_view message, wire_identity *identity);
 bool wire_next_credential(wire_view *reader, wire_credential *credential);
 bool wire_next_certificate(wire_view *reader, wire_view *der);
-bool wire_next_scheme(wire_view *reader, uint32_t *scheme); /* packed or not */
+bool wire_next_scheme(wire_scheme_reader *reader, uint32_t *scheme);
 bool wire_next_dns_name(wire_view *reader, wire_view *name);
 bool wire_next_trust_bundle(wire_view *reader, wire_trust_bundle *bundle);
 bool wire_next_authority(wire_view *reader, wire_view *der);
