@@ -24,6 +24,13 @@ class Key:
     @property
     def public_key_der(self) -> bytes: ...
 
+def read_certificates(path: str) -> tuple[Sequence[bytes], int]:
+    """The DER certificates of a PEM file, in its order, and how many private keys it holds (which stay in C).
+
+    ValueError with file and reason when the file is not readable, regular, small enough, or well-formed.
+    C: dataplane/pem_certificates.h.
+    """
+
 class Selector(TypedDict, total=False):
     """Matches a caller when every field given matches; a caller is allowed when any selector of the identity does."""
 
