@@ -1,0 +1,99 @@
+# `make demo` and `make test` do all the set-up they need; a second run does none of it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export TLS_OFFLOAD_TESTING := 1
+STAMPS := build/.stamps
+
+# Every file that the native build reads.
+SOURCES := $(shell find kernels offload envoy_ext benchmarks/native tests/native -type f \
+             \( -name '*.c' -o -name '*.h' -o -name '*.cc' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.proto' \
+             -o -name '*.map' -o -name '*.cmake' -o -name CMakeLists.txt -o -path 'kernels/generate/*.py' \) \
+             ! -name '_kernels.c' ! -name '_dataplane.c' ! -name '_testing.c' 2>/dev/null) CMakeLists.txt setup.py
+
+.PHONY: help
+help: ## show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# --- set-up -----------------------------------------------------------------------------------------------------------
+
+$(STAMPS)/debian: deploy/setup/debian.sh
+	@echo '== Debian packages'
+	@deploy/setup/debian.sh
+	@mkdir -p $(STAMPS) && touch $@
+
+$(VENV)/.stamp: requirements.txt $(STAMPS)/debian
+	@echo '== Python packages (into $(VENV))'
+	@test -x $(PYTHON) || python3 -m venv $(VENV)
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(STAMPS)/native: deploy/setup/boringssl.py deploy/setup/boringssl/CMakeLists.txt $(VENV)/.stamp
+	@echo '== native libraries (BoringSSL; once per machine)'
+	@$(PYTHON) deploy/setup/boringssl.py
+	@touch $@
+
+$(STAMPS)/envoy: deploy/setup/envoy.py $(VENV)/.stamp
+	@echo '== stock Envoy'
+	@$(PYTHON) deploy/setup/envoy.py
+	@touch $@
+
+$(STAMPS)/build: $(SOURCES) $(STAMPS)/native
+	@echo '== our build: kernels, data plane, Envoy module'
+	@flock $(STAMPS)/lock $(PYTHON) setup.py --quiet build_ext --inplace
+	@touch $@
+
+# The editable install only has to be done again when the metadata changes: it puts the commands into the environment.
+$(STAMPS)/install: pyproject.toml $(VENV)/.stamp | $(STAMPS)/build
+	@echo '== the command offload into $(VENV)/bin'
+	@flock $(STAMPS)/lock $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: native build setup lock
+native: $(STAMPS)/native ## build the native libraries (once per machine)
+build: $(STAMPS)/build $(STAMPS)/install ## build kernels, data plane and Envoy module in place
+setup: build $(STAMPS)/envoy ## everything that the demo and the tests need
+
+lock: $(VENV)/.stamp ## renew requirements.txt from requirements.in
+	@$(PYTHON) -m pip install --quiet uv
+	@{ echo "# Every package of the development environment, pinned. Made by 'make lock' from requirements.in; do not edit."; \
+	   $(PYTHON) -m uv pip compile --quiet requirements.in --no-emit-index-url --no-emit-find-links --no-header \
+	     --python-version 3.11; } > requirements.new && mv requirements.new requirements.txt
+
+# --- use --------------------------------------------------------------------------------------------------------------
+
+.PHONY: demo test
+demo: setup ## real Envoys, real clients, keys only in the daemon; KEEP=1 leaves it running
+	@$(PYTHON) -m deploy.demo $(if $(KEEP),--keep)
+
+test: setup ## all tests
+	@$(PYTHON) -m pytest $(ARGS)
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+C_FILES := $(shell find kernels offload envoy_ext benchmarks tests -type f \( -name '*.c' -o -name '*.h' -o -name '*.cc' \) \
+             ! -name '_kernels.c' ! -name '_dataplane.c' ! -name '_testing.c' 2>/dev/null)
+CYTHON_FILES := $(shell find kernels offload tests -name '*.pyx' -o -name '*.pxd' 2>/dev/null)
+
+.PHONY: lint format
+lint: setup ## ruff, mypy, cython-lint, clang-format
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@cython-lint $(CYTHON_FILES)
+	@clang-format --dry-run --Werror $(C_FILES)
+
+format: $(VENV)/.stamp ## format Python and C
+	@ruff format .
+	@ruff check --fix-only --quiet .
+	@clang-format -i $(C_FILES)
+
+.PHONY: clean
+clean: ## remove what the build made (not the caches)
+	rm -rf build
+	find kernels offload envoy_ext \( -name '*.so' -o -name '*.so.14' -o -name '*_pb2*.py*' \) -delete

@@ -1,0 +1,109 @@
+"""Builds the native parts: CMake makes the C libraries and the Envoy module, Cython the Python extensions.
+
+BoringSSL must have been built before (deploy/setup/boringssl.py); the build says so when it is missing.
+TLS_OFFLOAD_TESTING=1 also builds the extensions with testing hooks (known nonces, fault injection); never set it for a
+release.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "deploy" / "setup"))
+
+import boringssl  # noqa: E402  (found by the line above: the build must not need an installed package)
+
+PROTO_ROOT = ROOT / "offload" / "proto"
+TESTING = os.environ.get("TLS_OFFLOAD_TESTING") == "1"
+MODULE_FILES = ("libtls_offload.so", "libnghttp2.so.14")
+
+
+def native_extensions() -> list[Extension]:
+    """The Cython extensions; what they link is filled in once CMake has made it."""
+    extensions = [
+        Extension("kernels._kernels", ["kernels/_kernels.pyx"]),
+        Extension("offload._dataplane", ["offload/_dataplane.pyx"]),
+    ]
+    if TESTING:
+        extensions.append(Extension("kernels._testing", ["kernels/_testing.pyx"]))
+    return [e for e in extensions if (ROOT / e.sources[0]).is_file()]
+
+
+class BuildNative(build_ext):
+    """`build_ext` that first runs CMake and the protocol compiler."""
+
+    def run(self) -> None:
+        try:
+            self.boringssl_prefix = boringssl.installed_prefix()
+        except boringssl.NativeLibraryMissing as missing:
+            raise SystemExit(f"error: {missing}") from None
+        native = self.cmake("native", [])
+        testing = self.cmake("native-testing", ["-DTESTING_HOOKS=ON"], targets=["kernels"]) if TESTING else native
+        self.compile_protocols()
+        for extension in self.extensions:
+            self.link(extension, testing if extension.name.endswith("._testing") else native)
+        super().run()
+        self.copy_module(native)
+
+    def cmake(self, folder: str, options: list[str], targets: list[str] | None = None) -> Path:
+        build = ROOT / "build" / folder
+        self.announce(f"building the native libraries in build/{folder}", level=2)
+        subprocess.run(
+            ["cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build), f"-DPython3_EXECUTABLE={sys.executable}"]
+            + [f"-DBORINGSSL_PREFIX={self.boringssl_prefix}", *options],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        subprocess.run(["cmake", "--build", str(build), *(f"--target={t}" for t in targets or ["all"])], check=True)
+        return build
+
+    def compile_protocols(self) -> None:
+        """offload/proto/offload/v1/*.proto become the package offload.v1."""
+        from grpc_tools import protoc
+
+        for output in {ROOT, Path(self.build_lib) if not self.inplace else ROOT}:
+            (output / "offload" / "v1").mkdir(parents=True, exist_ok=True)
+            arguments = [f"--{kind}_out={output}" for kind in ("python", "pyi", "grpc_python")]
+            protos = sorted(str(p) for p in PROTO_ROOT.glob("offload/v1/*.proto"))
+            if protoc.main(["protoc", f"-I{PROTO_ROOT}", *arguments, *protos]) != 0:
+                raise SystemExit("error: the protocol definitions in offload/proto do not compile")
+
+    def link(self, extension: Extension, build: Path) -> None:
+        libraries = [build / "kernels" / "libkernels.a", self.boringssl_prefix / "lib" / "libcrypto.a"]
+        if extension.name == "offload._dataplane":
+            libraries.insert(0, build / "offload" / "dataplane" / "libdataplane.a")
+            extension.libraries += [":libnghttp2.so.14"]
+        import numpy
+
+        extension.include_dirs += [str(ROOT), numpy.get_include()]
+        extension.define_macros += [("_GNU_SOURCE", "1"), ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
+        extension.define_macros += [("TESTING_HOOKS", "1")] if extension.name.endswith("._testing") else []
+        extension.extra_objects += [str(path) for path in libraries]
+        extension.depends += [str(path) for path in libraries]
+        extension.libraries += ["stdc++", "pthread"]
+        extension.extra_compile_args += ["-O2", "-fvisibility=hidden"]
+        extension.extra_link_args += ["-Wl,--exclude-libs,ALL"]
+
+    def copy_module(self, build: Path) -> None:
+        destination = (ROOT if self.inplace else Path(self.build_lib)) / "envoy_ext"
+        destination.mkdir(parents=True, exist_ok=True)
+        for name in MODULE_FILES:
+            source = build / "envoy_ext" / "module" / name
+            # Renamed into place: an Envoy that has the old file mapped keeps it.
+            shutil.copy2(source, destination / f".{name}.new")
+            (destination / f".{name}.new").rename(destination / name)
+
+
+setup(
+    ext_modules=cythonize(native_extensions(), language_level=3, quiet=True, nthreads=2),
+    cmdclass={"build_ext": BuildNative},
+)
