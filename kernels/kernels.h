@@ -57,11 +57,18 @@ typedef struct kernel_lane {
 
 typedef void kernel_run(kernel_lane lanes[], size_t count, kernel_workspace *workspace);
 
+/* A backend's kernel. kernel_batch has checked the lanes before: each key is of the batch's algorithm, each input has
+ * the right size, RSA inputs are below the modulus. It sets every lane's status to KERNEL_OK, with the output written,
+ * or to KERNEL_FAULT, with the output untouched: then kernel_batch has software redo the lane. */
 typedef struct kernel_backend {
-  const char *name;                         /* "software", "ifma8": shown in logs, metrics and results */
-  const char *description;                  /* one line for people */
-  bool (*usable)(void);                     /* CPU and operating system can run it */
-  kernel_run *run[KERNEL_ALGORITHMS];       /* NULL where it has no kernel for the algorithm */
+  const char *name;                   /* "software", "ifma8": shown in logs, metrics and results */
+  const char *description;            /* one line for people */
+  bool (*usable)(void);               /* CPU and operating system can run it */
+  kernel_run *run[KERNEL_ALGORITHMS]; /* NULL where it has no kernel for the algorithm */
+  /* What the backend keeps per key (key_internal.h). Called once per key, before it is shared, if the backend is usable
+   * and has a kernel for the key's algorithm. `prepare` is false when secret memory ran out. Both may be NULL. */
+  bool (*prepare)(kernel_key *key);
+  void (*release)(kernel_key *key);
 } kernel_backend;
 
 /* dispatch.c: the one place where a backend is chosen. */

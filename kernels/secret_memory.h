@@ -13,7 +13,8 @@
 extern "C" {
 #endif
 
-/* Zeroed, aligned to 64 bytes (sizes of a page and more: to a page). NULL when the limit of locked memory is reached. */
+/* Zeroed, aligned to 64 bytes (sizes of a page and more: to a page). NULL when the limit of locked memory is reached.
+ */
 void *secret_alloc(size_t size);
 void secret_free(void *pointer); /* wipes; NULL is allowed */
 size_t secret_size(const void *pointer);

@@ -1,0 +1,61 @@
+/* Known nonces and injected faults. With TESTING_HOOKS undefined (every release) nothing of this exists in the library:
+ * the macros are empty and the functions are not compiled. */
+#ifndef KERNELS_TESTING_HOOKS_H
+#define KERNELS_TESTING_HOOKS_H
+
+#include "kernels/kernels.h"
+
+typedef enum kernel_fault_place {
+  FAULT_RSA_P,          /* the half-size result mod p, before the recombination */
+  FAULT_RSA_Q,          /* the half-size result mod q, before the recombination */
+  FAULT_RSA_RECOMBINED, /* the full-size result, before its check */
+  FAULT_ECDSA_R,        /* r, before s is computed from it */
+  FAULT_ECDSA_S,        /* s, before the check */
+  FAULT_ECDSA_POINT,    /* a coordinate of k G, before it is made affine */
+  FAULT_ED25519_R,      /* the encoded point R */
+  FAULT_ED25519_S,      /* the scalar S */
+  FAULT_SOFTWARE,       /* the software backend's result for the lane is refused, whatever it was */
+  FAULT_PLACES,
+} kernel_fault_place;
+
+enum { FAULT_ANY_LANE = 0xff };
+
+#ifdef TESTING_HOOKS
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Arms one fault, in place of any armed before: the next time a kernel passes `place` with that algorithm and lane (the
+ * index of the operation in the batch handed to kernel_batch), in whichever thread, bit `bit` of the value is flipped,
+ * and the fault is spent. */
+void kernel_inject_fault(kernel_algorithm algorithm, unsigned lane, kernel_fault_place place, unsigned bit);
+/* Whether a fault is still armed (nobody passed the place); disarms it. */
+bool kernel_fault_pending(void);
+
+/* For kernels, through the macro below: true, once, if the armed fault is this one. */
+bool kernel_fault_here(kernel_algorithm algorithm, unsigned lane, kernel_fault_place place, unsigned *bit);
+
+/* ECDSA batches of the calling thread take these nonces (big-endian, `size` bytes each, lane i the i-th) until it is
+ * called with count 0. Backends must honour it: the vector ones through ecdsa_nonces_*. */
+void kernel_known_nonces(const uint8_t *nonces, size_t size, size_t count);
+/* The nonce of a lane, or NULL. */
+const uint8_t *kernel_known_nonce(size_t lane, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+
+/* KERNEL_FAULT_POINT(KERNEL_RSA2048, i, FAULT_RSA_P, limbs[bit / 52][i] ^= 1ull << bit % 52) : the last argument is
+ * run, with `bit` in scope, when the fault strikes. */
+#define KERNEL_FAULT_POINT(algorithm, lane, place, flip)                   \
+  do {                                                                     \
+    unsigned bit;                                                          \
+    if (kernel_fault_here((algorithm), (unsigned)(lane), (place), &bit)) { \
+      flip;                                                                \
+    }                                                                      \
+  } while (0)
+#else
+#define KERNEL_FAULT_POINT(algorithm, lane, place, flip) ((void)0)
+#endif
+
+#endif
