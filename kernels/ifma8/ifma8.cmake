@@ -9,3 +9,5 @@ check_c_source_compiles(
    int main(void) { __m512i z = _mm512_setzero_si512(); return (int)_mm512_reduce_add_epi64(_mm512_madd52lo_epu64(z, z, z)); }"
   KERNELS_COMPILER_HAS_IFMA)
 unset(CMAKE_REQUIRED_FLAGS)
+
+target_sources(kernels PRIVATE ${CMAKE_CURRENT_LIST_DIR}/ifma8_backend.c)
