@@ -1,0 +1,398 @@
+"""Everything that can be configured, its default, and why the default is what it is.
+
+These models are the only place that knows the fields; `config_file` reads them from YAML and the environment, and the
+table in docs/daemon.md is printed from them (`offload check-config --reference`).
+"""
+
+from __future__ import annotations
+
+import grp
+import ipaddress
+import os
+import pwd
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    from offload import _dataplane
+
+MAIN_SOCKET = "main"
+SOCKET_PATH_MAX = 107  # sockaddr_un.sun_path less its terminating zero
+ID_MAX = 2**32 - 1  # (uid_t)-1 means none
+
+Usage = Literal["tls13", "tls12+13", "any"]
+Backend = Literal["auto", "software", "ifma8"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError(f"must be an absolute path, not '{path}': the daemon's working directory is not yours")
+    return path
+
+
+def _socket_path(path: Path) -> Path:
+    size = len(os.fsencode(_absolute(path)))
+    if size > SOCKET_PATH_MAX:
+        raise ValueError(f"a socket's path has at most {SOCKET_PATH_MAX} bytes, this one has {size}")
+    return path
+
+
+def _mode(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
+        raise ValueError('must be an octal mode in quotes, for example "0660": without them YAML reads another number')
+    return int(value, 8)
+
+
+def _account(value: object, what: str, look_up: Callable[[str], object]) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"must be the name or number of a {what}, not {value!r}")
+    if isinstance(value, int) and not 0 <= value < ID_MAX:
+        raise ValueError(f"{value} is not the number of a {what}")
+    if isinstance(value, str):
+        try:
+            look_up(value)
+        except (KeyError, ValueError):
+            raise ValueError(f"there is no {what} '{value}' on this host; create it or give its number") from None
+    return value
+
+
+def _user(value: object) -> object:
+    return _account(value, "user", pwd.getpwnam)
+
+
+def _group(value: object) -> object:
+    return _account(value, "group", grp.getgrnam)
+
+
+def _shards(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256):
+        return value
+    raise ValueError(f'must be "auto" or from 1 to 256, not {value!r}')
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Host and port of "127.0.0.1:9464" or "[::1]:9464". ValueError."""
+    host, colon, port = address.rpartition(":")
+    try:
+        ip = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+        if not colon or not 0 <= int(port) < 65536 or (ip.version == 6) != host.startswith("["):
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            f"must be an IP address and a port, '127.0.0.1:9464' or '[::1]:9464', not '{address}'"
+        ) from None
+    return str(ip), int(port)
+
+
+def _address(address: str) -> str:
+    parse_address(address)
+    return address
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+SocketPath = Annotated[Path, AfterValidator(_socket_path)]
+Mode = Annotated[int, BeforeValidator(_mode)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+Id = Annotated[int, Field(ge=0, lt=ID_MAX)]
+User = Annotated[int | str, BeforeValidator(_user)]
+Group = Annotated[int | str, BeforeValidator(_group)]
+Address = Annotated[str, AfterValidator(_address)]
+
+
+class Socket(Section):
+    """A Unix socket the daemon makes; ignored for a socket that systemd hands over."""
+
+    path: SocketPath
+    owner: User | None = Field(default=None, description="User by name or number; unset: the daemon's own.")
+    group: Group | None = Field(default=None, description="Group by name or number; unset: the daemon's own.")
+    mode: Mode = Field(default=0o660, description="Who cannot connect cannot even flood, so others are left out.")
+
+    def owner_uid(self) -> int:
+        """The number for chown; -1 leaves it."""
+        return -1 if self.owner is None else user_id(self.owner)
+
+    def group_gid(self) -> int:
+        return -1 if self.group is None else group_id(self.group)
+
+
+class MainSocket(Socket):
+    path: SocketPath = Field(
+        default=Path("/run/offload/offload.sock"), description="One socket for all callers, told apart by SO_PEERCRED."
+    )
+
+
+class DedicatedSocket(Socket):
+    """A socket for one workload: what is mounted into it is its permission."""
+
+    name: Name = Field(description="What the selector `socket` and systemd's FileDescriptorName= refer to.")
+    mode: Mode = Field(default=0o600, description="A dedicated socket is for one user.")
+
+
+class Sockets(Section):
+    main: MainSocket | None = Field(default=MainSocket(), description="null: dedicated sockets only.")
+    dedicated: tuple[DedicatedSocket, ...] = Field(default=(), description="None until a workload needs its own.")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [MAIN_SOCKET, *(s.name for s in self.dedicated)]
+        paths = [str(s.path) for s in (*self.dedicated, *([self.main] if self.main else []))]
+        for what, values in (("name", names), ("path", paths)):
+            twice = sorted({v for v in values if values.count(v) > 1})
+            if twice:
+                raise ValueError(f"every socket needs its own {what}; used twice: {', '.join(twice)}")
+        if not self.main and not self.dedicated:
+            raise ValueError("no socket at all: nobody could reach the daemon; set 'main' or add a dedicated one")
+        return self
+
+
+class TrustBundleFile(Section):
+    """CA certificates that a peer's chain may end in."""
+
+    file: AbsolutePath = Field(description="PEM with one or more CA certificates.")
+    trust_domain: str = Field(default="", description="Only for this SPIFFE trust domain; empty: not bound to one.")
+
+
+class Keys(Section):
+    directory: AbsolutePath = Field(
+        default=Path("/etc/offload/keys"),
+        description="Where the system's other daemons keep what an administrator provides.",
+    )
+    watch: bool = Field(default=True, description="A rotated certificate should serve at once, without a signal.")
+    debounce_ms: int = Field(
+        default=200, ge=10, le=60_000, description="Chain and key are two files: wait until both have been written."
+    )
+    rescan_seconds: int = Field(
+        default=30,
+        ge=1,
+        le=86_400,
+        description="Finds what inotify cannot see: network file systems, targets of symlinks.",
+    )
+    warn_before_expiry_days: int = Field(
+        default=7, ge=0, le=3650, description="Time for a person to act on a certificate that nobody renews."
+    )
+    trust_bundles: tuple[TrustBundleFile, ...] = Field(
+        default=(), description="For identities that name none of their own; empty: peers are not verified with them."
+    )
+
+
+class Selector(Section):
+    """Matches a caller when every field given does."""
+
+    uid: Id | None = Field(default=None, description="The caller's user id.")
+    user: User | None = Field(default=None, description="The same by name; a number is taken too.")
+    gid: Id | None = Field(default=None, description="The caller's primary or a supplementary group id.")
+    group: Group | None = Field(default=None, description="The same by name.")
+    executable: AbsolutePath | None = Field(default=None, description="Compared with /proc/PID/exe.")
+    cgroup: str | None = Field(default=None, description="Beginning of the cgroup path, up to a '/'.")
+    socket: Name | None = Field(default=None, description="Came through the socket of this name.")
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if not self.model_fields_set or all(getattr(self, f) is None for f in type(self).model_fields):
+            raise ValueError("a selector needs at least one field, or it would match every caller")
+        if self.uid is not None and self.user is not None:
+            raise ValueError("give 'uid' or 'user', not both")
+        if self.gid is not None and self.group is not None:
+            raise ValueError("give 'gid' or 'group', not both")
+        if self.cgroup is not None and not self.cgroup.startswith("/"):
+            raise ValueError(f"cgroup must begin with '/', as in /proc/PID/cgroup, not '{self.cgroup}'")
+        return self
+
+    def rule(self) -> _dataplane.Selector:
+        """For the data plane: numbers in place of names."""
+        rule: _dataplane.Selector = {}
+        if (user := self.user if self.uid is None else self.uid) is not None:
+            rule["uid"] = user_id(user)
+        if (group := self.group if self.gid is None else self.gid) is not None:
+            rule["gid"] = group_id(group)
+        if self.executable is not None:
+            rule["executable"] = str(self.executable)
+        if self.cgroup is not None:
+            rule["cgroup"] = self.cgroup
+        if self.socket is not None:
+            rule["socket"] = self.socket
+        return rule
+
+    def words(self) -> str:
+        """For people: "user envoy (uid 101), socket cart"."""
+        parts = []
+        if self.uid is not None:
+            parts.append(f"uid {self.uid}")
+        if self.user is not None:
+            parts.append(f"user {self.user} (uid {user_id(self.user)})")
+        if self.gid is not None:
+            parts.append(f"gid {self.gid}")
+        if self.group is not None:
+            parts.append(f"group {self.group} (gid {group_id(self.group)})")
+        others = {f: getattr(self, f) for f in ("executable", "cgroup", "socket")}
+        parts += [f"{field} {value}" for field, value in others.items() if value is not None]
+        return ", ".join(parts)
+
+
+class FilesSource(Section):
+    """From the keys directory: <files>/*.{pem,crt,cer,key}, or <files>.crt with <files>.key, or <files>.pem."""
+
+    files: Annotated[str, Field(pattern=r"^[^/.\x00][^/\x00]*$")]
+
+
+class Identity(Section):
+    source: FilesSource | None = Field(default=None, description="unset: files named like the identity.")
+    selectors: tuple[Selector, ...] = Field(
+        default=(), description="Deny by default: without a selector nobody may use it."
+    )
+    usage: Usage = Field(
+        default="tls13", description="The narrowest: a captured sidecar can sign only TLS 1.3 handshakes."
+    )
+    decrypt: bool = Field(
+        default=False, description="RSA key exchange has no forward secrecy; TLS 1.3 does not have it."
+    )
+    trust_bundles: tuple[TrustBundleFile, ...] | None = Field(
+        default=None, description="unset: ca.crt or ca.pem beside the key pair, else keys.trust_bundles."
+    )
+
+    @model_validator(mode="after")
+    def _decrypt_needs_tls12(self) -> Self:
+        if self.decrypt and self.usage == "tls13":
+            raise ValueError("'decrypt' is TLS 1.2 RSA key exchange: it needs usage 'tls12+13' or 'any'")
+        return self
+
+
+class DataPlane(Section):
+    backend: Backend = Field(
+        default="auto", description="The vector kernels where the CPU has AVX-512 IFMA, else software."
+    )
+    shards: Annotated[int | str, BeforeValidator(_shards)] = Field(
+        default="auto",
+        description="Threads that sign: a quarter of the CPUs, 2 to 16; two keep P-256 from waiting behind RSA.",
+    )
+    max_wait_us: int = Field(
+        default=0,
+        ge=0,
+        le=100_000,
+        description="Batches form by themselves under load; an idle core should not wait for one.",
+    )
+    queue_limit: int = Field(
+        default=4096,
+        ge=1,
+        le=1_000_000,
+        description="About half a second of RSA-2048 on two cores; more would be too late.",
+    )
+    connection_queue_limit: int = Field(
+        default=1024, ge=1, le=1_000_000, description="A quarter of the queue: one noisy sidecar cannot fill it."
+    )
+    max_connections: int = Field(default=4096, ge=1, le=100_000, description="Many times the sidecars of a node.")
+    max_streams_per_connection: int = Field(
+        default=1024, ge=1, le=1_000_000, description="Unary clients have one stream for each operation in flight."
+    )
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.connection_queue_limit > self.queue_limit:
+            raise ValueError("'connection_queue_limit' is above 'queue_limit': one connection could fill the queue")
+        return self
+
+    def shard_count(self) -> int:
+        if isinstance(self.shards, int):
+            return self.shards
+        return max(2, min(16, len(os.sched_getaffinity(0)) // 4))
+
+
+class AdminSocket(Socket):
+    path: SocketPath = Field(default=Path("/run/offload/admin.sock"), description="Beside the main socket.")
+    mode: Mode = Field(default=0o600, description="Whoever opens it can drain the daemon: its own user and root only.")
+
+    @model_validator(mode="after")
+    def _not_for_everyone(self) -> Self:
+        if self.mode & 0o007:
+            raise ValueError(f"mode {self.mode:04o} lets every user drain the daemon; allow owner and group at most")
+        return self
+
+
+class Metrics(Section):
+    address: Address | None = Field(
+        default="127.0.0.1:9464", description="host:port; loopback, as metrics name identities. null: no metrics."
+    )
+
+    def host_and_port(self) -> tuple[str, int] | None:
+        return None if self.address is None else parse_address(self.address)
+
+
+class Logging(Section):
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Starts, stops, reloads and refusals; nothing per operation."
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="For people on a terminal, JSON everywhere else."
+    )
+
+
+class Shutdown(Section):
+    drain_timeout_seconds: float = Field(
+        default=25,
+        ge=0,
+        le=3600,
+        description="Five seconds less than Kubernetes and most units allow before they kill.",
+    )
+
+
+class Security(Section):
+    allow_unlocked_memory: bool = Field(
+        default=False,
+        description="Keys in memory that may be swapped to disk: only for a laptop without RLIMIT_MEMLOCK.",
+    )
+
+
+class Config(Section):
+    sockets: Sockets = Sockets()
+    keys: Keys = Keys()
+    identities: dict[str, Identity] = Field(
+        default={}, description="None: the keys directory says which there are, and nobody may use them."
+    )
+    data_plane: DataPlane = DataPlane()
+    admin: AdminSocket | None = Field(default=AdminSocket(), description="null: no admin interface.")
+    metrics: Metrics = Metrics()
+    logging: Logging = Logging()
+    shutdown: Shutdown = Shutdown()
+    security: Security = Security()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        known = {s.name for s in self.sockets.dedicated} | ({MAIN_SOCKET} if self.sockets.main else set())
+        sources: dict[str, str] = {}
+        for name, identity in self.identities.items():
+            if not name or "\x00" in name:
+                raise ValueError("an identity's name is empty or has a zero byte")
+            if len(name) > 2048:
+                raise ValueError(f"the name of identity '{name[:40]}...' is longer than 2048 characters")
+            for selector in identity.selectors:
+                if selector.socket is not None and selector.socket not in known:
+                    raise ValueError(
+                        f"identity '{name}' wants socket '{selector.socket}', which is not in 'sockets'; "
+                        f"there {'is' if len(known) == 1 else 'are'}: {', '.join(sorted(known))}"
+                    )
+            files = identity.source.files if identity.source else name
+            if files in sources:
+                raise ValueError(f"identities '{sources[files]}' and '{name}' both want the files of '{files}'")
+            sources[files] = name
+        if self.admin and self.admin.path in {s.path for s in self.sockets.dedicated} | (
+            {self.sockets.main.path} if self.sockets.main else set()
+        ):
+            raise ValueError(f"the admin socket needs a path of its own, not {self.admin.path}")
+        return self
+
+
+def user_id(user: str | int) -> int:
+    """KeyError when a name is gone since it was checked."""
+    return user if isinstance(user, int) else pwd.getpwnam(user).pw_uid
+
+
+def group_id(group: str | int) -> int:
+    return group if isinstance(group, int) else grp.getgrnam(group).gr_gid

@@ -1,0 +1,316 @@
+"""Which identities are in force: a pure function of what was in force, what is on disk, and the configuration.
+
+The rule for anything broken: it is reported with file and reason, it never takes anything else down, and what it
+replaced stays in force until its files are whole again or gone. Removing the key file removes the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+
+from offload import _dataplane
+from offload.certificates import CertificateError, Chain, read_authorities, read_chain
+from offload.config import Config, Identity
+from offload.keys_directory import KeyFile, Listing
+from offload.signature_schemes import schemes_for
+from offload.v1 import private_key_pb2
+
+# Pairs of one identity are offered in this order: the cheapest for both sides first.
+ALGORITHMS = ("p256", "ed25519", "p384", "rsa2048", "rsa3072", "rsa4096")
+BUNDLE_NAMES = frozenset({"ca.crt", "ca.pem"})
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    key: _dataplane.Key
+    chain: Chain
+    key_file: str
+    certificate_file: str
+    kept: bool = False  # its files are broken now; this is the last good version
+
+
+@dataclass(frozen=True)
+class TrustBundle:
+    trust_domain: str
+    authorities: tuple[bytes, ...]
+    file: str
+
+
+@dataclass(frozen=True)
+class IdentityInForce:
+    name: str
+    settings: Identity
+    pairs: tuple[KeyPair, ...]  # not empty
+    bundles: tuple[TrustBundle, ...]
+    version: int
+    message: bytes  # serialized offload.v1.Identity
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that could not be used."""
+
+    identity: str
+    path: str
+    reason: str
+    previous_kept: bool = False
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something that can be used and yet is probably not meant."""
+
+    identity: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    identities: Mapping[str, IdentityInForce] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+
+
+@dataclass(frozen=True)
+class Changes:
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.removed)
+
+
+def plan(previous: Mapping[str, IdentityInForce], listing: Listing, config: Config, now: datetime) -> Plan:
+    """What shall be in force next. Never raises for anything that is on disk."""
+    wanted = _wanted(listing, config)
+    if listing.problem is not None:
+        # Not listed is not the same as empty: a file system that went away must not take the keys with it.
+        problem = Problem("", str(config.keys.directory), listing.problem, previous_kept=bool(previous))
+        kept = {n: _seal(n, wanted.get(n, (i.settings, ""))[0], i.pairs, i.bundles, i) for n, i in previous.items()}
+        return Plan(kept, (problem,), _remarks(kept.values(), config, now))
+    identities: dict[str, IdentityInForce] = {}
+    problems: list[Problem] = []
+    for name, (settings, files_name) in sorted(wanted.items()):
+        files = listing.entries.get(files_name, ())
+        before = previous.get(name)
+        pairs, its_problems = _pairs(name, files, before, now)
+        bundles, bundle_problems = _bundles(name, settings, files, before, listing, config)
+        problems += its_problems + bundle_problems
+        if pairs:
+            identities[name] = _seal(name, settings, pairs, bundles, before)
+        elif name in config.identities:
+            path = str(config.keys.directory / files_name)
+            problems.append(
+                Problem(
+                    name,
+                    path,
+                    "no usable key pair; expected certificate and key in this folder or "
+                    f"in {files_name}.crt and {files_name}.key or {files_name}.pem",
+                )
+            )
+    return Plan(identities, tuple(problems), _remarks(identities.values(), config, now, listing))
+
+
+def changes(old: Mapping[str, IdentityInForce], new: Mapping[str, IdentityInForce]) -> Changes:
+    return Changes(
+        added=tuple(sorted(new.keys() - old.keys())),
+        changed=tuple(sorted(n for n in new.keys() & old.keys() if new[n] is not old[n])),
+        removed=tuple(sorted(old.keys() - new.keys())),
+    )
+
+
+def rule_of(identity: IdentityInForce) -> _dataplane.IdentityRule:
+    """The identity as the data plane takes it."""
+    keys = {pair.key.key_id: pair.key for pair in identity.pairs}
+    return _dataplane.IdentityRule(
+        name=identity.name,
+        selectors=[selector.rule() for selector in identity.settings.selectors],
+        keys=[
+            _dataplane.KeyRule(
+                key=key,
+                usage=identity.settings.usage,
+                decrypt=identity.settings.decrypt and key.algorithm.startswith("rsa"),
+            )
+            for key in keys.values()
+        ],
+        message=identity.message,
+    )
+
+
+def bundle_files(config: Config) -> tuple[Path, ...]:
+    """The trust bundle files that the configuration names."""
+    lists = [config.keys.trust_bundles, *(i.trust_bundles or () for i in config.identities.values())]
+    return tuple(dict.fromkeys(bundle.file for bundles in lists for bundle in bundles))
+
+
+def _wanted(listing: Listing, config: Config) -> dict[str, tuple[Identity, str]]:
+    """Every identity with its settings and the name of its files."""
+    wanted = {n: (i, i.source.files if i.source else n) for n, i in config.identities.items()}
+    taken = {files for _, files in wanted.values()}
+    return wanted | {name: (Identity(), name) for name in listing.entries if name not in taken and name not in wanted}
+
+
+def _pairs(
+    name: str, files: tuple[KeyFile, ...], before: IdentityInForce | None, now: datetime
+) -> tuple[tuple[KeyPair, ...], list[Problem]]:
+    refused = {f.path: f.problem for f in files if f.problem is not None}
+    keys: dict[bytes, KeyFile] = {}
+    for file in files:
+        if file.key is not None:
+            keys.setdefault(file.key.key_id, file)
+    pairs: list[KeyPair] = []
+    for file in files:
+        if not file.certificates or _is_bundle(file):
+            continue
+        try:
+            chain = read_chain(file.certificates, now)
+        except CertificateError as error:
+            refused[file.path] = str(error)
+            continue
+        owner = keys.get(chain.key_id)
+        if owner is None or owner.key is None:
+            refused[file.path] = f"no private key beside it has the public key of its leaf ({chain.subject})"
+            continue
+        pairs.append(KeyPair(owner.key, chain, owner.path, file.path))
+    good = {path for pair in pairs for path in (pair.key_file, pair.certificate_file)}
+    for file in keys.values():
+        if file.path not in good and file.path not in refused:
+            refused[file.path] = "no certificate beside it has its public key"
+    kept = _kept(before, files, good, pairs)
+    kept_files = {path for pair in kept for path in (pair.key_file, pair.certificate_file)}
+    problems = [Problem(name, path, reason, path in kept_files) for path, reason in sorted(refused.items())]
+    return _in_order([*pairs, *kept]), problems
+
+
+def _kept(
+    before: IdentityInForce | None, files: tuple[KeyFile, ...], good: set[str], pairs: list[KeyPair]
+) -> list[KeyPair]:
+    """Pairs of before whose files are still there, but do not make a pair now."""
+    if before is None:
+        return []
+    same = {(pair.key.key_id, pair.chain.der) for pair in pairs}
+    return [
+        replace(pair, kept=True)
+        for pair in before.pairs
+        if _is_there(pair.key_file, files)
+        and not {pair.key_file, pair.certificate_file} <= good
+        and (pair.key.key_id, pair.chain.der) not in same
+    ]
+
+
+def _is_there(path: str, files: tuple[KeyFile, ...]) -> bool:
+    return any(f.path == path or (f.problem is not None and path.startswith(f.path + "/")) for f in files)
+
+
+def _in_order(pairs: list[KeyPair]) -> tuple[KeyPair, ...]:
+    """Without those superseded: of certificates for one key and the same names only the one that lasts longest."""
+    best: dict[tuple[bytes, tuple[str, ...]], KeyPair] = {}
+    for pair in sorted(pairs, key=lambda p: (p.kept, -p.chain.not_after, p.certificate_file)):
+        best.setdefault((pair.key.key_id, pair.chain.dns_names), pair)
+    return tuple(
+        sorted(best.values(), key=lambda p: (ALGORITHMS.index(p.key.algorithm), -p.chain.not_after, p.certificate_file))
+    )
+
+
+def _bundles(
+    name: str,
+    settings: Identity,
+    files: tuple[KeyFile, ...],
+    before: IdentityInForce | None,
+    listing: Listing,
+    config: Config,
+) -> tuple[tuple[TrustBundle, ...], list[Problem]]:
+    beside = [f for f in files if _is_bundle(f)]
+    if settings.trust_bundles is not None:
+        sources = [(b.trust_domain, listing.bundles[str(b.file)], str(b.file)) for b in settings.trust_bundles]
+    elif beside:
+        sources = [("", f, f.path) for f in beside]
+    else:
+        sources = [(b.trust_domain, listing.bundles[str(b.file)], str(b.file)) for b in config.keys.trust_bundles]
+    bundles, problems = [], []
+    for domain, file, path in sources:
+        try:
+            if file.problem is not None:
+                raise CertificateError(file.problem)
+            bundles.append(TrustBundle(domain, read_authorities(file.certificates), path))
+        except CertificateError as error:
+            last = (
+                next((b for b in before.bundles if (b.trust_domain, b.file) == (domain, path)), None)
+                if before
+                else None
+            )
+            problems.append(Problem(name, path, f"trust bundle: {error}", last is not None))
+            if last:
+                bundles.append(last)
+    return tuple(bundles), problems
+
+
+def _is_bundle(file: KeyFile) -> bool:
+    return file.key is None and Path(file.path).name in BUNDLE_NAMES
+
+
+def _seal(
+    name: str,
+    settings: Identity,
+    pairs: tuple[KeyPair, ...],
+    bundles: tuple[TrustBundle, ...],
+    before: IdentityInForce | None,
+) -> IdentityInForce:
+    """The identity with its public message; the very object of before when nothing about it changed."""
+    message = private_key_pb2.Identity(name=name)
+    for pair in pairs:
+        message.credentials.add(
+            key_id=pair.key.key_id,
+            certificate_chain=pair.chain.der,
+            signature_schemes=schemes_for(pair.key.algorithm, settings.usage),
+            tls12=settings.usage != "tls13",
+            dns_names=pair.chain.dns_names,
+            not_after=pair.chain.not_after,
+        )
+    authorities: dict[str, dict[bytes, None]] = {}
+    for bundle in bundles:
+        authorities.setdefault(bundle.trust_domain, {}).update(dict.fromkeys(bundle.authorities))
+    for trust_domain, certificates in sorted(authorities.items()):
+        message.trust_bundles.add(trust_domain=trust_domain, authorities=list(certificates))
+    # Derived from the content, so that it is the same after a restart and changes with the content only.
+    message.version = int.from_bytes(sha256(message.SerializeToString(deterministic=True)).digest()[:8]) or 1
+    sealed = IdentityInForce(
+        name, settings, pairs, bundles, message.version, message.SerializeToString(deterministic=True)
+    )
+    return before if before is not None and _public_face(before) == _public_face(sealed) else sealed
+
+
+def _public_face(identity: IdentityInForce) -> tuple[object, ...]:
+    pairs = tuple((p.key.key_id, p.key_file, p.certificate_file, p.kept) for p in identity.pairs)
+    return identity.message, identity.settings, pairs
+
+
+def _remarks(
+    identities: Iterable[IdentityInForce], config: Config, now: datetime, listing: Listing | None = None
+) -> tuple[Remark, ...]:
+    found: list[Remark] = []
+    users: dict[bytes, str] = {}
+    for identity in identities:
+        name = identity.name
+        if not identity.settings.selectors:
+            found.append(Remark(name, "has no selectors, so nobody may use it; add some under 'identities'"))
+        for pair in identity.pairs:
+            days = (pair.chain.chain_not_after - now.timestamp()) / 86400
+            if days < 0:
+                found.append(Remark(name, f"{pair.certificate_file} has expired and peers refuse it"))
+            elif days < config.keys.warn_before_expiry_days:
+                found.append(Remark(name, f"{pair.certificate_file} expires within {int(days) + 1} days"))
+            if not pair.chain.dns_names and not pair.chain.uris:
+                found.append(Remark(name, f"{pair.certificate_file} names nobody: no DNS name or URI in it"))
+            other = users.setdefault(pair.key.key_id, name)
+            if other != name:
+                found.append(Remark(name, f"has the same key as '{other}': whoever may use one may use the other"))
+    if listing is not None:
+        for name, files in listing.entries.items():
+            found += [Remark(name, f"{f.path} can be read by every user") for f in files if f.world_readable]
+    return tuple(dict.fromkeys(found))
