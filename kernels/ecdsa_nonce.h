@@ -18,4 +18,9 @@
 void ecdsa_nonces_p256(const kernel_lane lanes[], size_t count, uint64_t k[][4]);
 void ecdsa_nonces_p384(const kernel_lane lanes[], size_t count, uint64_t k[][6]);
 
+#ifdef TESTING_HOOKS
+/* The second line above, for tests of the reduction; `wide` is big-endian. */
+void ecdsa_nonce_from_wide_for_testing(kernel_algorithm algorithm, const uint8_t wide[64], uint64_t k[6]);
+#endif
+
 #endif

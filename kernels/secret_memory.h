@@ -7,6 +7,7 @@
 #ifndef KERNELS_SECRET_MEMORY_H
 #define KERNELS_SECRET_MEMORY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #ifdef __cplusplus
@@ -18,6 +19,9 @@ extern "C" {
 void *secret_alloc(size_t size);
 void secret_free(void *pointer); /* wipes; NULL is allowed */
 size_t secret_size(const void *pointer);
+/* Whether the pointer is from before a fork of which this process is the child: children do not have the pages, so they
+ * can neither read nor free it (secret_free ignores it). A process that forks and means to sign must exec first. */
+bool secret_is_lost(const void *pointer);
 
 /* "memfd_secret", "mlock", or "unlocked" when neither was allowed (RLIMIT_MEMLOCK): the daemon says so and, unless
  * configured otherwise, refuses to start. */

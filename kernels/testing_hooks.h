@@ -25,12 +25,12 @@ enum { FAULT_ANY_LANE = 0xff };
 extern "C" {
 #endif
 
-/* Arms one fault, in place of any armed before: the next time a kernel passes `place` with that algorithm and lane (the
- * index of the operation in the batch handed to kernel_batch), in whichever thread, bit `bit` of the value is flipped,
- * and the fault is spent. */
-void kernel_inject_fault(kernel_algorithm algorithm, unsigned lane, kernel_fault_place place, unsigned bit);
-/* Whether a fault is still armed (nobody passed the place); disarms it. */
-bool kernel_fault_pending(void);
+/* Arms a fault: the next time a kernel passes `place` with that algorithm and lane (the index of the operation in the
+ * batch handed to kernel_batch, among those that passed its checks; 0 when software redoes one), in whichever thread,
+ * bit `bit` of the value is flipped, and the fault is spent. Up to 16 at a time; false when there are more. */
+bool kernel_inject_fault(kernel_algorithm algorithm, unsigned lane, kernel_fault_place place, unsigned bit);
+/* Disarms all; how many were still armed, because nobody passed their place. */
+unsigned kernel_clear_faults(void);
 
 /* For kernels, through the macro below: true, once, if the armed fault is this one. */
 bool kernel_fault_here(kernel_algorithm algorithm, unsigned lane, kernel_fault_place place, unsigned *bit);

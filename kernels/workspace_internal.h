@@ -19,4 +19,6 @@ struct kernel_workspace {
   size_t used;
 };
 
+void kernel_workspace_wipe(kernel_workspace *workspace);
+
 #endif

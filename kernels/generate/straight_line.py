@@ -1,0 +1,134 @@
+"""Writes straight-line C over vec8.h: the smallest vocabulary that the generators of this folder share.
+
+A generated function works on *columns*. Column k of a number in radix 2^52 collects everything that has the weight
+2^(52 k); it is a vec8 (eight lanes, one per operation) and may grow beyond 52 bits until a carry moves the excess to
+column k + 1. While Python writes the code it also adds up how large each column can become, so a bound that does not
+hold is an error of the generator; the bounds are written into the code as VEC8_ASSERT_WITHIN, which builds with
+BOUND_CHECKS execute.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+LIMB_BITS = 52
+LIMB = (1 << LIMB_BITS) - 1  # the largest limb, and the largest half of a product that vpmadd52 adds
+COLUMN_MAX = (1 << 63) - 1  # columns are signed 64-bit
+
+
+class BoundError(AssertionError):
+    """A column could leave 64 bits."""
+
+
+@dataclass
+class Column:
+    """A C variable, whether it holds anything yet, and its bounds."""
+
+    name: str
+    low: int = 0
+    high: int = 0
+    started: bool = False
+
+
+@dataclass
+class Function:
+    """One C function under construction."""
+
+    name: str
+    parameters: str
+    comment: str
+    lines: list[str] = field(default_factory=list)
+
+    def write(self, line: str) -> None:
+        self.lines.append("  " + line)
+
+    def text(self) -> str:
+        opening = f"/* {self.comment} */\nvoid VEC8_NAME({self.name})({self.parameters}) {{"
+        return "\n".join([opening, *self.lines, "}"])
+
+    # Pointers and factors
+
+    def forget(self, *pointers: str) -> None:
+        """Starts a row: limbs read through these pointers are read again, not kept (see VEC8_FORGET)."""
+        for pointer in pointers:
+            self.write(f"VEC8_FORGET({pointer});")
+
+    def factor(self, name: str, source: str) -> str:
+        """Reads a limb into a register of its own."""
+        self.write(f"vec8 {name} = vec8_load(&{source});")
+        self.write(f"VEC8_KEEP({name});")
+        return name
+
+    # Columns
+
+    def load(self, column: Column, source: str, low: int, high: int) -> None:
+        self.write(f"vec8 {column.name} = vec8_load(&{source});")
+        self.bounds(column, low, high)
+        self.check(column)
+
+    def store(self, column: Column, target: str) -> None:
+        if not column.started:
+            self.write(f"vec8_store(&{target}, vec8_zero());")
+            return
+        self.check(column)
+        self.write(f"vec8_store(&{target}, {column.name});")
+
+    def bounds(self, column: Column, low: int, high: int) -> None:
+        if low < -COLUMN_MAX or high > COLUMN_MAX:
+            raise BoundError(f"{self.name}: column {column.name} may reach {low}..{high}")
+        column.low, column.high, column.started = low, high, True
+
+    def check(self, column: Column) -> None:
+        """Has the debug build assert what was proved here."""
+        self.write(f"VEC8_ASSERT_WITHIN({column.name}, INT64_C({column.low}), INT64_C({column.high}));")
+
+    def multiply_add(self, half: str, column: Column, a: str, b: str) -> None:
+        """column += the low or high half of a b."""
+        if column.started:
+            self.write(f"{column.name} = vec8_madd_{half}({column.name}, {a}, {b});")
+        else:
+            self.write(f"vec8 {column.name} = vec8_madd_{half}(vec8_zero(), {a}, {b});")
+        self.bounds(column, column.low, column.high + LIMB)
+
+    def product(self, columns: list[Column], k: int, a: str, b: str) -> None:
+        """Adds a b at column k: the low half there, the high half in the next."""
+        self.multiply_add("low", columns[k], a, b)
+        self.multiply_add("high", columns[k + 1], a, b)
+
+    def double(self, column: Column) -> None:
+        if column.started:
+            self.write(f"{column.name} = vec8_add({column.name}, {column.name});")
+            self.bounds(column, 2 * column.low, 2 * column.high)
+
+    def add(self, column: Column, expression: str, low: int, high: int) -> None:
+        if column.started:
+            self.write(f"{column.name} = vec8_add({column.name}, {expression});")
+        else:
+            self.write(f"vec8 {column.name} = {expression};")
+        self.bounds(column, column.low + low, column.high + high)
+
+    def carry(self, column: Column, target: Column) -> None:
+        """Moves what exceeds 52 bits to the next column. The limb keeps its excess bits: multiplications do not see
+        them."""
+        self.add(
+            target,
+            f"vec8_shift_right_signed({column.name}, {LIMB_BITS})",
+            column.low >> LIMB_BITS,
+            column.high >> LIMB_BITS,
+        )
+
+    def carry_rounding_up(self, column: Column, target: Column) -> None:
+        """The carry after the column was raised to the next multiple of 2^52 (see montgomery.py)."""
+        self.bounds(column, column.low, column.high)
+        if column.high + LIMB > COLUMN_MAX:
+            raise BoundError(f"{self.name}: rounding {column.name} up overflows")
+        self.add(
+            target,
+            f"vec8_shift_right_signed(vec8_add({column.name}, limb_max), {LIMB_BITS})",
+            (column.low + LIMB) >> LIMB_BITS,
+            (column.high + LIMB) >> LIMB_BITS,
+        )
+
+
+def columns(prefix: str, count: int) -> list[Column]:
+    return [Column(f"{prefix}{k}") for k in range(count)]

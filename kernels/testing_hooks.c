@@ -1,0 +1,57 @@
+#include "kernels/testing_hooks.h"
+
+#ifdef TESTING_HOOKS
+#include <stdatomic.h>
+#include <string.h>
+
+/* Each armed fault in one word: set (bit 63), algorithm, lane, place, bit. */
+enum { ARMED_MAX = 16 };
+static atomic_uint_fast64_t armed[ARMED_MAX];
+
+static uint64_t packed(kernel_algorithm algorithm, unsigned lane, kernel_fault_place place) {
+  return 1ull << 63 | (uint64_t)algorithm << 40 | (uint64_t)lane << 32 | (uint64_t)place << 24;
+}
+
+bool kernel_inject_fault(kernel_algorithm algorithm, unsigned lane, kernel_fault_place place, unsigned bit) {
+  for (unsigned i = 0; i < ARMED_MAX; i++) {
+    uint_fast64_t none = 0;
+    if (atomic_compare_exchange_strong(&armed[i], &none, packed(algorithm, lane, place) | (bit & 0xffffff)))
+      return true;
+  }
+  return false;
+}
+
+unsigned kernel_clear_faults(void) {
+  unsigned pending = 0;
+  for (unsigned i = 0; i < ARMED_MAX; i++) pending += atomic_exchange(&armed[i], 0) != 0;
+  return pending;
+}
+
+bool kernel_fault_here(kernel_algorithm algorithm, unsigned lane, kernel_fault_place place, unsigned *bit) {
+  for (unsigned i = 0; i < ARMED_MAX; i++) {
+    uint_fast64_t now = atomic_load(&armed[i]);
+    uint64_t what = now & ~0xffffffull;
+    if (what != packed(algorithm, lane, place) && what != packed(algorithm, FAULT_ANY_LANE, place)) continue;
+    *bit = (unsigned)(now & 0xffffff);
+    if (atomic_compare_exchange_strong(&armed[i], &now, 0)) return true;
+  }
+  return false;
+}
+
+static _Thread_local struct {
+  uint8_t bytes[KERNEL_LANES][48];
+  size_t size, count;
+} nonces;
+
+void kernel_known_nonces(const uint8_t *values, size_t size, size_t count) {
+  nonces.size = size;
+  nonces.count = count;
+  for (size_t i = 0; i < count; i++) memcpy(nonces.bytes[i], values + i * size, size);
+}
+
+const uint8_t *kernel_known_nonce(size_t lane, size_t size) {
+  return lane < nonces.count && size == nonces.size ? nonces.bytes[lane] : NULL;
+}
+#else
+typedef int testing_hooks_are_not_in_this_build; /* a translation unit may not be empty */
+#endif
