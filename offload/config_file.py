@@ -190,13 +190,13 @@ def _fields_at(place: Place) -> list[str]:
     fields: Any = Config
     for step in place:
         fields = _inside(fields, step)
-    model = _model(fields)
+    model = first_model(fields)
     return list(model.model_fields) if model else []
 
 
 def _inside(annotation: Any, step: str | int) -> Any:
     """The type of a field, list item or mapping value; None where there is none."""
-    for option in _options(annotation):
+    for option in options_of(annotation):
         if isinstance(option, type) and issubclass(option, BaseModel):
             field = option.model_fields.get(str(step))
             return field.annotation if field else None
@@ -208,22 +208,22 @@ def _inside(annotation: Any, step: str | int) -> Any:
     return None
 
 
-def _options(annotation: Any) -> Iterator[Any]:
+def options_of(annotation: Any) -> Iterator[Any]:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         for option in typing.get_args(annotation):
-            yield from _options(option)
+            yield from options_of(option)
     elif typing.get_origin(annotation) is typing.Annotated:
-        yield from _options(typing.get_args(annotation)[0])
+        yield from options_of(typing.get_args(annotation)[0])
     else:
         yield annotation
 
 
-def _model(annotation: Any) -> type[BaseModel] | None:
-    return next((o for o in _options(annotation) if isinstance(o, type) and issubclass(o, BaseModel)), None)
+def first_model(annotation: Any) -> type[BaseModel] | None:
+    return next((o for o in options_of(annotation) if isinstance(o, type) and issubclass(o, BaseModel)), None)
 
 
 def _is_model(annotation: Any) -> bool:
-    return _model(annotation) is not None
+    return first_model(annotation) is not None
 
 
 def place_words(place: Place) -> str:

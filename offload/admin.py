@@ -1,0 +1,239 @@
+"""The admin interface: gRPC on a Unix socket of its own, for `offload status` and the like.
+
+Whoever can open the socket may do everything here. grpcio does not tell a handler the caller's uid, so the check is the
+kernel's: connecting needs write permission on the socket file, which has mode 0600 (at most owner and group).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from typing import TYPE_CHECKING, Any, Protocol
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from offload import __version__, _dataplane, logs
+from offload.config import AdminSocket, Config
+from offload.identities import IdentityInForce, KeyPair, Plan, Problem
+from offload.listeners import SocketError, clear_the_way, remove_socket_file, take_possession
+from offload.signature_schemes import schemes_for
+from offload.v1 import admin_pb2, admin_pb2_grpc, private_key_pb2
+
+if TYPE_CHECKING:
+    from offload.daemon import ReloadReport
+
+SERVED = private_key_pb2.DESCRIPTOR.services_by_name["PrivateKeyService"].full_name
+THREADS = 8  # a watcher holds one
+WATCHERS_MAX = 4
+RELOAD_TIMEOUT_SECONDS = 30
+INTERVAL_DEFAULT_MS, INTERVAL_MIN_MS = 1000, 100
+
+
+class Steered(Protocol):
+    """What the daemon shows of itself."""
+
+    config: Config
+    started_at: float
+    draining: bool
+
+    @property
+    def plan(self) -> Plan: ...
+    def statistics(self) -> _dataplane.Statistics: ...
+    def backend_reason(self) -> str: ...
+    def ask_stop(self, why: str) -> None: ...
+    def ask_reload(self, why: str) -> Future[ReloadReport]: ...
+
+
+class AdminServer:
+    """Serves from construction until `stop`. SocketError when the socket cannot be made."""
+
+    def __init__(self, daemon: Steered, settings: AdminSocket) -> None:
+        clear_the_way(settings.path)
+        self._server = grpc.server(
+            ThreadPoolExecutor(THREADS, thread_name_prefix="admin"),
+            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 * 1024)],
+        )
+        self._health = health.HealthServicer()
+        self._service = AdminService(daemon)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(self._service, self._server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            [
+                admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
+                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+                reflection.SERVICE_NAME,
+            ],
+            self._server,
+        )
+        before = os.umask(0o177)
+        try:
+            self._server.add_insecure_port(f"unix:{settings.path}")
+        except RuntimeError as error:
+            raise SocketError(f"cannot make the admin socket {settings.path}: {error}") from error
+        finally:
+            os.umask(before)
+        take_possession(settings.path, settings)
+        self._made = (settings.path, os.lstat(settings.path).st_ino)
+        self._server.start()
+        self.set_serving(True)
+
+    def set_serving(self, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", SERVED):
+            self._health.set(service, status)
+
+    def stop(self) -> None:
+        self._service.stopping = True
+        self._server.stop(grace=0.2).wait()
+        remove_socket_file(*self._made)
+
+
+class AdminService(admin_pb2_grpc.AdminServiceServicer):
+    def __init__(self, daemon: Steered) -> None:
+        self._daemon = daemon
+        self._watchers = 0
+        self.stopping = False
+
+    def ListKeys(self, request: Any, context: grpc.ServicerContext) -> admin_pb2.ListKeysResponse:
+        del request, context
+        plan = self._daemon.plan
+        return admin_pb2.ListKeysResponse(
+            identities=[identity_message(identity) for identity in plan.identities.values()],
+            problems=[problem_message(problem) for problem in plan.problems],
+        )
+
+    def GetStatistics(self, request: Any, context: grpc.ServicerContext) -> admin_pb2.StatisticsResponse:
+        del request, context
+        return statistics_message(self._daemon)
+
+    def WatchStatistics(self, request: Any, context: grpc.ServicerContext) -> Iterator[admin_pb2.StatisticsResponse]:
+        if self._watchers >= WATCHERS_MAX:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{WATCHERS_MAX} watch already; use GetStatistics")
+        self._watchers += 1
+        try:
+            interval = max(INTERVAL_MIN_MS, request.interval_ms or INTERVAL_DEFAULT_MS) / 1000
+            while context.is_active() and not self.stopping:
+                yield statistics_message(self._daemon)
+                time.sleep(interval)
+        finally:
+            self._watchers -= 1
+
+    def SetLogLevel(self, request: Any, context: grpc.ServicerContext) -> admin_pb2.SetLogLevelResponse:
+        if request.level not in logs.LEVELS:
+            context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"level '{request.level}' is none of {', '.join(logs.LEVELS)}"
+            )
+        return admin_pb2.SetLogLevelResponse(previous=logs.set_level(request.level))
+
+    def Drain(self, request: Any, context: grpc.ServicerContext) -> admin_pb2.DrainResponse:
+        del request, context
+        self._daemon.ask_stop("admin")
+        return admin_pb2.DrainResponse(timeout_ms=int(self._daemon.config.shutdown.drain_timeout_seconds * 1000))
+
+    def Reload(self, request: Any, context: grpc.ServicerContext) -> admin_pb2.ReloadResponse:
+        del request
+        try:
+            report = self._daemon.ask_reload("admin").result(RELOAD_TIMEOUT_SECONDS)
+        except NotYet:
+            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the reload takes longer; see the log")
+            raise
+        return admin_pb2.ReloadResponse(
+            configuration_error=report.configuration_error,
+            needs_restart=report.needs_restart,
+            added=report.changes.added,
+            changed=report.changes.changed,
+            removed=report.changes.removed,
+            problems=[problem_message(problem) for problem in self._daemon.plan.problems],
+        )
+
+
+def identity_message(identity: IdentityInForce) -> admin_pb2.IdentityInForce:
+    settings = identity.settings
+    return admin_pb2.IdentityInForce(
+        name=identity.name,
+        version=identity.version,
+        usage=settings.usage,
+        decrypt=settings.decrypt,
+        selectors=[selector.words() for selector in settings.selectors],
+        keys=[_key_message(pair, settings.usage) for pair in identity.pairs],
+        trust_bundles=[bundle.trust_domain or "any" for bundle in identity.bundles],
+    )
+
+
+def _key_message(pair: KeyPair, usage: str) -> admin_pb2.KeyInForce:
+    chain = pair.chain
+    return admin_pb2.KeyInForce(
+        key_id=pair.key.key_id,
+        algorithm=pair.key.algorithm,
+        key_file=pair.key_file,
+        certificate_file=pair.certificate_file,
+        subject=chain.subject,
+        dns_names=chain.dns_names,
+        uris=chain.uris,
+        serial_number=chain.serial_number,
+        not_before=chain.not_before,
+        not_after=chain.not_after,
+        chain_not_after=chain.chain_not_after,
+        chain_length=len(chain.der),
+        signature_schemes=schemes_for(pair.key.algorithm, usage),
+        kept=pair.kept,
+    )
+
+
+def problem_message(problem: Problem) -> admin_pb2.Problem:
+    return admin_pb2.Problem(
+        identity=problem.identity, path=problem.path, reason=problem.reason, previous_kept=problem.previous_kept
+    )
+
+
+def statistics_message(daemon: Steered) -> admin_pb2.StatisticsResponse:
+    statistics = daemon.statistics()
+    memory = statistics["secret_memory"]
+    now = time.time()
+    return admin_pb2.StatisticsResponse(
+        time_seconds=now,
+        uptime_seconds=now - daemon.started_at,
+        version=__version__,
+        backend=statistics["backend"],
+        backend_reason=daemon.backend_reason(),
+        draining=statistics["draining"],
+        connections=statistics["connections"],
+        connections_total=statistics["connections_total"],
+        streams=statistics["streams"],
+        watchers=statistics["watchers"],
+        queued=statistics["queued"],
+        refusals=dict(statistics["refusals"]),
+        secret_memory_kind=str(memory["kind"]),
+        secret_memory_used_bytes=int(memory["used"]),
+        secret_memory_reserved_bytes=int(memory["reserved"]),
+        classes=[_class_message(c) for c in statistics["classes"]],
+    )
+
+
+def _class_message(one: _dataplane.ClassStatistics) -> admin_pb2.ClassStatistics:
+    return admin_pb2.ClassStatistics(
+        algorithm=one["algorithm"],
+        operations=[
+            admin_pb2.OperationCount(status=status, backend=backend, count=count)
+            for (status, backend), count in one["operations"].items()
+        ],
+        batches=[
+            admin_pb2.BatchCount(backend=backend, reason=reason, size=size, count=count)
+            for (backend, reason, size), count in one["batches"].items()
+        ],
+        queue_seconds=admin_pb2.Histogram(
+            bounds=_dataplane.QUEUE_SECONDS_BOUNDS, counts=one["queue_seconds"], sum=one["queue_seconds_sum"]
+        ),
+        run_seconds=admin_pb2.Histogram(
+            bounds=_dataplane.RUN_SECONDS_BOUNDS, counts=one["run_seconds"], sum=one["run_seconds_sum"]
+        ),
+        faults=one["faults"],
+        queued=one["queued"],
+        crossover=one["crossover"],
+        calibration=[admin_pb2.BackendTimes(backend=b, batch_us=t) for b, t in one["backend_us"].items()],
+    )

@@ -1,0 +1,119 @@
+"""`offload keys`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from rich.table import Table
+
+from offload.cli.output import CALL_SECONDS, DEFAULT_ADMIN, AdminPath, Format, Output, admin, out, print_json
+from offload.signature_schemes import BY_CODE
+from offload.v1 import admin_pb2
+
+app = typer.Typer(no_args_is_help=True, help="The keys in force.", rich_markup_mode="markdown")
+
+
+@app.callback()
+def _keys() -> None:
+    """The keys in force."""
+
+
+@app.command("list")
+def list_keys(admin_socket: AdminPath = DEFAULT_ADMIN, output: Output = Format.table) -> None:
+    """Show the identities in force, their keys and who may use them, and every file that was refused.
+
+    Example: `offload keys list -o json | jq '.identities[].keys[].key_id'`
+    """
+    with admin(admin_socket) as stub:
+        answer = stub.ListKeys(admin_pb2.ListKeysRequest(), timeout=CALL_SECONDS)
+    if output is Format.json:
+        print_json({"identities": identities_as_json(answer.identities), "problems": problems_as_json(answer.problems)})
+        return
+    out.print(identities_table(answer.identities))
+    if answer.problems:
+        out.print(problems_table(answer.problems))
+
+
+def identities_table(identities: Sequence[admin_pb2.IdentityInForce]) -> Table:
+    table = Table(title="Identities in force", title_justify="left", show_lines=True)
+    for column in ("identity", "usage", "who may use it", "key", "certificate", "expires"):
+        table.add_column(column, overflow="fold")
+    for identity in identities:
+        keys = identity.keys
+        table.add_row(
+            identity.name,
+            identity.usage + (", decrypt" if identity.decrypt else ""),
+            "\n".join(identity.selectors) or "[red]nobody[/]",
+            "\n".join(f"{k.algorithm} {k.key_id.hex()}" for k in keys),
+            "\n".join(", ".join([*k.dns_names, *k.uris]) or k.subject for k in keys),
+            "\n".join(_expiry(k) for k in keys),
+        )
+    if not identities:
+        table.add_row("none", "", "", "", "", "")
+    return table
+
+
+def problems_table(problems: Sequence[admin_pb2.Problem]) -> Table:
+    table = Table(title="Refused", title_justify="left", title_style="bold red")
+    for column in ("identity", "file", "reason", "meanwhile"):
+        table.add_column(column, overflow="fold")
+    for problem in problems:
+        table.add_row(
+            problem.identity,
+            problem.path,
+            problem.reason.replace("[", "\\["),
+            "the previous one stays in force" if problem.previous_kept else "",
+        )
+    return table
+
+
+def identities_as_json(identities: Sequence[admin_pb2.IdentityInForce]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": identity.name,
+            "version": identity.version,
+            "usage": identity.usage,
+            "decrypt": identity.decrypt,
+            "selectors": list(identity.selectors),
+            "trust_bundles": list(identity.trust_bundles),
+            "keys": [_key_as_json(key) for key in identity.keys],
+        }
+        for identity in identities
+    ]
+
+
+def problems_as_json(problems: Sequence[admin_pb2.Problem]) -> list[dict[str, Any]]:
+    return [
+        {"identity": p.identity, "path": p.path, "reason": p.reason, "previous_kept": p.previous_kept} for p in problems
+    ]
+
+
+def _key_as_json(key: admin_pb2.KeyInForce) -> dict[str, Any]:
+    return {
+        "key_id": key.key_id.hex(),
+        "algorithm": key.algorithm,
+        "key_file": key.key_file,
+        "certificate_file": key.certificate_file,
+        "subject": key.subject,
+        "dns_names": list(key.dns_names),
+        "uris": list(key.uris),
+        "serial_number": key.serial_number,
+        "not_before": key.not_before,
+        "not_after": key.not_after,
+        "chain_not_after": key.chain_not_after,
+        "chain_length": key.chain_length,
+        "signature_schemes": [BY_CODE[code].name for code in key.signature_schemes],
+        "kept": key.kept,
+    }
+
+
+def _expiry(key: admin_pb2.KeyInForce) -> str:
+    days = (key.chain_not_after - time.time()) / 86400
+    day = time.strftime("%Y-%m-%d", time.gmtime(key.chain_not_after))
+    if days < 0:
+        return f"[red]{day} (expired)[/]"
+    colour = "yellow" if days < 7 else "green"
+    return f"[{colour}]{day} ({days:.0f} days)[/]" + (" [yellow]file broken[/]" if key.kept else "")

@@ -1,0 +1,90 @@
+"""What every command shares: its options, how it prints, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import grpc
+import typer
+from rich.console import Console
+
+from offload import exit_codes
+from offload.v1 import admin_pb2_grpc
+
+CALL_SECONDS = 10
+
+out = Console(soft_wrap=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class Format(StrEnum):
+    table = "table"
+    json = "json"
+
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="For people, or for programs.")]
+AdminPath = Annotated[
+    Path, typer.Option("--admin-socket", envvar="OFFLOAD_ADMIN_SOCKET", help="The daemon's admin socket.")
+]
+SocketPath = Annotated[Path, typer.Option("--socket", envvar="OFFLOAD_SOCKET", help="The daemon's main socket.")]
+DEFAULT_ADMIN = Path("/run/offload/admin.sock")
+DEFAULT_SOCKET = Path("/run/offload/offload.sock")
+
+_EXIT_OF = {
+    grpc.StatusCode.UNAVAILABLE: exit_codes.UNAVAILABLE,
+    grpc.StatusCode.PERMISSION_DENIED: exit_codes.NO_PERMISSION,
+    grpc.StatusCode.NOT_FOUND: exit_codes.NO_PERMISSION,
+}
+
+
+def fail(message: str, code: int) -> NoReturn:
+    err.print(f"[bold red]error:[/] {_plain(message)}")
+    raise typer.Exit(code)
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+@contextmanager
+def channel_to(path: Path) -> Iterator[grpc.Channel]:
+    """A channel to a Unix socket; what goes wrong on it ends the command with a message and the right exit code."""
+    try:
+        with grpc.insecure_channel(f"unix:{path.absolute()}") as channel:
+            yield channel
+    except grpc.RpcError as error:
+        code = error.code()
+        message = str(error.details())
+        if code is grpc.StatusCode.UNAVAILABLE and "draining" not in message:
+            message = f"no daemon answers on {path}: {_why_not(path)}"
+        fail(message, _EXIT_OF.get(code, exit_codes.FAILED))
+
+
+@contextmanager
+def admin(path: Path) -> Iterator[Any]:
+    """A stub of the AdminService on this socket."""
+    with channel_to(path) as channel:
+        yield admin_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call]
+
+
+def _why_not(path: Path) -> str:
+    try:
+        if not path.exists():
+            return "there is no such socket; is it running, and is this its path?"
+        if not path.is_socket():
+            return "that is not a socket"
+    except PermissionError:
+        return "you may not look into its folder; try with sudo"
+    if not os.access(path, os.W_OK):
+        return "you may not connect to it; try with sudo, or as the daemon's user"
+    return "it is there, and nobody serves it"
+
+
+def _plain(message: str) -> str:
+    return message.replace("[", "\\[")

@@ -1,0 +1,111 @@
+"""`offload serve` and `offload check-config`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offload import exit_codes
+from offload.cli.output import Format, Output, err, fail, out, print_json
+from offload.config import Config
+from offload.config_file import ConfigError, load_config
+from offload.config_reference import reference
+
+DEFAULT_CONFIG = Path("/etc/offload/offload.yaml")
+
+ConfigPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="OFFLOAD_CONFIG",
+        help=f"Configuration file. Unset: {DEFAULT_CONFIG} if it is there, else the defaults.",
+    ),
+]
+
+
+def serve(config: ConfigPath = None) -> None:
+    """Run the daemon until SIGTERM or SIGINT; then it drains. SIGHUP reloads configuration and keys.
+
+    Example: `offload serve --config /etc/offload/offload.yaml`
+
+    Any setting can be overridden: `OFFLOAD_DATA_PLANE__SHARDS=4 offload serve`. Logs go to standard error.
+    """
+    from offload import daemon, logs  # heavy, and not needed for --help
+
+    def load() -> Config:
+        return load_config(_chosen(config), os.environ)
+
+    settings = _load_or_fail(config)
+    logs.configure(settings.logging.level, settings.logging.format)
+    try:
+        code = daemon.Daemon(settings, load, os.environ).run()
+    except daemon.StartError as error:
+        logs.get_logger().error("cannot start", reason=str(error))
+        raise typer.Exit(exit_codes.CONFIGURATION) from None
+    raise typer.Exit(code)
+
+
+def check_config(
+    config: ConfigPath = None,
+    output: Output = Format.table,
+    show_reference: Annotated[
+        bool, typer.Option("--reference", help="Print every setting with its default and the reason for it.")
+    ] = False,
+) -> None:
+    """Check the configuration and the key files without starting anything.
+
+    Example: `offload check-config -c /etc/offload/offload.yaml`
+
+    Exit code 78: the configuration is refused. 1: it is good, but some key file is not. 0: all good.
+    """
+    if show_reference:
+        typer.echo(reference(), nl=False)
+        return
+    settings = _load_or_fail(config)
+    from offload import _dataplane
+    from offload.admin import identity_message, problem_message
+    from offload.cli.keys import identities_as_json, identities_table, problems_as_json, problems_table
+    from offload.identities import Plan
+    from offload.keyring import look
+    from offload.keys_directory import KeysDirectory
+
+    _dataplane.harden_process()
+    plan = look(KeysDirectory(settings.keys.directory), settings, Plan())
+    identities = [identity_message(identity) for identity in plan.identities.values()]
+    problems = [problem_message(problem) for problem in plan.problems]
+    if output is Format.json:
+        print_json(
+            {
+                "config": settings.model_dump(mode="json"),
+                "identities": identities_as_json(identities),
+                "problems": problems_as_json(problems),
+                "remarks": [{"identity": r.identity, "text": r.text} for r in plan.remarks],
+            }
+        )
+    else:
+        out.print(f"configuration: good ({_chosen(config) or 'defaults'})")
+        out.print(identities_table(identities))
+        for remark in plan.remarks:
+            err.print(f"[yellow]note:[/] identity '{remark.identity}' {remark.text}")
+        if problems:
+            out.print(problems_table(problems))
+    raise typer.Exit(exit_codes.FAILED if problems else exit_codes.OK)
+
+
+def _chosen(config: Path | None) -> Path | None:
+    if config is not None:
+        return config
+    return DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None
+
+
+def _load_or_fail(config: Path | None) -> Config:
+    try:
+        return load_config(_chosen(config), os.environ)
+    except ConfigError as error:
+        for problem in error.problems:
+            err.print(f"[bold red]error:[/] {str(problem).replace('[', chr(92) + '[')}")
+        fail(f"the configuration is refused ({len(error.problems)} problems)", exit_codes.CONFIGURATION)

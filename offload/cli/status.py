@@ -1,0 +1,180 @@
+"""`offload status`: queues, batches and crossovers, once or live."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.json_format import MessageToDict
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from offload.cli.output import CALL_SECONDS, DEFAULT_ADMIN, AdminPath, Format, Output, admin, out, print_json
+from offload.v1 import admin_pb2
+
+LANES = 8
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+def status(
+    admin_socket: AdminPath = DEFAULT_ADMIN,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep showing it until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks with --watch.", min=0.1, max=60)] = 1.0,
+    count: Annotated[int, typer.Option(help="With --watch: stop after this many looks; 0 is never.", min=0)] = 0,
+    output: Output = Format.table,
+) -> None:
+    """Show what the daemon is doing: queues, batches, times, crossovers, refusals.
+
+    Examples: `offload status`, `offload status --watch`, `offload status -o json | jq .backend`
+
+    With --watch, -o json prints one object per line of time.
+    """
+    with admin(admin_socket) as stub:
+        if not watch:
+            _print(stub.GetStatistics(admin_pb2.GetStatisticsRequest(), timeout=CALL_SECONDS), output)
+            return
+        stream = stub.WatchStatistics(admin_pb2.WatchStatisticsRequest(interval_ms=int(interval * 1000)))
+        try:
+            _follow(stream, count, output)
+        except KeyboardInterrupt:
+            return
+        finally:
+            stream.cancel()
+
+
+def _print(now: admin_pb2.StatisticsResponse, output: Format) -> None:
+    if output is Format.json:
+        print_json(as_json(now))
+    else:
+        out.print(render(now, None))
+
+
+def _follow(stream: Any, count: int, output: Format) -> None:
+    before: admin_pb2.StatisticsResponse | None = None
+    seen = 0
+    with Live(console=out, auto_refresh=False, transient=False) as live:
+        for now in stream:
+            if output is Format.json:
+                print_json(as_json(now))
+            else:
+                live.update(render(now, before), refresh=True)
+            before = now
+            seen += 1
+            if seen == count:
+                return
+
+
+def as_json(now: admin_pb2.StatisticsResponse) -> dict[str, Any]:
+    shown: dict[str, Any] = MessageToDict(
+        now, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return shown
+
+
+def render(now: admin_pb2.StatisticsResponse, before: admin_pb2.StatisticsResponse | None) -> RenderableType:
+    """The whole view; with the numbers of `before`, rates are shown too."""
+    parts: list[RenderableType] = [_header(now), _classes(now, before)]
+    if now.refusals:
+        parts.append(_refusals(now))
+    return Group(*parts)
+
+
+def _header(now: admin_pb2.StatisticsResponse) -> Text:
+    state = Text("draining", style="yellow") if now.draining else Text("serving", style="green")
+    hours, rest = divmod(int(now.uptime_seconds), 3600)
+    mebibytes = now.secret_memory_used_bytes / 2**20
+    return Text.assemble(
+        ("offload ", "bold"), now.version, "  ", state, f" for {hours}:{rest // 60:02}:{rest % 60:02}\n",
+        f"backend      {now.backend} ({now.backend_reason})\n",
+        f"callers      {now.connections} connected ({now.connections_total} since the start), ",
+        f"{now.streams} calls open, {now.watchers} watch identities\n",
+        f"queue        {now.queued} operations waiting\n",
+        f"key memory   {now.secret_memory_kind}, {mebibytes:.1f} MiB used\n",
+    )  # fmt: skip
+
+
+def _classes(now: admin_pb2.StatisticsResponse, before: admin_pb2.StatisticsResponse | None) -> Table:
+    table = Table()
+    for column in ("algorithm", "vector from", "done", "failed", "per s", "waiting", "mean batch", "batches 1..8",
+                   "queue p50", "queue p99", "batch mean", "redone"):  # fmt: skip
+        table.add_column(column, justify="left" if column in ("algorithm", "batches 1..8") else "right")
+    earlier = {c.algorithm: c for c in before.classes} if before else {}
+    seconds = now.time_seconds - before.time_seconds if before else 0.0
+    for one in now.classes:
+        good, failed = _done(one)
+        if not good and not failed and not one.queued and one.crossover == 0:
+            continue
+        last = earlier.get(one.algorithm)
+        rate = f"{(good - _done(last)[0]) / seconds:.0f}" if last and seconds > 0 else ""
+        sizes = batch_sizes(one)
+        batches = sum(sizes)
+        mean = sum(size * n for size, n in enumerate(sizes, 1)) / batches if batches else 0.0
+        table.add_row(
+            one.algorithm,
+            "never" if one.crossover > LANES else str(one.crossover),
+            str(good),
+            str(failed) if not failed else f"[red]{failed}[/]",
+            rate,
+            str(one.queued),
+            f"{mean:.2f}" if batches else "",
+            bars(sizes),
+            _time(quantile(one.queue_seconds, 0.5)),
+            _time(quantile(one.queue_seconds, 0.99)),
+            _time(one.run_seconds.sum / batches if batches else None),
+            str(one.faults) if not one.faults else f"[red]{one.faults}[/]",
+        )
+    return table
+
+
+def _done(one: admin_pb2.ClassStatistics) -> tuple[int, int]:
+    good = sum(o.count for o in one.operations if o.status == "OK")
+    return good, sum(o.count for o in one.operations) - good
+
+
+def batch_sizes(one: admin_pb2.ClassStatistics) -> list[int]:
+    """How many batches there were of 1, 2, ... 8 operations."""
+    sizes = [0] * LANES
+    for batch in one.batches:
+        if 1 <= batch.size <= LANES:
+            sizes[batch.size - 1] += batch.count
+    return sizes
+
+
+def bars(counts: Sequence[int]) -> str:
+    most = max(counts, default=0)
+    if most == 0:
+        return ""
+    return "".join(BARS[0] if n == 0 else BARS[max(1, round(n / most * (len(BARS) - 1)))] for n in counts)
+
+
+def quantile(histogram: admin_pb2.Histogram, share: float) -> float | None:
+    """Interpolated within its bucket; None when nothing was counted, the last bound when it lies above all."""
+    total = sum(histogram.counts)
+    if total == 0:
+        return None
+    wanted, below, lower = share * total, 0, 0.0
+    for bound, count in zip(histogram.bounds, histogram.counts, strict=False):
+        if count and below + count >= wanted:
+            return lower + (bound - lower) * (wanted - below) / count
+        below += count
+        lower = bound
+    return lower
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds * 1e6:.0f} us" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
+
+
+def _refusals(now: admin_pb2.StatisticsResponse) -> Table:
+    table = Table(title="Refused", title_justify="left", title_style="bold red")
+    table.add_column("reason")
+    table.add_column("count", justify="right")
+    for reason, count in sorted(now.refusals.items()):
+        if count:
+            table.add_row(reason, str(count))
+    return table

@@ -1,0 +1,386 @@
+"""The life of the daemon: start, serve, reload, drain, stop.
+
+One thread (the main one) owns all state and takes events from a queue; signals, the directory watcher and the admin
+server only put events there. The data plane serves on its own native threads meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import resource
+import signal
+import time
+from collections.abc import Callable, MutableMapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from offload import __version__, _dataplane, exit_codes, logs
+from offload.admin import AdminServer
+from offload.config import Config, Sockets
+from offload.config_file import ConfigError
+from offload.identities import Changes, Plan
+from offload.keyring import DirectoryWatcher, Keyring
+from offload.listeners import Listener, SocketError, make_listener, open_listeners
+from offload.metrics import MetricsServer
+from offload.systemd import ActivationError, Notifier, take_sockets
+
+TICK_SECONDS = 1.0  # refusals are logged, and systemd's watchdog is fed, at least this often
+DRAIN_POLL_SECONDS = 0.05
+# What a reload takes over; everything else needs a restart.
+LIVE_SECTIONS = frozenset({"identities", "logging"})
+LIVE_KEYS = frozenset({"trust_bundles", "warn_before_expiry_days"})
+
+
+class StartError(Exception):
+    """The daemon cannot start; the message names the reason and the way out."""
+
+
+class Ask(Enum):
+    STOP = auto()
+    RELOAD = auto()
+    LOOK = auto()  # at the keys directory
+
+
+@dataclass(frozen=True)
+class Event:
+    ask: Ask
+    why: str
+    answer: Future[ReloadReport] | None = None
+
+
+@dataclass(frozen=True)
+class ReloadReport:
+    configuration_error: str = ""
+    needs_restart: tuple[str, ...] = ()
+    changes: Changes = field(default_factory=lambda: Changes((), (), ()))
+
+
+class Daemon:
+    """`load` reads the configuration again. `run` is called once, in the main thread."""
+
+    def __init__(self, config: Config, load: Callable[[], Config], environment: MutableMapping[str, str]) -> None:
+        self.config = config
+        self.started_at = time.time()
+        self.draining = False
+        self._load = load
+        self._environment = environment
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._notifier = Notifier(environment)
+        self._log = logs.get_logger()
+        self._listeners: dict[str, Listener] = {}
+        self._admin: AdminServer | None = None
+        self._metrics: MetricsServer | None = None
+        self._watcher: DirectoryWatcher | None = None
+
+    # ---- for the admin server and the metrics, on their threads ----
+
+    @property
+    def plan(self) -> Plan:
+        return self._keyring.current
+
+    def statistics(self) -> _dataplane.Statistics:
+        return self._data_plane.statistics()
+
+    def backend_reason(self) -> str:
+        return backend_reason(self.config.data_plane.backend, self._data_plane.statistics()["backend"])
+
+    def ask_stop(self, why: str) -> None:
+        self._events.put(Event(Ask.STOP, why))
+
+    def ask_reload(self, why: str) -> Future[ReloadReport]:
+        answer: Future[ReloadReport] = Future()
+        self._events.put(Event(Ask.RELOAD, why, answer))
+        return answer
+
+    # ---- life ----
+
+    def run(self) -> int:
+        """Serves until told to stop; gives the exit code. StartError when it cannot begin."""
+        self._data_plane = self._make_data_plane()
+        self._keyring = Keyring(self._data_plane, self.config.keys.directory)
+        try:
+            self._start()
+            self._install_signals()
+            return self._serve()
+        except SocketError as error:
+            raise StartError(str(error)) from error
+        finally:
+            self._stop()
+
+    def _make_data_plane(self) -> _dataplane.DataPlane:
+        _dataplane.harden_process()
+        kind = _dataplane.secret_memory_kind()
+        if kind == "unlocked" and not self.config.security.allow_unlocked_memory:
+            limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+            raise StartError(
+                f"keys would be in memory that may be swapped to disk: the limit of locked memory is {limit} bytes. "
+                "Raise it (LimitMEMLOCK= in the unit, `ulimit -l`), or set security.allow_unlocked_memory: true"
+            )
+        if kind == "unlocked":
+            self._log.warning("keys are in unlocked memory, as security.allow_unlocked_memory says")
+        _raise_descriptor_limit()
+        settings = self.config.data_plane
+        try:
+            return _dataplane.DataPlane(
+                _dataplane.Settings(
+                    shards=settings.shard_count(),
+                    max_wait_us=settings.max_wait_us,
+                    queue_limit=settings.queue_limit,
+                    connection_queue_limit=settings.connection_queue_limit,
+                    max_connections=settings.max_connections,
+                    max_streams_per_connection=settings.max_streams_per_connection,
+                    drain_timeout_ms=int(self.config.shutdown.drain_timeout_seconds * 1000),
+                    backend=settings.backend,
+                )
+            )
+        except (ValueError, RuntimeError, OSError) as error:
+            raise StartError(f"the data plane cannot start: {error}") from error
+
+    def _start(self) -> None:
+        self._log.info("starting", version=__version__, pid=os.getpid(), keys=str(self.config.keys.directory))
+        self._notifier.send("STATUS=measuring the backends")
+        self._data_plane.calibrate()
+        self._keyring.refresh(self.config)
+        if not self._keyring.current.identities:
+            self._log.warning("no identity is in force; waiting for key pairs", keys=str(self.config.keys.directory))
+        try:
+            handed_over = take_sockets(self._environment)
+        except ActivationError as error:
+            raise StartError(str(error)) from error
+        for listener in open_listeners(self.config.sockets, handed_over):
+            self._serve_listener(listener)
+        self._data_plane.start()
+        self._log_backend()
+        if self.config.admin:
+            self._admin = AdminServer(self, self.config.admin)
+        if (address := self.config.metrics.host_and_port()) is not None:
+            self._metrics = MetricsServer(self, *address)
+        keys = self.config.keys
+        if keys.watch:
+            self._watcher = DirectoryWatcher(
+                keys.directory,
+                keys.debounce_ms,
+                keys.rescan_seconds,
+                lambda: self._events.put(Event(Ask.LOOK, "watch")),
+            )
+            self._watcher.start()
+        self._notifier.send("READY=1", self._status())
+        self._log.info(
+            "serving",
+            sockets={name: str(listener.socket.getsockname()) for name, listener in self._listeners.items()},
+            admin=str(self.config.admin.path) if self.config.admin else None,
+            metrics=self._metrics.address if self._metrics else None,
+        )
+
+    def _serve_listener(self, listener: Listener) -> None:
+        self._data_plane.add_listener(listener.name, listener.socket.fileno())
+        self._listeners[listener.name] = listener
+
+    def _log_backend(self) -> None:
+        statistics = self._data_plane.statistics()
+        self._log.info(
+            "backend",
+            backend=statistics["backend"],
+            reason=self.backend_reason(),
+            shards=self.config.data_plane.shard_count(),
+            vector_from_batch_size={c["algorithm"]: _crossover(c["crossover"]) for c in statistics["classes"]},
+            secret_memory=statistics["secret_memory"],
+        )
+
+    def _install_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda n, _frame: self.ask_stop(signal.Signals(n).name))
+        signal.signal(signal.SIGHUP, lambda _n, _frame: self._events.put(Event(Ask.RELOAD, "SIGHUP")))
+
+    def _serve(self) -> int:
+        tick = min(TICK_SECONDS, self._notifier.watchdog_seconds or TICK_SECONDS)
+        while True:
+            event = self._next_event(tick)
+            self._tick()
+            if event is None:
+                continue
+            if event.ask is Ask.STOP:
+                return self._drain(event.why)
+            if event.ask is Ask.RELOAD:
+                report = self._reload(event.why)
+                if event.answer:
+                    event.answer.set_result(report)
+            else:
+                self._refresh()
+
+    def _next_event(self, seconds: float) -> Event | None:
+        try:
+            return self._events.get(timeout=seconds)
+        except queue.Empty:
+            return None
+
+    def _tick(self) -> None:
+        self.log_refusals()
+        if self._notifier.watchdog_seconds is not None:
+            # Only a data plane that still answers keeps the service alive.
+            self._data_plane.statistics()
+            self._notifier.send("WATCHDOG=1")
+
+    def log_refusals(self) -> None:
+        for refusal in self._data_plane.take_refusals():
+            self._log.warning(
+                "refused a caller",
+                reason=refusal["reason"],
+                pid=refusal["pid"],
+                uid=refusal["uid"],
+                gid=refusal["gid"],
+                socket=refusal["listener"],
+                key_id=refusal["key_id"].hex() or None,
+                identities=self._keyring.names_of(refusal["key_id"]) or None,
+                count=refusal["count"],
+            )
+
+    # ---- reload ----
+
+    def _reload(self, why: str) -> ReloadReport:
+        self._log.info("reloading", why=why)
+        self._notifier.reloading()
+        error, restart = "", tuple[str, ...]()
+        try:
+            loaded = self._load()
+        except ConfigError as refused:
+            error = str(refused)
+            self._log.error("the new configuration is refused; the running one stays in force", reason=error)
+        else:
+            restart = self._take_over(loaded)
+        difference = self._refresh()
+        self._notifier.send("READY=1", self._status())
+        self._log.info("reloaded", added=difference.added, changed=difference.changed, removed=difference.removed)
+        return ReloadReport(error, restart, difference)
+
+    def _take_over(self, loaded: Config) -> tuple[str, ...]:
+        """Puts into force what can change while running; names what cannot."""
+        running = self.config
+        keys = running.keys.model_copy(update={f: getattr(loaded.keys, f) for f in LIVE_KEYS})
+        sockets = self._change_dedicated_sockets(loaded)
+        self.config = running.model_copy(
+            update={section: getattr(loaded, section) for section in LIVE_SECTIONS} | {"keys": keys, "sockets": sockets}
+        )
+        logs.set_level(loaded.logging.level)
+        restart = tuple(_differences(self.config, loaded))
+        if restart:
+            self._log.warning("these settings changed and take effect at the next start", settings=restart)
+        return restart
+
+    def _change_dedicated_sockets(self, loaded: Config) -> Sockets:
+        """Dedicated sockets come and go with their workloads; the main one stays."""
+        running = {s.name: s for s in self.config.sockets.dedicated}
+        new = {s.name: s for s in loaded.sockets.dedicated}
+        for name in [n for n, settings in running.items() if new.get(n) != settings]:
+            self._data_plane.remove_listener(name)
+            self._listeners.pop(name).close()
+            del running[name]
+        for name, settings in new.items():
+            if name in running:
+                continue
+            try:
+                self._serve_listener(make_listener(name, settings))
+            except SocketError as error:
+                self._log.error("a dedicated socket cannot be made", socket=name, reason=str(error))
+                continue
+            running[name] = settings
+        return self.config.sockets.model_copy(update={"dedicated": tuple(running[n] for n in new if n in running)})
+
+    def _refresh(self) -> Changes:
+        try:
+            difference = self._keyring.refresh(self.config)
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            # Nothing on disk or in the user database may take down what is in force.
+            self._log.exception(
+                "the keys directory could not be taken over; what was in force stays", reason=str(error)
+            )
+            return Changes((), (), ())
+        if difference:
+            self._notifier.send(self._status())
+        return difference
+
+    def _status(self) -> str:
+        keys = sum(len(i.pairs) for i in self._keyring.current.identities.values())
+        problems = len(self._keyring.current.problems)
+        return (
+            f"STATUS=serving {len(self._keyring.current.identities)} identities, {keys} keys"
+            f"{f', {problems} files refused' if problems else ''}"
+        )
+
+    # ---- end ----
+
+    def _drain(self, why: str) -> int:
+        """Answers what is in flight and lets clients go; a second signal or the timeout ends it at once."""
+        timeout = self.config.shutdown.drain_timeout_seconds
+        deadline = time.monotonic() + timeout
+        self.draining = True
+        self._log.info("draining", why=why, timeout_seconds=timeout)
+        self._notifier.send("STOPPING=1", f"STATUS=draining, at most {timeout:g} s")
+        if self._admin:
+            self._admin.set_serving(False)
+        if self._watcher:
+            self._watcher.stop()
+        for listener in self._listeners.values():
+            listener.close()
+        self._data_plane.drain()
+        while not self._data_plane.wait_drained(DRAIN_POLL_SECONDS):
+            event = self._next_event(0.001)
+            self._tick()
+            if event and event.ask is Ask.STOP:
+                self._log.warning("stopped at once", why=event.why, queued=self._data_plane.statistics()["queued"])
+                return exit_codes.STOPPED_EARLY
+            if event and event.answer:
+                event.answer.set_result(ReloadReport(configuration_error="the daemon is draining"))
+            if time.monotonic() > deadline:
+                self._log.error("the drain timeout passed", queued=self._data_plane.statistics()["queued"])
+                return exit_codes.STOPPED_EARLY
+        self._log.info("drained")
+        return exit_codes.OK
+
+    def _stop(self) -> None:
+        if self._watcher:
+            self._watcher.stop()
+        for listener in self._listeners.values():
+            listener.close()
+        self._data_plane.stop()
+        self.log_refusals()
+        if self._metrics:
+            self._metrics.stop()
+        if self._admin:
+            self._admin.stop()
+        self._log.info("stopped")
+
+
+def backend_reason(setting: str, backend: str) -> str:
+    """Why this backend serves, in words."""
+    if setting != "auto":
+        return f"data_plane.backend is '{setting}'"
+    return "the CPU has AVX-512 IFMA" if backend == "ifma8" else "the CPU has no AVX-512 IFMA"
+
+
+def _crossover(batch: int) -> str:
+    return "never" if batch > 8 else f"from {batch}"
+
+
+def _differences(running: Config, loaded: Config) -> list[str]:
+    """The fields, two levels deep, in which the two differ."""
+    found = []
+    for section in Config.model_fields:
+        old, new = getattr(running, section), getattr(loaded, section)
+        if old == new:
+            continue
+        fields = getattr(type(old), "model_fields", None)
+        if fields is None or type(new) is not type(old):
+            found.append(section)
+        else:
+            found += [f"{section}.{f}" for f in fields if getattr(old, f) != getattr(new, f)]
+    return found
+
+
+def _raise_descriptor_limit() -> None:
+    """One descriptor per connection: take what the hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,120 @@
+"""Keeps the data plane's identities in step with the keys directory and the configuration.
+
+The thin shell around `identities.plan`: it lists the directory, lets `plan` decide, hands the result to the data plane,
+and logs what is new. Used by one thread at a time; what other threads read (`current`) is replaced whole.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from watchfiles import watch
+
+from offload import _dataplane
+from offload.config import Config
+from offload.identities import Changes, Plan, bundle_files, changes, plan, rule_of
+from offload.keys_directory import KeysDirectory
+from offload.logs import get_logger
+
+
+class Keyring:
+    def __init__(self, data_plane: _dataplane.DataPlane, directory: Path) -> None:
+        self._data_plane = data_plane
+        self._directory = KeysDirectory(directory)
+        self._log = get_logger()
+        self.current = Plan()
+
+    def refresh(self, config: Config) -> Changes:
+        """Reads the directory again and puts into force what is good in it."""
+        before = self.current
+        new = look(self._directory, config, before)
+        difference = changes(before.identities, new.identities)
+        if difference:
+            self._data_plane.set_identities([rule_of(identity) for identity in new.identities.values()])
+        self.current = new
+        self._report(before, new, difference)
+        return difference
+
+    def names_of(self, key_id: bytes) -> list[str]:
+        return [i.name for i in self.current.identities.values() if any(p.key.key_id == key_id for p in i.pairs)]
+
+    def _report(self, before: Plan, new: Plan, difference: Changes) -> None:
+        for problem in new.problems:
+            if problem not in before.problems:
+                self._log.error(
+                    "refused a file",
+                    identity=problem.identity,
+                    file=problem.path,
+                    reason=problem.reason,
+                    previous_stays_in_force=problem.previous_kept,
+                )
+        for path in sorted({p.path for p in before.problems} - {p.path for p in new.problems}):
+            self._log.info("a file refused before is no longer a problem", file=path)
+        for remark in new.remarks:
+            if remark not in before.remarks:
+                self._log.warning("identity " + remark.text, identity=remark.identity)
+        for name in difference.removed:
+            self._log.info("identity removed", identity=name)
+        for name in (*difference.added, *difference.changed):
+            identity = new.identities[name]
+            self._log.info(
+                "identity in force" if name in difference.added else "identity changed",
+                identity=name,
+                version=identity.version,
+                usage=identity.settings.usage,
+                keys=[f"{p.key.algorithm} {p.key.key_id.hex()}" for p in identity.pairs],
+                allowed=[selector.words() for selector in identity.settings.selectors],
+            )
+
+
+def look(directory: KeysDirectory, config: Config, before: Plan) -> Plan:
+    """What `before` becomes with what is on disk now; changes nothing."""
+    return plan(before.identities, directory.look(bundle_files(config)), config, datetime.now(UTC))
+
+
+class DirectoryWatcher(threading.Thread):
+    """Calls back when something in a directory changed, and every `rescan_seconds` in any case.
+
+    inotify sees changes at once but not everywhere (network file systems, symlinks that lead out of the directory), and
+    it can run out of watches; the periodic call is what is certain.
+    """
+
+    def __init__(self, directory: Path, debounce_ms: int, rescan_seconds: int, changed: Callable[[], None]) -> None:
+        super().__init__(name="keys-watcher", daemon=True)
+        self._directory = directory
+        self._debounce_ms = debounce_ms
+        self._rescan_seconds = rescan_seconds
+        self._changed = changed
+        self._stop_event = threading.Event()
+
+    def run(self) -> None:
+        log = get_logger()
+        while not self._stop_event.is_set():
+            try:
+                for _ in watch(
+                    self._directory,
+                    watch_filter=None,
+                    debounce=max(1600, self._debounce_ms),
+                    step=self._debounce_ms,
+                    stop_event=self._stop_event,
+                    rust_timeout=self._rescan_seconds * 1000,
+                    yield_on_timeout=True,
+                    raise_interrupt=False,
+                ):
+                    self._changed()
+            except OSError as error:
+                log.warning(
+                    "cannot watch the keys directory; looking at it now and then",
+                    directory=str(self._directory),
+                    reason=str(error),
+                    seconds=self._rescan_seconds,
+                )
+                self._stop_event.wait(self._rescan_seconds)
+                self._changed()
+
+    def stop(self) -> None:
+        self._stop_event.set()
+        self.join(timeout=5)

@@ -1,0 +1,215 @@
+"""Prometheus metrics, read from the data plane at each scrape; the only module that knows their names.
+
+The table in docs/daemon.md lists every one of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from offload import __version__, _dataplane
+from offload.identities import Plan
+from offload.listeners import SocketError
+
+LANES = 8
+BACKENDS = ("software", "ifma8")
+
+
+class Measured(Protocol):
+    started_at: float
+
+    @property
+    def plan(self) -> Plan: ...
+    def statistics(self) -> _dataplane.Statistics: ...
+
+
+class MetricsServer:
+    """Serves /metrics over HTTP from construction until `stop`. SocketError when the address cannot be taken."""
+
+    def __init__(self, daemon: Measured, host: str, port: int) -> None:
+        registry = CollectorRegistry()
+        registry.register(DaemonCollector(daemon))
+        ProcessCollector(registry=registry)
+        try:
+            self._server, self._thread = start_http_server(port, addr=host, registry=registry)
+        except OSError as error:
+            raise SocketError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from error
+        shown = f"[{host}]" if ":" in host else host
+        self.address = f"{shown}:{self._server.server_port}"
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=5)
+
+
+class DaemonCollector(Collector):
+    def __init__(self, daemon: Measured) -> None:
+        self._daemon = daemon
+
+    def describe(self) -> Iterable[Metric]:
+        return []  # nothing is asked of the daemon at registration
+
+    def collect(self) -> Iterator[Metric]:
+        statistics = self._daemon.statistics()
+        yield InfoMetricFamily("offload_build", "Version of the daemon.", {"version": __version__})
+        yield from _backend(statistics)
+        yield from _operations(statistics["classes"])
+        yield from _batches(statistics["classes"])
+        yield from _calibration(statistics["classes"])
+        yield from _connections(statistics)
+        yield from _expiry(self._daemon.plan)
+        started = GaugeMetricFamily("offload_start_time_seconds", "When the daemon started, seconds since 1970.")
+        started.add_metric([], self._daemon.started_at)
+        yield started
+
+
+def _backend(statistics: _dataplane.Statistics) -> Iterator[Metric]:
+    backend = GaugeMetricFamily("offload_backend_in_use", "1 for the backend that serves.", labels=["backend"])
+    for name in BACKENDS:
+        backend.add_metric([name], float(statistics["backend"] == name))
+    yield backend
+    memory = statistics["secret_memory"]
+    locked = GaugeMetricFamily("offload_secret_memory_bytes", "Memory for keys.", labels=["kind", "state"])
+    for state in ("used", "reserved"):
+        locked.add_metric([str(memory["kind"]), state], float(memory[state]))
+    yield locked
+
+
+def _operations(classes: Sequence[_dataplane.ClassStatistics]) -> Iterator[Metric]:
+    operations = CounterMetricFamily(
+        "offload_operations", "Operations answered.", labels=["algorithm", "status", "backend"]
+    )
+    waiting = HistogramMetricFamily(
+        "offload_queue_seconds", "Time of an operation from arrival to start.", labels=["algorithm"]
+    )
+    running = HistogramMetricFamily("offload_batch_run_seconds", "Time of a batch.", labels=["algorithm"])
+    faults = CounterMetricFamily(
+        "offload_lane_faults", "Results that failed their check and were computed again.", labels=["algorithm"]
+    )
+    queued = GaugeMetricFamily("offload_queue_depth", "Operations waiting now.", labels=["algorithm"])
+    for one in classes:
+        algorithm = one["algorithm"]
+        for (status, backend), count in one["operations"].items():
+            operations.add_metric([algorithm, status, backend], count)
+        _histogram(waiting, algorithm, _dataplane.QUEUE_SECONDS_BOUNDS, one["queue_seconds"], one["queue_seconds_sum"])
+        _histogram(running, algorithm, _dataplane.RUN_SECONDS_BOUNDS, one["run_seconds"], one["run_seconds_sum"])
+        faults.add_metric([algorithm], one["faults"])
+        queued.add_metric([algorithm], one["queued"])
+    yield from (operations, waiting, running, faults, queued)
+
+
+def _histogram(
+    family: HistogramMetricFamily, algorithm: str, bounds: Sequence[float], counts: Sequence[int], total: float
+) -> None:
+    buckets, below = [], 0
+    for bound, count in zip([*(f"{b:g}" for b in bounds), "+Inf"], counts, strict=True):
+        below += count
+        buckets.append((bound, below))
+    family.add_metric([algorithm], buckets, total)
+
+
+def _batches(classes: Sequence[_dataplane.ClassStatistics]) -> Iterator[Metric]:
+    sizes = HistogramMetricFamily(
+        "offload_batch_size",
+        "Operations that ran together, by why the batch was started.",
+        labels=["algorithm", "backend", "reason"],
+    )
+    for one in classes:
+        by_reason: dict[tuple[str, str], dict[int, int]] = {}
+        for (backend, reason, size), count in one["batches"].items():
+            by_reason.setdefault((backend, reason), {})[size] = count
+        for (backend, reason), counts in sorted(by_reason.items()):
+            sizes.add_metric([one["algorithm"], backend, reason], *_size_buckets(counts))
+    yield sizes
+
+
+def _size_buckets(counts: Mapping[int, int]) -> tuple[list[tuple[str, float]], float]:
+    below, buckets = 0, []
+    for size in range(1, LANES + 1):
+        below += counts.get(size, 0)
+        buckets.append((f"{size}.0", float(below)))
+    buckets.append(("+Inf", float(sum(counts.values()))))
+    return buckets, float(sum(size * count for size, count in counts.items()))
+
+
+def _calibration(classes: Sequence[_dataplane.ClassStatistics]) -> Iterator[Metric]:
+    crossover = GaugeMetricFamily(
+        "offload_crossover_batch_size",
+        "Smallest batch that goes to the vector backend; 9 when none does.",
+        labels=["algorithm"],
+    )
+    times = GaugeMetricFamily(
+        "offload_calibrated_batch_seconds",
+        "Time of a batch of this size as measured at start.",
+        labels=["algorithm", "backend", "size"],
+    )
+    for one in classes:
+        crossover.add_metric([one["algorithm"]], one["crossover"])
+        for backend, microseconds in one["backend_us"].items():
+            for size, value in enumerate(microseconds, 1):
+                times.add_metric([one["algorithm"], backend, str(size)], value / 1e6)
+    yield from (crossover, times)
+
+
+def _connections(statistics: _dataplane.Statistics) -> Iterator[Metric]:
+    for name, text, value in (
+        ("offload_connections", "Callers connected now.", statistics["connections"]),
+        ("offload_streams", "Calls open now.", statistics["streams"]),
+        ("offload_identity_watchers", "WatchIdentity calls open now.", statistics["watchers"]),
+        ("offload_operations_queued", "Operations waiting now, all algorithms.", statistics["queued"]),
+        ("offload_draining", "1 while the daemon drains.", statistics["draining"]),
+    ):
+        gauge = GaugeMetricFamily(name, text)
+        gauge.add_metric([], float(value))
+        yield gauge
+    accepted = CounterMetricFamily("offload_connections_accepted", "Connections since the start.")
+    accepted.add_metric([], statistics["connections_total"])
+    refusals = CounterMetricFamily("offload_refusals", "Callers and operations turned away.", labels=["reason"])
+    for reason, count in statistics["refusals"].items():
+        refusals.add_metric([reason], count)
+    yield from (accepted, refusals)
+
+
+def _expiry(plan: Plan) -> Iterator[Metric]:
+    expiry = GaugeMetricFamily(
+        "offload_certificate_expiry_seconds",
+        "End of validity, seconds since 1970; chain is the certificate that ends first.",
+        labels=["identity", "key_id", "algorithm", "part"],
+    )
+    kept = GaugeMetricFamily(
+        "offload_key_kept", "1 while the files of a key in force are broken.", labels=["identity", "key_id"]
+    )
+    loaded = GaugeMetricFamily("offload_keys", "Keys in force.", labels=["algorithm"])
+    counts: dict[str, int] = {}
+    seen: set[tuple[str, str]] = set()
+    for identity in plan.identities.values():
+        for pair in identity.pairs:
+            key_id, algorithm = pair.key.key_id.hex(), pair.key.algorithm
+            if (identity.name, key_id) in seen:
+                continue  # several certificates for one key: the first is the one that lasts longest
+            seen.add((identity.name, key_id))
+            counts[algorithm] = counts.get(algorithm, 0) + 1
+            expiry.add_metric([identity.name, key_id, algorithm, "leaf"], pair.chain.not_after)
+            expiry.add_metric([identity.name, key_id, algorithm, "chain"], pair.chain.chain_not_after)
+            kept.add_metric([identity.name, key_id], float(pair.kept))
+    for algorithm, count in sorted(counts.items()):
+        loaded.add_metric([algorithm], count)
+    problems = GaugeMetricFamily("offload_key_files_refused", "Files that cannot be used now.")
+    problems.add_metric([], len(plan.problems))
+    now = GaugeMetricFamily("offload_time_seconds", "The daemon's clock, to compare the expiry with.")
+    now.add_metric([], time.time())
+    yield from (expiry, kept, loaded, problems, now)
