@@ -1,10 +1,6 @@
 #include "benchmarks/native/clock.h"
 
-#include <dirent.h>
 #include <time.h>
-
-#include <cstdio>
-#include <string>
 
 namespace load {
 namespace {
@@ -26,20 +22,8 @@ Nanoseconds own_cpu() {
 }
 
 Nanoseconds process_cpu(pid_t pid) {
-  std::string folder = "/proc/" + std::to_string(pid) + "/task/";
-  DIR *tasks = opendir(folder.c_str());
-  if (!tasks) return -1;
-  Nanoseconds sum = 0;
-  while (const dirent *entry = readdir(tasks)) {
-    if (entry->d_name[0] == '.') continue;
-    FILE *file = fopen((folder + entry->d_name + "/schedstat").c_str(), "r");
-    if (!file) continue;  // the thread ended between readdir and here
-    unsigned long long on_cpu = 0;
-    if (fscanf(file, "%llu", &on_cpu) == 1) sum += Nanoseconds(on_cpu);
-    fclose(file);
-  }
-  closedir(tasks);
-  return sum;
+  clockid_t clock;
+  return clock_getcpuclockid(pid, &clock) == 0 ? read_clock(clock) : -1;
 }
 
 }  // namespace load

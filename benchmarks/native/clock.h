@@ -15,8 +15,8 @@ Nanoseconds now();
 // CPU time of this process, user and system, all threads.
 Nanoseconds own_cpu();
 
-// CPU time of another process: the sum over its threads of the first field of /proc/PID/task/TID/schedstat, which the
-// scheduler counts in nanoseconds. Threads that ended are not in it. Negative when the process cannot be read.
+// CPU time of another process, user and system, of all its threads, ended ones too. Negative when there is no such
+// process.
 Nanoseconds process_cpu(pid_t pid);
 
 }  // namespace load

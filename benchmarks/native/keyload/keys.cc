@@ -30,7 +30,7 @@ uint16_t usual_scheme(const EVP_PKEY *key) {
 
 uint16_t scheme_by_name(const char *text) {
   for (unsigned candidate = 0x0401; candidate <= 0x080b; candidate++)
-    if (const char *name = SSL_get_signature_algorithm_name(uint16_t(candidate), 0); name && !strcmp(name, text))
+    if (const char *name = SSL_get_signature_algorithm_name(uint16_t(candidate), 1); name && !strcmp(name, text))
       return uint16_t(candidate);
   return uint16_t(whole_number("scheme", text, 1, 0xffff));
 }

@@ -37,7 +37,7 @@ Load (one of --count and --duration is required)
 
 What is measured
   --check              verify each signature (needs --certificate; the time is the client's)
-  --daemon-pid PID     the daemon's CPU from /proc. "kernel" is what the results say of their batches (run_us), so
+  --daemon-pid PID     the daemon's CPU time. "kernel" is what the results say of their batches (run_us), so
                        overhead is CPU per operation less kernel time per operation. run_us is wall time: on a machine
                        that is short of cores it is too large, and the overhead too small
 

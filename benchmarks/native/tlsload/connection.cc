@@ -158,7 +158,7 @@ void Connection::read_response() {
       return begin_close();
     }
     if (SSL_get_error(ssl_.get(), returned) != SSL_ERROR_ZERO_RETURN) return fail_from_tls(returned);
-    if (!header_complete_ || body_expected_ >= 0) return fail("cut short by the server");
+    if (!header_complete_ || body_expected_ >= 0) return fail("closed by the server");
     response_done = now();
     return begin_close();
   }

@@ -139,7 +139,7 @@ std::vector<uint16_t> signature_algorithms(const std::string &list) {
   for (const std::string &name : split(list, ':')) {
     size_t before = chosen.size();
     for (uint16_t candidate : known)
-      if (const char *its = SSL_get_signature_algorithm_name(candidate, 0); its && name == its)
+      if (const char *its = SSL_get_signature_algorithm_name(candidate, 1); its && name == its)
         chosen.push_back(candidate);
     if (chosen.size() == before) usage_error("--sigalgs: '" + name + "' is not a name of RFC 8446, 4.2.3 known here");
   }

@@ -1,0 +1,1 @@
+"""Benchmarks, and the native load tools that they and the demo use."""
