@@ -5,7 +5,14 @@
 
 #include "kernels/kernels.h"
 
-const kernel_backend *const kernel_backends[] = {&kernel_ifma8, &kernel_software, NULL};
+const kernel_backend *const kernel_backends[] = {
+    &kernel_ifma8,
+    &kernel_software,
+#ifdef TESTING_HOOKS
+    &kernel_ifma8_portable, /* after software, so that it is chosen only by name */
+#endif
+    NULL,
+};
 
 static const kernel_backend *forced; /* by OFFLOAD_KERNEL_BACKEND */
 static pthread_once_t once = PTHREAD_ONCE_INIT;

@@ -75,6 +75,9 @@ typedef struct kernel_backend {
 
 extern const kernel_backend kernel_software;
 extern const kernel_backend kernel_ifma8; /* all run[] are NULL where the compiler could not build it */
+#ifdef TESTING_HOOKS
+extern const kernel_backend kernel_ifma8_portable; /* the same kernels in plain C, slow: never chosen unless named */
+#endif
 
 /* All backends, the preferred one first; NULL ends the list. */
 extern const kernel_backend *const kernel_backends[];

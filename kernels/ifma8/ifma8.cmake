@@ -11,3 +11,8 @@ check_c_source_compiles(
 unset(CMAKE_REQUIRED_FLAGS)
 
 target_sources(kernels PRIVATE ${CMAKE_CURRENT_LIST_DIR}/ifma8_backend.c)
+if(KERNELS_COMPILER_HAS_IFMA)
+  set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/ifma8_backend.c TARGET_DIRECTORY kernels PROPERTIES
+    COMPILE_DEFINITIONS KERNELS_HAVE_IFMA8=1)
+endif()
+include(${CMAKE_CURRENT_LIST_DIR}/curves.cmake)

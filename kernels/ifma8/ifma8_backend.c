@@ -1,5 +1,29 @@
-/* The 8-lane AVX-512 IFMA backend: which kernels there are. */
+/* The 8-lane AVX-512 IFMA backend: which kernels there are, and whether this host can run them.
+ *
+ * Compiled without AVX-512 flags, so that asking is safe everywhere. */
+#include "kernels/ifma8/sign_ifma8.h"
 #include "kernels/kernels.h"
+
+#ifdef KERNELS_HAVE_IFMA8
+
+/* gcc's cpu model asks CPUID for the instructions and XGETBV for the operating system's saving of the registers. */
+static bool usable(void) {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("bmi2");
+}
+
+const kernel_backend kernel_ifma8 = {
+    .name = "ifma8",
+    .description = "8-lane AVX-512 IFMA",
+    .usable = usable,
+    .run =
+        {
+            [KERNEL_P256] = p256_sign_ifma8,
+        },
+};
+
+#else
 
 static bool usable(void) {
   return false;
@@ -7,6 +31,24 @@ static bool usable(void) {
 
 const kernel_backend kernel_ifma8 = {
     .name = "ifma8",
-    .description = "8-lane AVX-512 IFMA",
+    .description = "8-lane AVX-512 IFMA (not built: the compiler has no AVX-512 IFMA)",
     .usable = usable,
 };
+
+#endif
+
+#ifdef TESTING_HOOKS
+static bool portable_usable(void) {
+  return true;
+}
+
+const kernel_backend kernel_ifma8_portable = {
+    .name = "ifma8-portable",
+    .description = "the 8-lane kernels in plain C, for tests",
+    .usable = portable_usable,
+    .run =
+        {
+            [KERNEL_P256] = p256_sign_ifma8_portable,
+        },
+};
+#endif

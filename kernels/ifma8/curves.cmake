@@ -1,0 +1,41 @@
+# The elliptic-curve kernels of the 8-lane backend. Their constants and tables are written by kernels/generate/curves.py.
+set(curves_generated ${CMAKE_CURRENT_BINARY_DIR}/ifma8_curves)
+set(curves_script ${PROJECT_SOURCE_DIR}/kernels/generate/curves.py)
+file(MAKE_DIRECTORY ${curves_generated})
+
+set(curves p256)
+set(curves_kernels)
+set(curves_tables)
+set(curves_constants)
+foreach(curve ${curves})
+  set(header ${curves_generated}/${curve}_constants.h)
+  set(table ${curves_generated}/${curve}_comb.c)
+  add_custom_command(
+    OUTPUT ${header} ${table}
+    COMMAND ${Python3_EXECUTABLE} ${curves_script} ${curve} --constants ${header} --table ${table}
+    DEPENDS ${curves_script}
+    COMMENT "Writing the constants and the comb table of ${curve}" VERBATIM)
+  list(APPEND curves_kernels ${CMAKE_CURRENT_LIST_DIR}/${curve}_ifma8_sign.c)
+  list(APPEND curves_tables ${table})
+  list(APPEND curves_constants ${header})
+endforeach()
+
+# One object library per build of the kernels; the tables are plain C and shared.
+function(add_curves name)
+  add_library(${name} OBJECT ${curves_kernels} ${curves_constants})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR} ${curves_generated})
+  target_link_libraries(${name} PRIVATE boringssl_crypto)
+  target_compile_options(${name} PRIVATE -O3 -Wno-shadow ${ARGN})
+  target_sources(kernels PRIVATE $<TARGET_OBJECTS:${name}>)
+endfunction()
+
+if(KERNELS_COMPILER_HAS_IFMA)
+  add_curves(kernels_curves ${ifma8_flags})
+endif()
+if(TESTING_HOOKS)
+  add_curves(kernels_curves_portable -DVEC8_PORTABLE)
+endif()
+if(KERNELS_COMPILER_HAS_IFMA OR TESTING_HOOKS)
+  add_library(kernels_curves_tables OBJECT ${curves_tables})
+  target_sources(kernels PRIVATE $<TARGET_OBJECTS:kernels_curves_tables>)
+endif()
