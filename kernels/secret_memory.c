@@ -267,8 +267,8 @@ static void in_child_of_fork(void) {
 static void init(void) {
   unsigned class = 0;
   for (unsigned grains = 0; grains <= CLASS_MAX / GRAIN; grains++) {
-    if (grains * GRAIN > class_size[class]) class ++;
-    class_of_grains[grains] = (uint8_t) class;
+    if (grains * GRAIN > class_size[class]) class++;
+    class_of_grains[grains] = (uint8_t)class;
   }
   init_locks();
   pthread_key_create(&thread_exit, thread_exits);

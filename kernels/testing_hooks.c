@@ -4,6 +4,8 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "kernels/workspace_internal.h"
+
 /* Each armed fault in one word: set (bit 63), algorithm, lane, place, bit. */
 enum { ARMED_MAX = 16 };
 static atomic_uint_fast64_t armed[ARMED_MAX];
@@ -51,6 +53,16 @@ void kernel_known_nonces(const uint8_t *values, size_t size, size_t count) {
 
 const uint8_t *kernel_known_nonce(size_t lane, size_t size) {
   return lane < nonces.count && size == nonces.size ? nonces.bytes[lane] : NULL;
+}
+void kernel_run_poisoned(const kernel_backend *backend, kernel_algorithm algorithm, kernel_lane lanes[], size_t count,
+                         kernel_workspace *workspace, uint8_t poison) {
+  kernel_lane all[KERNEL_LANES];
+  memset(all, poison, sizeof(all));
+  memcpy(all, lanes, count * sizeof(kernel_lane));
+  memset(workspace->area, poison, sizeof(workspace->area));
+  backend->run[algorithm](all, count, workspace);
+  memcpy(lanes, all, count * sizeof(kernel_lane));
+  kernel_workspace_wipe(workspace);
 }
 #else
 typedef int testing_hooks_are_not_in_this_build; /* a translation unit may not be empty */

@@ -41,6 +41,11 @@ void kernel_known_nonces(const uint8_t *nonces, size_t size, size_t count);
 /* The nonce of a lane, or NULL. */
 const uint8_t *kernel_known_nonce(size_t lane, size_t size);
 
+/* Runs the backend's kernel, without the checks of kernel_batch, with every unused lane and the whole workspace filled
+ * with `poison`: neither may matter. The lanes must be good. */
+void kernel_run_poisoned(const kernel_backend *backend, kernel_algorithm algorithm, kernel_lane lanes[], size_t count,
+                         kernel_workspace *workspace, uint8_t poison);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,47 @@
+"""kernels._kernels over a library with testing hooks: known nonces, injected faults, poisoned lanes. Tests only."""
+
+from collections.abc import Sequence
+
+from typing_extensions import Buffer
+
+from kernels._kernels import ALGORITHMS as ALGORITHMS
+from kernels._kernels import LANES as LANES
+from kernels._kernels import BadKey as BadKey
+from kernels._kernels import Bytes, Keys, Outcome
+from kernels._kernels import Key as Key
+from kernels._kernels import backend_for as backend_for
+from kernels._kernels import backends as backends
+from kernels._kernels import decrypt as decrypt
+from kernels._kernels import ecdsa_sign as ecdsa_sign
+from kernels._kernels import ed25519_sign as ed25519_sign
+from kernels._kernels import faults as faults
+from kernels._kernels import rsa_private as rsa_private
+from kernels._kernels import scheme_fits as scheme_fits
+from kernels._kernels import secret_memory as secret_memory
+from kernels._kernels import sign_messages as sign_messages
+
+FAULT_PLACES: dict[str, int]
+ANY_LANE: int
+
+def inject_fault(algorithm: str, lane: int, place: str, bit: int) -> None:
+    """Arm a fault; see kernels/testing_hooks.h."""
+
+def clear_faults() -> int:
+    """Disarm all; how many had not struck."""
+
+def known_nonces(nonces: Bytes | None) -> None: ...
+def nonce_from_wide(algorithm: str, wide: Buffer) -> int: ...
+def derived_nonces(keys: Keys, digests: Bytes) -> list[int]: ...
+def run_poisoned(keys: Keys, messages: Sequence[Buffer] | Bytes, backend: str, poison: int) -> Outcome: ...
+
+class SecretBlock:
+    asked: int
+    def __init__(self, size: int) -> None: ...
+    @property
+    def address(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    def read(self) -> bytes: ...
+    def fill(self, byte: int) -> None: ...
+
+def churn(seed: int, rounds: int, slots: int, largest: int) -> int: ...
