@@ -3,7 +3,7 @@ set(curves_generated ${CMAKE_CURRENT_BINARY_DIR}/ifma8_curves)
 set(curves_script ${PROJECT_SOURCE_DIR}/kernels/generate/curves.py)
 file(MAKE_DIRECTORY ${curves_generated})
 
-set(curves p256)
+set(curves p256 p384)
 set(curves_kernels)
 set(curves_tables)
 set(curves_constants)

@@ -20,6 +20,7 @@ const kernel_backend kernel_ifma8 = {
     .run =
         {
             [KERNEL_P256] = p256_sign_ifma8,
+            [KERNEL_P384] = p384_sign_ifma8,
         },
 };
 
@@ -49,6 +50,7 @@ const kernel_backend kernel_ifma8_portable = {
     .run =
         {
             [KERNEL_P256] = p256_sign_ifma8_portable,
+            [KERNEL_P384] = p384_sign_ifma8_portable,
         },
 };
 #endif
