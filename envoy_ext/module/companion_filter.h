@@ -1,0 +1,62 @@
+// The companion network filter: what Envoy gives to filters and not to transport sockets. It wakes the worker when an
+// answer comes, counts, and publishes what the handshake learnt as filter state. It never touches the data.
+#ifndef TLS_OFFLOAD_COMPANION_FILTER_H
+#define TLS_OFFLOAD_COMPANION_FILTER_H
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "abi.h"
+#include "config.h"
+#include "filter_state.h"
+#include "key_client.h"
+#include "stats.h"
+#include "waker.h"
+
+namespace tls_offload {
+
+class TransportSocket;
+
+class CompanionFilterConfig {
+ public:
+  // Main thread. Null with the reason in `error`.
+  static std::unique_ptr<CompanionFilterConfig> create(abi::FilterConfig envoy, FilterSettings settings, bool connect,
+                                                       std::string &error);
+  ~CompanionFilterConfig();
+
+  const MetricSet &metrics() const { return *metrics_; }
+  const std::vector<Fact> &facts() const { return facts_; }
+
+ private:
+  std::shared_ptr<MetricSet> metrics_ = std::make_shared<MetricSet>();
+  std::shared_ptr<KeyClient> client_;
+  std::vector<Fact> facts_;
+};
+
+class CompanionFilter {
+ public:
+  CompanionFilter(const CompanionFilterConfig &config, abi::Filter envoy);
+  ~CompanionFilter();
+
+  // Hooks.
+  void new_connection();
+  void event(abi::Event event);
+  void scheduled();
+
+  // The transport socket of the same connection.
+  void socket_gone() { socket_ = nullptr; }
+  void count(Counter counter) const { config_.metrics().add(envoy_, counter); }
+  void record(Histogram histogram, uint64_t value) const { config_.metrics().record(envoy_, histogram, value); }
+
+ private:
+  const CompanionFilterConfig &config_;
+  const abi::Filter envoy_;
+  const abi::Scheduler scheduler_;
+  std::shared_ptr<Waker> waker_;
+  TransportSocket *socket_ = nullptr;
+};
+
+}  // namespace tls_offload
+
+#endif

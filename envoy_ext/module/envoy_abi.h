@@ -1,0 +1,31 @@
+// Is the Envoy that loads us one that this module was tested with?
+//
+// There is no call for Envoy's version, and the ABI's version string does not change with every change of the ABI. What
+// can be known for certain is the set of callbacks that the executable exports; each release so far has its own.
+#ifndef TLS_OFFLOAD_ENVOY_ABI_H
+#define TLS_OFFLOAD_ENVOY_ABI_H
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace tls_offload {
+
+inline constexpr const char *kAbiVersion = "v0.2.0";
+inline constexpr const char *kTestedEnvoy = "1.40.0";
+
+struct CallbackSet {
+  size_t count = 0;
+  uint64_t digest = 0;  // of the names, in any order
+};
+
+// The callbacks exported by the running executable.
+CallbackSet exported_callbacks();
+
+// False, with what to do in `reason`, when this Envoy is not the tested one. TLS_OFFLOAD_UNTESTED_ENVOY=1 in the
+// environment lets others pass that export everything this module calls.
+bool envoy_is_tested(std::string &reason);
+
+}  // namespace tls_offload
+
+#endif

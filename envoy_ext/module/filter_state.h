@@ -1,0 +1,51 @@
+// What a finished handshake tells the rest of Envoy: filter state under "tls_offload.<key>", readable by RBAC, access
+// logs (%FILTER_STATE(tls_offload.peer_spiffe_id:PLAIN)%), matchers and header formatters. A fact that does not exist
+// (no client certificate, no SNI) has no entry.
+#ifndef TLS_OFFLOAD_FILTER_STATE_H
+#define TLS_OFFLOAD_FILTER_STATE_H
+
+#include <array>
+#include <string_view>
+
+namespace tls_offload {
+
+inline constexpr std::string_view kFilterStatePrefix = "tls_offload.";
+
+// Documented in docs/envoy.md; the order is that of Fact.
+inline constexpr std::array<std::string_view, 14> kPublishable = {
+    "peer_spiffe_id",  // the URI of a client certificate that was verified
+    "peer_sha256",     // of the client's leaf certificate, hex
+    "peer_serial",     // of the client's leaf certificate, hex
+    "identity",        // whose certificate was shown
+    "server_name",     // SNI
+    "tls_version",     // "TLSv1.3"
+    "cipher",          // "TLS_AES_128_GCM_SHA256"
+    "group",           // "X25519"
+    "alpn",            // "h2"
+    "resumed",         // "true", "false"
+    "key_type",        // "rsa", "ec", "ed25519"; not when resumed
+    "backend",         // "software", "ifma8": what served our signature
+    "batch_size",      // operations that ran together with ours, ours included
+    "operation_us",    // from asking for the signature until its answer
+};
+
+enum class Fact : size_t {
+  PeerSpiffeId,
+  PeerSha256,
+  PeerSerial,
+  Identity,
+  ServerName,
+  TlsVersion,
+  Cipher,
+  Group,
+  Alpn,
+  Resumed,
+  KeyType,
+  Backend,
+  BatchSize,
+  OperationUs,
+};
+
+}  // namespace tls_offload
+
+#endif

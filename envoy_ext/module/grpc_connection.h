@@ -1,0 +1,104 @@
+// One HTTP/2 connection to the daemon: a gRPC client for the two streaming calls, on nghttp2, without a thread of its
+// own. The key client's thread polls the descriptor and calls in; everything that arrives goes to the Receiver.
+#ifndef TLS_OFFLOAD_GRPC_CONNECTION_H
+#define TLS_OFFLOAD_GRPC_CONNECTION_H
+
+#include <nghttp2/nghttp2.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "offload/dataplane/wire.h"
+#include "reconnect.h"
+
+namespace tls_offload {
+
+class GrpcConnection {
+ public:
+  class Receiver {
+   public:
+    virtual ~Receiver() = default;
+    virtual void on_result(GrpcConnection &connection, const wire_result &result) = 0;
+    // The call Stream ended; its operations will not be answered. The connection is of no use for new ones.
+    virtual void on_stream_closed(GrpcConnection &connection, const std::string &reason) = 0;
+    virtual void on_identity(const std::string &name, wire_view message) = 0;
+    // `status` is a gRPC code.
+    virtual void on_watch_closed(GrpcConnection &connection, const std::string &name, int status,
+                                 const std::string &reason) = 0;
+  };
+
+  // Null with the reason in `error` when there is nobody at `path`.
+  static std::unique_ptr<GrpcConnection> open(const std::string &path, Receiver &receiver, std::string &error);
+  ~GrpcConnection();
+  GrpcConnection(const GrpcConnection &) = delete;
+  GrpcConnection &operator=(const GrpcConnection &) = delete;
+
+  int fd() const { return fd_; }
+  bool established() const { return established_; }  // the daemon's SETTINGS have come
+  bool retiring() const { return retiring_; }        // GOAWAY, or Stream ended: use another connection
+  bool wants_write() const { return !unsent_.empty(); }
+  Time last_received() const { return last_received_; }
+  const std::string &error() const { return error_; }
+
+  // False when the connection is lost (`error` says why).
+  bool receive();
+  bool flush();
+
+  // What is added in one turn of the loop leaves in one message at the next flush. False when there is no room now.
+  bool add(const wire_operation &operation);
+  void add_cancelled(uint64_t id);
+
+  void watch(const std::string &name);
+  void unwatch(const std::string &name);
+  void finish_stream();  // half-close: no more operations, answers still come
+
+ private:
+  // A call under way: its incoming bytes, and how it ended.
+  struct Call {
+    std::string watched;  // empty: the call Stream
+    std::string incoming;
+    std::string outgoing;
+    size_t outgoing_at = 0;
+    bool outgoing_ends = false;
+    int grpc_status = -1;
+    int http_status = 0;
+    std::string grpc_message;
+  };
+
+  GrpcConnection(int fd, Receiver &receiver);
+  bool start();
+  int32_t begin_call(const char *method, Call &&call);
+  void seal_batch();
+  bool deliver(Call &call);
+  bool deliver_message(Call &call, wire_view message);
+  void fail(const std::string &reason);
+
+  void on_frame(const nghttp2_frame &frame);
+  void on_header(int32_t stream, std::string_view name, std::string_view value);
+  bool on_data(int32_t stream, const uint8_t *data, size_t size);
+  void on_close(int32_t stream, uint32_t error_code);
+  ssize_t read_outgoing(int32_t stream, uint8_t *into, size_t room, uint32_t *flags);
+  static GrpcConnection &self(void *user_data) { return *static_cast<GrpcConnection *>(user_data); }
+
+  int fd_;
+  Receiver &receiver_;
+  nghttp2_session *session_ = nullptr;
+  std::unordered_map<int32_t, Call> calls_;
+  int32_t stream_ = -1;
+  std::vector<uint8_t> batch_;  // the message of this turn, after room for the gRPC header
+  size_t batch_operations_ = 0;
+  std::string unsent_;
+  bool established_ = false;
+  bool retiring_ = false;
+  Time last_received_ = Clock::now();
+  std::string error_;
+};
+
+const char *grpc_status_name(int status);
+
+}  // namespace tls_offload
+
+#endif

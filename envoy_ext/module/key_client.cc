@@ -1,0 +1,368 @@
+#include "key_client.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "log.h"
+
+namespace tls_offload {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr size_t kLiveMax = 65536;  // operations held; Envoy's connection limits come first
+
+uint32_t random_bits(void *state) {
+  auto &random = *static_cast<std::minstd_rand *>(state);
+  return static_cast<uint32_t>(random()) << 16 ^ static_cast<uint32_t>(random());
+}
+
+long long to_ms(Duration duration) {
+  return std::chrono::duration_cast<milliseconds>(duration).count();
+}
+
+Failure failure_of(uint32_t status) {
+  switch (status) {
+    case 3: return Failure::Invalid;
+    case 4: return Failure::Timeout;
+    case 5:
+    case 7: return Failure::Refused;
+    case 8: return Failure::Overloaded;
+    case 14: return Failure::Unavailable;
+    default: return Failure::Internal;
+  }
+}
+
+struct Registry {
+  std::mutex mutex;
+  std::map<std::string, std::weak_ptr<KeyClient>> clients;
+};
+
+Registry &registry() {
+  static auto *instance = new Registry;  // never destroyed: workers may outlive static destructors
+  return *instance;
+}
+
+}  // namespace
+
+std::shared_ptr<KeyClient> KeyClient::of(const std::string &socket_path) {
+  Registry &all = registry();
+  std::lock_guard lock(all.mutex);
+  auto client = all.clients[socket_path].lock();
+  if (client == nullptr) {
+    client = std::make_shared<KeyClient>(socket_path);
+    all.clients[socket_path] = client;
+  }
+  return client;
+}
+
+KeyClient::KeyClient(std::string socket_path, ReconnectPolicy policy)
+    : socket_path_(std::move(socket_path)),
+      event_fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+      random_(std::random_device{}()),
+      reconnect_(policy, Clock::now(), random_bits, &random_) {
+  // Envoy handles signals on its main thread; ours must not take them.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_setname_np(thread_.native_handle(), "tls_offload");
+}
+
+KeyClient::~KeyClient() {
+  {
+    std::unique_lock lock(mutex_);
+    stopping_ = true;
+    wake(lock);
+  }
+  thread_.join();
+  ::close(event_fd_);
+}
+
+// ---- called by workers ----
+
+void KeyClient::wake(std::unique_lock<std::mutex> &lock) {
+  bool must = std::exchange(sleeping_, false);
+  lock.unlock();
+  if (must) {
+    uint64_t one = 1;
+    // The counter cannot overflow, and an interrupted write of 8 bytes to an eventfd does not happen.
+    [[maybe_unused]] ssize_t written = write(event_fd_, &one, sizeof one);
+  }
+}
+
+void KeyClient::submit(const OperationPtr &operation) {
+  operation->submitted = Clock::now();
+  std::unique_lock lock(mutex_);
+  operation->id = next_id_++;
+  submitted_.push_back(operation);
+  wake(lock);
+}
+
+void KeyClient::cancel(const OperationPtr &operation) {
+  if (!operation->cancel()) return;
+  std::unique_lock lock(mutex_);
+  cancelled_.push_back(operation);
+  wake(lock);
+}
+
+std::shared_ptr<IdentityWatch> KeyClient::watch(const std::string &identity) {
+  std::unique_lock lock(mutex_);
+  auto watch = watches_[identity].lock();
+  if (watch == nullptr) {
+    watch = std::make_shared<IdentityWatch>(identity);
+    watches_[identity] = watch;
+    new_watches_.push_back(watch);
+    wake(lock);
+  }
+  return watch;
+}
+
+// ---- the loop ----
+
+void KeyClient::run() {
+  while (!stop_) {
+    Time now = Clock::now();
+    if (reconnect_.tick(now) == Reconnect::Action::Connect) connect();
+    ask_identities(now);
+    send_waiting(now);
+    if (current_ != nullptr && !current_->flush()) connection_lost(current_.get(), current_->error());
+    for (size_t i = retiring_.size(); i-- > 0;) {
+      if (!retiring_[i]->flush()) connection_lost(retiring_[i].get(), retiring_[i]->error());
+    }
+    retire();
+    expire(now);
+    drop_silent(now);
+    poll_once(poll_timeout(Clock::now()));
+    take_submitted();
+  }
+  while (!live_.empty()) fail(live_.begin()->first, Failure::Unavailable, "the listener is going away");
+}
+
+int KeyClient::poll_timeout(Time now) {
+  Time next = now + std::chrono::seconds(60);
+  if (reconnect_.state() == Reconnect::State::Waiting) next = std::min(next, reconnect_.next_attempt());
+  if (current_ != nullptr && !current_->established()) next = std::min(next, establish_until_);
+  while (!due_.empty() && live_.count(due_.top().id) == 0) due_.pop();
+  if (!due_.empty()) next = std::min(next, due_.top().at);
+  if (current_ != nullptr && current_->established()) {
+    for (const auto &[name, watched] : watched_) {
+      if (!watched.asked) next = std::min(next, watched.ask_again);
+    }
+  }
+  // Rounded up: waking a moment early would only go round again.
+  return next <= now ? 0 : static_cast<int>(to_ms(next - now)) + 1;
+}
+
+void KeyClient::poll_once(int timeout_ms) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!submitted_.empty() || !cancelled_.empty() || !new_watches_.empty() || stopping_) timeout_ms = 0;
+    sleeping_ = timeout_ms != 0;
+  }
+  std::vector<pollfd> fds{{event_fd_, POLLIN, 0}};
+  auto add = [&](const GrpcConnection &connection) {
+    fds.push_back({connection.fd(), static_cast<short>(POLLIN | (connection.wants_write() ? POLLOUT : 0)), 0});
+  };
+  if (current_ != nullptr) add(*current_);
+  for (const auto &connection : retiring_) add(*connection);
+  poll(fds.data(), fds.size(), timeout_ms);
+  if (fds[0].revents != 0) {
+    uint64_t count;
+    [[maybe_unused]] ssize_t got = read(event_fd_, &count, sizeof count);
+  }
+  // From the last, since a lost one leaves its list.
+  size_t at = fds.size() - 1;
+  for (size_t i = retiring_.size(); i-- > 0; at--) service(retiring_[i], fds[at].revents);
+  if (current_ != nullptr) service(current_, fds[at].revents);
+}
+
+void KeyClient::service(std::unique_ptr<GrpcConnection> &connection, short events) {
+  if (events == 0) return;
+  GrpcConnection *this_one = connection.get();
+  bool was_established = this_one->established();
+  bool alive = this_one->receive();
+  if (this_one == current_.get() && this_one->established() && !was_established) {
+    bool again = reconnect_.attempts() > 1;
+    reconnect_.established();
+    stats_.add(Counter::Connections);
+    if (again) stats_.add(Counter::Reconnects);
+    stats_.set_connected(true);
+    log(abi::LogLevel::Info, "connected to the daemon at " + socket_path_);
+  }
+  if (!alive) connection_lost(this_one, this_one->error());
+}
+
+// ---- operations ----
+
+void KeyClient::take_submitted() {
+  std::vector<std::shared_ptr<IdentityWatch>> new_watches;
+  std::vector<OperationPtr> cancelled;
+  {
+    std::lock_guard lock(mutex_);
+    sleeping_ = false;
+    batch_.swap(submitted_);
+    cancelled.swap(cancelled_);
+    new_watches.swap(new_watches_);
+    stop_ = stopping_;
+  }
+  for (auto &watch : new_watches) {
+    Watched &watched = watched_[watch->name()];
+    watched.watch = watch;
+  }
+  for (OperationPtr &operation : batch_) accept(std::move(operation));
+  batch_.clear();
+  for (const OperationPtr &operation : cancelled) drop_cancelled(operation);
+}
+
+void KeyClient::accept(OperationPtr operation) {
+  uint64_t id = operation->id;
+  if (live_.size() >= kLiveMax) {
+    operation->finish({.failure = Failure::Overloaded, .reason = "too many operations wait for the daemon"});
+    return;
+  }
+  Live live{.operation = std::move(operation)};
+  live.waits_until = live.operation->submitted + std::min(live.operation->connect_timeout, live.operation->timeout);
+  Time due = live.operation->kind == Operation::Kind::AwaitIdentity
+                 ? live.operation->submitted + live.operation->timeout
+                 : live.waits_until;
+  Live &kept = live_.emplace(id, std::move(live)).first->second;
+  if (kept.operation->kind == Operation::Kind::AwaitIdentity) {
+    await_identity(id, kept);
+  } else {
+    waiting_.push_back(id);
+  }
+  due_.push({due, id});
+}
+
+void KeyClient::await_identity(uint64_t id, Live &live) {
+  Watched &watched = watched_[live.operation->watch->name()];
+  if (live.operation->watch->current() != nullptr) {
+    finish(id, {});
+  } else if (!watched.refusal.empty()) {
+    fail(id, Failure::Refused, watched.refusal);
+  } else {
+    watched.waiting.push_back(id);
+  }
+}
+
+void KeyClient::drop_cancelled(const OperationPtr &operation) {
+  auto found = live_.find(operation->id);
+  if (found == live_.end()) return;
+  if (found->second.on != nullptr) found->second.on->add_cancelled(operation->id);
+  live_.erase(found);
+}
+
+void KeyClient::send_waiting(Time now) {
+  if (current_ == nullptr || !current_->established() || current_->retiring()) return;
+  while (!waiting_.empty()) {
+    auto found = live_.find(waiting_.front());
+    if (found != live_.end() && found->second.on == nullptr && !send(found->first, found->second, now)) return;
+    waiting_.pop_front();
+  }
+}
+
+bool KeyClient::send(uint64_t id, Live &live, Time now) {
+  const Operation &operation = *live.operation;
+  auto left = std::chrono::duration_cast<std::chrono::microseconds>(operation.submitted + operation.timeout - now);
+  if (left.count() <= 0) return true;  // expire() is about to end it
+  wire_operation wire{};
+  wire.id = id;
+  wire.key_id = {operation.key_id.data(), operation.key_id.size()};
+  wire.signature_scheme = operation.scheme;
+  wire.input = {operation.input.data(), operation.input.size()};
+  wire.timeout_us = static_cast<uint32_t>(std::min<long long>(left.count(), UINT32_MAX));
+  wire.decrypt = operation.kind == Operation::Kind::Decrypt;
+  if (!current_->add(wire)) return false;
+  live.on = current_.get();
+  due_.push({operation.submitted + operation.timeout, id});
+  return true;
+}
+
+void KeyClient::finish(uint64_t id, Answer &&answer) {
+  auto found = live_.find(id);
+  if (found == live_.end()) return;
+  OperationPtr operation = std::move(found->second.operation);
+  live_.erase(found);
+  operation->finish(std::move(answer));
+}
+
+void KeyClient::fail(uint64_t id, Failure failure, std::string reason) {
+  finish(id, {.failure = failure, .reason = std::move(reason)});
+}
+
+std::string KeyClient::timeout_reason(const Live &live) const {
+  const Operation &operation = *live.operation;
+  if (live.on != nullptr) return "daemon gave no answer within " + std::to_string(to_ms(operation.timeout)) + " ms";
+  std::string waited = std::to_string(to_ms(Clock::now() - operation.submitted)) + " ms";
+  if (reconnect_.state() != Reconnect::State::Connected) {
+    return "daemon unavailable: no connection to " + socket_path_ + " for " + waited + " (" + last_error_ + ")";
+  }
+  if (operation.kind == Operation::Kind::AwaitIdentity) {
+    return "daemon sent no identity '" + operation.watch->name() + "' within " + waited;
+  }
+  return "daemon takes no operations: waited " + waited;
+}
+
+void KeyClient::expire(Time now) {
+  while (!due_.empty() && due_.top().at <= now) {
+    uint64_t id = due_.top().id;
+    due_.pop();
+    auto found = live_.find(id);
+    if (found == live_.end()) continue;
+    Live &live = found->second;
+    const Operation &operation = *live.operation;
+    bool waits_for_connection = live.on == nullptr && operation.kind != Operation::Kind::AwaitIdentity;
+    Time ends = operation.submitted + operation.timeout;
+    if (waits_for_connection) ends = std::min(ends, live.waits_until);
+    if (ends > now) {
+      due_.push({ends, id});
+      continue;
+    }
+    std::string reason = timeout_reason(live);
+    bool unconnected = live.on == nullptr && reconnect_.state() != Reconnect::State::Connected;
+    if (live.on != nullptr) live.on->add_cancelled(id);
+    if (live.on != nullptr && live.on == current_.get()) silent_since_ = std::max(silent_since_, operation.submitted);
+    fail(id, unconnected ? Failure::Unavailable : Failure::Timeout, std::move(reason));
+  }
+}
+
+void KeyClient::on_result(GrpcConnection &connection, const wire_result &result) {
+  auto found = live_.find(result.id);
+  if (found == live_.end() || found->second.on != &connection) return;  // cancelled, or not ours to answer
+  Live &live = found->second;
+  if (result.status == 14 && !live.retried) {  // UNAVAILABLE: draining
+    live.retried = true;
+    live.on = nullptr;
+    live.waits_until = Clock::now() + live.operation->connect_timeout;
+    waiting_.push_back(result.id);
+    due_.push({live.waits_until, result.id});
+    stats_.add(Counter::OperationsRetried);
+    return;
+  }
+  Answer answer;
+  if (result.status != 0) {
+    answer.failure = failure_of(result.status);
+    answer.reason = std::string("daemon answered ") + grpc_status_name(static_cast<int>(result.status));
+    if (result.message.size > 0) {
+      answer.reason += ": ";
+      answer.reason.append(reinterpret_cast<const char *>(result.message.data),
+                           std::min<size_t>(result.message.size, 300));
+    }
+  }
+  answer.output.assign(result.output.data, result.output.data + result.output.size);
+  answer.backend = result.backend;
+  answer.batch_size = result.batch_size;
+  answer.queue_us = result.queue_us;
+  answer.run_us = result.run_us;
+  finish(result.id, std::move(answer));
+}
+
+}  // namespace tls_offload

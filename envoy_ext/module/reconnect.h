@@ -1,0 +1,66 @@
+// When to connect to the daemon: a pure state machine. It is told what happened and what time it is, and says what to
+// do; the key client's thread does it.
+//
+//   state       | event                    | next state | action
+//   ------------+--------------------------+------------+-----------------------------------------
+//   Waiting     | tick, time not reached   | Waiting    | none (ask wait() for the time left)
+//   Waiting     | tick, time reached       | Connecting | Connect
+//   Connecting  | established              | Connected  | none; the next delay is the smallest again
+//   Connecting  | lost                     | Waiting    | none; the next delay doubles, up to the largest
+//   Connected   | lost                     | Waiting    | none
+//   any other   |                          | unchanged  | none
+//
+// "Established" means that the daemon has spoken HTTP/2, not that connect() returned: a listening socket accepts
+// connections for a daemon that is stopped or that fails right away, and such a daemon must not be tried in a tight
+// loop. Delays are drawn evenly from [delay / 2, delay], so that the sidecars of a node do not come back all at once.
+#ifndef TLS_OFFLOAD_RECONNECT_H
+#define TLS_OFFLOAD_RECONNECT_H
+
+#include <chrono>
+#include <cstdint>
+
+namespace tls_offload {
+
+using Clock = std::chrono::steady_clock;
+using Time = Clock::time_point;
+using Duration = Clock::duration;
+
+struct ReconnectPolicy {
+  // A Unix socket refuses at once when nobody listens, so trying often is cheap; the largest delay is what a restarted
+  // daemon may have to wait for its clients, and handshakes must work again within a second.
+  Duration smallest = std::chrono::milliseconds(10);
+  Duration largest = std::chrono::milliseconds(250);
+};
+
+class Reconnect {
+ public:
+  enum class State { Waiting, Connecting, Connected };
+  enum class Action { None, Connect };
+
+  // `random` returns evenly distributed 32 bits. The first attempt is made at once.
+  using Random = uint32_t (*)(void *);
+  Reconnect(ReconnectPolicy policy, Time now, Random random, void *random_state);
+
+  Action tick(Time now);
+  void established();
+  void lost(Time now);
+
+  State state() const { return state_; }
+  Time next_attempt() const { return next_attempt_; }  // meaningful while Waiting
+  uint64_t attempts() const { return attempts_; }
+
+ private:
+  Duration jittered(Duration delay);
+
+  ReconnectPolicy policy_;
+  Random random_;
+  void *random_state_;
+  State state_ = State::Waiting;
+  Duration delay_;
+  Time next_attempt_;
+  uint64_t attempts_ = 0;
+};
+
+}  // namespace tls_offload
+
+#endif

@@ -1,0 +1,81 @@
+// The downstream TLS transport socket: one per connection, on its worker thread.
+//
+//   Handshaking --done--> Open --close--> Closed          Handshaking --failed, or the peer left--> Closed
+//
+// While the handshake waits for the daemon nothing is read, so the peer's close is looked for by poll; the answer
+// wakes the worker through the companion filter, which makes the socket writable, and `do_write` goes on.
+#ifndef TLS_OFFLOAD_TRANSPORT_SOCKET_H
+#define TLS_OFFLOAD_TRANSPORT_SOCKET_H
+
+#include <memory>
+#include <string>
+
+#include "abi.h"
+#include "handshake.h"
+#include "record_io.h"
+#include "tls_context.h"
+
+namespace tls_offload {
+
+class CompanionFilter;
+
+class TransportSocket final : private Handshake::Observer {
+ public:
+  TransportSocket(const TlsContext &context, abi::Socket envoy);
+  ~TransportSocket() override;
+
+  // Hooks.
+  void set_callbacks();
+  void on_connected() { began_ = Clock::now(); }
+  abi::IoResult do_read();
+  abi::IoResult do_write(bool end_stream);
+  void close(abi::Event event, bool abort_reset);
+  bool can_flush_close() const { return state_ == State::Open; }
+  std::string_view protocol();
+  std::string_view failure_reason();
+
+  // The companion filter of the same connection.
+  void attach(CompanionFilter *filter, std::shared_ptr<Waker> waker);
+  void detach();
+  void resume();  // an answer came
+  std::string fact(Fact fact) const { return handshake_.fact(fact); }
+
+  // The socket of a connection of this worker that has no filter yet; null when there is none.
+  static TransportSocket *of_connection(uint64_t connection_id);
+
+ private:
+  enum class State { Handshaking, Open, Closed };
+
+  void on_operation(const Operation &operation) override;
+  void on_peer_rejected() override;
+
+  // False: the handshake is not done, and `result` is what to tell Envoy.
+  bool drive(abi::IoResult &result);
+  void finish_handshake();
+  abi::IoResult fail(std::string reason);
+  abi::IoResult read_records();
+  abi::IoResult write_records(bool end_stream);
+  size_t encrypt(size_t most, bool &failed);
+  bool flush_pending(uint64_t &drained, bool &failed);
+  void send_close_notify();
+  bool peer_gone() const;
+
+  const TlsContext &context_;
+  const abi::Socket envoy_;
+  RecordIo io_;
+  Handshake handshake_;
+  State state_ = State::Handshaking;
+  CompanionFilter *filter_ = nullptr;
+  uint64_t connection_id_ = 0;
+  bool mapped_ = false;
+  bool close_notify_sent_ = false;
+  bool broken_ = false;     // no more TLS records may be written
+  uint64_t encrypted_ = 0;  // bytes of Envoy's write buffer that are sealed but not yet all with the socket
+  Time began_{};
+  std::string failure_;
+  std::string protocol_;
+};
+
+}  // namespace tls_offload
+
+#endif
