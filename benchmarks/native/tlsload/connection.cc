@@ -5,6 +5,7 @@
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -168,6 +169,8 @@ void Connection::begin_close() {
   phase_ = Phase::kClosing;
   SSL_shutdown(ssl_.get());  // sends close_notify; what the server says is read below
   ERR_clear_error();
+  // Envoy waits a second for our end of a connection that it wants closed, and reads only the end of TCP then.
+  shutdown(fd_, SHUT_WR);
   read_to_end();
 }
 

@@ -1,0 +1,1 @@
+"""Running the product: set-up, unit files, and the demo."""

@@ -1,0 +1,111 @@
+"""A CA of the moment, and leaf certificates of any key type under it. For demos, benchmarks and tests."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+KEY_TYPES = ("rsa2048", "rsa3072", "rsa4096", "p256", "p384")
+DAYS = 30
+
+
+def make_key(key_type: str) -> PrivateKey:
+    """A fresh key of one of KEY_TYPES."""
+    match key_type:
+        case "rsa2048" | "rsa3072" | "rsa4096":
+            return rsa.generate_private_key(public_exponent=65537, key_size=int(key_type.removeprefix("rsa")))
+        case "p256":
+            return ec.generate_private_key(ec.SECP256R1())
+        case "p384":
+            return ec.generate_private_key(ec.SECP384R1())
+        case _:
+            raise ValueError(f"'{key_type}' is none of the key types {', '.join(KEY_TYPES)}")
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A key pair on disk: chain (leaf only; its issuer is the root) and key, PEM."""
+
+    name: str
+    key_type: str
+    key: PrivateKey
+    certificate_file: Path
+    key_file: Path
+
+
+class Authority:
+    """A CA with a P-256 key; `ca_file` is its certificate. Files go to `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "TLS offload demo CA")])
+        self._certificate = (
+            _unsigned(self._name, self._name, self._key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        self.ca_file = folder / "ca.pem"
+        self.ca_file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str, key_type: str, folder: Path, uri: str | None = None) -> Leaf:
+        """A leaf for `name`.demo.test, localhost and 127.0.0.1, as <folder>/<name>/cert.pem and key.pem."""
+        target = folder / name
+        target.mkdir(parents=True, exist_ok=True)
+        key = make_key(key_type)
+        names: list[x509.GeneralName] = [
+            x509.DNSName(f"{name}.demo.test"),
+            x509.DNSName("localhost"),
+            x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")),
+        ]
+        if uri:
+            names.append(x509.UniformResourceIdentifier(uri))
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name}.demo.test")])
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        certificate = (
+            _unsigned(subject, self._name, key)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        leaf = Leaf(name, key_type, key, target / "cert.pem", target / "key.pem")
+        leaf.certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        write_private(leaf.key_file, pem_of(key))
+        return leaf
+
+
+def pem_of(key: PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """A file that only its owner can read, from its first moment on."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+
+
+def _unsigned(subject: x509.Name, issuer: x509.Name, key: PrivateKey) -> x509.CertificateBuilder:
+    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + datetime.timedelta(days=DAYS))
+    )

@@ -1,0 +1,184 @@
+"""Stock Envoy processes: their configuration as plain data, and how they are started."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.node.certificates import Leaf
+from deploy.node.processes import NodeError, Process, Processes
+
+ROOT = Path(__file__).resolve().parents[2]
+INSTALLED = ROOT / ".cache" / "envoy" / "envoy" / "_bin" / "envoy"
+TYPES = "type.googleapis.com/"
+
+Config = dict[str, Any]
+
+
+def binary() -> Path:
+    """The stock Envoy: $ENVOY_BINARY, else what `make setup` installs. NodeError when there is none."""
+    configured = os.environ.get("ENVOY_BINARY")
+    path = Path(configured) if configured else INSTALLED
+    if not os.access(path, os.X_OK):
+        raise NodeError(f"no stock Envoy at {path}; install it with: make setup   (or set ENVOY_BINARY)")
+    return path
+
+
+def stock_tls(leaf: Leaf, ca_file: Path | None = None, alpn: Sequence[str] = ("h2", "http/1.1")) -> Config:
+    """Envoy's own TLS, with the key in Envoy. `ca_file` makes client certificates required."""
+    common: Config = {
+        "alpn_protocols": list(alpn),
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+        "tls_certificates": [
+            {
+                "certificate_chain": {"filename": str(leaf.certificate_file)},
+                "private_key": {"filename": str(leaf.key_file)},
+            }
+        ],
+    }
+    if ca_file:
+        common["validation_context"] = {"trusted_ca": {"filename": str(ca_file)}}
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": TYPES + "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "require_client_certificate": ca_file is not None,
+            "common_tls_context": common,
+        },
+    }
+
+
+def http_connection_manager(name: str, backend: bool) -> Config:
+    """Routes all to the cluster `backend`, or answers by itself."""
+    action: Config = {"route": {"cluster": "backend"}}
+    if not backend:
+        action = {"direct_response": {"status": 200, "body": {"inline_string": "ok\n"}}}
+    return {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": {
+            "@type": TYPES + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": name,
+            "http_filters": [
+                {
+                    "name": "envoy.filters.http.router",
+                    "typed_config": {"@type": TYPES + "envoy.extensions.filters.http.router.v3.Router"},
+                }
+            ],
+            "route_config": {
+                "virtual_hosts": [
+                    {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **action}]}
+                ]
+            },
+        },
+    }
+
+
+def listener(name: str, transport_socket: Config, filters: Sequence[Config]) -> Config:
+    """A listener on a port that the system chooses. Envoy.port(name) tells it."""
+    return {
+        "name": name,
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "filter_chains": [{"filters": list(filters), "transport_socket": transport_socket}],
+    }
+
+
+def cluster(name: str, port: int) -> Config:
+    endpoint = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "2s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]},
+    }
+
+
+def bootstrap(folder: Path, listeners: Sequence[Config], clusters: Sequence[Config] = ()) -> Config:
+    return {
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
+        "node": {"id": folder.name, "cluster": "node"},
+        "static_resources": {"listeners": list(listeners), "clusters": list(clusters)},
+    }
+
+
+@dataclass(frozen=True)
+class Envoy:
+    """A running Envoy."""
+
+    process: Process
+    admin: str  # host:port
+    ports: Mapping[str, int]  # by listener
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def address(self, name: str) -> str:
+        return f"127.0.0.1:{self.ports[name]}"
+
+    def stats(self, prefix: str = "") -> dict[str, int]:
+        """Counters and gauges whose name starts with `prefix`."""
+        lines = _get(self.admin, "/stats").splitlines()
+        pairs = (line.split(": ", 1) for line in lines if line.startswith(prefix) and ": " in line)
+        return {name: int(value) for name, value in pairs if value.isdigit()}
+
+
+def start(
+    processes: Processes,
+    name: str,
+    config: Config,
+    concurrency: int = 1,
+    environment: Mapping[str, str] | None = None,
+) -> Envoy:
+    """Start Envoy with `config` and wait until it serves. NodeError with the end of its log when it does not."""
+    folder = processes.folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    config_file = folder / "envoy.json"
+    config_file.write_text(json.dumps(config, indent=1))
+    admin_file = folder / "admin"
+    admin_file.unlink(missing_ok=True)
+    line: list[str | Path] = [binary(), "-c", config_file, "--admin-address-path", admin_file]
+    line += ["--disable-hot-restart", "--concurrency", str(concurrency), "-l", "warning"]
+    process = processes.start(name, line, environment)
+    process.wait_until(lambda: admin_file.is_file() and admin_file.read_text().count(":") == 1, "open its admin port")
+    admin = admin_file.read_text().strip()
+    process.wait_until(lambda: _ready(admin), "ready")
+    return Envoy(process, admin, _listener_ports(admin))
+
+
+def _ready(admin: str) -> bool:
+    try:
+        return _get(admin, "/ready").strip() == "LIVE"
+    except OSError:
+        return False  # 503 until it is ready
+
+
+def _get(admin: str, path: str) -> str:
+    with urllib.request.urlopen(f"http://{admin}{path}", timeout=5) as answer:  # noqa: S310  (our own Envoy)
+        text: str = answer.read().decode()
+        return text
+
+
+def _listener_ports(admin: str) -> dict[str, int]:
+    status = json.loads(_get(admin, "/listeners?format=json"))
+    return {
+        one["name"]: one["local_address"]["socket_address"]["port_value"]
+        for one in status.get("listener_statuses", [])
+    }
+
+
+def module_search_path() -> Path:
+    """The folder of libtls_offload.so. NodeError when it was not built."""
+    folder = ROOT / "envoy_ext"
+    if not (folder / "libtls_offload.so").is_file():
+        raise NodeError(f"the Envoy module is not built: {folder}/libtls_offload.so; build it with: make build")
+    return folder
+
+
+def python() -> str:
+    return sys.executable
