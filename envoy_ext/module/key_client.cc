@@ -190,7 +190,7 @@ void KeyClient::service(std::unique_ptr<GrpcConnection> &connection, short event
   bool was_established = this_one->established();
   bool alive = this_one->receive();
   if (this_one == current_.get() && this_one->established() && !was_established) {
-    bool again = reconnect_.attempts() > 1;
+    bool again = std::exchange(was_connected_, true);
     reconnect_.established();
     stats_.add(Counter::Connections);
     if (again) stats_.add(Counter::Reconnects);

@@ -111,6 +111,7 @@ class KeyClient final : private GrpcConnection::Receiver {
   // The thread's own.
   std::minstd_rand random_;
   Reconnect reconnect_;
+  bool was_connected_ = false;
   std::string last_error_ = "not tried yet";
   std::unique_ptr<GrpcConnection> current_;
   Time establish_until_{};

@@ -45,8 +45,7 @@ using Define = abi::MetricsResult (*)(abi::FilterConfig, abi::Buffer, size_t *);
 
 bool define_all(Define define, abi::FilterConfig config, const char *const *names, size_t *ids, size_t count) {
   for (size_t i = 0; i < count; i++) {
-    std::string name = std::string("tls_offload.") + names[i];
-    if (define(config, {name.data(), name.size()}, &ids[i]) != abi::MetricsResult::Success) return false;
+    if (define(config, {names[i], strlen(names[i])}, &ids[i]) != abi::MetricsResult::Success) return false;
   }
   return true;
 }

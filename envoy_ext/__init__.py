@@ -1,0 +1,7 @@
+"""The Envoy side: the dynamic module (folder `module`, C++) and what renders Envoy configuration that uses it.
+
+from envoy_ext import render, settings
+
+tls = settings.TlsSettings(identities=("www",))
+print(render.to_yaml(render.bootstrap([render.http_listener("https", 443, tls, routes)])))
+"""

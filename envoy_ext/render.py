@@ -1,0 +1,254 @@
+"""Pure functions that render Envoy configuration using the module: plain dicts, ready for YAML, JSON or xDS.
+
+Everything is a function of its arguments. `to_yaml` gives a file for `envoy -c`; tests run `envoy --mode validate` over
+the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from envoy_ext.location import MODULE_NAME
+from envoy_ext.settings import FILTER_STATE_PREFIX, TlsSettings
+
+Config = dict[str, Any]
+
+ALL_INTERFACES = "0.0.0.0"  # noqa: S104  (what a sidecar's listener is for)
+
+_TYPES = "type.googleapis.com/"
+_EXTENSIONS = _TYPES + "envoy.extensions."
+_SOCKET = _EXTENSIONS + "transport_sockets.dynamic_modules.v3.DynamicModuleTransportSocket"
+_FILTER = _EXTENSIONS + "filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter"
+_HCM = _EXTENSIONS + "filters.network.http_connection_manager.v3.HttpConnectionManager"
+_TCP_PROXY = _EXTENSIONS + "filters.network.tcp_proxy.v3.TcpProxy"
+_ROUTER = _EXTENSIONS + "filters.http.router.v3.Router"
+_FILE_LOG = _EXTENSIONS + "access_loggers.file.v3.FileAccessLog"
+_TLS_INSPECTOR = _EXTENSIONS + "filters.listener.tls_inspector.v3.TlsInspector"
+_HTTP_OPTIONS = _EXTENSIONS + "upstreams.http.v3.HttpProtocolOptions"
+
+
+def _struct(value: Mapping[str, Any]) -> Config:
+    return {"@type": _TYPES + "google.protobuf.Struct", "value": dict(value)}
+
+
+def module_config(library: Path | None = None) -> Config:
+    """DynamicModuleConfig: by name (found on Envoy's search path), or by the file's path.
+
+    `do_not_close` is needed: the module has a thread, whose code must not be unmapped when a listener goes.
+    """
+    where: Config = {"name": MODULE_NAME} if library is None else {"module": {"local": {"filename": str(library)}}}
+    return where | {"do_not_close": True, "metrics_namespace": MODULE_NAME}
+
+
+def transport_socket(tls: TlsSettings, library: Path | None = None) -> Config:
+    """A filter chain's `transport_socket`. It works together with `companion_filter` only."""
+    return {
+        "name": "envoy.transport_sockets.dynamic_modules",
+        "typed_config": {
+            "@type": _SOCKET,
+            "dynamic_module_config": module_config(library),
+            "transport_socket_name": MODULE_NAME,
+            "transport_socket_config": _struct(tls.socket_config()),
+            "implements_secure_transport": True,
+        },
+    }
+
+
+def companion_filter(tls: TlsSettings, library: Path | None = None) -> Config:
+    """The first network filter of a filter chain that has `transport_socket`."""
+    return {
+        "name": MODULE_NAME,
+        "typed_config": {
+            "@type": _FILTER,
+            "dynamic_module_config": module_config(library),
+            "filter_name": MODULE_NAME,
+            "filter_config": _struct(tls.filter_config()),
+        },
+    }
+
+
+def filter_chain(
+    tls: TlsSettings,
+    filters: Sequence[Config],
+    *,
+    library: Path | None = None,
+    match: Config | None = None,
+    connect_timeout_s: float | None = 15,
+) -> Config:
+    """A filter chain whose connections use the module.
+
+    `connect_timeout_s` is Envoy's own bound on the handshake as a whole; it also ends clients that send nothing, for
+    which the module, waiting for bytes and not for the daemon, sets no time.
+    """
+    chain: Config = {
+        "transport_socket": transport_socket(tls, library),
+        "filters": [companion_filter(tls, library), *filters],
+    }
+    if connect_timeout_s is not None:
+        chain["transport_socket_connect_timeout"] = f"{connect_timeout_s:g}s"
+    if match is not None:
+        chain["filter_chain_match"] = match
+    return chain
+
+
+def access_log(path: str, fields: Mapping[str, str] | None = None) -> Config:
+    """A JSON access log with the TLS facts; `fields` adds to or replaces them."""
+    standard = {
+        "time": "%START_TIME%",
+        "peer": "%DOWNSTREAM_REMOTE_ADDRESS%",
+        "protocol": "%PROTOCOL%",
+        "status": "%RESPONSE_CODE%",
+        "flags": "%RESPONSE_FLAGS%",
+        "duration_ms": "%DURATION%",
+        "tls_failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+    }
+    keys = ("peer_spiffe_id", "identity", "tls_version", "cipher", "resumed", "backend", "operation_us")
+    facts = {key: filter_state(key) for key in keys}
+    return {
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": _FILE_LOG,
+            "path": path,
+            "log_format": {"json_format": standard | facts | dict(fields or {})},
+        },
+    }
+
+
+def filter_state(key: str) -> str:
+    """The format operator that gives a published fact, for access logs and headers."""
+    return f"%FILTER_STATE({FILTER_STATE_PREFIX}{key}:PLAIN)%"
+
+
+def http_connection_manager(
+    routes: Sequence[Config],
+    *,
+    stat_prefix: str = "https",
+    access_logs: Sequence[Config] = (),
+    http_filters: Sequence[Config] = (),
+) -> Config:
+    """An HTTP connection manager behind the module's TLS: routes of one virtual host for all names.
+
+    Envoy does not see that the connection is encrypted (its `ssl()` is null), so the scheme is overwritten: without
+    that, upstreams would get `x-forwarded-proto: http`.
+    """
+    router = {"name": "envoy.filters.http.router", "typed_config": {"@type": _ROUTER}}
+    hosts = {"name": "all", "domains": ["*"], "routes": [*routes]}
+    manager: Config = {
+        "@type": _HCM,
+        "stat_prefix": stat_prefix,
+        "scheme_header_transformation": {"scheme_to_overwrite": "https"},
+        "route_config": {
+            "name": stat_prefix,
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [*routes]}],
+        },
+        "http_filters": [*http_filters, router],
+    }
+    if access_logs:
+        manager["access_log"] = [*access_logs]
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+
+
+def tcp_proxy(cluster_name: str, *, stat_prefix: str = "tcp", access_logs: Sequence[Config] = ()) -> Config:
+    proxy: Config = {"@type": _TCP_PROXY, "stat_prefix": stat_prefix, "cluster": cluster_name}
+    if access_logs:
+        proxy["access_log"] = [*access_logs]
+    return {"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}
+
+
+def route_to_cluster(cluster_name: str, prefix: str = "/") -> Config:
+    return {"match": {"prefix": prefix}, "route": {"cluster": cluster_name, "timeout": "0s"}}
+
+
+def direct_response(body: str, prefix: str = "/", status: int = 200) -> Config:
+    response = {"status": status, "body": {"inline_string": body}}
+    return {"match": {"prefix": prefix}, "direct_response": response}
+
+
+def socket_address(host: str, port: int) -> Config:
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def listener(
+    name: str,
+    port: int,
+    filter_chains: Sequence[Config],
+    *,
+    host: str = ALL_INTERFACES,
+    access_logs: Sequence[Config] = (),
+) -> Config:
+    """A listener; with a filter chain that matches on server names it gets the TLS inspector, which reads SNI.
+
+    `access_logs` are the listener's own: they also tell of connections whose handshake failed.
+    """
+    result: Config = {"name": name, "address": socket_address(host, port), "filter_chains": [*filter_chains]}
+    if any("server_names" in chain.get("filter_chain_match", {}) for chain in filter_chains):
+        inspector = {"name": "envoy.filters.listener.tls_inspector", "typed_config": {"@type": _TLS_INSPECTOR}}
+        result["listener_filters"] = [inspector]
+    if access_logs:
+        result["access_log"] = [*access_logs]
+    return result
+
+
+def http_listener(
+    name: str,
+    port: int,
+    tls: TlsSettings,
+    routes: Sequence[Config],
+    *,
+    host: str = ALL_INTERFACES,
+    library: Path | None = None,
+    access_logs: Sequence[Config] = (),
+) -> Config:
+    """An HTTPS listener with one filter chain."""
+    manager = http_connection_manager(routes, stat_prefix=name, access_logs=access_logs)
+    chain = filter_chain(tls, [manager], library=library)
+    return listener(name, port, [chain], host=host, access_logs=access_logs)
+
+
+def cluster(name: str, host: str, port: int, *, http2: bool = False) -> Config:
+    """A plaintext cluster of one static endpoint."""
+    endpoint = {"endpoint": {"address": socket_address(host, port)}}
+    result: Config = {
+        "name": name,
+        "connect_timeout": "5s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+    if http2:
+        options = {"@type": _HTTP_OPTIONS, "explicit_http_config": {"http2_protocol_options": {}}}
+        result["typed_extension_protocol_options"] = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
+    return result
+
+
+def bootstrap(
+    listeners: Sequence[Config],
+    clusters: Sequence[Config] = (),
+    *,
+    admin_port: int | None = None,
+    listeners_file: Path | None = None,
+    node_id: str = "node",
+) -> Config:
+    """A whole configuration file. `listeners_file` is watched for more listeners (`listeners_document`)."""
+    result: Config = {
+        "node": {"id": node_id, "cluster": node_id},
+        "static_resources": {"listeners": [*listeners], "clusters": [*clusters]},
+    }
+    if admin_port is not None:
+        result["admin"] = {"address": socket_address("127.0.0.1", admin_port)}
+    if listeners_file is not None:
+        source = {"path_config_source": {"path": str(listeners_file)}, "resource_api_version": "V3"}
+        result["dynamic_resources"] = {"lds_config": source}
+    return result
+
+
+def listeners_document(listeners: Sequence[Config]) -> Config:
+    """The content of a `listeners_file`. Replace the file by renaming a new one over it."""
+    kind = _TYPES + "envoy.config.listener.v3.Listener"
+    return {"resources": [{"@type": kind, **entry} for entry in listeners]}
+
+
+def to_yaml(config: Config) -> str:
+    return yaml.safe_dump(config, sort_keys=False, default_flow_style=False)
