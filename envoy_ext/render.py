@@ -141,10 +141,7 @@ def http_connection_manager(
         "@type": _HCM,
         "stat_prefix": stat_prefix,
         "scheme_header_transformation": {"scheme_to_overwrite": "https"},
-        "route_config": {
-            "name": stat_prefix,
-            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [*routes]}],
-        },
+        "route_config": {"name": stat_prefix, "virtual_hosts": [hosts]},
         "http_filters": [*http_filters, router],
     }
     if access_logs:
