@@ -1,0 +1,183 @@
+"""The base of every model, and the scalar types that resources share.
+
+Models are frozen and strict: a port written as a string is refused, not converted, so that what `mesh get` shows is
+what was applied.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from datetime import timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+
+class Model(BaseModel):
+    """Fields are snake_case here and camelCase in YAML and JSON; unknown fields are refused."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        validate_default=False,
+    )
+
+    def to_data(self) -> dict[str, Any]:
+        """The form users write: camelCase, without what was not set."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+SpecModel = type[Model]
+
+
+def refuse(message: str) -> PydanticCustomError:
+    """An error of ours inside pydantic; explain.py passes the words on unchanged."""
+    return PydanticCustomError("mesh", "{reason}", {"reason": message})
+
+
+# --- durations --------------------------------------------------------------------------------------------------------
+
+_UNITS = {"h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "ms": 1_000, "us": 1}
+_TERM = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|us|h|m|s)")
+_DURATION = re.compile(rf"(?:{_TERM.pattern})+")
+
+
+def parse_duration(value: object) -> timedelta:
+    """ "1m30s" -> timedelta; the syntax of Go durations down to microseconds."""
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, str) and value == "0":
+        return timedelta(0)
+    if not isinstance(value, str) or not _DURATION.fullmatch(value):
+        raise refuse(f"must be a duration: a number with a unit out of h, m, s, ms, us; got {value!r}")
+    microseconds = sum(Decimal(number) * _UNITS[unit] for number, unit in _TERM.findall(value))
+    if microseconds > 365 * 24 * 3_600_000_000:
+        raise refuse(f"must be at most 8760h; got {value!r}")
+    return timedelta(microseconds=int(microseconds))
+
+
+def format_duration(value: timedelta) -> str:
+    """timedelta(seconds=90) -> "1m30s"; the inverse of parse_duration."""
+    left = value // timedelta(microseconds=1)
+    text = ""
+    for unit, size in _UNITS.items():
+        count, left = divmod(left, size)
+        text += f"{count}{unit}" if count else ""
+    return text or "0s"
+
+
+Duration = Annotated[
+    timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration), Field(examples=["10s"], strict=False)
+]
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def parse_percentage(value: object) -> Decimal:
+    """0 to 100; decimals are written as strings ("0.5"), because YAML floats do not survive a round trip."""
+    try:
+        number = value if isinstance(value, Decimal) else Decimal(value) if isinstance(value, int | str) else None
+    except InvalidOperation:
+        number = None
+    if number is None or isinstance(value, bool) or not number.is_finite() or not 0 <= number <= 100:
+        raise refuse(f"must be a whole number from 0 to 100, or a decimal as a string; got {value!r}")
+    return number
+
+
+def format_number(value: Decimal) -> int | str:
+    return int(value) if value == value.to_integral_value() else format(value.normalize(), "f")
+
+
+Percentage = Annotated[
+    Decimal, BeforeValidator(parse_percentage), PlainSerializer(format_number), Field(examples=[50], strict=False)
+]
+
+
+def parse_decimal(value: object) -> Decimal:
+    try:
+        number = value if isinstance(value, Decimal) else Decimal(value) if isinstance(value, int | str) else None
+    except InvalidOperation:
+        number = None
+    if number is None or isinstance(value, bool) or not number.is_finite() or number < 0:
+        raise refuse(f"must be a number of at least 0, decimals as a string; got {value!r}")
+    return number
+
+
+PositiveDecimal = Annotated[
+    Decimal, BeforeValidator(parse_decimal), PlainSerializer(format_number), Field(examples=["1.5"], strict=False)
+]
+
+Port = Annotated[int, Field(ge=1, le=65535, examples=[8080])]
+
+
+# --- names and labels -------------------------------------------------------------------------------------------------
+
+_LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_LABEL_KEY = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.:-]{0,61}[A-Za-z0-9])?)?")
+
+RFC1035_RULE = (
+    "must be an RFC 1035 label: at most 63 lower-case letters, digits and '-', "
+    "beginning with a letter and ending with a letter or digit"
+)
+RFC1123_RULE = (
+    "must be an RFC 1123 subdomain: at most 253 lower-case letters, digits, '-' and '.', "
+    "beginning and ending with a letter or digit"
+)
+
+
+def is_rfc1035_label(name: str) -> bool:
+    return _LABEL.fullmatch(name) is not None
+
+
+def is_rfc1123_subdomain(name: str) -> bool:
+    return _SUBDOMAIN.fullmatch(name) is not None and ".." not in name
+
+
+def _label_key(value: object) -> str:
+    if not isinstance(value, str) or not _LABEL_KEY.fullmatch(value):
+        raise refuse(f"is not a label name: [prefix/]name with letters, digits, '-', '_', '.'; got {value!r}")
+    return value
+
+
+def _label_value(value: object) -> str:
+    if not isinstance(value, str) or not _LABEL_VALUE.fullmatch(value):
+        raise refuse(
+            f"is not a label value: a string of at most 63 letters, digits, '-', '_', '.', ':'; got {value!r}"
+            + ("; quote numbers and booleans" if isinstance(value, int | float) else "")
+        )
+    return value
+
+
+Labels = Annotated[
+    dict[Annotated[str, BeforeValidator(_label_key)], Annotated[str, BeforeValidator(_label_value)]],
+    Field(examples=[{"app": "cart"}]),
+]
+
+NonEmpty = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+_HOST_PART = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOSTNAME = re.compile(rf"(?=.{{1,253}}$){_HOST_PART}(\.{_HOST_PART})*")
+
+
+def is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_hostname(text: str) -> bool:
+    """A domain name; four numbers are an address that was mistyped, not a name."""
+    return _HOSTNAME.fullmatch(text) is not None and not re.fullmatch(r"[0-9.]+", text)

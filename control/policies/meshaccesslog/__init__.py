@@ -1,0 +1,1 @@
+"""The policy: access logs of inbounds and outbounds."""

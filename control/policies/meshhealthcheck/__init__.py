@@ -1,0 +1,1 @@
+"""The policy: active health checks of services."""

@@ -1,0 +1,118 @@
+"""MeshHealthCheck: proxies ask the endpoints of a service whether they are well, and leave the sick ones out."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field
+
+from control.model.base import Duration, Model, NonEmpty
+from control.model.reference import OutboundTargetRef, TopLevelTargetRef, check_outbound, check_top_level
+from control.model.violation import Violation
+from control.policies.policy import Policy
+
+Threshold = Annotated[int, Field(ge=1, le=1000, examples=[3])]
+Status = Annotated[int, Field(ge=100, le=599, examples=[200])]
+
+
+class TcpHealthCheck(Model):
+    disabled: bool | None = None
+    send: str | None = Field(default=None, examples=["UElORw=="])
+    receive: list[str] | None = Field(default=None, examples=[["UE9ORw=="]])
+
+
+class HeaderKeyValue(Model):
+    name: NonEmpty = Field(examples=["x-check"])
+    value: str = Field(examples=["mesh"])
+
+
+class HeaderModifier(Model):
+    set: list[HeaderKeyValue] | None = Field(default=None, max_length=16)
+    add: list[HeaderKeyValue] | None = Field(default=None, max_length=16)
+
+
+class HttpHealthCheck(Model):
+    disabled: bool | None = None
+    path: NonEmpty | None = Field(default=None, examples=["/health"])
+    request_headers_to_add: HeaderModifier | None = None
+    expected_statuses: list[Status] | None = Field(default=None, examples=[[200, 204]])
+
+
+class GrpcHealthCheck(Model):
+    disabled: bool | None = None
+    service_name: str | None = Field(default=None, examples=["shop.Cart"])
+    authority: str | None = Field(default=None, examples=["cart"])
+
+
+class Conf(Model):
+    interval: Duration | None = None
+    timeout: Duration | None = None
+    unhealthy_threshold: Threshold | None = None
+    healthy_threshold: Threshold | None = None
+    initial_jitter: Duration | None = None
+    interval_jitter: Duration | None = None
+    interval_jitter_percent: Annotated[int, Field(ge=0, le=100, examples=[10])] | None = None
+    fail_traffic_on_panic: bool | None = None
+    no_traffic_interval: Duration | None = None
+    event_log_path: NonEmpty | None = Field(default=None, examples=["/var/log/health.log"])
+    always_log_health_check_failures: bool | None = None
+    reuse_connection: bool | None = None
+    tcp: TcpHealthCheck | None = Field(default=None, examples=[{}])
+    http: HttpHealthCheck | None = Field(default=None, examples=[{"path": "/health"}])
+    grpc: GrpcHealthCheck | None = Field(default=None, examples=[{}])
+
+
+class To(Model):
+    target_ref: OutboundTargetRef = Field(examples=[{"kind": "Mesh"}])
+    default: Conf = Field(examples=[{"interval": "10s", "http": {"path": "/health"}}])
+
+
+class Spec(Model):
+    target_ref: TopLevelTargetRef | None = None
+    to: list[To] = Field(min_length=1, max_length=1000)
+
+
+# Durations that make no sense at zero.
+_POSITIVE = ("interval", "timeout", "no_traffic_interval", "initial_jitter", "interval_jitter")
+
+
+def validate(spec: Spec) -> Iterator[Violation]:
+    yield from check_top_level(spec.target_ref, configures_inbounds=False)
+    for index, to in enumerate(spec.to):
+        yield from check_outbound(to.target_ref, f"spec.to[{index}].targetRef")
+        yield from _check_conf(to.default, f"spec.to[{index}].default")
+
+
+def _check_conf(conf: Conf, path: str) -> Iterator[Violation]:
+    if conf.http is None and conf.tcp is None and conf.grpc is None:
+        yield Violation(path, "must have at least one of http, tcp, grpc", "http: {path: /health}")
+    for name in _POSITIVE:
+        value = getattr(conf, name)
+        if value is not None and not value:
+            alias = Conf.model_fields[name].alias
+            yield Violation(f"{path}.{alias}", "must be above 0", f"{alias}: 10s")
+    if conf.event_log_path is not None and not conf.event_log_path.startswith("/"):
+        yield Violation(
+            f"{path}.eventLogPath", f"must be an absolute path; got {conf.event_log_path!r}", "/var/log/health.log"
+        )
+    if conf.http is not None and conf.http.path is not None and not conf.http.path.startswith("/"):
+        yield Violation(f"{path}.http.path", f"must be an absolute path; got {conf.http.path!r}", "/health")
+    if conf.tcp is not None:
+        texts = [("send", conf.tcp.send)] + [(f"receive[{i}]", text) for i, text in enumerate(conf.tcp.receive or ())]
+        for name, text in texts:
+            if text is not None and not is_base64(text):
+                yield Violation(f"{path}.tcp.{name}", f"must be base64; got {text!r}", "UElORw==")
+
+
+def is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return False
+    return text != ""
+
+
+POLICY = Policy("MeshHealthCheck", "meshhealthchecks", "mhc", frozenset({"outbound"}), Spec, validate)

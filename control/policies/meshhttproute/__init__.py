@@ -1,0 +1,1 @@
+"""The policy: where requests go: matches, filters, weighted backends."""

@@ -1,0 +1,1 @@
+"""The policy: how the endpoints of a service share requests."""

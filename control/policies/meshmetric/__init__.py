@@ -1,0 +1,1 @@
+"""The policy: metrics of the proxy for Prometheus."""

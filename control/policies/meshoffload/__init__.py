@@ -1,0 +1,1 @@
+"""The policy: which workloads use the handshake offload, and how."""

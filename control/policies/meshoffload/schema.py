@@ -1,0 +1,68 @@
+"""MeshOffload: where the private-key operations of a workload's handshakes are done. Ours; Kuma has nothing like it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from control.model.base import Model, NonEmpty
+from control.model.reference import TopLevelTargetRef, check_top_level
+from control.model.violation import Violation
+from control.policies.policy import Policy
+
+# The algorithms of the daemon, by its names.
+KeyType = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384", "ed25519"]
+
+# sockaddr_un.sun_path less its terminating zero.
+SOCKET_PATH_MAX = 107
+
+
+class Batch(Model):
+    # Nothing waits while a core is idle; a longer wait only pays where one core serves very many clients.
+    max_wait_us: Annotated[int, Field(ge=0, le=10_000, examples=[0])] | None = None
+    max_queue: Annotated[int, Field(ge=1, le=1_000_000, examples=[4096])] | None = None
+
+
+class Conf(Model):
+    # Offload: keys are in the node's daemon. EnvoyTLS: Envoy's own TLS, and the key is in Envoy; the way in for hosts
+    # without the module, and the comparison.
+    mode: Literal["Offload", "EnvoyTLS"] | None = None
+    key_type: KeyType | None = None
+    usage: Literal["tls13", "tls12+13"] | None = None
+    batch: Batch | None = None
+    # Require: software only. Forbid: the vector kernels only, and a host without them refuses the identity.
+    software: Literal["Allow", "Require", "Forbid"] | None = None
+    # The daemon's socket as the proxy sees it.
+    socket: NonEmpty | None = Field(default=None, examples=["/run/offload/offload.sock"])
+
+
+class Spec(Model):
+    target_ref: TopLevelTargetRef | None = None
+    default: Conf = Field(examples=[{"mode": "Offload", "keyType": "p256"}])
+
+
+def validate(spec: Spec) -> Iterator[Violation]:
+    yield from check_top_level(spec.target_ref, configures_inbounds=False)
+    conf = spec.default
+    if conf.mode == "EnvoyTLS":
+        for name, value in (("batch", conf.batch), ("software", conf.software), ("socket", conf.socket)):
+            if value is not None:
+                yield Violation(
+                    f"spec.default.{name}", "must not be set with mode EnvoyTLS: there is no daemon", "mode: Offload"
+                )
+    if conf.socket is not None:
+        if not conf.socket.startswith("/"):
+            yield Violation(
+                "spec.default.socket", f"must be an absolute path; got {conf.socket!r}", "/run/offload/offload.sock"
+            )
+        elif len(conf.socket.encode()) > SOCKET_PATH_MAX:
+            yield Violation(
+                "spec.default.socket",
+                f"a socket's path has at most {SOCKET_PATH_MAX} bytes",
+                "/run/offload/offload.sock",
+            )
+
+
+POLICY = Policy("MeshOffload", "meshoffloads", "moff", frozenset({"proxy"}), Spec, validate)

@@ -1,0 +1,1 @@
+"""The policy: strict or permissive mutual TLS, versions and ciphers."""

@@ -1,0 +1,23 @@
+"""What a policy's folder gives to the rest of the control plane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from control.model.base import SpecModel
+from control.model.violation import Violation
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`shape` says where its configuration stands: one `default` for the whole proxy, `rules` for inbounds, or `to`
+    entries for outbounds (MeshAccessLog has both of the latter)."""
+
+    type: str
+    plural: str
+    short: str
+    shape: frozenset[Literal["proxy", "inbound", "outbound"]]
+    spec: SpecModel
+    validate: Callable[[Any], Iterable[Violation]]

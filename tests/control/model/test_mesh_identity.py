@@ -1,0 +1,98 @@
+"""SPIFFE ids of dataplanes, which identity governs which, and what may stand in a trust bundle."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from control.kinds import KINDS
+from control.model.mesh_identity import MeshIdentitySpec, best_matched
+from control.model.reference import spiffe_id_problem
+from control.model.resource import parse
+from control.model.violation import InvalidResource
+
+
+def identity(labels: dict[str, str], **spiffe_id: str) -> MeshIdentitySpec:
+    return MeshIdentitySpec.model_validate(
+        {
+            "selector": {"dataplane": {"matchLabels": labels}},
+            "provider": {"type": "Bundled", "bundled": {"autogenerate": {"enabled": True}}},
+            **({"spiffeID": spiffe_id} if spiffe_id else {}),
+        }
+    )
+
+
+def test_the_default_id_names_the_workload() -> None:
+    labels = {"kuma.io/workload": "cart"}
+    assert identity({}).spiffe_id_of("shop", "east", labels) == "spiffe://shop.east.mesh.local/workload/cart"
+    assert identity({}).spiffe_id_of("shop", "east", {**labels, "kuma.io/zone": "west"}) == (
+        "spiffe://shop.west.mesh.local/workload/cart"
+    )
+
+
+def test_templates_take_labels() -> None:
+    spec = identity({}, trustDomain="{{.Mesh}}.example", path='/ns/{{ label "ns" }}/sa/{{ .Workload }}')
+    assert spec.spiffe_id_of("shop", "z", {"ns": "a", "kuma.io/workload": "b"}) == "spiffe://shop.example/ns/a/sa/b"
+
+
+def test_a_missing_label_is_named() -> None:
+    with pytest.raises(KeyError, match=r"kuma\.io/workload"):
+        identity({}).spiffe_id_of("shop", "z", {})
+
+
+def test_the_most_specific_identity_governs_then_the_smaller_name() -> None:
+    wide, narrow, same = identity({}), identity({"app": "cart"}), identity({"app": "cart"})
+    found = best_matched([("a", wide), ("c", same), ("b", narrow)], {"app": "cart"})
+    assert found == ("b", narrow)
+    assert best_matched([("b", narrow)], {"app": "web"}) is None
+
+
+@pytest.mark.parametrize(
+    ("spiffe_id", "problem"),
+    [
+        ("spiffe://a", None),
+        ("spiffe://a.b-c_d/x/Y.z", None),
+        ("http://a", "begin with"),
+        ("spiffe://", "1 to 255"),
+        ("spiffe://a/", "empty"),
+        ("spiffe://a/../b", "'..'"),
+        ("spiffe://a/b?c", "only letters"),
+        ("spiffe://a:80/b", "lower-case"),
+        ("spiffe://" + "a" * 256, "1 to 255"),
+        ("spiffe://a/" + "b" * 2048, "2048 bytes"),
+    ],
+)
+def test_spiffe_ids(spiffe_id: str, problem: str | None) -> None:
+    found = spiffe_id_problem(spiffe_id)
+    assert (found is None) if problem is None else (found is not None and problem in found)
+
+
+def certificate(is_authority: bool, constraints: bool = True) -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(hours=1))
+    if constraints:
+        builder = builder.add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def trust(pem: str) -> object:
+    bundle = {"type": "Pem", "pem": {"value": pem}}
+    return {"type": "MeshTrust", "name": "t", "mesh": "m", "spec": {"trustDomain": "a.b", "caBundles": [bundle]}}
+
+
+def test_a_bundle_of_authorities_is_taken() -> None:
+    assert parse(trust(certificate(True) + certificate(True)), KINDS).spec.trust_domain == "a.b"
+
+
+@pytest.mark.parametrize("constraints", [True, False])
+def test_a_certificate_that_is_no_authority_is_refused(constraints: bool) -> None:
+    with pytest.raises(InvalidResource, match="certificate 2 is not a CA certificate"):
+        parse(trust(certificate(True) + certificate(False, constraints)), KINDS)
