@@ -3,7 +3,7 @@ set(curves_generated ${CMAKE_CURRENT_BINARY_DIR}/ifma8_curves)
 set(curves_script ${PROJECT_SOURCE_DIR}/kernels/generate/curves.py)
 file(MAKE_DIRECTORY ${curves_generated})
 
-set(curves p256 p384)
+set(curves p256 p384 ed25519)
 set(curves_kernels)
 set(curves_tables)
 set(curves_constants)
@@ -19,6 +19,16 @@ foreach(curve ${curves})
   list(APPEND curves_tables ${table})
   list(APPEND curves_constants ${header})
 endforeach()
+
+set(sha512_script ${PROJECT_SOURCE_DIR}/kernels/generate/sha512.py)
+set(sha512_constants ${curves_generated}/sha512_constants.h)
+add_custom_command(
+  OUTPUT ${sha512_constants}
+  COMMAND ${Python3_EXECUTABLE} ${sha512_script} ${sha512_constants}
+  DEPENDS ${sha512_script}
+  COMMENT "Writing the constants of SHA-512" VERBATIM)
+list(APPEND curves_kernels ${CMAKE_CURRENT_LIST_DIR}/sha512_ifma8_batch.c)
+list(APPEND curves_constants ${sha512_constants})
 
 # One object library per build of the kernels; the tables are plain C and shared.
 function(add_curves name)

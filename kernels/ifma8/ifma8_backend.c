@@ -21,6 +21,7 @@ const kernel_backend kernel_ifma8 = {
         {
             [KERNEL_P256] = p256_sign_ifma8,
             [KERNEL_P384] = p384_sign_ifma8,
+            [KERNEL_ED25519] = ed25519_sign_ifma8,
         },
 };
 
@@ -51,6 +52,7 @@ const kernel_backend kernel_ifma8_portable = {
         {
             [KERNEL_P256] = p256_sign_ifma8_portable,
             [KERNEL_P384] = p384_sign_ifma8_portable,
+            [KERNEL_ED25519] = ed25519_sign_ifma8_portable,
         },
 };
 #endif

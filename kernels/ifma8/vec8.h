@@ -88,6 +88,17 @@ VEC8_INLINE vec8 vec8_clear(vec8 a, vec8 b) {
 #define vec8_shift_left(a, bits) _mm512_slli_epi64(a, bits)
 #define vec8_shift_right(a, bits) _mm512_srli_epi64(a, bits)
 #define vec8_shift_right_signed(a, bits) _mm512_srai_epi64(a, bits)
+#define vec8_rotate_right(a, bits) _mm512_ror_epi64(a, bits)
+/* Bit by bit: a ^ b ^ c; b where a is set, else c; what at least two of the three have. */
+VEC8_INLINE vec8 vec8_xor3(vec8 a, vec8 b, vec8 c) {
+  return _mm512_ternarylogic_epi64(a, b, c, 0x96);
+}
+VEC8_INLINE vec8 vec8_choose(vec8 a, vec8 b, vec8 c) {
+  return _mm512_ternarylogic_epi64(a, b, c, 0xca);
+}
+VEC8_INLINE vec8 vec8_majority(vec8 a, vec8 b, vec8 c) {
+  return _mm512_ternarylogic_epi64(a, b, c, 0xe8);
+}
 /* Shifts by another amount in each lane, 0 to 63. */
 VEC8_INLINE vec8 vec8_shift_right_each(vec8 a, vec8 bits) {
   return _mm512_srlv_epi64(a, bits);
@@ -216,6 +227,18 @@ VEC8_INLINE vec8 vec8_shift_right(vec8 a, int bits) {
 }
 VEC8_INLINE vec8 vec8_shift_right_signed(vec8 a, int bits) {
   VEC8_EACH((uint64_t)((int64_t)a.lane[i] >> bits));
+}
+VEC8_INLINE vec8 vec8_rotate_right(vec8 a, int bits) {
+  VEC8_EACH(a.lane[i] >> bits | a.lane[i] << (64 - bits));
+}
+VEC8_INLINE vec8 vec8_xor3(vec8 a, vec8 b, vec8 c) {
+  VEC8_EACH(a.lane[i] ^ b.lane[i] ^ c.lane[i]);
+}
+VEC8_INLINE vec8 vec8_choose(vec8 a, vec8 b, vec8 c) {
+  VEC8_EACH((a.lane[i] & b.lane[i]) | (~a.lane[i] & c.lane[i]));
+}
+VEC8_INLINE vec8 vec8_majority(vec8 a, vec8 b, vec8 c) {
+  VEC8_EACH((a.lane[i] & b.lane[i]) | (a.lane[i] & c.lane[i]) | (b.lane[i] & c.lane[i]));
 }
 VEC8_INLINE vec8 vec8_shift_right_each(vec8 a, vec8 bits) {
   VEC8_EACH(a.lane[i] >> (bits.lane[i] & 63));

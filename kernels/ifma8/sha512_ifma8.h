@@ -1,0 +1,33 @@
+/* SHA-512 (FIPS 180-4) of eight messages at a time, one per lane.
+ *
+ * Eight hashes take about as long as one and a half of BoringSSL's, which matters where a signature on the lanes costs
+ * a microsecond or two: the nonces of ECDSA, and the three hashes of Ed25519.
+ *
+ * Lanes       word i of the state of all lanes is one vec8.
+ * Secret      the bytes that are hashed. How many there are is public, and the only thing that branches depend on.
+ */
+#ifndef KERNELS_IFMA8_SHA512_IFMA8_H
+#define KERNELS_IFMA8_SHA512_IFMA8_H
+
+#include <stddef.h>
+
+#include "kernels/ifma8/vec8.h"
+
+enum { SHA512_PIECES = 4, SHA512_BLOCK = 128 };
+
+/* One message, in up to four pieces, one after the other; unused pieces have size 0. */
+typedef struct sha512_message {
+  const uint8_t *piece[SHA512_PIECES];
+  size_t size[SHA512_PIECES];
+} sha512_message;
+
+/* Scratch memory, secret: the caller's, so that it is wiped with the rest. */
+typedef struct sha512_work {
+  vec8 schedule[16];
+  uint8_t blocks[8][SHA512_BLOCK];
+} sha512_work;
+
+/* digest[i] gets the i-th 64-bit word of each lane's digest (which is big-endian as bytes). */
+void VEC8_NAME(sha512_batch)(const sha512_message messages[8], sha512_work *work, vec8 digest[8]);
+
+#endif
