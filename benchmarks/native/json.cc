@@ -63,7 +63,7 @@ Json &Json::value(double number) {
   return raw(text);
 }
 
-Json &Json::latencies(std::string_view name, const Histogram &histogram) {
+Json &Json::latencies(std::string_view name, const Histogram &histogram, bool buckets) {
   auto milliseconds = [](double nanoseconds) { return nanoseconds / 1e6; };
   key(name).begin_object();
   field("count", histogram.count());
@@ -74,7 +74,12 @@ Json &Json::latencies(std::string_view name, const Histogram &histogram) {
   field("p99", milliseconds(double(histogram.at(0.99))));
   field("p99_9", milliseconds(double(histogram.at(0.999))));
   field("max", milliseconds(double(histogram.maximum())));
-  return end_object();
+  if (!buckets) return end_object();
+  key("buckets").begin_array();
+  histogram.each([&](Nanoseconds upper_end, uint64_t count) {
+    begin_array().value(milliseconds(double(upper_end))).value(count).end_array();
+  });
+  return end_array().end_object();
 }
 
 }  // namespace load

@@ -34,8 +34,9 @@ class Json {
     return value(content);
   }
 
-  // {"count", "min", "mean", "p50", "p90", "p99", "p99_9", "max"} in milliseconds.
-  Json &latencies(std::string_view name, const Histogram &histogram);
+  // {"count", "min", "mean", "p50", "p90", "p99", "p99_9", "max"} in milliseconds; with `buckets` also the histogram
+  // itself: [[upper end in milliseconds, count], ...].
+  Json &latencies(std::string_view name, const Histogram &histogram, bool buckets);
 
   const std::string &text() const { return text_; }
 

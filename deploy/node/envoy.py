@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Any
 
 from deploy.node.certificates import Leaf
 from deploy.node.processes import NodeError, Process, Processes
+from envoy_ext import location, render
+from envoy_ext.settings import TlsSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALLED = ROOT / ".cache" / "envoy" / "envoy" / "_bin" / "envoy"
@@ -54,56 +55,18 @@ def stock_tls(leaf: Leaf, ca_file: Path | None = None, alpn: Sequence[str] = ("h
     }
 
 
-def http_connection_manager(name: str, backend: bool) -> Config:
-    """Routes all to the cluster `backend`, or answers by itself."""
-    action: Config = {"route": {"cluster": "backend"}}
-    if not backend:
-        action = {"direct_response": {"status": 200, "body": {"inline_string": "ok\n"}}}
-    return {
-        "name": "envoy.filters.network.http_connection_manager",
-        "typed_config": {
-            "@type": TYPES + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-            "stat_prefix": name,
-            "http_filters": [
-                {
-                    "name": "envoy.filters.http.router",
-                    "typed_config": {"@type": TYPES + "envoy.extensions.filters.http.router.v3.Router"},
-                }
-            ],
-            "route_config": {
-                "virtual_hosts": [
-                    {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **action}]}
-                ]
-            },
-        },
+def https_listener(name: str, transport_socket: Config, routes: Sequence[Config]) -> Config:
+    """A listener with Envoy's own TLS, on a port that the system chooses: `Envoy.ports` tells it."""
+    chain = {
+        "transport_socket": transport_socket,
+        "filters": [render.http_connection_manager(routes, stat_prefix=name)],
     }
+    return render.listener(name, 0, [chain], host="127.0.0.1")
 
 
-def listener(name: str, transport_socket: Config, filters: Sequence[Config]) -> Config:
-    """A listener on a port that the system chooses. Envoy.port(name) tells it."""
-    return {
-        "name": name,
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
-        "filter_chains": [{"filters": list(filters), "transport_socket": transport_socket}],
-    }
-
-
-def cluster(name: str, port: int) -> Config:
-    endpoint = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
-    return {
-        "name": name,
-        "type": "STATIC",
-        "connect_timeout": "2s",
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]},
-    }
-
-
-def bootstrap(folder: Path, listeners: Sequence[Config], clusters: Sequence[Config] = ()) -> Config:
-    return {
-        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
-        "node": {"id": folder.name, "cluster": "node"},
-        "static_resources": {"listeners": list(listeners), "clusters": list(clusters)},
-    }
+def offloaded_listener(name: str, tls: TlsSettings, routes: Sequence[Config]) -> Config:
+    """The same with the module: its key is at the daemon."""
+    return render.http_listener(name, 0, tls, routes, host="127.0.0.1")
 
 
 @dataclass(frozen=True)
@@ -133,9 +96,10 @@ def start(
     name: str,
     config: Config,
     concurrency: int = 1,
-    environment: Mapping[str, str] | None = None,
+    module: bool = False,
 ) -> Envoy:
     """Start Envoy with `config` and wait until it serves. NodeError with the end of its log when it does not."""
+    environment = {location.SEARCH_PATH_VARIABLE: str(_module_directory())} if module else None
     folder = processes.folder / name
     folder.mkdir(parents=True, exist_ok=True)
     config_file = folder / "envoy.json"
@@ -151,6 +115,13 @@ def start(
     return Envoy(process, admin, _listener_ports(admin))
 
 
+def _module_directory() -> Path:
+    try:
+        return location.module_directory()
+    except location.ModuleMissing as missing:
+        raise NodeError(str(missing)) from missing
+
+
 def _ready(admin: str) -> bool:
     try:
         return _get(admin, "/ready").strip() == "LIVE"
@@ -159,7 +130,7 @@ def _ready(admin: str) -> bool:
 
 
 def _get(admin: str, path: str) -> str:
-    with urllib.request.urlopen(f"http://{admin}{path}", timeout=5) as answer:  # noqa: S310  (our own Envoy)
+    with urllib.request.urlopen(f"http://{admin}{path}", timeout=5) as answer:
         text: str = answer.read().decode()
         return text
 
@@ -167,18 +138,5 @@ def _get(admin: str, path: str) -> str:
 def _listener_ports(admin: str) -> dict[str, int]:
     status = json.loads(_get(admin, "/listeners?format=json"))
     return {
-        one["name"]: one["local_address"]["socket_address"]["port_value"]
-        for one in status.get("listener_statuses", [])
+        one["name"]: one["local_address"]["socket_address"]["port_value"] for one in status.get("listener_statuses", [])
     }
-
-
-def module_search_path() -> Path:
-    """The folder of libtls_offload.so. NodeError when it was not built."""
-    folder = ROOT / "envoy_ext"
-    if not (folder / "libtls_offload.so").is_file():
-        raise NodeError(f"the Envoy module is not built: {folder}/libtls_offload.so; build it with: make build")
-    return folder
-
-
-def python() -> str:
-    return sys.executable

@@ -49,7 +49,6 @@ def _secret_numbers(key: PrivateKey) -> dict[str, tuple[int, int]]:
     """Each secret number, and its natural size in bytes."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return {"scalar": (key.private_numbers().private_value, (key.key_size + 7) // 8)}
-    assert isinstance(key, rsa.RSAPrivateKey)
     numbers = key.private_numbers()
     whole, half = key.key_size // 8, key.key_size // 16
     return {
@@ -63,8 +62,10 @@ def _secret_numbers(key: PrivateKey) -> dict[str, tuple[int, int]]:
 
 
 def _secret_pem_lines(key: PrivateKey) -> Iterator[tuple[int, bytes]]:
-    """Whole PEM lines that hold secret bytes: of RSA the last full ones (the CRT values), of EC the second (half of the
-    scalar). The first lines hold only public numbers."""
+    """Whole PEM lines that hold secret bytes; the first lines hold only public numbers.
+
+    Of RSA the last full ones (the CRT values), of EC the second (half of the scalar).
+    """
     lines = pem_of(key).splitlines()[1:-1]
     chosen = range(len(lines) - 5, len(lines) - 1) if isinstance(key, rsa.RSAPrivateKey) else range(1, 2)
     return ((number, lines[number]) for number in chosen)
@@ -92,13 +93,17 @@ def _readable_mappings(pid: int) -> Sequence[tuple[int, int, str]]:
         matches = [_MAPPING.match(line.rstrip("\n")) for line in file]
     # The kernel's own pages hold no memory of the process and cannot be read this way.
     return [
-        (int(m[1], 16), int(m[2], 16), m[5]) for m in matches if m and m[5] not in ("[vvar]", "[vsyscall]", "[vvar_vclock]")
+        (int(m[1], 16), int(m[2], 16), m[5])
+        for m in matches
+        if m and m[5] not in ("[vvar]", "[vsyscall]", "[vvar_vclock]")
     ]
 
 
 def _chunks(memory: int, start: int, end: int, overlap: int) -> Iterator[tuple[int, bytes]]:
-    """The mapping in chunks that overlap, so that no pattern is cut in two. Pages that cannot be read (a device, the end
-    of a truncated file) are passed over."""
+    """The mapping in chunks that overlap, so that no pattern is cut in two.
+
+    Pages that cannot be read (a device, what is behind the end of a truncated file) end it.
+    """
     address = start
     while address < end:
         try:

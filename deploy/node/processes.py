@@ -111,7 +111,7 @@ class Processes:
 def interruptible() -> Iterator[None]:
     """Lets SIGTERM end the program as Ctrl-C does, so that the children are ended too."""
 
-    def interrupt(number: int, frame: object) -> None:
+    def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from benchmarks import tools
+from benchmarks.latencies import Latencies
 
 from .conftest import KeyPair, StartServer, free_port
 
@@ -220,3 +221,11 @@ def test_help_teaches_every_option() -> None:
     text = subprocess.run([tools.find("tlsload"), "--help"], capture_output=True, text=True, check=True).stdout
     for option in ("rate", "resume", "abort", "groups", "sigalgs", "warmup", "poisson", "cert", "ca", "sni", "alpn"):
         assert f"--{option}" in text
+
+
+def test_histogram_agrees_with_the_quantiles(tls_server: StartServer, ec_pair: KeyPair) -> None:
+    block = tools.tlsload(tls_server(ec_pair), count=30, histogram=True)["handshake_ms"]
+    latencies = Latencies.of(block)
+    assert len(latencies) == 30
+    assert latencies.quantile(0.5) == pytest.approx(block["p50"], rel=0.02)
+    assert latencies.quantile(1) == pytest.approx(block["max"], rel=0.02)

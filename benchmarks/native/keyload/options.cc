@@ -33,6 +33,7 @@ Load (one of --count and --duration is required)
                        the moment an operation was due
   --unary              the Sign call in place of the stream, one operation per call
   --input-size N       N random bytes in place of a TLS 1.3 CertificateVerify (the key's usage must allow it)
+  --histogram          report the latency histogram too, not only its quantiles
   --warmup N           the first N results are not reported                  [0]
 
 What is measured
@@ -62,6 +63,7 @@ enum LongOption {
   kUnary,
   kInputSize,
   kWarmup,
+  kHistogram,
   kCheck,
   kDaemonPid,
   kHelpOption
@@ -80,6 +82,7 @@ const option kOptions[] = {
     {"rate", required_argument, nullptr, kRate},
     {"unary", no_argument, nullptr, kUnary},
     {"input-size", required_argument, nullptr, kInputSize},
+    {"histogram", no_argument, nullptr, kHistogram},
     {"warmup", required_argument, nullptr, kWarmup},
     {"check", no_argument, nullptr, kCheck},
     {"daemon-pid", required_argument, nullptr, kDaemonPid},
@@ -116,6 +119,7 @@ Options parse_options(int argc, char **argv) {
       case kRate: options.rate = real_number("rate", optarg, 0.01, 1e7); break;
       case kUnary: options.unary = true; break;
       case kInputSize: options.input_size = whole_number("input-size", optarg, 1, WIRE_INPUT_MAX); break;
+      case kHistogram: options.histogram = true; break;
       case kWarmup: options.warmup = whole_number("warmup", optarg, 0, 1'000'000'000); break;
       case kCheck: options.check = true; break;
       case kDaemonPid: options.daemon = pid_t(whole_number("daemon-pid", optarg, 1, 1 << 30)); break;

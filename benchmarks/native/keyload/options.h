@@ -24,6 +24,7 @@ struct Options {
   bool check = false;
   uint64_t count = 0;
   Nanoseconds duration = 0;
+  bool histogram = false;
   uint64_t warmup = 0;
   pid_t daemon = 0;
 };

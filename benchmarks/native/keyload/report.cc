@@ -63,7 +63,7 @@ std::string report(const Options &options, const Tally &tally, const Spent &spen
   json.key("failures_by_reason").begin_object();
   for (const auto &[reason, times] : tally.reasons) json.field(reason, times);
   json.end_object();
-  json.latencies("latency_ms", tally.latency);
+  json.latencies("latency_ms", tally.latency, options.histogram);
   batches(json, tally);
   costs(json, tally, spent);
   json.end_object();

@@ -28,6 +28,7 @@ Load (one of --count and --duration is required)
                        (no coordinated omission)
   --poisson            with --rate: exponentially distributed gaps in place of equal ones
   --threads N          event loops; concurrency and rate are divided among them                 [1]
+  --histogram          report the latency histograms too, not only their quantiles
   --warmup N           make N connections first that are not reported                           [0]
   --timeout SECONDS    of one connection, from connect to close                                 [10]
 
@@ -69,6 +70,7 @@ enum LongOption {
   kThreads,
   kWarmup,
   kTimeout,
+  kHistogram,
   kGet,
   kResume,
   kAbort,
@@ -94,6 +96,7 @@ const option kOptions[] = {
     {"poisson", no_argument, nullptr, kPoisson},
     {"threads", required_argument, nullptr, kThreads},
     {"warmup", required_argument, nullptr, kWarmup},
+    {"histogram", no_argument, nullptr, kHistogram},
     {"timeout", required_argument, nullptr, kTimeout},
     {"get", required_argument, nullptr, kGet},
     {"resume", no_argument, nullptr, kResume},
@@ -188,6 +191,7 @@ Options parse_options(int argc, char **argv) {
       case kPoisson: options.poisson = true; break;
       case kThreads: options.threads = unsigned(whole_number("threads", optarg, 1, 256)); break;
       case kWarmup: options.warmup = whole_number("warmup", optarg, 0, 1'000'000); break;
+      case kHistogram: options.histogram = true; break;
       case kTimeout: options.timeout = seconds("timeout", optarg); break;
       case kGet: options.get = optarg; break;
       case kResume: options.resume = true; break;

@@ -27,7 +27,8 @@ struct Options {
   unsigned threads = 1;
   uint64_t count = 0;        // connections; 0: no bound
   Nanoseconds duration = 0;  // of starting connections; 0: no bound
-  uint64_t warmup = 0;       // the first connections, made but not reported
+  bool histogram = false;
+  uint64_t warmup = 0;  // the first connections, made but not reported
   Nanoseconds timeout = 10'000'000'000;
 
   // What one connection does.

@@ -41,9 +41,9 @@ std::string report(const Options &options, const Results &results, Nanoseconds e
   json.field("threads", options.threads);
   json.field("elapsed_s", seconds);
   connections(json, results, seconds);
-  json.latencies("handshake_ms", results.handshake);
-  if (!options.get.empty()) json.latencies("response_ms", results.response);
-  if (options.rate > 0) json.latencies("start_lag_ms", results.start_lag);
+  json.latencies("handshake_ms", results.handshake, options.histogram);
+  if (!options.get.empty()) json.latencies("response_ms", results.response, options.histogram);
+  if (options.rate > 0) json.latencies("start_lag_ms", results.start_lag, options.histogram);
   json.field("client_cpu_s", double(cpu) / 1e9);
   json.field("client_cpu_share", seconds > 0 ? double(cpu) / double(elapsed) / options.threads : 0);
   json.field("client_cpu_us_per_handshake", results.handshakes ? double(cpu) / 1e3 / double(results.handshakes) : 0);

@@ -1,0 +1,170 @@
+"""python -m deploy.demo [--keep]: runs the demo; exit status 0 when everything was as it should be."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.tools import LoadToolError
+from deploy.demo import clients, report, scene
+from deploy.node import memory_search
+from deploy.node.daemon import Daemon
+from deploy.node.envoy import Envoy
+from deploy.node.processes import NodeError, Processes, interruptible
+
+ROOT = Path(__file__).resolve().parents[2]
+CONNECTIONS = 1500  # to each listener
+
+console = Console(highlight=False)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m deploy.demo", description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="leave it running and print the URLs; Ctrl-C ends it")
+    parser.add_argument("--connections", type=int, default=CONNECTIONS, help="new connections to each listener")
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "demo", help="folder for report and logs")
+    parsed = parser.parse_args()
+    parsed.keep = parsed.keep or os.environ.get("KEEP", "") not in ("", "0")
+    return parsed
+
+
+@contextmanager
+def step(words: str) -> Iterator[list[str]]:
+    """Announces a step; what is put into the list is shown behind it when it is done."""
+    notes: list[str] = []
+    start = time.monotonic()
+    try:
+        with console.status(words):
+            yield notes
+    except BaseException:
+        console.print(f"[red]✗[/] {words}")
+        raise
+    console.print(f"[green]✓[/] {words} [dim]({time.monotonic() - start:.1f} s)[/]" + "".join(f"  {n}" for n in notes))
+
+
+def drive_clients(findings: report.Findings, certificates: scene.Certificates, envoy: Envoy, connections: int) -> None:
+    ca_file = certificates.authority.ca_file
+    with step("real clients: curl (HTTP/1.1, HTTP/2) and openssl s_client (TLS 1.3, 1.2), both listeners") as notes:
+        for leaf in certificates.leaves:
+            findings.visits += clients.visits(leaf.name, envoy.ports[leaf.name], ca_file)
+        good = sum(1 for visit in findings.visits if visit.problem is None)
+        notes.append(f"{good} of {len(findings.visits)} as they should be")
+    for leaf in certificates.leaves:
+        with step(f"load: {connections:,} new connections, 50 at a time, {leaf.key_type}") as notes:
+            findings.loads[leaf.name] = clients.load(envoy.ports[leaf.name], ca_file, connections)
+            load = findings.loads[leaf.name]
+            notes.append(f"{load['handshakes']:,} handshakes, {load['failures']} failures")
+
+
+def search_memory(findings: report.Findings, envoy: Envoy, control: Envoy, ca_file: Path) -> None:
+    with step("search of Envoy's memory for the keys") as notes:
+        for leaf in findings.leaves:
+            findings.searches[leaf.name] = memory_search.search(envoy.pid, memory_search.patterns(leaf.key))
+        found = sum(1 for search in findings.searches.values() if search.findings)
+        notes.append(f"{found} of {len(findings.leaves)} keys found")
+    with step("control: the same search in an Envoy that has the keys") as notes:
+        for leaf in findings.leaves:
+            visit = clients.curl(leaf.name, control.ports[leaf.name], ca_file, http2=False)
+            if visit.problem:
+                raise NodeError(f"the control Envoy does not serve: {visit.problem}\n{control.process.tail()}")
+            findings.control[leaf.name] = memory_search.search(control.pid, memory_search.patterns(leaf.key))
+        found = sum(1 for search in findings.control.values() if search.findings)
+        notes.append(f"{found} of {len(findings.leaves)} keys found")
+
+
+def conclude(findings: report.Findings, output: Path) -> bool:
+    """Writes the report, prints the tables, and says whether all was well."""
+    data = report.as_data(findings)
+    (output / "report.json").write_text(json.dumps(data, indent=2) + "\n")
+    console.print()
+    console.print(report.table(findings))
+    console.print(report.key_table(findings))
+    for problem in data["problems"]:
+        console.print(f"[bold red]problem:[/] {problem}", markup=True)
+    if not data["problems"]:
+        console.print(
+            "[bold green]Every handshake was signed by the daemon. The private keys are not in Envoy's memory[/]; "
+            "the same search finds them in an Envoy that has them."
+        )
+    console.print(f"report: {output / 'report.json'}")
+    return not data["problems"]
+
+
+def keep_running(
+    processes: Processes, envoy: Envoy, control: Envoy, daemon: Daemon, certificates: scene.Certificates
+) -> None:
+    """Until Ctrl-C, or until a part ends by itself."""
+    ca_file = certificates.authority.ca_file
+    console.print("\n[bold]It keeps running; Ctrl-C ends it.[/]")
+    for leaf in certificates.leaves:
+        console.print(f"  {leaf.key_type:8} https://localhost:{envoy.ports[leaf.name]}/   key at the daemon")
+        console.print(f"  {'':8} https://localhost:{control.ports[leaf.name]}/   control: key in Envoy")
+    first = envoy.ports[certificates.leaves[0].name]
+    console.print(f"  Envoy's admin page: http://{envoy.admin}/   daemon's admin socket: {daemon.admin_socket}")
+    console.print(f"  try: curl --cacert {ca_file} https://localhost:{first}/", soft_wrap=True)
+    console.print(f"       offload status --admin-socket {daemon.admin_socket}", soft_wrap=True)
+    while True:
+        processes.check()
+        time.sleep(0.5)
+
+
+def run(options: argparse.Namespace, folder: Path) -> bool:
+    with Processes(options.output) as processes:
+        with step("certificates: a CA, an RSA-2048 and a P-256 leaf"):
+            certificates = scene.make_certificates(folder)
+        findings = report.Findings(leaves=certificates.leaves)
+        with step("backend: a small HTTP service") as notes:
+            backend = scene.start_backend(processes)
+            notes.append(f"127.0.0.1:{backend.port}")
+        with step("daemon: offload serve") as notes:
+            daemon = scene.start_daemon(processes, certificates, folder / "run")
+            statistics = daemon.statistics()
+            notes.append(f"backend {statistics.backend}, keys in memory of kind {statistics.secret_memory_kind}")
+            before = daemon.counters()
+        with step("stock Envoy with the module, two listeners"):
+            envoy = scene.start_offloaded_envoy(processes, certificates, backend, daemon.socket)
+        drive_clients(findings, certificates, envoy, options.connections)
+        findings.counters = daemon.counters().since(before)
+        with step("stock Envoy with the keys in its own TLS contexts, as the control"):
+            control = scene.start_control_envoy(processes, certificates, backend)
+        search_memory(findings, envoy, control, certificates.authority.ca_file)
+        processes.check()
+        succeeded = conclude(findings, options.output)
+        if options.keep:
+            keep_running(processes, envoy, control, daemon, certificates)
+        console.print("ending daemon, Envoys and backend")
+    return succeeded
+
+
+def main() -> int:
+    options = arguments()
+    shutil.rmtree(options.output, ignore_errors=True)
+    options.output.mkdir(parents=True)
+    # Keys and sockets: a short path (a socket's may have 107 bytes), open to this user alone, gone at the end.
+    folder = Path(tempfile.mkdtemp(prefix="tls-offload-demo-"))
+    try:
+        with interruptible():
+            return 0 if run(options, folder) else 1
+    except (NodeError, LoadToolError) as error:
+        console.print(f"[bold red]the demo failed:[/] {error}", markup=True, soft_wrap=True)
+        console.print(f"logs: {options.output}")
+        return 1
+    except KeyboardInterrupt:
+        console.print("ended")
+        return 130 if not options.keep else 0
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

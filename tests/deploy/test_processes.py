@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from deploy.node.processes import NodeError, Process, Processes, interruptible
+
+
+def alive(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}")
+
+
+def test_all_are_ended_the_latest_first(tmp_path: Path) -> None:
+    with Processes(tmp_path) as processes:
+        started = [processes.start(f"sleeper{number}", ["sleep", "60"]) for number in range(3)]
+        assert all(process.running() for process in started)
+    assert not any(alive(process.pid) for process in started)
+
+
+def test_all_are_ended_after_an_error(tmp_path: Path) -> None:
+    processes = Processes(tmp_path)
+    process = processes.start("sleeper", ["sleep", "60"])
+    with pytest.raises(NodeError, match="brief"), processes:
+        processes.start("brief", ["true"]).wait_until(lambda: False, "ready")
+    assert not process.running()
+
+
+def test_one_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    process = Process("stubborn", ["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.1; done"], tmp_path)
+    process.wait_until(lambda: "deaf" in process.log.read_text(), "deaf")
+    process.stop(seconds=0.3)
+    assert not process.running()
+
+
+def test_an_early_end_is_reported_with_the_log(tmp_path: Path) -> None:
+    process = Process("brief", ["sh", "-c", "echo the reason; exit 7"], tmp_path)
+    with pytest.raises(NodeError, match="brief ended with status 7") as caught:
+        process.wait_until(lambda: False, "ready")
+    assert "the reason" in str(caught.value)
+    assert str(process.log) in str(caught.value)
+
+
+def test_waiting_has_a_bound(tmp_path: Path) -> None:
+    with Processes(tmp_path) as processes:
+        process = processes.start("sleeper", ["sleep", "60"])
+        with pytest.raises(NodeError, match=r"sleeper: not ready after 0 s"):
+            process.wait_until(lambda: False, "ready", seconds=0.1)
+
+
+def test_a_program_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(NodeError, match="No such file"):
+        Process("nothing", ["/nowhere/program"], tmp_path)
+
+
+def test_check_names_what_ended(tmp_path: Path) -> None:
+    with Processes(tmp_path) as processes:
+        process = processes.start("brief", ["true"])
+        process._child.wait()
+        with pytest.raises(NodeError, match="brief ended by itself"):
+            processes.check()
+
+
+def test_sigterm_ends_the_program_in_order() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
