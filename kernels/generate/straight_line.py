@@ -1,4 +1,4 @@
-"""Writes straight-line C over vec8.h: the smallest vocabulary that the generators of this folder share.
+"""Writes straight-line C over vec8.h, and loops of it: the smallest vocabulary that the generators of this folder share.
 
 A generated function works on *columns*. Column k of a number in radix 2^52 collects everything that has the weight
 2^(52 k); it is a vec8 (eight lanes, one per operation) and may grow beyond 52 bits until a carry moves the excess to
@@ -9,6 +9,7 @@ BOUND_CHECKS execute.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 LIMB_BITS = 52
@@ -31,20 +32,63 @@ class Column:
 
 
 @dataclass
+class Check:
+    """An assertion of a column's proved bounds, one line of the code."""
+
+    name: str
+    low: int
+    high: int
+
+    def __str__(self) -> str:
+        return f"VEC8_ASSERT_WITHIN({self.name}, INT64_C({self.low}), INT64_C({self.high}));"
+
+    def merge(self, other: Check | str) -> Check:
+        if not isinstance(other, Check) or other.name != self.name:
+            raise ValueError(f"the passes of a loop differ: {self} and {other}")
+        return Check(self.name, min(self.low, other.low), max(self.high, other.high))
+
+
+def merge_passes(first: list[Check | str], second: list[Check | str]) -> list[Check | str]:
+    """The code of two passes through one loop body: the same lines, with bounds that hold for both."""
+    if len(first) != len(second):
+        raise ValueError("the passes of a loop differ in length")
+    merged: list[Check | str] = []
+    for a, b in zip(first, second, strict=True):
+        if isinstance(a, Check):
+            merged.append(a.merge(b))
+        elif a == b:
+            merged.append(a)
+        else:
+            raise ValueError(f"the passes of a loop differ: {a} and {b}")
+    return merged
+
+
+@dataclass
 class Function:
     """One C function under construction."""
 
     name: str
     parameters: str
     comment: str
-    lines: list[str] = field(default_factory=list)
+    lines: list[Check | str] = field(default_factory=list)
 
-    def write(self, line: str) -> None:
-        self.lines.append("  " + line)
+    def write(self, line: Check | str) -> None:
+        self.lines.append(line)
+
+    def loop(self, header: str, passes: int, body: Callable[[int], None]) -> None:
+        """A loop that C runs `passes` times. The body is generated as often, so that the bounds of every pass are
+        proved, and must come out the same each time but for those."""
+        outside, merged = self.lines, None
+        for turn in range(passes):
+            self.lines = []
+            body(turn)
+            merged = self.lines if merged is None else merge_passes(merged, self.lines)
+        self.lines = outside
+        self.lines += [header + " {", *(merged or []), "}"]
 
     def text(self) -> str:
         opening = f"/* {self.comment} */\nvoid VEC8_NAME({self.name})({self.parameters}) {{"
-        return "\n".join([opening, *self.lines, "}"])
+        return "\n".join([opening, *(f"  {line}" for line in self.lines), "}"])
 
     # Pointers and factors
 
@@ -80,7 +124,7 @@ class Function:
 
     def check(self, column: Column) -> None:
         """Has the debug build assert what was proved here."""
-        self.write(f"VEC8_ASSERT_WITHIN({column.name}, INT64_C({column.low}), INT64_C({column.high}));")
+        self.write(Check(column.name, column.low, column.high))
 
     def multiply_add(self, half: str, column: Column, a: str, b: str) -> None:
         """column += the low or high half of a b."""

@@ -1,0 +1,235 @@
+/* Montgomery arithmetic of 30 to 80 limbs, made of tiles. See montgomery_ifma8.h.
+ *
+ *   a b    with a = sum a_i B^i over tiles, B = 2^(52 tile), by Karatsuba's identity for every pair of tiles:
+ *            a_i b_j + a_j b_i = a_i b_i + a_j b_j - (a_i - a_j) (b_i - b_j)
+ *          so k tiles take k (k + 1) / 2 products instead of k^2. A difference is signed: d = S - s B with 0 <= S < B
+ *          and s = 1 where it is negative, and
+ *            d e = S S' - B (s S' + s' S) + s s' B^2     for e = S' - s' B.
+ *   q N    block by block: the tile on the diagonal makes q, the others add q N_j. (q is known only when the block
+ *          below is done, so Karatsuba has no use here.)
+ *
+ * Two tiles are the fast case (exponentiations), with tiles that fold Karatsuba's middle term in while they compute it;
+ * three and four serve the check with the public exponent.
+ *
+ * Lanes: one modulus each. Bounds: montgomery_ifma8.h. Secret: all limbs and signs. Loops run over tiles and limbs:
+ * public.
+ */
+#include "kernels/ifma8/montgomery_ifma8.h"
+
+typedef struct tile_kind {
+  unsigned size;
+  void (*square)(vec8 *columns, const vec8 *a);
+  void (*product)(vec8 *columns, const vec8 *a, const vec8 *b);
+  void (*add_product)(vec8 *columns, const vec8 *a, const vec8 *b);
+  void (*fold_square)(vec8 *columns, const vec8 *a, vec8_mask a_negative);
+  void (*fold_product)(vec8 *columns, const vec8 *a, vec8_mask a_negative, const vec8 *b, vec8_mask b_negative);
+  void (*reduce)(vec8 *columns, vec8 *q, const vec8 *modulus, vec8 k0);
+  void (*reduce_selecting)(vec8 *columns, vec8 *q, const vec8 *modulus, vec8 k0, const vec8 *table, vec8_mask bit0,
+                           vec8_mask bit1, vec8_mask bit2, vec8_mask bit3, vec8 *selected);
+  void (*finish)(vec8 *result, const vec8 *columns, const vec8 *a, const vec8 *b);
+} tile_kind;
+
+#define TILE(name, size) VEC8_NAME(tile_##name##_##size)
+#define TILE_KIND(size_)                                                              \
+  {                                                                                   \
+    .size = size_, .square = TILE(square, size_), .product = TILE(product, size_),    \
+    .add_product = TILE(add_product, size_), .fold_square = TILE(fold_square, size_), \
+    .fold_product = TILE(fold_product, size_), .reduce = TILE(reduce, size_),         \
+    .reduce_selecting = TILE(reduce_selecting, size_), .finish = TILE(finish, size_), \
+  }
+static const tile_kind tile15 = TILE_KIND(15);
+static const tile_kind tile20 = TILE_KIND(20);
+
+static const tile_kind *tile_for(unsigned limbs) {
+  return limbs == 30 ? &tile15 : &tile20;
+}
+
+/* What a window step has its reduction tiles do beside: select the next SELECTED_LIMBS of a table entry. */
+typedef struct side_selection {
+  const vec8 *table;
+  selection8 entry;
+  unsigned done; /* limbs selected so far */
+} side_selection;
+
+enum { SELECTED_LIMBS = 5 }; /* as in montgomery.py; divides 30 and 40 */
+
+/* out = a - b, as limbs below 2^52, plus B where the mask says that it was negative. Limbs of a and b are masked. */
+static vec8_mask subtract_tiles(unsigned size, vec8 *out, const vec8 *a, const vec8 *b) {
+  const vec8 limb_mask = vec8_all(MONTGOMERY_LIMB_MASK);
+  vec8 carry = vec8_zero();
+#pragma GCC unroll 5
+  for (unsigned k = 0; k < size; k++) {
+    vec8 limb = vec8_add(vec8_sub(vec8_load(&a[k]), vec8_load(&b[k])), carry);
+    carry = vec8_shift_right_signed(limb, 52);
+    vec8_store(&out[k], vec8_and(limb, limb_mask));
+  }
+  VEC8_ASSERT_WITHIN(carry, -1, 0);
+  return vec8_negative(carry);
+}
+
+/* Two tiles. */
+
+static void square_two(const tile_kind *tile, montgomery_scratch *scratch, const vec8 *a) {
+  unsigned size = tile->size;
+  vec8 *d = scratch->difference[0];
+  tile->square(scratch->columns, a);
+  /* Between two tiles, so that its long chain of carries runs beside their multiplications. */
+  vec8_mask negative = subtract_tiles(size, d, a, a + size);
+  tile->square(scratch->columns + 2 * size, a + size);
+  tile->fold_square(scratch->columns, d, negative);
+}
+
+static void multiply_two(const tile_kind *tile, montgomery_scratch *scratch, const vec8 *a, const vec8 *b) {
+  unsigned size = tile->size;
+  vec8 *d = scratch->difference[0], *e = scratch->difference[1];
+  tile->product(scratch->columns, a, b);
+  vec8_mask d_negative = subtract_tiles(size, d, a, a + size);
+  vec8_mask e_negative = subtract_tiles(size, e, b, b + size);
+  tile->product(scratch->columns + 2 * size, a + size, b + size);
+  tile->fold_product(scratch->columns, d, d_negative, e, e_negative);
+}
+
+static void reduce_two(const montgomery8 *m, vec8 *result, side_selection *side) {
+  const tile_kind *tile = tile_for(m->limbs);
+  unsigned size = tile->size;
+  vec8 *columns = m->scratch->columns, *q = m->scratch->quotient;
+  for (unsigned i = 0; i < 2; i++) {
+    if (side == NULL || side->done == m->limbs) {
+      tile->reduce(columns + i * size, q, m->modulus, m->k0);
+    } else {
+      const vec8_mask *bit = side->entry.bit;
+      tile->reduce_selecting(columns + i * size, q, m->modulus, m->k0, side->table + side->done, bit[0], bit[1], bit[2],
+                             bit[3], m->scratch->selected + side->done);
+      side->done += SELECTED_LIMBS;
+    }
+    if (i == 0) tile->add_product(columns + size, q, m->modulus + size);
+  }
+  tile->finish(result, columns + 2 * size, q, m->modulus + size);
+}
+
+/* Three and four tiles. */
+
+/* columns += first + second - product of the differences d and e, which is in `middle`. */
+static void add_middle(unsigned size, vec8 *columns, const vec8 *first, const vec8 *second, const vec8 *middle,
+                       const vec8 *d, vec8_mask d_negative, const vec8 *e, vec8_mask e_negative) {
+  for (unsigned k = 0; k < 2 * size; k++) {
+    vec8 sum = vec8_add(vec8_load(&first[k]), vec8_load(&second[k]));
+    sum = vec8_sub(vec8_add(vec8_load(&columns[k]), sum), vec8_load(&middle[k]));
+    if (k >= size) {
+      sum = vec8_masked_add(d_negative, sum, vec8_load(&e[k - size]));
+      sum = vec8_masked_add(e_negative, sum, vec8_load(&d[k - size]));
+    }
+    vec8_store(&columns[k], sum);
+  }
+  vec8 corner = vec8_load(&columns[2 * size]);
+  vec8_store(&columns[2 * size], vec8_masked_sub(d_negative & e_negative, corner, vec8_all(1)));
+}
+
+/* columns = a b, or a^2 where b is NULL. */
+static void multiply_many(const tile_kind *tile, unsigned tiles, montgomery_scratch *scratch, const vec8 *a,
+                          const vec8 *b) {
+  unsigned size = tile->size;
+  vec8 *columns = scratch->columns, *squares = scratch->squares;
+  for (unsigned i = 0; i < tiles; i++) {
+    if (b == NULL) {
+      tile->square(squares + 2 * i * size, a + i * size);
+    } else {
+      tile->product(squares + 2 * i * size, a + i * size, b + i * size);
+    }
+  }
+  memcpy(columns, squares, 2 * size * tiles * sizeof *columns);
+  for (unsigned i = 0; i < tiles; i++) {
+    for (unsigned j = i + 1; j < tiles; j++) {
+      vec8 *d = scratch->difference[0], *e = scratch->difference[b == NULL ? 0 : 1];
+      vec8_mask d_negative = subtract_tiles(size, d, a + i * size, a + j * size), e_negative = d_negative;
+      if (b == NULL) {
+        tile->square(scratch->middle, d);
+      } else {
+        e_negative = subtract_tiles(size, e, b + i * size, b + j * size);
+        tile->product(scratch->middle, d, e);
+      }
+      add_middle(size, columns + (i + j) * size, squares + 2 * i * size, squares + 2 * j * size, scratch->middle, d,
+                 d_negative, e, e_negative);
+    }
+  }
+}
+
+static void reduce_many(const montgomery8 *m, vec8 *result) {
+  const tile_kind *tile = tile_for(m->limbs);
+  unsigned size = tile->size, limbs = m->limbs;
+  vec8 *columns = m->scratch->columns;
+  for (unsigned i = 0; i < limbs; i += size) {
+    tile->reduce(columns + i, m->scratch->quotient, m->modulus, m->k0);
+    for (unsigned j = size; j < limbs; j += size) {
+      tile->add_product(columns + i + j, m->scratch->quotient, m->modulus + j);
+    }
+  }
+  const vec8 limb_mask = vec8_all(MONTGOMERY_LIMB_MASK);
+  vec8 carry = vec8_zero();
+#pragma GCC unroll 5
+  for (unsigned k = 0; k < limbs; k++) {
+    vec8 limb = vec8_add(vec8_load(&columns[limbs + k]), carry);
+    VEC8_ASSERT_WITHIN(limb, -(INT64_C(1) << 62), INT64_C(1) << 62);
+    carry = vec8_shift_right_signed(limb, 52);
+    vec8_store(&result[k], vec8_and(limb, limb_mask));
+  }
+  VEC8_ASSERT_WITHIN(carry, 0, 0);
+}
+
+void montgomery_square(const montgomery8 *m, vec8 *result, const vec8 *a) {
+  const tile_kind *tile = tile_for(m->limbs);
+  unsigned tiles = m->limbs / tile->size;
+  if (tiles == 1) {
+    VEC8_NAME(montgomery_square_20)(result, a, m->modulus, m->k0, m->scratch->columns);
+  } else if (tiles == 2) {
+    square_two(tile, m->scratch, a);
+    reduce_two(m, result, NULL);
+  } else {
+    multiply_many(tile, tiles, m->scratch, a, NULL);
+    reduce_many(m, result);
+  }
+}
+
+void montgomery_multiply(const montgomery8 *m, vec8 *result, const vec8 *a, const vec8 *b) {
+  const tile_kind *tile = tile_for(m->limbs);
+  unsigned tiles = m->limbs / tile->size;
+  if (tiles == 1) {
+    VEC8_NAME(montgomery_multiply_20)(result, a, b, m->modulus, m->k0);
+  } else if (tiles == 2) {
+    multiply_two(tile, m->scratch, a, b);
+    reduce_two(m, result, NULL);
+  } else {
+    multiply_many(tile, tiles, m->scratch, a, b);
+    reduce_many(m, result);
+  }
+}
+
+void montgomery_window(const montgomery8 *m, vec8 *x, const vec8 *table, selection8 selected) {
+  if (m->limbs == 20) {
+    const vec8_mask *bit = selected.bit;
+    for (int i = 0; i < 4; i++) VEC8_NAME(montgomery_square_20)(x, x, m->modulus, m->k0, m->scratch->columns);
+    VEC8_NAME(montgomery_multiply_selected_20)(x, table, bit[0], bit[1], bit[2], bit[3], x, m->modulus, m->k0);
+    return;
+  }
+  const tile_kind *tile = tile_for(m->limbs);
+  side_selection side = {.table = table, .entry = selected};
+  for (int i = 0; i < 4; i++) {
+    square_two(tile, m->scratch, x);
+    reduce_two(m, x, &side);
+  }
+  multiply_two(tile, m->scratch, m->scratch->selected, x);
+  reduce_two(m, x, NULL);
+}
+
+void montgomery_reduce(const montgomery8 *m, vec8 *result, const vec8 *columns) {
+  if (m->limbs == 20) {
+    VEC8_NAME(montgomery_reduce_20)(result, columns, m->modulus, m->k0);
+    return;
+  }
+  memmove(m->scratch->columns, columns, 2 * m->limbs * sizeof *columns);
+  if (m->limbs <= 40) {
+    reduce_two(m, result, NULL);
+  } else {
+    reduce_many(m, result);
+  }
+}
