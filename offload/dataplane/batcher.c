@@ -1,0 +1,162 @@
+#include "batcher.h"
+
+bool batcher_init(batcher *self, const cost_model *costs, uint32_t queue_limit, uint32_t source_limit,
+                  uint64_t max_wait) {
+  *self = (batcher){.costs = costs, .queue_limit = queue_limit, .source_limit = source_limit, .max_wait = max_wait};
+  for (unsigned i = 0; i < KERNEL_ALGORITHMS; i++) list_init(&self->classes[i].turns);
+  return deadlines_init(&self->deadlines, queue_limit);
+}
+
+void batcher_free(batcher *self) {
+  deadlines_free(&self->deadlines);
+}
+
+void batch_source_init(batch_source *source) {
+  source->load = 0;
+  for (unsigned i = 0; i < KERNEL_ALGORITHMS; i++) {
+    list_init(&source->flows[i].link);
+    list_init(&source->flows[i].items);
+  }
+}
+
+/* ---- in and out ---- */
+
+batch_refusal batcher_submit(batcher *self, batch_item *item) {
+  batch_source *source = item->source;
+  if (source->load >= self->source_limit) return BATCH_SOURCE_FULL;
+  if (self->queued >= self->queue_limit && source->load >= BATCH_RESERVE) return BATCH_QUEUE_FULL;
+  item->deadline.place = 0;
+  if (item->deadline.at != NEVER && !deadlines_add(&self->deadlines, &item->deadline)) return BATCH_QUEUE_FULL;
+
+  batch_class *queue = &self->classes[item->algorithm];
+  batch_flow *flow = &source->flows[item->algorithm];
+  if (queue->queued == 0 && queue->tag < self->latest_tag) queue->tag = self->latest_tag;
+  if (list_empty(&flow->items)) list_push(&queue->turns, &flow->link);
+  list_push(&flow->items, &item->link);
+  item->state = BATCH_QUEUED;
+  queue->queued++;
+  self->queued++;
+  source->load++;
+  return BATCH_ACCEPTED;
+}
+
+/* Takes an item out of its queue. Its source's load is unchanged. */
+static void unqueue(batcher *self, batch_item *item, batch_state state) {
+  batch_flow *flow = &item->source->flows[item->algorithm];
+  list_remove(&item->link);
+  if (list_empty(&flow->items)) list_remove(&flow->link);
+  deadlines_remove(&self->deadlines, &item->deadline);
+  self->classes[item->algorithm].queued--;
+  self->queued--;
+  item->state = (uint8_t)state;
+}
+
+bool batcher_cancel(batcher *self, batch_item *item) {
+  if (item->state != BATCH_QUEUED) return false;
+  unqueue(self, item, BATCH_OUTSIDE);
+  item->source->load--;
+  return true;
+}
+
+void batcher_expire(batcher *self, uint64_t now, list_node *expired) {
+  deadline *due;
+  while ((due = deadlines_take_due(&self->deadlines, now)) != NULL) {
+    batch_item *item = LIST_ENTRY(due, batch_item, deadline);
+    batcher_cancel(self, item);
+    list_push(expired, &item->link);
+  }
+}
+
+void batcher_complete(batcher *self, batch_item *const items[], unsigned count) {
+  for (unsigned i = 0; i < count; i++) {
+    items[i]->source->load--;
+    items[i]->state = BATCH_OUTSIDE;
+  }
+}
+
+/* ---- choice ---- */
+
+/* The arrival of the oldest operation of a class. Each flow is in order of arrival, so only the heads are looked at. */
+static uint64_t oldest_arrival(const batch_class *queue) {
+  uint64_t oldest = NEVER;
+  for (const list_node *turn = queue->turns.next; turn != &queue->turns; turn = turn->next) {
+    const batch_flow *flow = LIST_ENTRY(turn, batch_flow, link);
+    const batch_item *head = LIST_ENTRY(flow->items.next, batch_item, link);
+    if (head->arrived < oldest) oldest = head->arrived;
+  }
+  return oldest;
+}
+
+static bool is_full(const batcher *self, unsigned algorithm) {
+  const batch_class *queue = &self->classes[algorithm];
+  return queue->queued >= cost_model_batch_size(self->costs, algorithm, KERNEL_LANES, false);
+}
+
+/* When a class may be served: 0 for now. */
+static uint64_t ready_at(const batcher *self, unsigned algorithm) {
+  if (self->classes[algorithm].queued == 0) return NEVER;
+  if (self->max_wait == 0 || is_full(self, algorithm)) return 0;
+  return oldest_arrival(&self->classes[algorithm]) + self->max_wait;
+}
+
+static bool goes_before(const batcher *self, unsigned a, unsigned b) {
+  const batch_class *classes = self->classes;
+  if (classes[a].tag != classes[b].tag) return classes[a].tag < classes[b].tag;
+  return self->costs->best_ns[a][1] < self->costs->best_ns[b][1];
+}
+
+static int choose_class(const batcher *self, uint64_t now) {
+  int chosen = -1;
+  for (unsigned algorithm = 0; algorithm < KERNEL_ALGORITHMS; algorithm++) {
+    if (ready_at(self, algorithm) > now) continue;
+    if (chosen < 0 || goes_before(self, algorithm, (unsigned)chosen)) chosen = (int)algorithm;
+  }
+  return chosen;
+}
+
+/* One operation of the flow whose turn it is; the flow goes to the end of the line. */
+static batch_item *take_one(batcher *self, batch_class *queue) {
+  batch_flow *flow = LIST_ENTRY(queue->turns.next, batch_flow, link);
+  batch_item *item = LIST_ENTRY(flow->items.next, batch_item, link);
+  list_remove(&flow->link);
+  list_push(&queue->turns, &flow->link);
+  unqueue(self, item, BATCH_TAKEN);
+  return item;
+}
+
+void batcher_take(batcher *self, uint64_t now, bool others_idle, batch *out) {
+  out->count = 0;
+  int chosen = choose_class(self, now);
+  if (chosen < 0) return;
+  batch_class *queue = &self->classes[chosen];
+  unsigned available = queue->queued;
+  unsigned count = cost_model_batch_size(self->costs, (kernel_algorithm)chosen, available, others_idle);
+  bool waited = self->max_wait > 0 && !is_full(self, (unsigned)chosen);
+
+  out->algorithm = (kernel_algorithm)chosen;
+  out->backend = self->costs->best[chosen][count];
+  out->reason = count < available || count == KERNEL_LANES ? BATCH_FULL : waited ? BATCH_MAX_WAIT : BATCH_IDLE_SHARD;
+  if (queue->tag > self->latest_tag) self->latest_tag = queue->tag;
+  queue->tag += self->costs->best_ns[chosen][count];
+  while (out->count < count) out->items[out->count++] = take_one(self, queue);
+}
+
+uint64_t batcher_ready_at(const batcher *self, uint64_t now) {
+  uint64_t earliest = NEVER;
+  for (unsigned algorithm = 0; algorithm < KERNEL_ALGORITHMS; algorithm++) {
+    uint64_t at = ready_at(self, algorithm);
+    if (at < earliest) earliest = at;
+  }
+  return earliest <= now ? 0 : earliest;
+}
+
+unsigned batcher_shards_wanted(const batcher *self, unsigned limit) {
+  unsigned wanted = 0;
+  for (unsigned algorithm = 0; algorithm < KERNEL_ALGORITHMS && wanted < limit; algorithm++) {
+    unsigned queued = self->classes[algorithm].queued;
+    if (queued == 0) continue;
+    unsigned size = cost_model_batch_size(self->costs, algorithm, queued, true);
+    wanted += (queued + size - 1) / size;
+  }
+  return wanted < limit ? wanted : limit;
+}

@@ -1,0 +1,120 @@
+/* The policy of batching. Pure: no threads, no clock, no I/O; memory is allocated only by batcher_init. The caller
+ * serializes the calls and says what time it is.
+ *
+ * Operations of one class (algorithm and size) are interchangeable: any of them can share a batch.
+ *
+ * Which operations: a class keeps one queue per connection (a flow) and serves flows in turn, one operation each, so a
+ * batch is filled from as many connections as there are. With m connections waiting in a class, the k-th operation of
+ * any connection is preceded by at most k * (m - 1) operations of others that came after it, whatever they send.
+ *
+ * Which class: start-time fair queueing over kernel time. Each class has a tag; the batch goes to the class with the
+ * lowest, the cheaper one on a tie, and its tag then grows by the cost of the batch. A class that was empty restarts at
+ * the tag of the latest batch. So backlogged classes share kernel time evenly, and a class that asks for less than its
+ * share always stands first in line: its operation is taken by the first shard that becomes free. A P-256 operation
+ * beside RSA-4096 load therefore waits for at most the rest of one RSA batch, with two or more shards for the
+ * one that ends first.
+ *
+ * When: a shard takes what is there when it is free ("natural batching"). With max_wait set, a class with less than a
+ * full batch waits until its oldest operation has waited that long.
+ *
+ * Bounds: per connection (queued and running) and overall (queued). Beyond the overall bound a connection may still
+ * have BATCH_RESERVE operations, so that others cannot lock it out: the true bound is limit + BATCH_RESERVE * sources.
+ */
+#ifndef OFFLOAD_BATCHER_H
+#define OFFLOAD_BATCHER_H
+
+#include "cost_model.h"
+#include "deadlines.h"
+#include "list.h"
+
+enum { BATCH_RESERVE = 4 };
+
+typedef struct batch_source batch_source;
+
+typedef enum batch_state { BATCH_OUTSIDE, BATCH_QUEUED, BATCH_TAKEN } batch_state;
+
+/* One operation as the batcher sees it; embedded in the caller's. */
+typedef struct batch_item {
+  list_node link; /* in its flow while queued; free for the caller otherwise */
+  batch_source *source;
+  deadline deadline; /* .at is NEVER for none */
+  uint64_t arrived;
+  uint8_t algorithm;
+  uint8_t state; /* batch_state */
+} batch_item;
+
+typedef struct batch_flow {
+  list_node link; /* in the class's turn list while it has items */
+  list_node items;
+} batch_flow;
+
+/* One connection as the batcher sees it. */
+struct batch_source {
+  batch_flow flows[KERNEL_ALGORITHMS];
+  uint32_t load; /* operations queued and taken */
+};
+
+typedef struct batch_class {
+  list_node turns; /* flows with items, the next to be served first */
+  uint64_t tag;    /* start tag of its next batch, in nanoseconds of kernel time */
+  uint32_t queued;
+} batch_class;
+
+typedef struct batcher {
+  batch_class classes[KERNEL_ALGORITHMS];
+  const cost_model *costs;
+  deadline_heap deadlines;
+  uint64_t latest_tag;
+  uint64_t max_wait; /* nanoseconds */
+  uint32_t queued;
+  uint32_t queue_limit;
+  uint32_t source_limit;
+} batcher;
+
+typedef enum batch_refusal { BATCH_ACCEPTED, BATCH_QUEUE_FULL, BATCH_SOURCE_FULL } batch_refusal;
+
+/* Why a batch was closed. */
+typedef enum batch_reason {
+  BATCH_FULL,       /* as many as the class runs well with, see cost_model.c; more may be waiting */
+  BATCH_IDLE_SHARD, /* all that was there: a shard had nothing else to do */
+  BATCH_MAX_WAIT,   /* the oldest had waited for max_wait */
+  BATCH_REASONS,
+} batch_reason;
+
+typedef struct batch {
+  batch_item *items[KERNEL_LANES];
+  unsigned count; /* 0: nothing to run now */
+  kernel_algorithm algorithm;
+  unsigned backend; /* index in the cost model */
+  batch_reason reason;
+} batch;
+
+/* `costs` stays the caller's and may change between calls. False when memory ran out. */
+bool batcher_init(batcher *self, const cost_model *costs, uint32_t queue_limit, uint32_t source_limit,
+                  uint64_t max_wait);
+void batcher_free(batcher *self);
+
+void batch_source_init(batch_source *source);
+
+/* The caller has set source, algorithm, arrived and deadline. */
+batch_refusal batcher_submit(batcher *self, batch_item *item);
+
+/* Moves every queued operation whose deadline has come to the end of `expired`, state BATCH_OUTSIDE. */
+void batcher_expire(batcher *self, uint64_t now, list_node *expired);
+
+/* The next batch to run now. `others_idle`: another shard has nothing to do. Call batcher_expire before. */
+void batcher_take(batcher *self, uint64_t now, bool others_idle, batch *out);
+
+/* Drops a queued operation; false when it is not queued (any more). */
+bool batcher_cancel(batcher *self, batch_item *item);
+
+/* The items of a batch have been run. */
+void batcher_complete(batcher *self, batch_item *const items[], unsigned count);
+
+/* When batcher_take will next give a batch: 0 for now, NEVER when nothing is queued. */
+uint64_t batcher_ready_at(const batcher *self, uint64_t now);
+
+/* How many shards the queued operations would occupy, at most `limit`. */
+unsigned batcher_shards_wanted(const batcher *self, unsigned limit);
+
+#endif

@@ -1,0 +1,141 @@
+#include "calibrate.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/sign.h"
+#include "monotonic.h"
+
+/* Beside the kernel, a batch costs its share of locking, posting and waking. */
+enum { BATCH_OVERHEAD_NS = 5000, INPUT_SIZE = 130, LEAST_ROUNDS = 2, MOST_ROUNDS = 40, ROUND_BUDGET_NS = 1500000 };
+
+typedef struct bench {
+  kernel_key *key[KERNEL_LANES];
+  sign_operation operations[KERNEL_LANES];
+  sign_operation *pointers[KERNEL_LANES];
+  kernel_workspace *workspace;
+  uint8_t input[INPUT_SIZE];
+} bench;
+
+static kernel_key *new_key(kernel_algorithm algorithm, char error[KERNEL_ERROR_MAX]) {
+  switch (algorithm) {
+    case KERNEL_RSA2048: return kernel_key_parse(calibration_rsa2048, calibration_rsa2048_size, error);
+    case KERNEL_RSA3072: return kernel_key_parse(calibration_rsa3072, calibration_rsa3072_size, error);
+    case KERNEL_RSA4096: return kernel_key_parse(calibration_rsa4096, calibration_rsa4096_size, error);
+    default: return kernel_key_generate(algorithm, error);
+  }
+}
+
+static uint16_t scheme_of(kernel_algorithm algorithm) {
+  switch (algorithm) {
+    case KERNEL_P256: return SCHEME_ECDSA_P256_SHA256;
+    case KERNEL_P384: return SCHEME_ECDSA_P384_SHA384;
+    case KERNEL_ED25519: return SCHEME_ED25519;
+    default: return SCHEME_RSA_PSS_SHA256;
+  }
+}
+
+static void free_bench(bench *it) {
+  for (unsigned i = 0; i < KERNEL_LANES; i++) kernel_key_release(it->key[i]);
+  kernel_workspace_free(it->workspace);
+  free(it);
+}
+
+/* RSA lanes share one key: parsing eight would take longer than measuring. */
+static bool make_keys(bench *it, kernel_algorithm algorithm, char error[KERNEL_ERROR_MAX]) {
+  for (unsigned i = 0; i < KERNEL_LANES; i++) {
+    bool share = i > 0 && algorithm <= KERNEL_RSA4096;
+    it->key[i] = share ? kernel_key_retain(it->key[0]) : new_key(algorithm, error);
+    if (it->key[i] == NULL) return false;
+  }
+  return true;
+}
+
+static bench *new_bench(kernel_algorithm algorithm, char error[KERNEL_ERROR_MAX]) {
+  bench *it = calloc(1, sizeof *it);
+  if (it == NULL || (it->workspace = kernel_workspace_new()) == NULL) {
+    snprintf(error, KERNEL_ERROR_MAX, "no locked memory to measure kernels with (RLIMIT_MEMLOCK)");
+  } else if (make_keys(it, algorithm, error)) {
+    memset(it->input, 0x20, sizeof it->input);
+    for (unsigned i = 0; i < KERNEL_LANES; i++) {
+      it->operations[i] = (sign_operation){
+          .key = it->key[i], .scheme = scheme_of(algorithm), .input = it->input, .input_size = sizeof it->input};
+      it->pointers[i] = &it->operations[i];
+    }
+    return it;
+  }
+  if (it != NULL) free_bench(it);
+  return NULL;
+}
+
+static uint64_t run_once(bench *it, const kernel_backend *backend, kernel_algorithm algorithm, unsigned count) {
+  uint64_t began = monotonic_ns();
+  sign_batch(backend, algorithm, it->pointers, count, it->workspace);
+  return monotonic_ns() - began;
+}
+
+/* The least of a few rounds: what disturbs only ever adds. */
+static uint64_t measure(bench *it, const kernel_backend *backend, kernel_algorithm algorithm, unsigned count) {
+  uint64_t least = UINT64_MAX, total = 0;
+  for (unsigned round = 0; round < MOST_ROUNDS && (round < LEAST_ROUNDS || total < ROUND_BUDGET_NS); round++) {
+    uint64_t took = run_once(it, backend, algorithm, count);
+    total += took;
+    if (took < least) least = took;
+  }
+  return least;
+}
+
+static void measure_class(bench *it, const kernel_backend *backend, kernel_algorithm algorithm, uint64_t ns[]) {
+  ns[1] = measure(it, backend, algorithm, 1);
+  if (backend == &kernel_software) { /* one after the other */
+    for (unsigned count = 2; count <= KERNEL_LANES; count++) ns[count] = count * ns[1];
+    return;
+  }
+  /* Lanes: constant up to 8, or, where an operation takes two lanes, up to 4 and from 5 to 8. */
+  ns[4] = measure(it, backend, algorithm, 4);
+  ns[8] = measure(it, backend, algorithm, 8);
+  for (unsigned count = 2; count < KERNEL_LANES; count++) {
+    if (count != 4) ns[count] = count < 4 ? ns[4] : ns[8];
+  }
+}
+
+static void forbid(uint64_t ns[]) {
+  for (unsigned count = 1; count <= KERNEL_LANES; count++) ns[count] = COST_UNAVAILABLE;
+}
+
+bool calibrate(cost_model *model, const kernel_backend *const backends[], unsigned count, int only,
+               char error[KERNEL_ERROR_MAX]) {
+  cost_model measured = {.backends = count, .overhead_ns = BATCH_OVERHEAD_NS};
+  for (unsigned algorithm = 0; algorithm < KERNEL_ALGORITHMS; algorithm++) {
+    bench *it = new_bench(algorithm, error);
+    if (it == NULL) return false;
+    for (unsigned i = 0; i < count; i++) {
+      bool has_kernel = backends[i]->run[algorithm] != NULL;
+      bool other_has_to = only >= 0 && (unsigned)only != i && backends[only]->run[algorithm] != NULL;
+      if (has_kernel && !other_has_to) {
+        measure_class(it, backends[i], algorithm, measured.ns[i][algorithm]);
+      } else {
+        forbid(measured.ns[i][algorithm]);
+      }
+    }
+    free_bench(it);
+  }
+  cost_model_settle(&measured);
+  *model = measured;
+  return true;
+}
+
+bool calibrate_benchmark(const kernel_backend *backend, kernel_algorithm algorithm, unsigned count, unsigned rounds,
+                         double seconds[], char error[KERNEL_ERROR_MAX]) {
+  bench *it = new_bench(algorithm, error);
+  if (it == NULL) return false;
+  run_once(it, backend, algorithm, count); /* warms the caches */
+  for (unsigned round = 0; round < rounds; round++) {
+    seconds[round] = (double)run_once(it, backend, algorithm, count) / 1e9;
+  }
+  bool sound = it->operations[0].status == SIGN_OK;
+  if (!sound) snprintf(error, KERNEL_ERROR_MAX, "%s: %s", backend->name, sign_status_name(it->operations[0].status));
+  free_bench(it);
+  return sound;
+}

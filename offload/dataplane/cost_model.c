@@ -1,0 +1,68 @@
+/* A batch should be no longer than it has to be: results leave when the whole batch is done, and what is not taken can
+ * run on another core. So the batch is the smallest one whose cost per operation comes near the best that can be had
+ * with the operations that are there:
+ *   - within 3% when all shards are busy (work must not be wasted),
+ *   - within 25% when another shard is idle (latency counts for more than the last cycles).
+ * A lane backend costs the same for 1 and for 8 operations, so it gets all there are; RSA on lanes (two lanes per
+ * operation) may be split in two halves for an idle shard; software costs the same per operation for any size and is
+ * served one or a few at a time.
+ */
+#include "cost_model.h"
+
+enum { BUSY_TOLERANCE_PERCENT = 3, IDLE_TOLERANCE_PERCENT = 25 };
+
+void cost_model_defaults(cost_model *model) {
+  static const uint32_t software_us[KERNEL_ALGORITHMS] = {
+      [KERNEL_RSA2048] = 640, [KERNEL_RSA3072] = 2000, [KERNEL_RSA4096] = 4500,
+      [KERNEL_P256] = 56,     [KERNEL_P384] = 440,     [KERNEL_ED25519] = 27,
+  };
+  *model = (cost_model){.backends = 1, .overhead_ns = 5000};
+  for (unsigned algorithm = 0; algorithm < KERNEL_ALGORITHMS; algorithm++) {
+    for (unsigned count = 1; count <= KERNEL_LANES; count++) {
+      model->ns[0][algorithm][count] = 1000ull * software_us[algorithm] * count;
+    }
+  }
+  cost_model_settle(model);
+}
+
+static unsigned smallest_near_best(const uint64_t cost[KERNEL_LANES + 1], unsigned available, unsigned tolerance) {
+  unsigned best = 1; /* of the lowest cost per operation; cost[a] / a < cost[b] / b without a division */
+  for (unsigned count = 2; count <= available; count++) {
+    if (cost[count] * best < cost[best] * count) best = count;
+  }
+  for (unsigned count = 1; count < best; count++) {
+    if (cost[count] * best * 100 <= cost[best] * count * (100 + tolerance)) return count;
+  }
+  return best;
+}
+
+void cost_model_settle(cost_model *model) {
+  for (unsigned algorithm = 0; algorithm < KERNEL_ALGORITHMS; algorithm++) {
+    uint64_t *best_ns = model->best_ns[algorithm];
+    for (unsigned count = 1; count <= KERNEL_LANES; count++) {
+      unsigned best = 0;
+      for (unsigned backend = 1; backend < model->backends; backend++) {
+        if (model->ns[backend][algorithm][count] < model->ns[best][algorithm][count]) best = backend;
+      }
+      model->best[algorithm][count] = (uint8_t)best;
+      best_ns[count] = model->ns[best][algorithm][count] + model->overhead_ns;
+    }
+    for (unsigned available = 1; available <= KERNEL_LANES; available++) {
+      model->when_busy[algorithm][available] = smallest_near_best(best_ns, available, BUSY_TOLERANCE_PERCENT);
+      model->when_idle[algorithm][available] = smallest_near_best(best_ns, available, IDLE_TOLERANCE_PERCENT);
+    }
+  }
+}
+
+unsigned cost_model_crossover(const cost_model *model, kernel_algorithm algorithm, unsigned backend) {
+  for (unsigned count = 1; count <= KERNEL_LANES; count++) {
+    if (model->best[algorithm][count] == backend) return count;
+  }
+  return COST_NO_CROSSOVER;
+}
+
+unsigned cost_model_batch_size(const cost_model *model, kernel_algorithm algorithm, unsigned available,
+                               bool others_idle) {
+  if (available > KERNEL_LANES) available = KERNEL_LANES;
+  return others_idle ? model->when_idle[algorithm][available] : model->when_busy[algorithm][available];
+}

@@ -1,0 +1,58 @@
+/* The data plane as the daemon drives it (_dataplane.pyx): one front, some shards, one keyring in force. All calls may
+ * be made by any thread; none runs an operation on it, except calibrate and benchmark.
+ */
+#ifndef OFFLOAD_DATAPLANE_H
+#define OFFLOAD_DATAPLANE_H
+
+#include "calibrate.h"
+#include "counters.h"
+#include "keyring.h"
+#include "refusals.h"
+
+typedef struct dataplane dataplane;
+
+typedef struct dataplane_settings {
+  uint32_t shards;
+  uint32_t max_wait_us;
+  uint32_t queue_limit;
+  uint32_t connection_queue_limit;
+  uint32_t max_connections;
+  uint32_t max_streams_per_connection;
+  uint32_t drain_timeout_ms;
+  const char *backend; /* "auto", or the name of one */
+} dataplane_settings;
+
+dataplane *dataplane_new(const dataplane_settings *settings, char error[KERNEL_ERROR_MAX]);
+void dataplane_free(dataplane *plane); /* stops first; NULL is allowed */
+
+bool dataplane_add_listener(dataplane *plane, const char *name, int descriptor, char error[KERNEL_ERROR_MAX]);
+bool dataplane_remove_listener(dataplane *plane, const char *name, char error[KERNEL_ERROR_MAX]);
+bool dataplane_set_keyring(dataplane *plane, keyring *ring,
+                           char error[KERNEL_ERROR_MAX]); /* takes `ring` in any case */
+bool dataplane_calibrate(dataplane *plane, char error[KERNEL_ERROR_MAX]);
+bool dataplane_start(dataplane *plane, char error[KERNEL_ERROR_MAX]);
+bool dataplane_drain(dataplane *plane, char error[KERNEL_ERROR_MAX]);
+bool dataplane_wait_drained(dataplane *plane, double timeout_seconds); /* true also when it is stopped */
+void dataplane_stop(dataplane *plane);                                 /* for good; may be repeated */
+
+/* A copy of the numbers; the counters themselves are read in place. */
+typedef struct dataplane_numbers {
+  uint32_t queued;
+  uint32_t queued_by_class[KERNEL_ALGORITHMS];
+  bool draining;
+  unsigned backends;
+  const char *backend_names[COST_BACKENDS_MAX];
+  cost_model costs;
+  unsigned crossover[KERNEL_ALGORITHMS];
+} dataplane_numbers;
+
+void dataplane_read(dataplane *plane, dataplane_numbers *numbers);
+const counters *dataplane_counters(const dataplane *plane);
+refusal_log *dataplane_refusals(dataplane *plane);
+
+/* PR_SET_DUMPABLE 0 and RLIMIT_CORE 0. False with errno. */
+bool dataplane_harden_process(void);
+
+const char *batch_reason_name(batch_reason reason);
+
+#endif

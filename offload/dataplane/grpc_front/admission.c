@@ -1,0 +1,220 @@
+/* What stands between a request and the queue: is the key known, may this caller use it, may the key sign this. The
+ * answer to an unknown key and to a key of somebody else is the same, so that callers cannot find out whose keys exist.
+ *
+ * admission_take and admission_done are the only ways in and out for operations: an audit log of key use hooks in
+ * there.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+/* ---- who ---- */
+
+bool admission_may_use(connection *connection, uint32_t identity) {
+  const keyring *ring = connection->front->ring;
+  if (connection->verdicts == NULL || connection->verdicts_generation != ring->generation) {
+    free(connection->verdicts);
+    connection->verdicts = calloc(ring->identity_count, 1);
+    connection->verdicts_generation = ring->generation;
+    if (connection->verdicts == NULL) return false;
+  }
+  uint8_t *verdict = &connection->verdicts[identity];
+  if (*verdict == 0) {
+    const struct identity *it = &ring->identities[identity];
+    *verdict = authorize_any(it->selectors, it->selector_count, &connection->caller) ? 2 : 1;
+  }
+  return *verdict == 2;
+}
+
+/* ---- what ---- */
+
+typedef struct verdict {
+  rpc_status status;
+  refusal_reason reason;
+  const char *message;
+} verdict;
+
+static const verdict accepted = {.status = RPC_OK};
+
+static verdict check_fields(const wire_operation *request) {
+  const char *message = NULL;
+  if (request->key_id.size != WIRE_KEY_ID_SIZE) message = "key_id must have 32 bytes";
+  if (request->kind_unknown) message = "unknown kind of operation";
+  if (request->input.size > WIRE_INPUT_MAX) message = "input is larger than 16 KiB";
+  if (message == NULL) return accepted;
+  return (verdict){RPC_INVALID_ARGUMENT, REFUSED_BAD_OPERATION, message};
+}
+
+static verdict check_decrypt(const key_grant *grant, const wire_operation *request) {
+  kernel_algorithm algorithm = kernel_key_algorithm(grant->key);
+  if (!grant->decrypt) {
+    return (verdict){RPC_PERMISSION_DENIED, REFUSED_USAGE, "this key may not decrypt"};
+  }
+  if (algorithm > KERNEL_RSA4096 || request->input.size != kernel_input_size(algorithm)) {
+    return (verdict){RPC_INVALID_ARGUMENT, REFUSED_BAD_OPERATION,
+                     "decryption needs an RSA key and a ciphertext as long as its modulus"};
+  }
+  return accepted;
+}
+
+static verdict check_sign(const key_grant *grant, const wire_operation *request) {
+  uint32_t scheme = request->signature_scheme;
+  kernel_algorithm algorithm = kernel_key_algorithm(grant->key);
+  bool tls12 = grant->usage != USAGE_TLS13;
+  if (scheme > UINT16_MAX || !sign_scheme_fits((uint16_t)scheme, algorithm, tls12)) {
+    return (verdict){RPC_INVALID_ARGUMENT, REFUSED_BAD_OPERATION,
+                     "signature_scheme is unknown or does not fit the key"};
+  }
+  if (!usage_allows(grant->usage, (uint16_t)scheme, algorithm, request->prehashed, request->input.data,
+                    request->input.size)) {
+    return (verdict){RPC_PERMISSION_DENIED, REFUSED_USAGE,
+                     "the key's usage does not allow this input and scheme (usage tls13 signs only a TLS 1.3 "
+                     "CertificateVerify)"};
+  }
+  return accepted;
+}
+
+/* Finds the key among those the caller may use; a key with several grants is used by the one that allows most. */
+static verdict find_grant(connection *connection, const wire_operation *request, const key_grant **found) {
+  const keyring *ring = connection->front->ring;
+  const key_grant *grant = keyring_find_key(ring, request->key_id.data);
+  verdict best = {RPC_NOT_FOUND, grant == NULL ? REFUSED_UNKNOWN_KEY : REFUSED_CALLER,
+                  "no such key, or this caller may not use it"};
+  for (; grant != NULL; grant = keyring_next_grant(ring, grant)) {
+    if (!admission_may_use(connection, grant->identity)) continue;
+    best = request->decrypt ? check_decrypt(grant, request) : check_sign(grant, request);
+    *found = grant;
+    if (best.status == RPC_OK) break;
+  }
+  return best;
+}
+
+static verdict check(call *call, const wire_operation *request, const key_grant **grant) {
+  verdict result = check_fields(request);
+  if (result.status == RPC_OK) result = find_grant(call->connection, request, grant);
+  if (result.status == RPC_OK && drain_refuses(call)) {
+    result = (verdict){RPC_UNAVAILABLE, REFUSED_DRAINING, "the daemon is draining: connect again and retry"};
+  }
+  return result;
+}
+
+/* ---- in ---- */
+
+static void refuse(front *front, operation *op, verdict why, const uint8_t *key_id) {
+  refusals_add(front->refusals, why.reason, &op->call->connection->caller, key_id);
+  op->status = (uint8_t)why.status;
+  op->message = why.message;
+}
+
+operation *admission_take(call *call, const wire_operation *request, uint64_t deadline, uint32_t window) {
+  connection *connection = call->connection;
+  front *front = connection->front;
+  operation *op = operation_new(&front->operations);
+  if (op == NULL) return NULL;
+  op->call = call;
+  op->id = request->id;
+  op->window = window;
+  op->item.arrived = front->now;
+  op->item.deadline.at = deadline;
+  op->item.source = &connection->batch;
+  call->held++;
+  connection->held++;
+  call->busy_at = front->now;
+
+  const key_grant *grant = NULL;
+  verdict result = check(call, request, &grant);
+  if (grant != NULL) op->item.algorithm = (uint8_t)kernel_key_algorithm(grant->key);
+  if (result.status == RPC_OK && !operation_set_input(op, request->input.data, request->input.size)) {
+    result = (verdict){RPC_RESOURCE_EXHAUSTED, REFUSED_QUEUE_FULL, "out of memory"};
+  }
+  if (result.status != RPC_OK) {
+    refuse(front, op, result, request->key_id.size == WIRE_KEY_ID_SIZE ? request->key_id.data : NULL);
+    if (grant != NULL) counter_add_owned(&front->counters->classes[op->item.algorithm].operations[op->status][0], 1);
+    list_push(&call->answers, &op->of_call);
+    call->method->answered(call, op);
+    return op;
+  }
+  op->ring = keyring_retain(front->ring);
+  op->sign.key = grant->key;
+  op->sign.scheme = (uint16_t)request->signature_scheme;
+  op->sign.decrypt = request->decrypt;
+  op->sign.prehashed = request->prehashed;
+  op->fresh = true;
+  list_push(&call->operations, &op->of_call);
+  list_push(&front->submitted, &op->item.link);
+  return op;
+}
+
+static const char queue_full[] = "the queue is full";
+static const char connection_full[] = "too many operations of this connection";
+
+void admission_submit_all(front *front) {
+  list_node refused;
+  list_init(&refused);
+  pthread_mutex_lock(&front->work->lock);
+  for (list_node *node; (node = list_pop(&front->submitted)) != NULL;) {
+    operation *op = LIST_ENTRY(node, operation, item.link);
+    op->fresh = false;
+    batch_refusal answer = batcher_submit(&front->work->batcher, &op->item);
+    if (answer == BATCH_ACCEPTED) continue;
+    op->status = RPC_RESOURCE_EXHAUSTED;
+    op->message = answer == BATCH_QUEUE_FULL ? queue_full : connection_full;
+    list_push(&refused, node);
+  }
+  work_queue_wake(front->work, front->now);
+  pthread_mutex_unlock(&front->work->lock);
+  for (list_node *node; (node = list_pop(&refused)) != NULL;) {
+    operation *op = LIST_ENTRY(node, operation, item.link);
+    refusals_add(front->refusals, op->message == queue_full ? REFUSED_QUEUE_FULL : REFUSED_CONNECTION_QUEUE_FULL,
+                 &op->call->connection->caller, kernel_key_id(op->sign.key));
+    admission_done(front, op);
+  }
+}
+
+/* ---- out ---- */
+
+static void settle_status(front *front, operation *op) {
+  const caller *caller = &op->call->connection->caller;
+  if (op->status != RPC_OK) return; /* refused by the queue */
+  if (op->expired) {
+    op->status = RPC_DEADLINE_EXCEEDED;
+    op->message = "the deadline passed before the operation was started";
+    refusals_add(front->refusals, REFUSED_DEADLINE, caller, kernel_key_id(op->sign.key));
+    return;
+  }
+  switch (op->sign.status) {
+    case SIGN_OK: break;
+    case SIGN_BAD_SCHEME:
+    case SIGN_BAD_INPUT:
+      op->status = RPC_INVALID_ARGUMENT;
+      op->message = "the input does not fit the key and scheme (size of a digest or ciphertext)";
+      break;
+    default:
+      op->status = RPC_INTERNAL;
+      op->message = "the operation failed in every backend";
+      refusals_add(front->refusals, REFUSED_FAULT, caller, kernel_key_id(op->sign.key));
+  }
+}
+
+void admission_done(front *front, operation *op) {
+  call *call = op->call;
+  class_counters *counters = &front->counters->classes[op->item.algorithm];
+  settle_status(front, op);
+  bool wanted = !call->finished;
+  unsigned ran_on = op->started == 0 ? 0 : op->backend + 1u;
+  counter_add_owned(&counters->operations[wanted ? op->status : RPC_CANCELLED][ran_on], 1);
+  if (op->started != 0) {
+    uint64_t queued = op->started > op->item.arrived ? op->started - op->item.arrived : 0;
+    counter_add_owned(&counters->queue.buckets[histogram_bucket(queued)], 1);
+    counter_add_owned(&counters->queue.sum_ns, queued);
+  }
+  if (!wanted) {
+    call_release_operation(call, op);
+    return;
+  }
+  call->busy_at = front->now;
+  list_remove(&op->of_call);
+  list_push(&call->answers, &op->of_call);
+  call->method->answered(call, op);
+}

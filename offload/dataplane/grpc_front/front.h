@@ -1,0 +1,43 @@
+/* The gRPC server of the hot path: HTTP/2 with prior knowledge on Unix sockets, one thread, no Python.
+ *
+ * One turn of its loop: wait; read every readable connection and decode what came; take finished operations; hand all
+ * new operations to the work queue under one lock; write once per connection that has something to say.
+ */
+#ifndef OFFLOAD_GRPC_FRONT_FRONT_H
+#define OFFLOAD_GRPC_FRONT_FRONT_H
+
+#include "../keyring.h"
+#include "../refusals.h"
+#include "../shard.h"
+
+typedef struct front front;
+
+typedef struct front_settings {
+  uint32_t max_connections;
+  uint32_t max_streams; /* per connection */
+  uint32_t connection_queue_limit;
+  uint64_t drain_timeout_ns;
+} front_settings;
+
+/* NULL with the reason in `error`. The rest stays the caller's. */
+front *front_new(const front_settings *settings, work_queue *work, counters *counters, refusal_log *refusals,
+                 char error[KERNEL_ERROR_MAX]);
+
+/* After the thread has ended and the shards have been joined. */
+void front_free(front *front);
+
+bool front_start(front *front, char error[KERNEL_ERROR_MAX]);
+
+/* Closes all connections and ends the thread. Operations that run are answered to nobody. */
+void front_stop(front *front);
+
+/* The calls below may come from any thread, one at a time, started or not; they return when the front has done it. */
+bool front_add_listener(front *front, const char *name, int descriptor, char error[KERNEL_ERROR_MAX]);
+bool front_remove_listener(front *front, const char *name); /* false: there is none of that name */
+void front_set_keyring(front *front, keyring *ring);        /* takes the reference over */
+void front_drain(front *front);
+bool front_is_draining(const front *front);
+/* Whether all calls have ended and all connections are closed, at the latest after that time. */
+bool front_wait_drained(front *front, uint64_t timeout_ns);
+
+#endif

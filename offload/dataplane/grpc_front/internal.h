@@ -1,0 +1,248 @@
+/* What the files of the front share. Everything here belongs to the front's thread. */
+#ifndef OFFLOAD_GRPC_FRONT_INTERNAL_H
+#define OFFLOAD_GRPC_FRONT_INTERNAL_H
+
+#include <nghttp2/nghttp2.h>
+
+#include "../wire.h"
+#include "front.h"
+
+enum {
+  STREAM_WINDOW = 256 * 1024, /* request bytes of one call that may be unanswered */
+  CONNECTION_WINDOW = 1024 * 1024,
+  CONNECTION_BUFFER_MAX =
+      4 * 1024 * 1024,     /* request bytes buffered for one connection: unfinished or paused messages */
+  HEADERS_MAX = 16 * 1024, /* names and values of one request */
+  READ_SIZE = 128 * 1024,
+  WRITE_SIZE = 128 * 1024,
+  ID_BUCKETS = 256,                   /* of a Stream call's table of operation ids */
+  RESULT_MAX = SIGN_OUTPUT_MAX + 256, /* one encoded result: output, a static message, numbers */
+};
+
+/* ---- what epoll reports on ---- */
+
+typedef enum source_kind { SOURCE_WAKE, SOURCE_LISTENER, SOURCE_CONNECTION } source_kind;
+
+typedef struct event_source {
+  source_kind kind;
+  int descriptor;
+} event_source;
+
+typedef struct listener {
+  event_source source;
+  list_node link;
+  char *name;
+} listener;
+
+/* ---- a connection: connection.c, session.c ---- */
+
+typedef enum drain_phase { DRAIN_NOT, DRAIN_NOTICE, DRAIN_FINAL } drain_phase;
+
+typedef struct connection {
+  event_source source;
+  list_node link;      /* in front->connections, or in front->ended when it is closed */
+  list_node dirty;     /* in front->dirty while it may have something to send */
+  list_node resumable; /* in front->resumable while paused calls may go on */
+  front *front;
+  nghttp2_session *session;
+  caller caller;
+  batch_source batch;
+  list_node calls;
+  list_node paused; /* calls with complete messages that wait until answers have left */
+  uint32_t call_count;
+  uint32_t held;     /* operations not yet answered, refused ones included */
+  size_t buffered;   /* bytes in the calls' message buffers */
+  uint8_t *verdicts; /* per identity of the keyring: 0 not known yet, 1 may not, 2 may use it */
+  uint64_t verdicts_generation;
+  uint8_t *unsent; /* what the socket did not take */
+  size_t unsent_size, unsent_at;
+  uint64_t control_credit, control_credited_at; /* flood.c */
+  drain_phase drain;
+  bool awaits_writable, closed;
+} connection;
+
+/* ---- a call, that is one HTTP/2 stream: call.c, message.c, response.c ---- */
+
+typedef struct call call;
+
+/* What a method does with a call. All run on the front's thread. */
+typedef struct call_method {
+  const char *path;
+  bool streams; /* may take and give many messages */
+  void (*start)(call *call);
+  void (*message)(call *call, wire_view message); /* one whole request message */
+  void (*half_closed)(call *call);                /* the client will send no more */
+  void (*answered)(call *call, operation *op);    /* an operation of the call is done; it is in call->answers */
+  /* Writes response bytes, at most `room`; 0 when there is nothing (yet). */
+  size_t (*fill)(call *call, uint8_t *to, size_t room);
+} call_method;
+
+struct call {
+  call *next_free;
+  connection *connection;
+  int32_t stream;
+  list_node link;     /* in connection->calls */
+  list_node paused;   /* in connection->paused */
+  list_node watching; /* in front->watchers */
+  deadline deadline;  /* in front->deadlines: grpc-timeout */
+  const call_method *method;
+
+  /* request */
+  size_t header_size;
+  uint64_t timeout; /* ns; NEVER when there is none */
+  bool is_post, is_grpc, bad_timeout, names_encoding, has_message, half_closed;
+  uint8_t *buffer; /* the start of a message, or messages that wait */
+  size_t buffer_size, buffer_room;
+
+  /* operations */
+  list_node operations; /* not yet done */
+  list_node answers;    /* done, not yet sent */
+  uint32_t held;        /* both of them */
+  operation **by_id;    /* Stream: ID_BUCKETS chains of the operations not yet done */
+  uint32_t credit;      /* window bytes to give back to the peer */
+  uint64_t busy_at;     /* when it last had an operation; for draining */
+
+  /* response */
+  bool responded; /* headers are on their way, data follows from `fill` */
+  bool deferred;  /* the last call of `fill` gave nothing */
+  bool finished;  /* status below is final: no more messages from the call */
+  bool closed;    /* nghttp2 has forgotten the stream */
+  rpc_status status;
+  const char *status_message;
+  uint8_t *partial; /* a response message that did not fit; owned */
+  size_t partial_size, partial_at;
+
+  /* WatchIdentity */
+  uint8_t *watched; /* name */
+  size_t watched_size;
+  identity_message *sent; /* the last that was sent or is being sent; from `sent_at` on it is not sent yet */
+  size_t sent_at;
+  identity_message *pending; /* the next to be sent */
+};
+
+/* ---- the front: loop.c ---- */
+
+typedef struct command {
+  void (*run)(front *front, void *argument);
+  void *argument;
+  struct command *next;
+  bool done;
+} command;
+
+struct front {
+  front_settings settings;
+  work_queue *work;
+  counters *counters;
+  refusal_log *refusals;
+  nghttp2_session_callbacks *callbacks;
+  nghttp2_option *options;
+  int epoll;
+  event_source wake;
+  int spare; /* closed to make room when descriptors run out */
+  uint64_t now;
+  keyring *ring;
+  uint64_t generation;
+  uint64_t id_multiplier; /* odd, random: clients cannot aim at one chain of ids */
+  operation_pool operations;
+  list_node submitted; /* operations decoded in this turn, by item.link */
+  list_node listeners, connections, ended, dirty, resumable, watchers;
+  deadline_heap deadlines; /* of calls */
+  call *free_calls;
+  uint8_t *read_buffer, *write_buffer;
+
+  drain_phase drain;
+  uint64_t drain_began;
+
+  pthread_t thread;
+  bool started, stopping;
+  atomic_bool draining, sleeping;
+  pthread_mutex_t lock; /* guards commands, drained */
+  pthread_cond_t changed;
+  command *first_command, **last_command;
+  bool drained;
+};
+
+/* loop.c */
+uint32_t front_wire_backend(const front *front, unsigned backend);
+void front_wake(void *front);
+bool front_watch(front *front, event_source *source, uint32_t events);
+void front_run_command(front *it, void (*run)(front *front, void *argument), void *argument);
+void front_loop_turn(front *front, int timeout_ms);
+void front_take_completions(front *front);
+
+/* listener.c */
+void listener_accept(front *front, listener *listener);
+void listener_close(front *front, listener *listener);
+
+/* connection.c */
+void connection_open(front *front, int descriptor, caller *caller); /* takes both over */
+void connection_readable(connection *it);
+void connection_flush(connection *it);
+void connection_mark_dirty(connection *it);
+void connection_close(connection *it);
+void connection_free(connection *it);
+
+/* session.c */
+bool session_setup(front *front, char error[KERNEL_ERROR_MAX]);
+bool session_open(connection *it);
+
+/* flood.c */
+bool flood_control_frame(connection *it);
+
+/* call.c */
+call *call_new(connection *connection, int32_t stream);
+void call_begin(call *it); /* request headers are complete */
+void call_half_close(call *it);
+void call_closed(call *it); /* the stream is gone */
+void call_deadline_passed(call *it);
+void call_finish(call *it, rpc_status status, const char *message); /* drops what is not answered */
+void call_complete(call *it);                                       /* status OK after the answers that are there */
+void call_refuse(call *it, refusal_reason reason, rpc_status status, const char *message); /* finish, and count it */
+void call_release_operation(call *it, operation *op); /* out of its list, back to the pool */
+
+/* message.c */
+void message_receive(call *it, const uint8_t *data, size_t size);
+void message_resume(call *it);
+void message_free_buffer(call *it);
+bool message_is_cut_short(const call *it);
+static inline void message_write_header(uint8_t *to, size_t size) {
+  to[0] = 0; /* not compressed */
+  for (unsigned i = 0; i < 4; i++) to[1 + i] = (uint8_t)(size >> (24 - 8 * i));
+}
+
+/* response.c */
+void response_open(call *it);   /* headers, then data from the method */
+void response_resume(call *it); /* there is more data, or the status is final */
+void response_trailers_only(call *it);
+void response_give_credit(call *it);                              /* what answers did not take along */
+size_t response_fill_partial(call *it, uint8_t *to, size_t room); /* from call->partial */
+void response_http_status(call *it, const char *status);          /* not gRPC at all: 405, 415 */
+
+/* admission.c: checks an operation of a call and either submits it or answers it at once with a status. NULL when
+ * memory ran out. `window` is given back to the peer when the answer has left. */
+operation *admission_take(call *call, const wire_operation *request, uint64_t deadline, uint32_t window);
+bool admission_may_use(connection *connection, uint32_t identity);
+/* With the work queue's lock: hands over what was decoded in this turn. */
+void admission_submit_all(front *front);
+/* An operation has been run, has expired, or was refused. */
+void admission_done(front *front, operation *op);
+
+/* methods.c and method_*.c */
+const call_method *method_find(const uint8_t *path, size_t size);
+extern const call_method method_sign, method_decrypt, method_stream, method_watch;
+void watch_keyring_changed(front *front);
+
+/* header_values.c */
+uint64_t header_timeout_ns(const uint8_t *value, size_t size); /* NEVER when malformed */
+bool header_is_grpc_content(const uint8_t *value, size_t size);
+size_t header_percent_encode(const char *text, char *to, size_t room);
+
+/* drain.c */
+void drain_begin(front *front);
+void drain_connection(connection *it);
+void drain_acknowledged(connection *it);
+void drain_turn(front *front); /* what is due at front->now */
+/* Whether new operations are still taken on the call. */
+bool drain_refuses(const call *call);
+
+#endif

@@ -1,0 +1,78 @@
+#include "refusals.h"
+
+#include <string.h>
+
+static const char *const names[REFUSAL_REASONS] = {
+    [REFUSED_UNKNOWN_KEY] = "unknown_key",
+    [REFUSED_CALLER] = "caller_not_allowed",
+    [REFUSED_UNKNOWN_IDENTITY] = "unknown_identity",
+    [REFUSED_USAGE] = "usage",
+    [REFUSED_BAD_OPERATION] = "bad_operation",
+    [REFUSED_QUEUE_FULL] = "queue_full",
+    [REFUSED_CONNECTION_QUEUE_FULL] = "connection_queue_full",
+    [REFUSED_DEADLINE] = "deadline",
+    [REFUSED_DRAINING] = "draining",
+    [REFUSED_MALFORMED] = "malformed",
+    [REFUSED_TOO_LARGE] = "too_large",
+    [REFUSED_COMPRESSED] = "compressed",
+    [REFUSED_UNKNOWN_METHOD] = "unknown_method",
+    [REFUSED_TOO_MANY_CONNECTIONS] = "too_many_connections",
+    [REFUSED_FLOOD] = "flood",
+    [REFUSED_FAULT] = "fault",
+};
+
+const char *refusal_reason_name(refusal_reason reason) {
+  return names[reason];
+}
+
+void refusals_init(refusal_log *log) {
+  memset(log, 0, sizeof *log);
+  pthread_mutex_init(&log->lock, NULL);
+}
+
+void refusals_free(refusal_log *log) {
+  pthread_mutex_destroy(&log->lock);
+}
+
+static bool same(const refusal *a, const refusal *b) {
+  return a->reason == b->reason && a->pid == b->pid && a->uid == b->uid && a->gid == b->gid &&
+         a->key_id_size == b->key_id_size && memcmp(a->key_id, b->key_id, sizeof a->key_id) == 0 &&
+         strcmp(a->listener, b->listener) == 0;
+}
+
+static void fold(refusal_log *log, const refusal *entry) {
+  /* From the newest: floods repeat themselves. */
+  for (unsigned i = log->used; i-- > 0;) {
+    if (same(&log->ring[i], entry)) {
+      log->ring[i].count++;
+      return;
+    }
+  }
+  if (log->used < REFUSAL_RING) log->ring[log->used++] = *entry;
+}
+
+void refusals_add(refusal_log *log, refusal_reason reason, const caller *caller, const uint8_t *key_id) {
+  atomic_fetch_add_explicit(&log->counts[reason], 1, memory_order_relaxed);
+  refusal entry = {.reason = reason, .pid = caller->pid, .uid = caller->uid, .gid = caller->gid, .count = 1};
+  strncpy(entry.listener, caller->listener, sizeof entry.listener - 1);
+  if (key_id != NULL) {
+    memcpy(entry.key_id, key_id, REFUSAL_KEY_ID);
+    entry.key_id_size = REFUSAL_KEY_ID;
+  }
+  pthread_mutex_lock(&log->lock);
+  fold(log, &entry);
+  pthread_mutex_unlock(&log->lock);
+}
+
+unsigned refusals_take(refusal_log *log, refusal taken[]) {
+  pthread_mutex_lock(&log->lock);
+  unsigned count = log->used;
+  memcpy(taken, log->ring, count * sizeof *taken);
+  log->used = 0;
+  pthread_mutex_unlock(&log->lock);
+  return count;
+}
+
+uint64_t refusals_count(const refusal_log *log, refusal_reason reason) {
+  return atomic_load_explicit((_Atomic uint64_t *)&log->counts[reason], memory_order_relaxed);
+}

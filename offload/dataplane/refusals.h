@@ -1,0 +1,64 @@
+/* Why callers were turned away: counters per reason for metrics, and a bounded ring with the callers for the log. Equal
+ * refusals are folded into one entry, so that a misconfigured client cannot flood the log. */
+#ifndef OFFLOAD_REFUSALS_H
+#define OFFLOAD_REFUSALS_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "caller.h"
+
+typedef enum refusal_reason {
+  REFUSED_UNKNOWN_KEY,
+  REFUSED_CALLER,           /* no selector of an identity with that key (or of that name) matches */
+  REFUSED_UNKNOWN_IDENTITY, /* WatchIdentity */
+  REFUSED_USAGE,            /* the key's usage does not allow this input, scheme or decryption */
+  REFUSED_BAD_OPERATION,    /* field out of range, a scheme that does not fit the key */
+  REFUSED_QUEUE_FULL,
+  REFUSED_CONNECTION_QUEUE_FULL,
+  REFUSED_DEADLINE,
+  REFUSED_DRAINING,
+  REFUSED_MALFORMED, /* not a message, or not a call, of this service */
+  REFUSED_TOO_LARGE,
+  REFUSED_COMPRESSED,
+  REFUSED_UNKNOWN_METHOD,
+  REFUSED_TOO_MANY_CONNECTIONS,
+  REFUSED_FLOOD, /* more pings or settings than any client needs */
+  REFUSED_FAULT, /* every backend failed */
+  REFUSAL_REASONS,
+} refusal_reason;
+
+enum { REFUSAL_RING = 256, REFUSAL_LISTENER_MAX = 64, REFUSAL_KEY_ID = 32 };
+
+typedef struct refusal {
+  refusal_reason reason;
+  pid_t pid;
+  uid_t uid;
+  gid_t gid;
+  char listener[REFUSAL_LISTENER_MAX]; /* cut off when longer */
+  uint8_t key_id[REFUSAL_KEY_ID];
+  uint8_t key_id_size; /* 0 or REFUSAL_KEY_ID */
+  uint64_t count;
+} refusal;
+
+typedef struct refusal_log {
+  _Atomic uint64_t counts[REFUSAL_REASONS];
+  pthread_mutex_t lock;
+  refusal ring[REFUSAL_RING]; /* `used` entries; further kinds of refusal are only counted until it is drained */
+  unsigned used;
+} refusal_log;
+
+void refusals_init(refusal_log *log);
+void refusals_free(refusal_log *log);
+
+/* `key_id` is NULL, or 32 bytes. */
+void refusals_add(refusal_log *log, refusal_reason reason, const caller *caller, const uint8_t *key_id);
+
+/* Copies the entries out, oldest first, and forgets them; returns how many. `taken` has room for REFUSAL_RING. */
+unsigned refusals_take(refusal_log *log, refusal taken[]);
+
+uint64_t refusals_count(const refusal_log *log, refusal_reason reason);
+const char *refusal_reason_name(refusal_reason reason);
+
+#endif
