@@ -10,7 +10,7 @@
 #include "kernels/key_internal.h"
 #include "kernels/testing_hooks.h"
 
-enum { FRESH_SIZE = 32, WORDS_MAX = EC_WORDS_MAX, WIDE_WORDS = 2 * WORDS_MAX };
+enum { WORDS_MAX = EC_WORDS_MAX, WIDE_WORDS = 2 * WORDS_MAX };
 
 typedef unsigned __int128 uint128;
 
@@ -99,45 +99,50 @@ static void nonce_from_wide(const scalar_field *field, const uint8_t wide[SHA512
   OPENSSL_cleanse(x, sizeof(x));
 }
 
-static void derive(const scalar_field *field, const kernel_lane *lane, const uint8_t fresh[FRESH_SIZE], uint8_t index,
-                   uint64_t *k) {
-  unsigned size = field->words * 8;
-  SHA512_CTX hash;
-  uint8_t wide[SHA512_DIGEST_LENGTH];
-  SHA512_Init(&hash);
-  SHA512_Update(&hash, lane->key->ec.d_bytes, size);
-  SHA512_Update(&hash, fresh, FRESH_SIZE);
-  SHA512_Update(&hash, lane->input, size);
-  SHA512_Update(&hash, &index, 1);
-  SHA512_Final(wide, &hash);
-  nonce_from_wide(field, wide, k);
-  OPENSSL_cleanse(&hash, sizeof(hash));
-  OPENSSL_cleanse(wide, sizeof(wide));
+void ecdsa_nonce_fresh(uint8_t fresh[ECDSA_NONCE_FRESH]) {
+  RAND_bytes(fresh, ECDSA_NONCE_FRESH); /* aborts rather than fail */
 }
 
-static void nonces(const scalar_field *field, const kernel_lane lanes[], size_t count, uint64_t *k) {
-  uint8_t fresh[FRESH_SIZE];
-  RAND_bytes(fresh, sizeof(fresh)); /* aborts rather than fail */
-  for (size_t i = 0; i < count; i++) {
-    derive(field, &lanes[i], fresh, (uint8_t)i, k + i * field->words);
+void ecdsa_nonce_from_wide(kernel_algorithm algorithm, size_t lane, const uint8_t wide[ECDSA_NONCE_WIDE],
+                           uint64_t k[]) {
+  const scalar_field *field = algorithm == KERNEL_P256 ? &p256 : &p384;
+  nonce_from_wide(field, wide, k);
 #ifdef TESTING_HOOKS
-    const uint8_t *known = kernel_known_nonce(i, field->words * 8);
-    for (unsigned j = 0; known != NULL && j < field->words; j++) {
-      k[i * field->words + j] = word_big_endian(known + (field->words - 1 - j) * 8);
-    }
-#endif
+  const uint8_t *known = kernel_known_nonce(lane, field->words * 8);
+  for (unsigned j = 0; known != NULL && j < field->words; j++) {
+    k[j] = word_big_endian(known + (field->words - 1 - j) * 8);
   }
-  OPENSSL_cleanse(fresh, sizeof(fresh));
+#endif
+}
+
+#ifdef TESTING_HOOKS
+void ecdsa_nonces_reference(kernel_algorithm algorithm, const kernel_lane lanes[], size_t count,
+                            const uint8_t fresh[ECDSA_NONCE_FRESH], uint64_t k[]) {
+  unsigned words = (algorithm == KERNEL_P256 ? p256 : p384).words;
+  for (size_t i = 0; i < count; i++) {
+    SHA512_CTX hash;
+    uint8_t wide[SHA512_DIGEST_LENGTH], index = (uint8_t)i;
+    SHA512_Init(&hash);
+    SHA512_Update(&hash, lanes[i].key->ec.d_bytes, words * 8);
+    SHA512_Update(&hash, fresh, ECDSA_NONCE_FRESH);
+    SHA512_Update(&hash, lanes[i].input, words * 8);
+    SHA512_Update(&hash, &index, 1);
+    SHA512_Final(wide, &hash);
+    ecdsa_nonce_from_wide(algorithm, i, wide, k + i * words);
+  }
 }
 
 void ecdsa_nonces_p256(const kernel_lane lanes[], size_t count, uint64_t k[][4]) {
-  nonces(&p256, lanes, count, k[0]);
+  uint8_t fresh[ECDSA_NONCE_FRESH];
+  ecdsa_nonce_fresh(fresh);
+  ecdsa_nonces_reference(KERNEL_P256, lanes, count, fresh, k[0]);
 }
 void ecdsa_nonces_p384(const kernel_lane lanes[], size_t count, uint64_t k[][6]) {
-  nonces(&p384, lanes, count, k[0]);
+  uint8_t fresh[ECDSA_NONCE_FRESH];
+  ecdsa_nonce_fresh(fresh);
+  ecdsa_nonces_reference(KERNEL_P384, lanes, count, fresh, k[0]);
 }
 
-#ifdef TESTING_HOOKS
 void ecdsa_nonce_from_wide_for_testing(kernel_algorithm algorithm, const uint8_t wide[64], uint64_t k[6]) {
   nonce_from_wide(algorithm == KERNEL_P256 ? &p256 : &p384, wide, k);
 }

@@ -7,19 +7,30 @@
  * drawn once per batch, and `lane` one byte. If the generator fails or repeats, k is still a secret function of key and
  * message, as in RFC 6979; if not, equal messages get different k. The extra bits (256 for P-256, 128 for P-384) make
  * the bias at most 2^-128. Constant time.
+ *
+ * The vector kernels hash in their lanes (ecdsa_ifma8_nonce.h); the first and the last step are here.
  */
 #ifndef KERNELS_ECDSA_NONCE_H
 #define KERNELS_ECDSA_NONCE_H
 
 #include "kernels/kernels.h"
 
-/* One nonce per lane, 1 <= k < n, as 64-bit words, the least significant first. The lanes' keys are of that curve and
- * their inputs as long as the order. */
-void ecdsa_nonces_p256(const kernel_lane lanes[], size_t count, uint64_t k[][4]);
-void ecdsa_nonces_p384(const kernel_lane lanes[], size_t count, uint64_t k[][6]);
+enum { ECDSA_NONCE_FRESH = 32, ECDSA_NONCE_WIDE = 64 };
+
+/* What the system's generator gives for one batch. */
+void ecdsa_nonce_fresh(uint8_t fresh[ECDSA_NONCE_FRESH]);
+
+/* The second line above: 1 <= k < n, as 64-bit words (4 or 6), the least significant first; `wide` is big-endian. In
+ * builds with TESTING_HOOKS the known nonce of the lane is taken instead, if there is one (testing_hooks.h). */
+void ecdsa_nonce_from_wide(kernel_algorithm algorithm, size_t lane, const uint8_t wide[ECDSA_NONCE_WIDE], uint64_t k[]);
 
 #ifdef TESTING_HOOKS
-/* The second line above, for tests of the reduction; `wide` is big-endian. */
+/* Both lines with a hash that is not ours: what the lanes are compared with. The lanes' keys are of the curve and their
+ * inputs as long as the order. */
+void ecdsa_nonces_p256(const kernel_lane lanes[], size_t count, uint64_t k[][4]);
+void ecdsa_nonces_p384(const kernel_lane lanes[], size_t count, uint64_t k[][6]);
+void ecdsa_nonces_reference(kernel_algorithm algorithm, const kernel_lane lanes[], size_t count,
+                            const uint8_t fresh[ECDSA_NONCE_FRESH], uint64_t k[]);
 void ecdsa_nonce_from_wide_for_testing(kernel_algorithm algorithm, const uint8_t wide[64], uint64_t k[6]);
 #endif
 

@@ -1,7 +1,7 @@
 /* ECDSA signatures, eight lanes at a time: the body of p256_ifma8_sign.c and p384_ifma8_sign.c.
  *
- * Formula     (x, y) = k G,   r = x mod n,   s = (m + r d) / k mod n;   k hedged (ecdsa_nonce.h), m the digest as a
- * number. x = X / ZZ: 1/ZZ mod p and 1/k mod n are computed side by side (divsteps_ifma8.h). Lanes       lane i is
+ * Formula     (x, y) = k G,   r = x mod n,   s = (m + r d) / k mod n;   k hedged (kernels/ecdsa_nonce.h), m the digest
+ * as a number. x = X / ZZ: 1/ZZ mod p and 1/k mod n are computed side by side (divsteps_ifma8.h). Lanes       lane i is
  * operation i, with its own key. Lanes without an operation sign with d = k = m = 1. Bounds      order_mul takes
  * factors below 4 n and gives less than 2 n; m < 2^256 (2^384) < 2 n. Others at their place. Secret      d, k and
  * everything before r and s. Nothing branches but on the number of operations, which is public, and at the very end on
@@ -18,12 +18,12 @@
  * each other (no single fault does; a random one with probability 2^-256 and 2^-52 for the tags); a nonce that was
  * wrong from the beginning (then the signature is right). A lane that fails is KERNEL_FAULT and is redone in software.
  *
- * The including file defines ECDSA_SIGN, ECDSA_ALGORITHM, ECDSA_NONCES and ECDSA_TABLE, and includes its field first.
+ * The including file defines ECDSA_SIGN, ECDSA_ALGORITHM and ECDSA_TABLE, and includes its field first.
  */
 #include <string.h>
 
-#include "kernels/ecdsa_nonce.h"
 #include "kernels/ifma8/divsteps_ifma8.h"
+#include "kernels/ifma8/ecdsa_ifma8_nonce.h"
 #include "kernels/ifma8/order_ifma8.h"
 #include "kernels/ifma8/weierstrass_ifma8_comb.h"
 #include "kernels/key_internal.h"
@@ -40,6 +40,7 @@ typedef struct ecdsa_work {
   num k, d, m;
   point sum;
   inversion inversions[2]; /* of ZZ mod p, of k mod n */
+  nonce_work nonces;
   uint8_t signatures[8][2 * ORDER_BYTES];
 } ecdsa_work;
 _Static_assert(sizeof(ecdsa_work) <= KERNEL_AREA_SIZE, "the workspace is too small");
@@ -76,9 +77,8 @@ static void load_keys_and_digests(ecdsa_work *work, const kernel_lane lanes[], s
 }
 
 static void load_nonces(ecdsa_work *work, const kernel_lane lanes[], size_t count) {
-  memset(work->k_words, 0, sizeof(work->k_words));
-  ECDSA_NONCES(lanes, count, work->k_words);
-  for (size_t i = count; i < 8; i++) work->k_words[i][0] = 1;
+  ecdsa_nonce_fresh(work->nonces.fresh);
+  nonces_from_fresh(ECDSA_ALGORITHM, &work->nonces, lanes, count, ORDER_WORDS, work->k_words[0]);
   work->k = num_from_words(work->k_words);
 }
 

@@ -5,6 +5,5 @@
 
 #define ECDSA_SIGN VEC8_NAME(p256_sign)
 #define ECDSA_ALGORITHM KERNEL_P256
-#define ECDSA_NONCES ecdsa_nonces_p256
 #define ECDSA_TABLE p256_comb
 #include "kernels/ifma8/ecdsa_ifma8_sign.h"

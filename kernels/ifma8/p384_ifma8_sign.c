@@ -5,6 +5,5 @@
 
 #define ECDSA_SIGN VEC8_NAME(p384_sign)
 #define ECDSA_ALGORITHM KERNEL_P384
-#define ECDSA_NONCES ecdsa_nonces_p384
 #define ECDSA_TABLE p384_comb
 #include "kernels/ifma8/ecdsa_ifma8_sign.h"
