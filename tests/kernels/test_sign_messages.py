@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 
-from kernels import Scheme, SignStatus, decrypt, scheme_fits, sign_messages
+from kernels import BadKey, Scheme, SignStatus, decrypt, scheme_fits, sign_messages
 
 from .conftest import RSA_SIZES, public_key, skip_without_kernel, wycheproof
 
@@ -101,7 +101,13 @@ def test_wycheproof_pkcs1_signatures_in_every_lane(algorithm, backend, load):
     for group in wycheproof(f"rsa_pkcs1_{bits}_sig_gen_test.json")["testGroups"]:
         if group["sha"] not in names or group["keySize"] != bits:
             continue
-        key = load.bytes(group["privateKeyPem"].encode())
+        pem = group["privateKeyPem"].encode()
+        if int(group["privateKey"]["publicExponent"], 16) == 3:
+            # A constructed key whose primes are of very different lengths: refused, see key.h.
+            with pytest.raises(BadKey, match="half as long"):
+                load.bytes(pem)
+            continue
+        key = load.bytes(pem)
         messages = [bytes.fromhex(test["msg"]) for test in group["tests"]]
         wanted = [bytes.fromhex(test["sig"]) for test in group["tests"]]
         for shift in range(8):
