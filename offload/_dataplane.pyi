@@ -67,8 +67,8 @@ class ClassStatistics(TypedDict):
     """One algorithm. Histograms are lists of counts; bounds are the module constants of the same name."""
 
     algorithm: str
-    operations: Mapping[tuple[str, str], int]  # (gRPC status name, backend) -> count
-    batches: Mapping[tuple[str, str, int], int]  # (backend, reason of the flush, size) -> count
+    operations: Mapping[tuple[str, str], int]  # (gRPC status name, backend, "none" if it was not run) -> count
+    batches: Mapping[tuple[str, str, int], int]  # (backend, "full" | "idle_shard" | "max_wait", size) -> count
     queue_seconds: Sequence[int]
     queue_seconds_sum: float
     run_seconds: Sequence[int]  # per batch
@@ -76,7 +76,7 @@ class ClassStatistics(TypedDict):
     faults: int  # lanes redone in software
     queued: int
     crossover: int  # smallest batch that goes to the vector backend; 9 when none does
-    backend_us: Mapping[str, Sequence[float]]  # calibrated time of a batch of 1..8 per backend
+    backend_us: Mapping[str, Sequence[float]]  # calibrated time of a batch of 1..8 per backend that runs the class
 
 class Statistics(TypedDict):
     classes: Sequence[ClassStatistics]

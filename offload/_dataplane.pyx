@@ -224,9 +224,13 @@ cdef dict _batches(const counters *all_, unsigned algorithm, list backends):
     return found
 
 
-cdef list _backend_us(const cost_model *costs, unsigned backend, unsigned algorithm):
-    times = [cost_model_ns(costs, backend, <kernel_algorithm>algorithm, n) for n in range(1, KERNEL_LANES + 1)]
-    return [float("inf") if t == _UNAVAILABLE else t / 1e3 for t in times]
+cdef dict _backend_us(const cost_model *costs, unsigned algorithm, list backends):
+    found = {}
+    for backend, name in enumerate(backends):
+        times = [cost_model_ns(costs, backend, <kernel_algorithm>algorithm, n) for n in range(1, KERNEL_LANES + 1)]
+        if _UNAVAILABLE not in times:
+            found[name] = [t / 1e3 for t in times]
+    return found
 
 
 cdef dict _class_statistics(const counters *all_, const dataplane_numbers *numbers, unsigned algorithm, list backends):
@@ -242,7 +246,7 @@ cdef dict _class_statistics(const counters *all_, const dataplane_numbers *numbe
         "faults": kernel_faults(<kernel_algorithm>algorithm),
         "queued": numbers.queued_by_class[algorithm],
         "crossover": numbers.crossover[algorithm],
-        "backend_us": {backends[b]: _backend_us(&numbers.costs, b, algorithm) for b in range(len(backends))},
+        "backend_us": _backend_us(&numbers.costs, algorithm, backends),
     }
 
 

@@ -132,6 +132,7 @@ class MainSocket(Socket):
 class DedicatedSocket(Socket):
     """A socket for one workload: what is mounted into it is its permission."""
 
+    path: SocketPath = Field(description="In a folder that only this workload gets to see.")
     name: Name = Field(description="What the selector `socket` and systemd's FileDescriptorName= refer to.")
     mode: Mode = Field(default=0o600, description="A dedicated socket is for one user.")
 
@@ -240,7 +241,7 @@ class Selector(Section):
 class FilesSource(Section):
     """From the keys directory: <files>/*.{pem,crt,cer,key}, or <files>.crt with <files>.key, or <files>.pem."""
 
-    files: Annotated[str, Field(pattern=r"^[^/.\x00][^/\x00]*$")]
+    files: Annotated[str, Field(pattern=r"^[^/.\x00][^/\x00]*$", description="For names that no file can have.")]
 
 
 class Identity(Section):

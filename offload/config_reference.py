@@ -53,6 +53,9 @@ def _many(annotation: Any) -> str:
 
 
 def _takes(info: FieldInfo) -> str:
+    validators = {getattr(getattr(m, "func", None), "__name__", "") for m in info.metadata}
+    if "_shards" in validators:
+        return "`auto`, 1 to 256"
     words = []
     for option in options_of(info.annotation):
         if option is type(None):
@@ -64,10 +67,12 @@ def _takes(info: FieldInfo) -> str:
         elif typing.get_origin(option) is dict or first_model(option):
             words.append("mapping")
         else:
-            words.append("octal mode" if "mode" in repr(info.metadata).lower() else _KINDS.get(option, "text"))
+            words.append("octal mode in quotes" if "_mode" in validators else _KINDS.get(option, "text"))
     limits = {k: getattr(m, k) for m in info.metadata for k in ("ge", "le", "lt") if getattr(m, k, None) is not None}
     if "le" in limits:
         words = [w if w != "number" else f"{limits['ge']} to {limits['le']}" for w in words]
+    if {"number", "text"} <= set(words):
+        words = ["name or number", *(w for w in words if w not in ("number", "text"))]
     return ", ".join(dict.fromkeys(words))
 
 
@@ -83,4 +88,4 @@ def _default(info: FieldInfo) -> str:
         return "unset"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    return "none" if value in ((), {}) else f"`{value}`"
+    return "none" if value in ((), {}, "") else f"`{value}`"

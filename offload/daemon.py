@@ -124,16 +124,16 @@ class Daemon:
         settings = self.config.data_plane
         try:
             return _dataplane.DataPlane(
-                _dataplane.Settings(
-                    shards=settings.shard_count(),
-                    max_wait_us=settings.max_wait_us,
-                    queue_limit=settings.queue_limit,
-                    connection_queue_limit=settings.connection_queue_limit,
-                    max_connections=settings.max_connections,
-                    max_streams_per_connection=settings.max_streams_per_connection,
-                    drain_timeout_ms=int(self.config.shutdown.drain_timeout_seconds * 1000),
-                    backend=settings.backend,
-                )
+                {
+                    "shards": settings.shard_count(),
+                    "max_wait_us": settings.max_wait_us,
+                    "queue_limit": settings.queue_limit,
+                    "connection_queue_limit": settings.connection_queue_limit,
+                    "max_connections": settings.max_connections,
+                    "max_streams_per_connection": settings.max_streams_per_connection,
+                    "drain_timeout_ms": int(self.config.shutdown.drain_timeout_seconds * 1000),
+                    "backend": settings.backend,
+                }
             )
         except (ValueError, RuntimeError, OSError) as error:
             raise StartError(f"the data plane cannot start: {error}") from error

@@ -126,20 +126,17 @@ def changes(old: Mapping[str, IdentityInForce], new: Mapping[str, IdentityInForc
 
 def rule_of(identity: IdentityInForce) -> _dataplane.IdentityRule:
     """The identity as the data plane takes it."""
+    settings = identity.settings
     keys = {pair.key.key_id: pair.key for pair in identity.pairs}
-    return _dataplane.IdentityRule(
-        name=identity.name,
-        selectors=[selector.rule() for selector in identity.settings.selectors],
-        keys=[
-            _dataplane.KeyRule(
-                key=key,
-                usage=identity.settings.usage,
-                decrypt=identity.settings.decrypt and key.algorithm.startswith("rsa"),
-            )
+    return {
+        "name": identity.name,
+        "selectors": [selector.rule() for selector in settings.selectors],
+        "keys": [
+            {"key": key, "usage": settings.usage, "decrypt": settings.decrypt and key.algorithm.startswith("rsa")}
             for key in keys.values()
         ],
-        message=identity.message,
-    )
+        "message": identity.message,
+    }
 
 
 def bundle_files(config: Config) -> tuple[Path, ...]:

@@ -41,16 +41,16 @@ def bench(
     """
     _dataplane.harden_process()
     plane = _dataplane.DataPlane(
-        _dataplane.Settings(
-            shards=1,
-            max_wait_us=0,
-            queue_limit=64,
-            connection_queue_limit=64,
-            max_connections=1,
-            max_streams_per_connection=1,
-            drain_timeout_ms=1000,
-            backend="auto",
-        )
+        {
+            "shards": 1,
+            "max_wait_us": 0,
+            "queue_limit": 64,
+            "connection_queue_limit": 64,
+            "max_connections": 1,
+            "max_streams_per_connection": 1,
+            "drain_timeout_ms": 1000,
+            "backend": "auto",
+        }
     )
     backends = [b for b in BACKENDS if b == "software" or plane.statistics()["backend"] == b]
     results: dict[str, dict[str, list[float]]] = {}
