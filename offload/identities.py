@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
+from math import ceil
 from pathlib import Path
 
 from offload import _dataplane
@@ -155,7 +156,7 @@ def _wanted(listing: Listing, config: Config) -> dict[str, tuple[Identity, str]]
 def _pairs(
     name: str, files: tuple[KeyFile, ...], before: IdentityInForce | None, now: datetime
 ) -> tuple[tuple[KeyPair, ...], list[Problem]]:
-    refused = {f.path: f.problem for f in files if f.problem is not None}
+    refused = {f.path: f.problem for f in files if f.problem is not None and not _is_bundle(f)}
     keys: dict[bytes, KeyFile] = {}
     for file in files:
         if file.key is not None:
@@ -301,7 +302,7 @@ def _remarks(
             if days < 0:
                 found.append(Remark(name, f"{pair.certificate_file} has expired and peers refuse it"))
             elif days < config.keys.warn_before_expiry_days:
-                found.append(Remark(name, f"{pair.certificate_file} expires within {int(days) + 1} days"))
+                found.append(Remark(name, f"{pair.certificate_file} expires within {ceil(days)} days"))
             if not pair.chain.dns_names and not pair.chain.uris:
                 found.append(Remark(name, f"{pair.certificate_file} names nobody: no DNS name or URI in it"))
             other = users.setdefault(pair.key.key_id, name)
