@@ -15,4 +15,5 @@ if(KERNELS_COMPILER_HAS_IFMA)
   set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/ifma8_backend.c TARGET_DIRECTORY kernels PROPERTIES
     COMPILE_DEFINITIONS KERNELS_HAVE_IFMA8=1)
 endif()
+include(${CMAKE_CURRENT_LIST_DIR}/rsa.cmake)
 include(${CMAKE_CURRENT_LIST_DIR}/curves.cmake)

@@ -1,8 +1,19 @@
 /* The 8-lane AVX-512 IFMA backend: which kernels there are, and whether this host can run them.
  *
  * Compiled without AVX-512 flags, so that asking is safe everywhere. */
+#include "kernels/ifma8/rsa_ifma8.h"
 #include "kernels/ifma8/sign_ifma8.h"
 #include "kernels/kernels.h"
+
+#if defined(KERNELS_HAVE_IFMA8) || defined(TESTING_HOOKS)
+/* The curve kernels keep nothing per key. */
+static bool prepare(kernel_key *key) {
+  return key->algorithm > KERNEL_RSA4096 || rsa_ifma8_prepare(key);
+}
+static void release(kernel_key *key) {
+  rsa_ifma8_release(key);
+}
+#endif
 
 #ifdef KERNELS_HAVE_IFMA8
 
@@ -19,10 +30,15 @@ const kernel_backend kernel_ifma8 = {
     .usable = usable,
     .run =
         {
+            [KERNEL_RSA2048] = rsa2048_private_ifma8,
+            [KERNEL_RSA3072] = rsa3072_private_ifma8,
+            [KERNEL_RSA4096] = rsa4096_private_ifma8,
             [KERNEL_P256] = p256_sign_ifma8,
             [KERNEL_P384] = p384_sign_ifma8,
             [KERNEL_ED25519] = ed25519_sign_ifma8,
         },
+    .prepare = prepare,
+    .release = release,
 };
 
 #else
@@ -50,9 +66,14 @@ const kernel_backend kernel_ifma8_portable = {
     .usable = portable_usable,
     .run =
         {
+            [KERNEL_RSA2048] = rsa2048_private_ifma8_portable,
+            [KERNEL_RSA3072] = rsa3072_private_ifma8_portable,
+            [KERNEL_RSA4096] = rsa4096_private_ifma8_portable,
             [KERNEL_P256] = p256_sign_ifma8_portable,
             [KERNEL_P384] = p384_sign_ifma8_portable,
             [KERNEL_ED25519] = ed25519_sign_ifma8_portable,
         },
+    .prepare = prepare,
+    .release = release,
 };
 #endif

@@ -204,6 +204,15 @@ void montgomery_multiply(const montgomery8 *m, vec8 *result, const vec8 *a, cons
   }
 }
 
+void montgomery_product(const montgomery8 *m, const vec8 *a, const vec8 *b) {
+  const tile_kind *tile = tile_for(m->limbs);
+  if (m->limbs == tile->size) {
+    tile->product(m->scratch->columns, a, b);
+  } else {
+    multiply_two(tile, m->scratch, a, b);
+  }
+}
+
 void montgomery_window(const montgomery8 *m, vec8 *x, const vec8 *table, selection8 selected) {
   if (m->limbs == 20) {
     const vec8_mask *bit = selected.bit;

@@ -59,6 +59,7 @@ typedef struct selection8 {
 #define montgomery_multiply VEC8_NAME(montgomery_multiply)
 #define montgomery_window VEC8_NAME(montgomery_window)
 #define montgomery_reduce VEC8_NAME(montgomery_reduce)
+#define montgomery_product VEC8_NAME(montgomery_product)
 
 void montgomery_square(const montgomery8 *m, vec8 *result, const vec8 *a);
 void montgomery_multiply(const montgomery8 *m, vec8 *result, const vec8 *a, const vec8 *b);
@@ -67,6 +68,9 @@ void montgomery_multiply(const montgomery8 *m, vec8 *result, const vec8 *a, cons
 void montgomery_window(const montgomery8 *m, vec8 *x, const vec8 *table, selection8 selected);
 /* T / R mod N, at most N + T / R, of a number T with limbs below 2^52 in 2 `limbs` columns. */
 void montgomery_reduce(const montgomery8 *m, vec8 *result, const vec8 *columns);
+
+/* scratch->columns = a b, not reduced, carries not run; up to 40 limbs. */
+void montgomery_product(const montgomery8 *m, const vec8 *a, const vec8 *b);
 
 /* The generated parts. */
 void VEC8_NAME(montgomery_square_20)(vec8 *result, const vec8 *a, const vec8 *modulus, vec8 k0, vec8 *columns);

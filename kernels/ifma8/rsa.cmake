@@ -1,0 +1,37 @@
+# The RSA kernels of the 8-lane backend. Their multiplications are written by kernels/generate/montgomery.py.
+set(rsa_generate ${PROJECT_SOURCE_DIR}/kernels/generate)
+set(rsa_generated ${CMAKE_CURRENT_BINARY_DIR}/ifma8_rsa)
+file(MAKE_DIRECTORY ${rsa_generated})
+set(rsa_tiles ${rsa_generated}/montgomery_tiles.c)
+add_custom_command(
+  OUTPUT ${rsa_tiles}
+  COMMAND ${Python3_EXECUTABLE} ${rsa_generate}/montgomery.py ${rsa_tiles}
+  DEPENDS ${rsa_generate}/montgomery.py ${rsa_generate}/straight_line.py
+  COMMENT "Writing the 8-lane Montgomery arithmetic" VERBATIM)
+
+# One object library per build of the kernels. gcc's second scheduling pass would undo the order of the generated code,
+# and spill.
+function(add_rsa name)
+  add_library(${name} OBJECT ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/montgomery_ifma8.c
+    ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/rsa_ifma8_private.c ${rsa_tiles})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${name} PRIVATE boringssl_crypto)
+  target_compile_options(${name} PRIVATE ${ARGN})
+  target_sources(kernels PRIVATE $<TARGET_OBJECTS:${name}>)
+endfunction()
+
+include(CheckCCompilerFlag)
+check_c_compiler_flag(-fno-schedule-insns2 KERNELS_COMPILER_HAS_NO_SCHEDULE)
+if(KERNELS_COMPILER_HAS_NO_SCHEDULE)
+  set(rsa_flags -fno-schedule-insns2)
+endif()
+
+if(KERNELS_COMPILER_HAS_IFMA)
+  add_rsa(kernels_rsa -O3 ${rsa_flags} ${ifma8_flags})
+endif()
+if(TESTING_HOOKS)
+  add_rsa(kernels_rsa_portable -O1 -DVEC8_PORTABLE)
+endif()
+if(KERNELS_COMPILER_HAS_IFMA OR TESTING_HOOKS)
+  target_sources(kernels PRIVATE ${CMAKE_CURRENT_LIST_DIR}/rsa_ifma8_key.c)
+endif()

@@ -1,0 +1,43 @@
+/* RSA on 8 lanes: the entry points, and what is kept per key. */
+#ifndef KERNELS_IFMA8_RSA_IFMA8_H
+#define KERNELS_IFMA8_RSA_IFMA8_H
+
+#include "kernels/key_internal.h"
+
+enum {
+  RSA_HALF_LIMBS_MAX = 40, /* 2048 bits in limbs of 52 bits */
+  RSA_LIMBS_MAX = 80,
+};
+
+/* Arithmetic modulo one prime; R = 2^(52 limbs), limbs of 52 bits. All secret. */
+typedef struct rsa_ifma8_half {
+  uint64_t prime[RSA_HALF_LIMBS_MAX];
+  uint64_t one[RSA_HALF_LIMBS_MAX];      /* R mod prime */
+  uint64_t cube[RSA_HALF_LIMBS_MAX];     /* R^3 mod prime */
+  uint64_t exponent[RSA_HALF_WORDS_MAX]; /* d mod (prime - 1), words of 64 bits */
+  uint64_t k0;                           /* -1 / prime mod 2^52 */
+} rsa_ifma8_half;
+
+typedef struct rsa_ifma8_key {
+  rsa_ifma8_half half[2];            /* p, q */
+  uint64_t qinv[RSA_HALF_LIMBS_MAX]; /* R / q mod p */
+  /* public */
+  uint64_t n[RSA_LIMBS_MAX];
+  uint64_t n_square[RSA_LIMBS_MAX]; /* R^2 mod n, with the R of n */
+  uint64_t n_k0;
+  uint64_t e;
+} rsa_ifma8_key;
+
+/* Limbs of half a modulus: 20, 30, 40. The modulus has twice as many. */
+unsigned rsa_ifma8_half_limbs(kernel_algorithm algorithm);
+
+/* key->ifma8, for RSA keys: made from key->rsa when the key is loaded. False when secret memory ran out. */
+bool rsa_ifma8_prepare(kernel_key *key);
+void rsa_ifma8_release(kernel_key *key);
+
+kernel_run rsa2048_private_ifma8, rsa3072_private_ifma8, rsa4096_private_ifma8;
+#ifdef TESTING_HOOKS
+kernel_run rsa2048_private_ifma8_portable, rsa3072_private_ifma8_portable, rsa4096_private_ifma8_portable;
+#endif
+
+#endif
