@@ -29,6 +29,7 @@ class RecordIo {
   bool blocked() const { return !unsent_.empty(); }
   bool has_unread() const;
   bool peer_closed() const { return end_of_stream_; }
+  bool lost() const { return end_of_stream_ || failed_; }
 
  private:
   static int bio_read(BIO *bio, char *into, int size);

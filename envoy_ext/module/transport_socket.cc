@@ -80,17 +80,17 @@ bool TransportSocket::peer_gone() const {
 bool TransportSocket::drive(abi::IoResult &result) {
   result = kKeep;
   if (handshake_.waiting()) {
-    if (peer_gone()) result = fail("peer closed the connection while its handshake waited for the daemon");
+    if (peer_gone()) result = peer_left("peer closed the connection while its handshake waited for the daemon");
     return false;
   }
   Handshake::Progress progress = handshake_.advance();
   bool sent = io_.flush() != RecordIo::Flush::Failed;
   if (progress == Handshake::Progress::Failed) {
-    result = fail(handshake_.failure());
+    result = io_.lost() ? peer_left(handshake_.failure()) : fail(handshake_.failure());
     return false;
   }
   if (!sent) {
-    result = fail("peer reset the connection during the handshake");
+    result = peer_left("peer reset the connection during the handshake");
     return false;
   }
   if (progress == Handshake::Progress::Waits) return false;
@@ -118,6 +118,12 @@ abi::IoResult TransportSocket::fail(std::string reason) {
     log(abi::LogLevel::Debug, "[C" + std::to_string(connection_id_) + "] " + failure_);
   }
   return {abi::Action::Close, 0, false};
+}
+
+// Not our failure: port scans, health checks of load balancers and impatient clients look like this.
+abi::IoResult TransportSocket::peer_left(std::string reason) {
+  aborted_ = true;
+  return fail(std::move(reason));
 }
 
 void TransportSocket::on_operation(const Operation &operation) {
@@ -291,7 +297,7 @@ void TransportSocket::close(abi::Event, bool abort_reset) {
   }
   if (handshake_.cancel() && filter_ != nullptr) filter_->count(Counter::OperationsCancelled);
   if (state_ == State::Handshaking && filter_ != nullptr) {
-    filter_->count(broken_ ? Counter::HandshakesFailed : Counter::HandshakesAborted);
+    filter_->count(broken_ && !aborted_ ? Counter::HandshakesFailed : Counter::HandshakesAborted);
   }
   state_ = State::Closed;
 }
