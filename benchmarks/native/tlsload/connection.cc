@@ -103,12 +103,9 @@ void Connection::after_handshake() {
     phase_ = Phase::kLinger;
   } else if (shared_.options.resume && !priming && !resumed) {
     fail("session not resumed");
-  } else if (!shared_.options.get.empty()) {
+  } else if (priming || !shared_.options.get.empty()) {
     phase_ = Phase::kRequest;
     write_request();
-  } else if (priming && !shared_.sessions[target]) {
-    phase_ = Phase::kTicket;
-    read_to_end();
   } else {
     begin_close();
   }
@@ -116,11 +113,12 @@ void Connection::after_handshake() {
 
 void Connection::write_request() {
   const std::string &host = shared_.options.sni.empty() ? shared_.options.targets[target].name : shared_.options.sni;
-  std::string request = "GET " + shared_.options.get + " HTTP/1.1\r\nhost: " + host + "\r\nconnection: close\r\n\r\n";
+  const std::string path = shared_.options.get.empty() ? "/" : shared_.options.get;
+  std::string request = "GET " + path + " HTTP/1.1\r\nhost: " + host + "\r\nconnection: close\r\n\r\n";
   int returned = SSL_write(ssl_.get(), request.data(), int(request.size()));
   if (returned <= 0) return fail_from_tls(returned);  // wanting to write is not a failure; the same bytes come again
-  phase_ = Phase::kResponse;
-  read_response();
+  phase_ = priming ? Phase::kTicket : Phase::kResponse;
+  priming ? read_to_end() : read_response();
 }
 
 void Connection::take_response(const char *data, size_t size) {
@@ -186,7 +184,7 @@ void Connection::read_to_end() {
       case SSL_ERROR_WANT_READ: return;
       case SSL_ERROR_SSL: return fail_from_tls(returned);
       default:  // close_notify, end of file or reset: the connection is over, which is what was wanted
-        if (phase_ == Phase::kTicket) return fail("closed by the server before it gave a session");
+        if (phase_ == Phase::kTicket) return fail("the server gave none");
         return succeed();
     }
   }

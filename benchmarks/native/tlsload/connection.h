@@ -23,7 +23,7 @@ class Connection {
   enum class Phase {
     kConnect,
     kHandshake,
-    kTicket,  // priming: waiting for the session
+    kTicket,  // priming: a request is out, for a BoringSSL server sends tickets with its first data only
     kRequest,
     kResponse,
     kClosing,  // our close_notify is out, waiting for the server's end
