@@ -26,7 +26,7 @@ def configure(level: str, output: str) -> None:
         _without_bytes,
     ]
     last: list[Any] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        [structlog.processors.format_exc_info, _event_first, structlog.processors.JSONRenderer()]
         if as_json
         else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
@@ -64,6 +64,12 @@ def set_level(level: str) -> str:
 def get_logger() -> structlog.stdlib.BoundLogger:
     logger: structlog.stdlib.BoundLogger = structlog.get_logger("offload")
     return logger
+
+
+def _event_first(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """For people who read the JSON all the same."""
+    head = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
+    return head | dict(event)
 
 
 def _without_bytes(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

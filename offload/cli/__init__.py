@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from offload import __version__
-from offload.cli import bench, keys, serve, sign, status, steer
+from offload.cli import bench, envoy_config, keys, serve, sign, status, steer
 
 app = typer.Typer(
     name="offload",
@@ -42,6 +42,7 @@ app.command("status")(status.status)
 app.command("reload")(steer.reload)
 app.command("drain")(steer.drain)
 app.command("log-level")(steer.log_level)
+app.command("envoy-config")(envoy_config.envoy_config)
 app.command("bench")(bench.bench)
 
 

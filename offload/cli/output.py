@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -19,7 +20,11 @@ from offload.v1 import admin_pb2_grpc
 
 CALL_SECONDS = 10
 
-out = Console(soft_wrap=False)
+WIDTH_OF_FILES = 180
+
+# A pipe has no width: give tables the room they need there.
+_piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+out = Console(width=WIDTH_OF_FILES) if _piped else Console()
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from google.protobuf.json_format import MessageToDict
+from rich import box
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -17,6 +18,8 @@ from offload.v1 import admin_pb2
 
 LANES = 8
 BARS = " ▁▂▃▄▅▆▇█"
+# What they mean is told by the help of the command.
+COLUMNS = ("algorithm", "lanes", "done", "failed", "per s", "queue", "batch", "sizes 1-8", "waited", "run", "redone")
 
 
 def status(
@@ -30,7 +33,9 @@ def status(
 
     Examples: `offload status`, `offload status --watch`, `offload status -o json | jq .backend`
 
-    With --watch, -o json prints one object per line of time.
+    lanes: smallest batch that goes to the vector kernels. sizes 1-8: how many batches there were of each size. waited:
+    median and 99th percentile of the time in the queue. run: mean time of a batch. redone: vector results that failed
+    their check and were computed again. With --watch, -o json prints one object after the other.
     """
     with admin(admin_socket) as stub:
         if not watch:
@@ -77,7 +82,7 @@ def as_json(now: admin_pb2.StatisticsResponse) -> dict[str, Any]:
 def render(now: admin_pb2.StatisticsResponse, before: admin_pb2.StatisticsResponse | None) -> RenderableType:
     """The whole view; with the numbers of `before`, rates are shown too."""
     parts: list[RenderableType] = [_header(now), _classes(now, before)]
-    if now.refusals:
+    if any(now.refusals.values()):
         parts.append(_refusals(now))
     return Group(*parts)
 
@@ -97,10 +102,9 @@ def _header(now: admin_pb2.StatisticsResponse) -> Text:
 
 
 def _classes(now: admin_pb2.StatisticsResponse, before: admin_pb2.StatisticsResponse | None) -> Table:
-    table = Table()
-    for column in ("algorithm", "vector from", "done", "failed", "per s", "waiting", "mean batch", "batches 1..8",
-                   "queue p50", "queue p99", "batch mean", "redone"):  # fmt: skip
-        table.add_column(column, justify="left" if column in ("algorithm", "batches 1..8") else "right")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in ("algorithm", "sizes 1-8") else "right", no_wrap=True)
     earlier = {c.algorithm: c for c in before.classes} if before else {}
     seconds = now.time_seconds - before.time_seconds if before else 0.0
     for one in now.classes:
@@ -114,15 +118,14 @@ def _classes(now: admin_pb2.StatisticsResponse, before: admin_pb2.StatisticsResp
         mean = sum(size * n for size, n in enumerate(sizes, 1)) / batches if batches else 0.0
         table.add_row(
             one.algorithm,
-            "never" if one.crossover > LANES else str(one.crossover),
+            "never" if one.crossover > LANES else f"{one.crossover}+",
             str(good),
             str(failed) if not failed else f"[red]{failed}[/]",
             rate,
             str(one.queued),
             f"{mean:.2f}" if batches else "",
             bars(sizes),
-            _time(quantile(one.queue_seconds, 0.5)),
-            _time(quantile(one.queue_seconds, 0.99)),
+            f"{_time(quantile(one.queue_seconds, 0.5))} {_time(quantile(one.queue_seconds, 0.99))}",
             _time(one.run_seconds.sum / batches if batches else None),
             str(one.faults) if not one.faults else f"[red]{one.faults}[/]",
         )
@@ -167,7 +170,7 @@ def quantile(histogram: admin_pb2.Histogram, share: float) -> float | None:
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return ""
-    return f"{seconds * 1e6:.0f} us" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
+    return f"{seconds * 1e6:.0f}us" if seconds < 1e-3 else f"{seconds * 1e3:.1f}ms"
 
 
 def _refusals(now: admin_pb2.StatisticsResponse) -> Table:

@@ -1,0 +1,91 @@
+"""`offload envoy-config`: what to put into Envoy so that an identity's key serves it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from offload import exit_codes
+from offload.cli.output import DEFAULT_SOCKET, SocketPath, fail, print_json
+from offload.config import parse_address
+
+
+class Text(StrEnum):
+    yaml = "yaml"
+    json = "json"
+
+
+class ClientCertificate(StrEnum):
+    off = "off"
+    optional = "optional"
+    required = "required"
+
+
+_CLIENT_CERTIFICATE: dict[ClientCertificate, Literal["optional", "required"] | None] = {
+    ClientCertificate.off: None,
+    ClientCertificate.optional: "optional",
+    ClientCertificate.required: "required",
+}
+
+
+def envoy_config(
+    identity: Annotated[
+        list[str], typer.Option("--identity", "-i", help="Whose certificates to serve; several are chosen by SNI.")
+    ],
+    upstream: Annotated[str, typer.Option(help="Where the decrypted traffic goes, IP:port.")] = "127.0.0.1:8080",
+    listen: Annotated[str, typer.Option(help="Where Envoy listens, IP:port.")] = "0.0.0.0:8443",
+    tcp: Annotated[bool, typer.Option("--tcp", help="Pass bytes on instead of HTTP requests.")] = False,
+    http2_upstream: Annotated[bool, typer.Option("--http2-upstream", help="The upstream speaks HTTP/2.")] = False,
+    client_certificate: Annotated[
+        ClientCertificate, typer.Option(help="Whether clients have to show a certificate of their own.")
+    ] = ClientCertificate.off,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="A complete file for `envoy -c`, instead of a snippet for static_resources.")
+    ] = False,
+    library: Annotated[
+        Path | None, typer.Option(help="Path of libtls_offload.so; unset: found on ENVOY_DYNAMIC_MODULES_SEARCH_PATH.")
+    ] = None,
+    socket: SocketPath = DEFAULT_SOCKET,
+    output: Annotated[Text, typer.Option("--output", "-o", help="How to print it.")] = Text.yaml,
+) -> None:
+    """Print the Envoy configuration that serves an identity with its key in this daemon.
+
+    Example: `offload envoy-config -i www --upstream 127.0.0.1:8080 --whole > envoy.yaml`
+    """
+    try:
+        from envoy_ext import render, settings
+    except ImportError as error:
+        fail(f"the Envoy renderer is not installed: {error}", exit_codes.FAILED)
+    listen_host, listen_port = _address("--listen", listen)
+    upstream_host, upstream_port = _address("--upstream", upstream)
+    tls = settings.TlsSettings(
+        identities=tuple(identity),
+        daemon_socket=socket,
+        alpn=() if tcp else ("h2", "http/1.1"),
+        client_certificate=_CLIENT_CERTIFICATE[client_certificate],
+    )
+    name, cluster_name = "tls_offload", "behind_tls_offload"
+    if tcp:
+        chain = render.filter_chain(tls, [render.tcp_proxy(cluster_name)], library=library)
+        listener = render.listener(name, listen_port, [chain], host=listen_host)
+    else:
+        routes = [render.route_to_cluster(cluster_name)]
+        listener = render.http_listener(name, listen_port, tls, routes, host=listen_host, library=library)
+    cluster = render.cluster(cluster_name, upstream_host, upstream_port, http2=http2_upstream)
+    config: dict[str, Any] = (
+        render.bootstrap([listener], [cluster]) if whole else {"listeners": [listener], "clusters": [cluster]}
+    )
+    if output is Text.json:
+        print_json(config)
+    else:
+        typer.echo(render.to_yaml(config), nl=False)
+
+
+def _address(option: str, text: str) -> tuple[str, int]:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        fail(f"{option} {error}", exit_codes.USAGE)
