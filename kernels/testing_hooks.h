@@ -14,6 +14,9 @@ typedef enum kernel_fault_place {
   FAULT_ECDSA_POINT,    /* a coordinate of k G, before it is made affine */
   FAULT_ED25519_R,      /* the encoded point R */
   FAULT_ED25519_S,      /* the scalar S */
+  FAULT_COMB_DIGIT,     /* the digits of k (r of Ed25519): the point of another scalar. Vector kernels only, like: */
+  FAULT_ECDSA_INVERSE,  /* 1/ZZ, or 1/k if the bit is 512 or more */
+  FAULT_ED25519_NONCE,  /* r, before its point is computed */
   FAULT_SOFTWARE,       /* the software backend's result for the lane is refused, whatever it was */
   FAULT_PLACES,
 } kernel_fault_place;

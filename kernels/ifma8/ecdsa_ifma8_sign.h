@@ -27,6 +27,7 @@
 #include "kernels/ifma8/order_ifma8.h"
 #include "kernels/ifma8/weierstrass_ifma8_comb.h"
 #include "kernels/key_internal.h"
+#include "kernels/secret_flow.h"
 #include "kernels/testing_hooks.h"
 #include "kernels/workspace_internal.h"
 
@@ -78,7 +79,7 @@ static void load_keys_and_digests(ecdsa_work *work, const kernel_lane lanes[], s
 
 static void load_nonces(ecdsa_work *work, const kernel_lane lanes[], size_t count) {
   ecdsa_nonce_fresh(work->nonces.fresh);
-  nonces_from_fresh(ECDSA_ALGORITHM, &work->nonces, lanes, count, ORDER_WORDS, work->k_words[0]);
+  nonces_from_fresh(ECDSA_ALGORITHM, &work->nonces, lanes, count, ORDER_WORDS, (uint64_t *)work->k_words);
   work->k = num_from_words(work->k_words);
 }
 
@@ -147,18 +148,7 @@ static void store_signatures(ecdsa_work *work, num r, num s) {
   }
 }
 
-#ifdef TESTING_HOOKS
-static void inject(num *a, unsigned lane, unsigned bit) {
-  uint64_t limb[8];
-  vec8_store(limb, a->limb[bit / 52 % LIMBS]);
-  limb[lane] ^= UINT64_C(1) << bit % 52;
-  a->limb[bit / 52 % LIMBS] = vec8_load(limb);
-}
-#endif
-
-/* Four coordinates one after the other: bit / (52 LIMBS) says which. */
-#define POINT_FAULT(lane) \
-  KERNEL_FAULT_POINT(ECDSA_ALGORITHM, lane, FAULT_ECDSA_POINT, inject(&work->sum.x + bit / (52 * LIMBS) % 4, lane, bit))
+#define FAULT(lane, place, flip) KERNEL_FAULT_POINT(ECDSA_ALGORITHM, lane, place, flip)
 
 void ECDSA_SIGN(kernel_lane lanes[], size_t count, kernel_workspace *workspace) {
   ecdsa_work *work = (ecdsa_work *)workspace->area;
@@ -166,20 +156,29 @@ void ECDSA_SIGN(kernel_lane lanes[], size_t count, kernel_workspace *workspace) 
   load_keys_and_digests(work, lanes, count);
   load_nonces(work, lanes, count);
 
-  vec8_mask good = comb_multiply(ECDSA_TABLE, &work->k, &work->sum);
-  for (unsigned i = 0; i < count; i++) POINT_FAULT(i);
+  comb_scalar scalar = comb_recode(&work->k);
+  for (unsigned i = 0; i < count; i++) FAULT(i, FAULT_COMB_DIGIT, num_flip(&scalar.bits, i, bit));
+  vec8_mask good = comb_multiply(ECDSA_TABLE, &scalar, &work->sum);
+  for (unsigned i = 0; i < count; i++) { /* a bit of X, Y, ZZ or ZZZ, 52 LIMBS bits each */
+    FAULT(i, FAULT_ECDSA_POINT, num_flip(&work->sum.x + bit / (52 * LIMBS) % 4, i, bit));
+  }
   good &= point_on_curve(&work->sum);
 
   num zz_inverse, k_inverse;
   invert(work, &zz_inverse, &k_inverse);
+  for (unsigned i = 0; i < count; i++) {
+    FAULT(i, FAULT_ECDSA_INVERSE, num_flip(bit < 512 ? &zz_inverse : &k_inverse, i, bit % 512));
+  }
   vec8_mask wrapped;
   num r = abscissa(work, &zz_inverse, &wrapped);
-  for (unsigned i = 0; i < count; i++) KERNEL_FAULT_POINT(ECDSA_ALGORITHM, i, FAULT_ECDSA_R, inject(&r, i, bit));
+  for (unsigned i = 0; i < count; i++) FAULT(i, FAULT_ECDSA_R, num_flip(&r, i, bit));
   num s = signature_scalar(work, &r, &k_inverse);
-  for (unsigned i = 0; i < count; i++) KERNEL_FAULT_POINT(ECDSA_ALGORITHM, i, FAULT_ECDSA_S, inject(&s, i, bit));
+  for (unsigned i = 0; i < count; i++) FAULT(i, FAULT_ECDSA_S, num_flip(&s, i, bit));
 
   store_signatures(work, r, s);
   good &= check_signatures(work, lanes, count, wrapped);
+  KERNEL_DECLASSIFY(&good, sizeof(good), "ecdsa_verdict");
+  KERNEL_DECLASSIFY(work->signatures, sizeof(work->signatures), "ecdsa_signature");
   for (size_t i = 0; i < count; i++) {
     if ((good >> i & 1) != 0) {
       memcpy(lanes[i].output, work->signatures[i], 2 * ORDER_BYTES);

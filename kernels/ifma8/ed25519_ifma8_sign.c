@@ -28,6 +28,7 @@
 #include "kernels/ifma8/sha512_ifma8.h"
 #include "kernels/ifma8/sign_ifma8.h"
 #include "kernels/key_internal.h"
+#include "kernels/secret_flow.h"
 #include "kernels/testing_hooks.h"
 #include "kernels/workspace_internal.h"
 
@@ -186,7 +187,11 @@ void VEC8_NAME(ed25519_sign)(kernel_lane lanes[], size_t count, kernel_workspace
   workspace->used = sizeof(*work);
   work->r = nonces(work, lanes, count);
   work->r_again = work->r;
-  vec8_mask good = comb_multiply(ed25519_comb, &work->r, &work->sum, &work->turned);
+  for (unsigned i = 0; i < count; i++) FAULT(i, FAULT_ED25519_NONCE, num_flip(&work->r, i, bit));
+  comb_scalar scalar = comb_recode(&work->r);
+  for (unsigned i = 0; i < count; i++) FAULT(i, FAULT_COMB_DIGIT, num_flip(&scalar.bits, i, bit));
+  vec8_mask good = comb_multiply(ed25519_comb, &scalar, &work->sum);
+  work->turned = scalar.turned;
   good &= point_on_curve(&work->sum);
   make_affine(work);
   encode_point(work);
@@ -201,6 +206,8 @@ void VEC8_NAME(ed25519_sign)(kernel_lane lanes[], size_t count, kernel_workspace
 
   good &= check_scalars(work, lanes, count);
   good &= check_point(work);
+  KERNEL_DECLASSIFY(&good, sizeof(good), "ed25519_verdict");
+  KERNEL_DECLASSIFY(work->signatures, sizeof(work->signatures), "ed25519_signature");
   for (size_t i = 0; i < count; i++) {
     if ((good >> i & 1) != 0) {
       memcpy(lanes[i].output, work->signatures[i], 2 * SCALAR_BYTES);

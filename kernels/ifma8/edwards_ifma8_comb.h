@@ -50,22 +50,20 @@ VEC8_INLINE void point_add_entry(point *a, const entry *e, vec8_mask negative) {
   a->z = fe_mul(&ff, &gg);
 }
 
-/* sum = k' B where k' is k if that is odd, else n - k (that is -k B): the lanes of the latter are in *turned. k is
- * tight, 0 <= k < n. Returns the lanes in which the entries that were added are those of k': their tags have the right
+/* sum = k' B, k' the odd one of k and n - k: -k B in the lanes of scalar->turned. Any k in [0, n) that comb_recode has
+ * cut into digits. Returns the lanes in which the entries that were added are those of k': their tags have the right
  * sum. */
-static __attribute__((noinline)) vec8_mask comb_multiply(const uint64_t table[][COMB_PARTS][COMB_ENTRIES], const num *k,
-                                                         point *sum, vec8_mask *turned) {
-  const comb_scalar scalar = comb_recode(k);
+static __attribute__((noinline)) vec8_mask comb_multiply(const uint64_t table[][COMB_PARTS][COMB_ENTRIES],
+                                                         const comb_scalar *scalar, point *sum) {
   vec8 tags = vec8_zero();
   *sum = (point){num_small(0), num_small(1), num_small(1), num_small(0)};
   for (int w = 0; w < COMB_WINDOWS; w++) {
-    const comb_digit digit = comb_digit_of(&scalar, w);
+    const comb_digit digit = comb_digit_of(scalar, w);
     tags = comb_tag(tags, table[w], &digit);
     const entry e = comb_entry(table[w], &digit);
     point_add_entry(sum, &e, digit.negative);
   }
-  *turned = scalar.turned;
-  return comb_tags_right(tags, &scalar);
+  return comb_tags_right(tags, scalar);
 }
 
 /* Lanes where the point is on the curve: (Y^2 - X^2) Z^2 = Z^4 + d X^2 Y^2 and X Y = Z T. */

@@ -181,4 +181,15 @@ VEC8_INLINE void num_to_words(uint64_t words[8][WORDS_OF_LIMBS], num a) {
   }
 }
 
+#ifdef TESTING_HOOKS
+/* Flips a bit of one lane. */
+static __attribute__((unused)) void num_flip(num *a, unsigned lane, unsigned bit) {
+  uint64_t limb[8];
+  const unsigned i = bit / 52 % LIMBS;
+  vec8_store(limb, a->limb[i]);
+  limb[lane] ^= UINT64_C(1) << bit % 52;
+  a->limb[i] = vec8_load(limb);
+}
+#endif
+
 #endif

@@ -78,12 +78,11 @@ VEC8_INLINE void comb_entry(const uint64_t table[COMB_PARTS][COMB_ENTRIES], cons
   }
 }
 
-/* sum = +-k G; k is tight, 0 < k < n. Returns the lanes in which the entries that were added are those of k: their tags
- * have the right sum. */
-static __attribute__((noinline)) vec8_mask comb_multiply(const uint64_t table[][COMB_PARTS][COMB_ENTRIES], const num *k,
-                                                         point *sum) {
-  comb_scalar scalar = comb_recode(k);
-  comb_digit digit = comb_digit_of(&scalar, 0);
+/* sum = +-k G for a k in (0, n) that comb_recode has cut into digits. Returns the lanes in which the entries that were
+ * added are those of k: their tags have the right sum. */
+static __attribute__((noinline)) vec8_mask comb_multiply(const uint64_t table[][COMB_PARTS][COMB_ENTRIES],
+                                                         const comb_scalar *scalar, point *sum) {
+  comb_digit digit = comb_digit_of(scalar, 0);
   num x, y;
   vec8 tags = comb_tag(vec8_zero(), table[0], &digit);
   comb_entry(table[0], &digit, &x, &y);
@@ -94,13 +93,13 @@ static __attribute__((noinline)) vec8_mask comb_multiply(const uint64_t table[][
   sum->zz = num_all(fe_one);
   sum->zzz = num_all(fe_one);
   for (int w = 1; w < COMB_WINDOWS; w++) {
-    digit = comb_digit_of(&scalar, w);
+    digit = comb_digit_of(scalar, w);
     tags = comb_tag(tags, table[w], &digit);
     comb_entry(table[w], &digit, &x, &y);
     const vec8_mask turned = (vec8_mask)((w & 1) - 1);
     point_add_affine_negated(sum, &x, &y, (vec8_mask)(digit.negative ^ turned));
   }
-  return comb_tags_right(tags, &scalar);
+  return comb_tags_right(tags, scalar);
 }
 
 /* Lanes where the point is on the curve, Y^2 = X^3 - 3 X ZZ^2 + b ZZ^3 and ZZ^3 = ZZZ^2. */
