@@ -1,0 +1,29 @@
+"""MeshMetric: a listener that offers the proxy's metrics, and only those, from its admin interface."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from control.policies.meshmetric.schema import Conf
+
+Config = dict[str, Any]
+
+ADMIN_CLUSTER = "self_admin"
+
+
+def routes(conf: Conf | None) -> list[tuple[int, Config]]:
+    """(port, route) for each Prometheus backend."""
+    if conf is None:
+        return []
+    unused = conf.sidecar is not None and bool(conf.sidecar.include_unused)
+    rewrite = "/stats/prometheus" + ("" if unused else "?usedonly")
+    return [(backend.prometheus.port, _route(backend.prometheus.path, rewrite)) for backend in conf.backends or ()]
+
+
+def _route(path: str, rewrite: str) -> Config:
+    """Exactly this path with GET: the admin interface behind it can do more than show numbers."""
+    method = {"name": ":method", "string_match": {"exact": "GET"}}
+    return {
+        "match": {"path": path, "headers": [method]},
+        "route": {"cluster": ADMIN_CLUSTER, "regex_rewrite": {"pattern": {"regex": "^.*$"}, "substitution": rewrite}},
+    }

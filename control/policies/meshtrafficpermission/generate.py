@@ -1,0 +1,123 @@
+"""MeshTrafficPermission as Envoy's RBAC filter: denials first, then permissions, then nothing is let in.
+
+One matcher, in which the first hit decides; so a denial wins over every permission, whichever policy it stands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from control.model.reference import Match
+from control.policies.matching import Entry
+from control.policies.meshtrafficpermission.schema import RuleConf
+
+Config = dict[str, Any]
+# Where the verified SPIFFE id of the caller stands: in the certificate that Envoy's own TLS has checked, or in filter
+# state that the module's companion filter has set.
+PeerSource = Literal["uri_san", "filter_state"]
+
+PEER_FILTER_STATE = "tls_offload.peer_spiffe_id"
+
+_TYPES = "type.googleapis.com/"
+_INPUTS: dict[PeerSource, Config] = {
+    "uri_san": {
+        "name": "envoy.matching.inputs.uri_san",
+        "typed_config": {"@type": _TYPES + "envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput"},
+    },
+    "filter_state": {
+        "name": "envoy.matching.inputs.filter_state",
+        "typed_config": {
+            "@type": _TYPES + "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput",
+            "key": PEER_FILTER_STATE,
+        },
+    },
+}
+
+
+def http_filter(entries: Sequence[Entry], peer: PeerSource) -> Config:
+    """For HTTP inbounds: the caller gets a 403 and the counters are those of HTTP."""
+    return _filter("envoy.filters.http.rbac", "envoy.extensions.filters.http.rbac.v3.RBAC", entries, peer, {})
+
+
+def network_filter(entries: Sequence[Entry], peer: PeerSource, stat_prefix: str) -> Config:
+    """For all other inbounds: the connection is closed."""
+    more = {"stat_prefix": f"{stat_prefix}."}
+    return _filter("envoy.filters.network.rbac", "envoy.extensions.filters.network.rbac.v3.RBAC", entries, peer, more)
+
+
+def _filter(name: str, message: str, entries: Sequence[Entry], peer: PeerSource, more: Config) -> Config:
+    config: Config = {"@type": _TYPES + message, "matcher": _matcher(entries, peer), **more}
+    shadow = _shadow_matcher(entries, peer)
+    if shadow is not None:
+        config["shadow_matcher"] = shadow
+    return {"name": name, "typed_config": config}
+
+
+def _matcher(entries: Sequence[Entry], peer: PeerSource) -> Config:
+    rules = [(entry, _conf(entry)) for entry in entries]
+    matchers = [_field_matcher(c.deny, "DENY", e, peer) for e, c in rules if c.deny]
+    for entry, conf in rules:
+        allowed = [*(conf.allow or ()), *(conf.allow_with_shadow_deny or ())]
+        if allowed:
+            matchers.append(_field_matcher(allowed, "ALLOW", entry, peer))
+    return _with_default(matchers)
+
+
+def _shadow_matcher(entries: Sequence[Entry], peer: PeerSource) -> Config | None:
+    """Denies what is let in only for the time being; everything else is counted as it is treated."""
+    rules = [(entry, _conf(entry)) for entry in entries]
+    if not any(conf.allow_with_shadow_deny for _, conf in rules):
+        return None
+    matchers = [
+        _field_matcher(matches, "DENY", entry, peer)
+        for entry, conf in rules
+        if (matches := [*(conf.deny or ()), *(conf.allow_with_shadow_deny or ())])
+    ]
+    matchers += [_field_matcher(conf.allow, "ALLOW", entry, peer) for entry, conf in rules if conf.allow]
+    return _with_default(matchers)
+
+
+def _conf(entry: Entry) -> RuleConf:
+    assert isinstance(entry.conf, RuleConf)
+    return entry.conf
+
+
+def _with_default(matchers: list[Config]) -> Config:
+    no_match = {"on_no_match": _action("DENY", "default")}
+    return {"matcher_list": {"matchers": matchers}, **no_match} if matchers else no_match
+
+
+def _field_matcher(matches: Iterable[Match], action: str, entry: Entry, peer: PeerSource) -> Config:
+    predicates = [{"single_predicate": {"input": _INPUTS[peer], "value_match": _string_match(m)}} for m in matches]
+    predicate = predicates[0] if len(predicates) == 1 else {"or_matcher": {"predicate": predicates}}
+    return {"predicate": predicate, "on_match": _action(action, f"{entry.origin}/rules[{entry.index}]")}
+
+
+def _action(action: str, name: str) -> Config:
+    message = {"@type": _TYPES + "envoy.config.rbac.v3.Action", "name": name, "action": action}
+    return {"action": {"name": "envoy.filters.rbac.action", "typed_config": message}}
+
+
+def _string_match(match: Match) -> Config:
+    value = match.spiffe_id.value
+    if match.spiffe_id.type == "Exact":
+        return {"exact": value}
+    # A trust domain without a path means that domain, not every domain whose name begins so.
+    bare_domain = "/" not in value.removeprefix("spiffe://")
+    return {"prefix": value + "/" if bare_domain else value}
+
+
+def decide(entries: Sequence[Entry], spiffe_id: str) -> tuple[bool, str]:
+    """What the filter will do with a caller, and the rule that decides: for `mesh inspect`, which explains denials."""
+    for action, fields in ((False, ("deny",)), (True, ("allow", "allow_with_shadow_deny"))):
+        for entry in entries:
+            matches = [m for field in fields for m in getattr(entry.conf, field) or ()]
+            if any(_matches(match, spiffe_id) for match in matches):
+                return action, f"{entry.origin}/rules[{entry.index}]"
+    return False, "no rule matches: the default is deny"
+
+
+def _matches(match: Match, spiffe_id: str) -> bool:
+    wanted = _string_match(match)
+    return spiffe_id == wanted["exact"] if "exact" in wanted else spiffe_id.startswith(wanted["prefix"])

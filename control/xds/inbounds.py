@@ -1,0 +1,157 @@
+"""The inbound side of a proxy: a listener and a cluster for each port that its application serves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from control.model.dataplane import Inbound, ServiceProbe
+from control.model.resource import Resource
+from control.policies.matching import Entry, inbound_entries, merged
+from control.policies.meshaccesslog import generate as access_log
+from control.policies.meshaccesslog.schema import Conf as AccessLogConf
+from control.policies.meshhealthcheck.generate import seconds
+from control.policies.meshoffload import generate as offload
+from control.policies.meshtls import generate as tls
+from control.policies.meshtls.schema import Conf as TlsConf
+from control.policies.meshtrafficpermission import generate as permission
+from control.xds import shapes
+from control.xds.policies_of_proxy import ProxyPolicies
+from control.xds.view import Identity, MeshView
+
+Config = dict[str, Any]
+
+# Kuma's defaults for a local probe: an application that crashed is noticed within ten seconds.
+_PROBE_INTERVAL = timedelta(seconds=10)
+_PROBE_TIMEOUT = timedelta(seconds=3)
+
+
+@dataclass(frozen=True)
+class InboundContext:
+    view: MeshView
+    dataplane: Resource
+    policies: ProxyPolicies
+    identity: Identity | None
+    tracing: Config | None
+
+
+def name_of(inbound: Inbound) -> str:
+    return f"self_inbound_{inbound.section}"
+
+
+def cluster(inbound: Inbound) -> Config:
+    """To the application, on the proxy's own host."""
+    name = name_of(inbound)
+    endpoint = shapes.endpoint(inbound.service_address or "127.0.0.1", inbound.service_port or inbound.port)
+    result: Config = {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        **shapes.http_options(inbound.protocol),
+    }
+    if inbound.service_probe is not None:
+        result["health_checks"] = [_probe(inbound.service_probe)]
+        # One endpoint: panic mode would send requests to an application that is known to be down.
+        result["common_lb_config"] = {"healthy_panic_threshold": {"value": 0}}
+    return result
+
+
+def _probe(probe: ServiceProbe) -> Config:
+    return {
+        "interval": seconds(probe.interval or _PROBE_INTERVAL),
+        "timeout": seconds(probe.timeout or _PROBE_TIMEOUT),
+        "unhealthy_threshold": probe.unhealthy_threshold or 3,
+        "healthy_threshold": probe.healthy_threshold or 1,
+        "tcp_health_check": {},
+    }
+
+
+def listener(context: InboundContext, inbound: Inbound) -> Config:
+    """With an identity: TLS with a permission filter, and beside it plaintext where MeshTLS is permissive."""
+    networking, name = context.dataplane.spec.networking, name_of(inbound)
+    conf = merged(_entries(context, "MeshTLS", inbound), TlsConf)
+    chains = [_plain_chain(context, inbound)]
+    result: Config = {
+        "name": name,
+        "traffic_direction": "INBOUND",
+        "address": shapes.address(inbound.address or networking.address, inbound.port),
+    }
+    if context.identity is not None:
+        permissive = tls.is_permissive(conf)
+        chains = [_tls_chain(context, inbound, context.identity, conf)] + (chains if permissive else [])
+        if permissive:
+            chains[0]["filter_chain_match"] = {"transport_protocol": "tls"}
+            chains[1]["filter_chain_match"] = {"transport_protocol": "raw_buffer"}
+            result["listener_filters"] = [shapes.TLS_INSPECTOR]
+    return result | {"filter_chains": chains}
+
+
+def _entries(context: InboundContext, type_name: str, inbound: Inbound) -> list[Entry]:
+    return inbound_entries(context.policies.of_type(type_name), inbound.section, inbound.port)
+
+
+def permission_entries(policies: ProxyPolicies, inbound: Inbound) -> list[Entry]:
+    """The permissions in force for an inbound; also for `mesh inspect`."""
+    return inbound_entries(policies.of_type("MeshTrafficPermission"), inbound.section, inbound.port)
+
+
+def _plain_chain(context: InboundContext, inbound: Inbound) -> Config:
+    return {"name": "plaintext", "filters": [_proxy_filter(context, inbound, [], shapes.PLAINTEXT)]}
+
+
+def _tls_chain(context: InboundContext, inbound: Inbound, identity: Identity, conf: TlsConf | None) -> Config:
+    settings = context.policies.offload
+    # Never an empty list, which would mean everyone.
+    domains = context.view.trust_domains or (identity.trust_domain,)
+    entries = permission_entries(context.policies, inbound)
+    if settings.mode == "Offload":
+        module = offload.tls_settings(settings, conf, identity.spiffe_id, domains)
+        socket, companion = offload.downstream(module)
+        filters, peer, details = [companion], "filter_state", shapes.by_module(identity.spiffe_id)
+    else:
+        socket = tls.downstream_socket(conf, domains)
+        filters, peer, details = [], "uri_san", shapes.ENVOY_TLS
+    source: permission.PeerSource = "filter_state" if peer == "filter_state" else "uri_san"
+    if inbound.is_http:
+        http_filters = [permission.http_filter(entries, source)]
+    else:
+        http_filters = []
+        filters = [*filters, permission.network_filter(entries, source, name_of(inbound))]
+    return {
+        "name": "tls",
+        "transport_socket": socket,
+        # Also ends clients that connect and send nothing.
+        "transport_socket_connect_timeout": "15s",
+        "filters": [*filters, _proxy_filter(context, inbound, http_filters, details)],
+    }
+
+
+def _proxy_filter(
+    context: InboundContext, inbound: Inbound, http_filters: Sequence[Config], details: shapes.PeerDetails
+) -> Config:
+    """What passes requests or bytes on to the application."""
+    name = name_of(inbound)
+    conf = merged(_entries(context, "MeshAccessLog", inbound), AccessLogConf)
+    services = context.view.services_of(context.dataplane, inbound.section)
+    traffic = access_log.Traffic(
+        mesh=context.view.mesh,
+        zone=context.view.zone_of(context.dataplane),
+        source="unknown",
+        destination=services[0] if services else "unknown",
+        direction="INBOUND",
+        address=context.dataplane.spec.networking.address,
+    )
+    logs = access_log.access_logs(conf, traffic, http=inbound.is_http)
+    if not inbound.is_http:
+        return shapes.tcp_proxy(name, name, logs)
+    route = {"match": {"prefix": "/"}, "route": {"cluster": name, "timeout": "0s"}}
+    host = {"name": name, "domains": ["*"], "routes": [route], **details.host}
+    manager = {
+        "stat_prefix": name,
+        "route_config": {"name": name, "virtual_hosts": [host], "validate_clusters": False},
+        **details.manager,
+    }
+    return shapes.http_connection_manager(manager, http_filters, logs, context.tracing)

@@ -1,0 +1,139 @@
+"""The outbound side of a proxy: listeners for what its application calls, routes, and clusters with their endpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from control.model.dataplane import Outbound
+from control.model.reference import BackendRef
+from control.model.resource import Resource
+from control.policies.matching import merged, outbound_entries
+from control.policies.meshaccesslog import generate as access_log
+from control.policies.meshaccesslog.schema import Conf as AccessLogConf
+from control.policies.meshhealthcheck import generate as health_check
+from control.policies.meshhealthcheck.schema import Conf as HealthCheckConf
+from control.policies.meshhttproute import generate as http_route
+from control.policies.meshloadbalancingstrategy import generate as balancing
+from control.policies.meshloadbalancingstrategy.schema import Conf as BalancingConf
+from control.policies.meshtls import generate as tls
+from control.xds import shapes
+from control.xds.policies_of_proxy import ProxyPolicies
+from control.xds.view import Destination, Identity, MeshView
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class OutboundContext:
+    view: MeshView
+    dataplane: Resource
+    policies: ProxyPolicies
+    identity: Identity | None
+    tracing: Config | None
+
+
+def _balancing(context: OutboundContext, destination: Destination) -> BalancingConf | None:
+    policies = context.policies.of_type("MeshLoadBalancingStrategy")
+    return merged(outbound_entries(policies, destination.service, destination.port), BalancingConf)
+
+
+def listener(context: OutboundContext, outbound: Outbound, destination: Destination) -> Config:
+    """Where the application reaches the service. HTTP gets its routes by RDS: they change without the listener."""
+    name, http = destination.name, destination.port.is_http
+    policies = context.policies.of_type("MeshAccessLog")
+    conf = merged(outbound_entries(policies, destination.service, destination.port), AccessLogConf)
+    traffic = access_log.Traffic(
+        mesh=context.view.mesh,
+        zone=context.view.zone_of(context.dataplane),
+        source=_own_service(context),
+        destination=destination.service.name,
+        direction="OUTBOUND",
+        address=context.dataplane.spec.networking.address,
+    )
+    logs = access_log.access_logs(conf, traffic, http=http)
+    if http:
+        manager = {"stat_prefix": name, "rds": {"route_config_name": name, "config_source": shapes.ADS}}
+        last = shapes.http_connection_manager(manager, [], logs, context.tracing)
+    else:
+        last = shapes.tcp_proxy(name, name, logs)
+    return {
+        "name": listener_name(outbound),
+        "traffic_direction": "OUTBOUND",
+        "address": shapes.address(outbound.address, outbound.port),
+        "filter_chains": [{"filters": [last]}],
+    }
+
+
+def listener_name(outbound: Outbound) -> str:
+    """By address and not by destination: two outbounds may lead to one service."""
+    return f"self_outbound_{outbound.address}_{outbound.port}"
+
+
+def _own_service(context: OutboundContext) -> str:
+    """For logs: the first service that the proxy is a member of."""
+    for inbound in context.dataplane.spec.networking.inbound:
+        services = context.view.services_of(context.dataplane, inbound.section)
+        if services:
+            return services[0]
+    return context.dataplane.name
+
+
+def routes(context: OutboundContext, destination: Destination) -> tuple[Config, list[Destination]]:
+    """The RouteConfiguration of a destination, and every destination that its routes lead to."""
+    reached: dict[str, Destination] = {}
+
+    def resolve(reference: BackendRef) -> str | None:
+        found = context.view.resolve_backend(reference, destination.port.section)
+        if found is not None:
+            reached[found.name] = found
+        return found.name if found is not None else None
+
+    policies = context.policies.of_type("MeshHTTPRoute")
+    entries = outbound_entries(policies, destination.service, destination.port)
+    where = http_route.Destination(destination.name, balancing.hash_policies(_balancing(context, destination)))
+    found = http_route.routes(entries, where, resolve)
+    host = {"name": destination.name, "domains": ["*"], "routes": found}
+    config = {"name": destination.name, "virtual_hosts": [host], "validate_clusters": False}
+    if _mentions(found, destination.name):
+        reached[destination.name] = destination
+    return config, list(reached.values())
+
+
+def _mentions(found: list[Config], cluster: str) -> bool:
+    actions = [route.get("route", {}) for route in found]
+    return any(
+        action.get("cluster") == cluster
+        or any(weighted["name"] == cluster for weighted in action.get("weighted_clusters", {}).get("clusters", ()))
+        for action in actions
+    )
+
+
+def cluster(context: OutboundContext, destination: Destination) -> Config:
+    protocol, name = destination.port.app_protocol, destination.name
+    policies = context.policies.of_type("MeshHealthCheck")
+    checks = merged(outbound_entries(policies, destination.service, destination.port), HealthCheckConf)
+    result: Config = {
+        "name": name,
+        "type": "EDS",
+        "eds_cluster_config": {"eds_config": shapes.ADS},
+        "connect_timeout": "5s",
+        **balancing.cluster_fields(_balancing(context, destination)),
+        **shapes.http_options(protocol),
+    }
+    if checks is not None:
+        result["health_checks"] = health_check.health_checks(checks, protocol, name)
+        if checks.fail_traffic_on_panic is not None:
+            zone_aware = {"fail_traffic_on_panic": checks.fail_traffic_on_panic}
+            result["common_lb_config"] = {"zone_aware_lb_config": zone_aware}
+    server_ids = context.view.server_ids(destination.service)
+    if context.identity is not None and server_ids:
+        alpn = {"tcp": (), "http": ("http/1.1",)}.get(protocol, ("h2",))
+        result["transport_socket"] = tls.upstream_socket(context.policies.client_tls, destination.sni, server_ids, alpn)
+    return result
+
+
+def load_assignment(context: OutboundContext, destination: Destination) -> Config:
+    aware = balancing.is_locality_aware(_balancing(context, destination))
+    zone = context.view.zone_of(context.dataplane)
+    return balancing.load_assignment(destination.name, context.view.endpoints(destination), zone, aware)

@@ -1,0 +1,47 @@
+"""The policies that select one proxy, of each type, found once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from control.model.resource import Resource
+from control.policies.matching import inbound_entries, matching, merged, proxy_entries
+from control.policies.meshmetric.schema import Conf as MetricConf
+from control.policies.meshoffload.generate import OffloadSettings, settings
+from control.policies.meshoffload.schema import Conf as OffloadConf
+from control.policies.meshtls.schema import Conf as TlsConf
+from control.policies.meshtrace.schema import Conf as TraceConf
+from control.xds.view import MeshView
+
+
+class ProxyPolicies:
+    def __init__(self, view: MeshView, dataplane: Resource) -> None:
+        self._view, self._labels = view, dataplane.effective_labels
+        self._by_type: dict[str, list[Resource]] = {}
+
+    def of_type(self, type_name: str) -> Sequence[Resource]:
+        """The weaker first, as `matching` orders them."""
+        if type_name not in self._by_type:
+            self._by_type[type_name] = matching(self._view.of_type(type_name), self._labels)
+        return self._by_type[type_name]
+
+    @cached_property
+    def offload(self) -> OffloadSettings:
+        return settings(merged(proxy_entries(self.of_type("MeshOffload")), OffloadConf))
+
+    @cached_property
+    def trace(self) -> TraceConf | None:
+        return merged(proxy_entries(self.of_type("MeshTrace")), TraceConf)
+
+    @cached_property
+    def metric(self) -> MetricConf | None:
+        return merged(proxy_entries(self.of_type("MeshMetric")), MetricConf)
+
+    @cached_property
+    def client_tls(self) -> TlsConf | None:
+        """Versions and ciphers for calling others: those of the policies for the whole mesh, which bind both ends."""
+        whole_mesh = [
+            p for p in self.of_type("MeshTLS") if p.spec.target_ref is None or p.spec.target_ref.kind == "Mesh"
+        ]
+        return merged(inbound_entries(whole_mesh, "", 0), TlsConf)

@@ -1,0 +1,138 @@
+"""Everything one proxy gets, as plain dictionaries: a pure function of the mesh and the proxy's name.
+
+Only what the proxy references is in it: its own inbounds, the services it calls, and where their routes lead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from control.model.resource import Resource
+from control.policies.meshmetric import generate as metric
+from control.policies.meshtls import generate as tls
+from control.policies.meshtrace import generate as trace
+from control.xds import inbounds, outbounds, shapes
+from control.xds.inbounds import InboundContext
+from control.xds.outbounds import OutboundContext
+from control.xds.policies_of_proxy import ProxyPolicies
+from control.xds.view import Destination, MeshView
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A certificate with its key, for Envoy's own TLS: PEM, leaf first."""
+
+    chain_pem: str
+    key_pem: str = field(repr=False)
+
+
+@dataclass
+class ProxyConfig:
+    """By name, for each type of xDS; and what could not be configured, in words."""
+
+    clusters: dict[str, Config] = field(default_factory=dict)
+    endpoints: dict[str, Config] = field(default_factory=dict)
+    listeners: dict[str, Config] = field(default_factory=dict)
+    routes: dict[str, Config] = field(default_factory=dict)
+    secrets: dict[str, Config] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def render(view: MeshView, dataplane: Resource, credential: Credential | None = None) -> ProxyConfig:
+    """`credential` goes into the secret of the proxy's identity; without it Envoy waits for the secret."""
+    config, policies = ProxyConfig(), ProxyPolicies(view, dataplane)
+    identity = view.identity_of(dataplane)
+    problem = view.identity_problem(dataplane)
+    if problem is not None:
+        config.problems.append(problem)
+    tracing = _tracing(view, dataplane, policies, config)
+    _add_inbounds(InboundContext(view, dataplane, policies, identity, tracing), config)
+    _add_outbounds(OutboundContext(view, dataplane, policies, identity, tracing), config)
+    _add_metrics(dataplane, policies, config)
+    if identity is not None:
+        if view.trust_bundles:
+            config.secrets[tls.TRUST_SECRET] = tls.trust_secret(view.trust_bundles)
+        else:
+            config.problems.append("there is no MeshTrust in the mesh: no peer can be verified")
+        if credential is not None:
+            config.secrets[tls.IDENTITY_SECRET] = tls.identity_secret(credential.chain_pem, credential.key_pem)
+    return config
+
+
+def _tracing(view: MeshView, dataplane: Resource, policies: ProxyPolicies, config: ProxyConfig) -> Config | None:
+    conf = policies.trace
+    found = trace.tracing(conf, dataplane.name, view.of_type("MeshOpenTelemetryBackend"))
+    if found is None:
+        if conf is not None and conf.backends:
+            config.problems.append("MeshTrace names a MeshOpenTelemetryBackend that does not exist: nothing is traced")
+        return None
+    config.clusters[trace.CLUSTER] = {
+        "name": trace.CLUSTER,
+        "type": "STRICT_DNS",
+        "connect_timeout": "5s",
+        "load_assignment": {
+            "cluster_name": trace.CLUSTER,
+            "endpoints": [{"lb_endpoints": [shapes.endpoint(found.host, found.port)]}],
+        },
+        **shapes.http_options("grpc" if found.http2 else "http"),
+    }
+    return found.connection_manager
+
+
+def _add_inbounds(context: InboundContext, config: ProxyConfig) -> None:
+    for inbound in context.dataplane.spec.networking.inbound:
+        name = inbounds.name_of(inbound)
+        config.listeners[name] = inbounds.listener(context, inbound)
+        config.clusters[name] = inbounds.cluster(inbound)
+
+
+def _add_outbounds(context: OutboundContext, config: ProxyConfig) -> None:
+    reached: dict[str, Destination] = {}
+    for outbound in context.dataplane.spec.networking.outbound:
+        destination = context.view.resolve_outbound(outbound.backend_ref)
+        if destination is None:
+            reference = outbound.backend_ref
+            named = reference.name or f"with labels {reference.labels}"
+            place = f"{outbound.address}:{outbound.port}"
+            config.problems.append(f"outbound {place}: there is no MeshService {named} with port {reference.port}")
+            continue
+        config.listeners[outbounds.listener_name(outbound)] = outbounds.listener(context, outbound, destination)
+        if destination.port.is_http:
+            config.routes[destination.name], more = outbounds.routes(context, destination)
+            reached |= {found.name: found for found in more}
+        else:
+            reached[destination.name] = destination
+    for name, destination in reached.items():
+        config.clusters[name] = outbounds.cluster(context, destination)
+        config.endpoints[name] = outbounds.load_assignment(context, destination)
+
+
+def _add_metrics(dataplane: Resource, policies: ProxyPolicies, config: ProxyConfig) -> None:
+    routes, networking = metric.routes(policies.metric), dataplane.spec.networking
+    if not routes:
+        return
+    if networking.admin is None:
+        config.problems.append("MeshMetric needs networking.admin.port on the Dataplane: that is where the numbers are")
+        return
+    config.clusters[metric.ADMIN_CLUSTER] = {
+        "name": metric.ADMIN_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": {
+            "cluster_name": metric.ADMIN_CLUSTER,
+            "endpoints": [{"lb_endpoints": [shapes.endpoint("127.0.0.1", networking.admin.port)]}],
+        },
+    }
+    for port, route in routes:
+        name = f"self_metrics_{port}"
+        host = {"name": name, "domains": ["*"], "routes": [route]}
+        manager = {"stat_prefix": name, "route_config": {"name": name, "virtual_hosts": [host]}}
+        config.listeners[name] = {
+            "name": name,
+            "traffic_direction": "INBOUND",
+            "address": shapes.address(networking.address, port),
+            "filter_chains": [{"filters": [shapes.http_connection_manager(manager, [], [], None)]}],
+        }

@@ -1,0 +1,176 @@
+"""One mesh at one moment, indexed for the questions that configuration asks. Immutable; answers are remembered."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from control.model.dataplane import DataplaneSpec, OutboundBackendRef
+from control.model.mesh_identity import MeshIdentitySpec, best_matched
+from control.model.mesh_service import MeshServiceSpec, ServicePort
+from control.model.reference import ZONE, BackendRef
+from control.model.resource import Resource
+from control.policies.meshloadbalancingstrategy.generate import Endpoint
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a dataplane is."""
+
+    spiffe_id: str
+    trust_domain: str
+    # The MeshIdentity that says so, and whose CA signs.
+    mesh_identity: str
+
+
+@dataclass(frozen=True)
+class Destination:
+    """One port of one service."""
+
+    service: Resource
+    port: ServicePort
+
+    @property
+    def name(self) -> str:
+        """Of its cluster, its listeners and its routes: Kuma's resource identifier."""
+        return f"kri_msvc_{self.service.mesh}___{self.service.name}_{self.port.section}"
+
+    @property
+    def sni(self) -> str:
+        return f"{self.port.section}.{self.service.name}.{self.service.mesh}.mesh"
+
+
+class MeshView:
+    """All resources of one mesh. `zone` is that of dataplanes without a label kuma.io/zone."""
+
+    def __init__(self, mesh: str, resources: Iterable[Resource], zone: str = "default") -> None:
+        self.mesh, self.zone = mesh, zone
+        self._by_type: dict[str, dict[str, Resource]] = defaultdict(dict)
+        for resource in sorted((r for r in resources if r.mesh == mesh), key=lambda r: r.key):
+            self._by_type[resource.kind.type][resource.name] = resource
+        self._members: dict[str, list[Resource]] = {}
+        self._identities: dict[str, Identity | None] = {}
+        self._endpoints: dict[str, tuple[Endpoint, ...]] = {}
+
+    def of_type(self, type_name: str) -> Sequence[Resource]:
+        return list(self._by_type.get(type_name, {}).values())
+
+    def get(self, type_name: str, name: str) -> Resource | None:
+        return self._by_type.get(type_name, {}).get(name)
+
+    @property
+    def dataplanes(self) -> Sequence[Resource]:
+        return self.of_type("Dataplane")
+
+    def zone_of(self, dataplane: Resource) -> str:
+        return dataplane.labels.get(ZONE, self.zone)
+
+    # --- identities and trust -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _mesh_identities(self) -> list[tuple[str, MeshIdentitySpec]]:
+        return [(resource.name, resource.spec) for resource in self.of_type("MeshIdentity")]
+
+    def identity_of(self, dataplane: Resource) -> Identity | None:
+        """None where no MeshIdentity selects it, or its labels lack what the template needs (see identity_problem)."""
+        if dataplane.name not in self._identities:
+            self._identities[dataplane.name] = self._find_identity(dataplane)
+        return self._identities[dataplane.name]
+
+    def _find_identity(self, dataplane: Resource) -> Identity | None:
+        found = best_matched(self._mesh_identities, dataplane.effective_labels)
+        if found is None:
+            return None
+        name, spec = found
+        try:
+            spiffe_id = spec.spiffe_id_of(self.mesh, self.zone, dataplane.effective_labels)
+        except KeyError:
+            return None
+        return Identity(spiffe_id, spiffe_id.removeprefix("spiffe://").partition("/")[0], name)
+
+    def identity_problem(self, dataplane: Resource) -> str | None:
+        """Why a dataplane that a MeshIdentity selects has no identity all the same."""
+        found = best_matched(self._mesh_identities, dataplane.effective_labels)
+        if found is None or self.identity_of(dataplane) is not None:
+            return None
+        try:
+            found[1].spiffe_id_of(self.mesh, self.zone, dataplane.effective_labels)
+        except KeyError as missing:
+            return f"MeshIdentity {found[0]} needs the label {missing} for its SPIFFE id; set it on the Dataplane"
+        return None
+
+    @cached_property
+    def trust_bundles(self) -> tuple[tuple[str, str], ...]:
+        """(trust domain, PEM of all its CAs), sorted."""
+        bundles: dict[str, list[str]] = defaultdict(list)
+        for trust in self.of_type("MeshTrust"):
+            bundles[trust.spec.trust_domain] += [bundle.pem.value.strip() + "\n" for bundle in trust.spec.ca_bundles]
+        return tuple((domain, "".join(dict.fromkeys(pems))) for domain, pems in sorted(bundles.items()))
+
+    @property
+    def trust_domains(self) -> tuple[str, ...]:
+        return tuple(domain for domain, _ in self.trust_bundles)
+
+    # --- services -----------------------------------------------------------------------------------------------------
+
+    def members(self, service: Resource) -> list[Resource]:
+        """The dataplanes that the service selects."""
+        if service.name not in self._members:
+            spec: MeshServiceSpec = service.spec
+            self._members[service.name] = [d for d in self.dataplanes if spec.selects(d.name, d.effective_labels)]
+        return self._members[service.name]
+
+    def endpoints(self, destination: Destination) -> tuple[Endpoint, ...]:
+        """Of all inbounds that serve the port and are ready."""
+        if destination.name not in self._endpoints:
+            found = set()
+            for dataplane in self.members(destination.service):
+                spec: DataplaneSpec = dataplane.spec
+                for inbound in spec.networking.inbound:
+                    if inbound.is_ready and destination.port.is_served_by(inbound):
+                        address = inbound.address or spec.networking.address
+                        found.add(Endpoint(address, inbound.port, self.zone_of(dataplane)))
+            self._endpoints[destination.name] = tuple(sorted(found))
+        return self._endpoints[destination.name]
+
+    def server_ids(self, service: Resource) -> tuple[str, ...]:
+        """The SPIFFE ids that may serve it; empty where it cannot be called by TLS: some member has no identity."""
+        if service.spec.identities:
+            return tuple(sorted({identity.value for identity in service.spec.identities}))
+        identities = [self.identity_of(dataplane) for dataplane in self.members(service)]
+        if not identities or None in identities:
+            return ()
+        return tuple(sorted({identity.spiffe_id for identity in identities if identity is not None}))
+
+    def services_of(self, dataplane: Resource, section: str) -> list[str]:
+        """Names of the services that offer this inbound."""
+        inbound = next(i for i in dataplane.spec.networking.inbound if i.section == section)
+        return [
+            service.name
+            for service in self.of_type("MeshService")
+            if service.spec.selects(dataplane.name, dataplane.effective_labels)
+            and any(port.is_served_by(inbound) for port in service.spec.ports)
+        ]
+
+    def _select_service(self, labels: Mapping[str, str]) -> Resource | None:
+        """The one that the labels select; the smallest name where they select several."""
+        wanted = labels.items()
+        return next((s for s in self.of_type("MeshService") if wanted <= s.effective_labels.items()), None)
+
+    def resolve_outbound(self, reference: OutboundBackendRef) -> Destination | None:
+        if reference.name is not None:
+            service = self.get("MeshService", reference.name)
+        else:
+            service = self._select_service(reference.labels or {})
+        return _destination(service, str(reference.port))
+
+    def resolve_backend(self, reference: BackendRef, default_section: str) -> Destination | None:
+        """A route's backendRef; without a port it is the one of the route's own service."""
+        return _destination(self._select_service(reference.labels), reference.section or default_section)
+
+
+def _destination(service: Resource | None, section: str) -> Destination | None:
+    port = service.spec.port_of(section) if service is not None else None
+    return Destination(service, port) if service is not None and port is not None else None

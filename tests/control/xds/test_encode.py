@@ -1,0 +1,61 @@
+"""Bytes for Envoy: shared among proxies, versions by content, unknown messages as TypedStruct."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+from google.protobuf import any_pb2, json_format, struct_pb2
+from xds.type.v3 import typed_struct_pb2
+
+from control.xds import encode
+from envoy_ext import render, settings
+
+CLUSTER = {"name": "a", "type": "STATIC", "connect_timeout": "5s"}
+
+
+def test_equal_resources_are_one_object_and_go_with_the_last_user() -> None:
+    first, second = encode.encode(encode.CLUSTER, "a", CLUSTER), encode.encode(encode.CLUSTER, "a", dict(CLUSTER))
+    assert first is second
+    other = encode.encode(encode.CLUSTER, "a", CLUSTER | {"connect_timeout": "6s"})
+    assert other.version != first.version
+    before = len(encode._shared)
+    del first, second
+    gc.collect()
+    assert len(encode._shared) == before - 1
+
+
+def test_a_field_that_does_not_exist_is_an_error_here() -> None:
+    with pytest.raises(json_format.ParseError, match="no_such"):
+        encode.encode(encode.CLUSTER, "a", CLUSTER | {"no_such": 1})
+
+
+def test_messages_of_dynamic_modules_travel_as_typed_struct() -> None:
+    socket = render.transport_socket(settings.TlsSettings(identities=("www",)))
+    message = encode.to_message(encode.LISTENER, {"name": "l", "filter_chains": [{"transport_socket": socket}]})
+    inner = typed_struct_pb2.TypedStruct()
+    assert message.filter_chains[0].transport_socket.typed_config.Unpack(inner)
+    assert inner.type_url == socket["typed_config"]["@type"]
+    assert inner.value["transport_socket_config"]["@type"].endswith("google.protobuf.Struct")
+    assert inner.value["transport_socket_config"]["value"]["identities"] == ["www"]
+
+
+def test_known_messages_and_structs_stay_what_they_are() -> None:
+    value = {"@type": "type.googleapis.com/google.protobuf.Struct", "value": {"@type": "x", "a": [1]}}
+    assert encode.with_typed_structs([value])[0]["@type"] == value["@type"]
+    packed = json_format.ParseDict(encode.with_typed_structs(value), any_pb2.Any())
+    assert packed.Is(struct_pb2.Struct.DESCRIPTOR)
+
+
+def test_versions_depend_on_content_and_type_but_not_on_order() -> None:
+    a, b = (encode.encode(encode.CLUSTER, name, CLUSTER | {"name": name}) for name in "ab")
+    assert encode.version_of(encode.CLUSTER, [a, b]) == encode.version_of(encode.CLUSTER, [b, a])
+    versions = {
+        encode.version_of(encode.CLUSTER, [a]),
+        encode.version_of(encode.CLUSTER, [a, b]),
+        encode.version_of(encode.CLUSTER, []),
+        encode.version_of(encode.LISTENER, []),
+        encode.version_of(encode.ENDPOINTS, [], folded="x"),
+    }
+    assert len(versions) == 5
+    assert "" not in versions
