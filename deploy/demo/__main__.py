@@ -25,7 +25,9 @@ from deploy.node.processes import NodeError, Processes, interruptible
 ROOT = Path(__file__).resolve().parents[2]
 CONNECTIONS = 1500  # to each listener
 
-console = Console(highlight=False)
+WIDTH = 110  # of the output where there is no terminal to fit
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
 
 
 def arguments() -> argparse.Namespace:
@@ -88,6 +90,7 @@ def conclude(findings: report.Findings, output: Path) -> bool:
     (output / "report.json").write_text(json.dumps(data, indent=2) + "\n")
     console.print()
     console.print(report.table(findings))
+    console.print(report.batch_table(findings))
     console.print(report.key_table(findings))
     for problem in data["problems"]:
         console.print(f"[bold red]problem:[/] {problem}", markup=True)

@@ -142,7 +142,6 @@ def table(findings: Findings) -> RenderableType:
     row("operations at the daemon", *(f"{each['operations']:,}" for each in columns))
     row("batches", *(f"{sum(each['batch_size_histogram'].values()):,}" for each in columns))
     row("operations per batch, mean", *(f"{each['mean_batch']:.2f}" for each in columns))
-    row("batches of 1 2 3 4 5 6 7 8", *(" ".join(map(str, each["batch_size_histogram"].values())) for each in columns))
     row("backend", *(", ".join(f"{name} {count:,}" for name, count in each["backends"].items()) for each in columns))
     row("handshake p50", *(f"{each['p50_ms']:.2f} ms" for each in columns))
     row("handshake p99", *(f"{each['p99_ms']:.2f} ms" for each in columns))
@@ -150,20 +149,41 @@ def table(findings: Findings) -> RenderableType:
     return shown
 
 
+def batch_table(findings: Findings) -> RenderableType:
+    """How many operations ran together."""
+    data = as_data(findings)
+    shown = Table(title="Batches by size", title_justify="left")
+    shown.add_column("")
+    for size in data["batch_size_histogram"]:
+        shown.add_column(size, justify="right")
+    for name, each in [*((one["key"], one) for one in data["listeners"]), ("together", data)]:
+        shown.add_row(name, *(f"{count:,}" for count in each["batch_size_histogram"].values()))
+    return shown
+
+
 def key_table(findings: Findings) -> RenderableType:
     """Where each key was found."""
     shown = Table(title="Private keys in Envoy's memory", title_justify="left")
-    for column in ("key", "looked for", "Envoy with the module", "control: Envoy with the key"):
+    for column in ("key", "with the module", "control: Envoy has the key", "found there"):
         shown.add_column(column)
     for leaf in findings.leaves:
         ours, control = findings.searches[leaf.name], findings.control[leaf.name]
-        megabytes = ours.bytes_read / 1e6
-        found = "[bold red]FOUND[/]" if ours.findings else "[green]not there[/]"
-        names = ", ".join(dict.fromkeys(finding.pattern for finding in control.findings))
         shown.add_row(
             leaf.key_type,
-            "every secret number, both byte orders, and PEM",
-            f"{found} ({megabytes:.0f} MB read)",
-            f"found: {names}" if control.findings else "[bold red]NOT FOUND[/]",
+            f"{'[bold red]FOUND[/]' if ours.findings else '[green]not there[/]'} ({ours.bytes_read / 1e6:.0f} MB read)",
+            f"{'found' if control.findings else '[bold red]NOT FOUND[/]'} ({control.bytes_read / 1e6:.0f} MB read)",
+            _in_short(control),
         )
     return shown
+
+
+def _in_short(search: Search) -> str:
+    """ "PEM; little-endian d, p, q": the findings grouped by form."""
+    forms: dict[str, list[str]] = {}
+    for pattern in dict.fromkeys(finding.pattern for finding in search.findings):
+        secret, _, form = pattern.rpartition(" ")
+        if pattern.startswith("PEM"):
+            forms.setdefault("PEM", [])
+        else:
+            forms.setdefault(form, []).append(secret)
+    return "; ".join(f"{form} {', '.join(secrets)}".strip() for form, secrets in forms.items())

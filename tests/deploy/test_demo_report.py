@@ -114,6 +114,7 @@ def test_tables_show_the_numbers(findings: report.Findings) -> None:
     text = io.StringIO()
     console = Console(file=text, width=140)
     console.print(report.table(findings))
+    console.print(report.batch_table(findings))
     console.print(report.key_table(findings))
-    for shown in ("rsa2048", "p256", "202", "not there", "d little-endian", "ifma8"):
+    for shown in ("rsa2048", "p256", "202", "101", "not there", "little-endian d", "ifma8"):
         assert shown in text.getvalue()
