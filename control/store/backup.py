@@ -1,0 +1,95 @@
+"""Backup and restore of a SQLite store: one file, one moment, secrets still sealed (keep the key elsewhere)."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from control.model.resource import Kinds
+from control.store.engine import sqlite_path
+from control.store.errors import IncompatibleStore, StoreError
+from control.store.store import Store, StoreKey
+
+
+class BackupFailed(StoreError):
+    """Nothing was written, or what was written was removed again."""
+
+
+def backup(url: str, target: Path) -> None:
+    """Copies the store while it is in use. The target must not exist."""
+    source = _file_of(url)
+    if not source.is_file():
+        raise BackupFailed(f"there is no store at {source}")
+    try:
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        raise BackupFailed(f"the backup {target} cannot be made: {error.strerror}") from error
+    try:
+        with closing(sqlite3.connect(source)) as read, closing(sqlite3.connect(target)) as write:
+            read.backup(write)
+            # One file, not a file and its log.
+            write.execute("PRAGMA journal_mode=DELETE")
+        _check(target)
+    except (sqlite3.Error, StoreError) as error:
+        target.unlink()
+        raise BackupFailed(f"the backup of {source} failed: {error}") from error
+
+
+def restore(source: Path, url: str, key: StoreKey, kinds: Kinds, replace: bool = False) -> int:
+    """Puts a backup in place; returns its number of resources. The control plane must not run.
+
+    The backup is opened with the key first: one that could not be used does not replace anything.
+    """
+    target = _file_of(url)
+    if not source.is_file():
+        raise BackupFailed(f"there is no backup at {source}")
+    if target.exists() and not replace:
+        raise BackupFailed(f"there is a store at {target} already: use --replace to put the backup in its place")
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    staged = target.with_name(f".{target.name}.restore")
+    _remove(staged)
+    try:
+        with (
+            closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as read,
+            closing(sqlite3.connect(staged)) as write,
+        ):
+            read.backup(write)
+        staged.chmod(0o600)
+        _check(staged)
+        opened = Store(f"sqlite:///{staged}", key, kinds)
+        count = len(opened.list())
+        opened.close()
+        with closing(sqlite3.connect(staged)) as connection:
+            connection.execute("PRAGMA journal_mode=DELETE")
+    except (sqlite3.Error, StoreError) as error:
+        _remove(staged)
+        raise BackupFailed(f"the backup {source} cannot be used: {error}") from error
+    # The log of the store that is replaced must not be applied to the one that replaces it.
+    for suffix in ("-wal", "-shm"):
+        target.with_name(target.name + suffix).unlink(missing_ok=True)
+    staged.rename(target)
+    return count
+
+
+def _file_of(url: str) -> Path:
+    path = sqlite_path(url)
+    if path is None:
+        raise BackupFailed("backup and restore are for SQLite; use the tools of the database server")
+    return path
+
+
+def _check(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        [verdict] = connection.execute("PRAGMA integrity_check").fetchone()
+        if verdict != "ok":
+            raise IncompatibleStore(f"{path} is damaged: {verdict}")
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if "alembic_version" not in tables:
+        raise IncompatibleStore(f"{path} is not a store of the control plane")
+
+
+def _remove(staged: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        staged.with_name(staged.name + suffix).unlink(missing_ok=True)

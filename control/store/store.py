@@ -1,0 +1,267 @@
+"""Resources and secrets, kept. Every method is one transaction; nothing is cached, so a restart loses nothing."""
+
+from __future__ import annotations
+
+import base64
+import secrets as random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
+
+from control.model.resource import Kinds, Resource
+from control.store import migrate, sealing
+from control.store.engine import make_engine, sqlite_path
+from control.store.errors import Conflict, IncompatibleStore, NotFound, StoreUnavailable, WrongStoreKey
+from control.store.tables import facts, resources, revocations, secrets
+
+Observe = Callable[[str, float], None]
+
+_KEY_CHECK = "key-check"
+_SALT = "passphrase-salt"
+_GENERATION = "generation"
+
+
+@dataclass(frozen=True)
+class StoreKey:
+    """What secrets are sealed with: exactly one of the two."""
+
+    file: Path | None = None
+    passphrase: str | None = None
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class Store:
+    """`observe` is told each operation's name and seconds."""
+
+    def __init__(self, url: str, key: StoreKey, kinds: Kinds, observe: Observe | None = None) -> None:
+        """Opens, migrates and checks the key. Raises IncompatibleStore, WrongStoreKey, StoreUnavailable."""
+        self.url, self._kinds, self._observe = url, kinds, observe
+        path = sqlite_path(url)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._engine = make_engine(url)
+        with self._transaction("open", writes=True) as connection:
+            migrate.upgrade(connection)
+            self._sealer = self._open_sealer(connection, key)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self, operation: str, writes: bool = False) -> Iterator[sa.Connection]:
+        began = time.perf_counter()
+        try:
+            with self._engine.execution_options(writes=writes).begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise StoreUnavailable(f"the store ({self._engine.url!r}) failed at {operation!r}: {error.orig}") from error
+        finally:
+            if self._observe is not None:
+                self._observe(operation, time.perf_counter() - began)
+
+    # --- the key ------------------------------------------------------------------------------------------------------
+
+    def _open_sealer(self, connection: sa.Connection, key: StoreKey) -> sealing.Sealer:
+        if (key.file is None) == (key.passphrase is None):
+            raise WrongStoreKey("the store needs either a key file or a passphrase")
+        if key.passphrase is not None:
+            salt = self._fact(
+                connection, _SALT, lambda: base64.b64encode(random.token_bytes(sealing.SALT_SIZE)).decode()
+            )
+            sealer = sealing.Sealer(sealing.key_from_passphrase(key.passphrase, base64.b64decode(salt)))
+        else:
+            assert key.file is not None
+            sealer = sealing.Sealer(sealing.key_from_file(key.file))
+        check = self._fact(connection, _KEY_CHECK, lambda: base64.b64encode(sealer.seal(_KEY_CHECK, b"")).decode())
+        try:
+            sealer.open(_KEY_CHECK, base64.b64decode(check))
+        except WrongStoreKey:
+            given = f"key file {key.file}" if key.file else "passphrase"
+            raise WrongStoreKey(f"the {given} is not the one that this store was made with") from None
+        return sealer
+
+    @staticmethod
+    def _fact(connection: sa.Connection, name: str, make: Callable[[], str]) -> str:
+        """The fact; made where it is not there yet."""
+        value = connection.execute(sa.select(facts.c.value).where(facts.c.name == name)).scalar()
+        if value is None:
+            value = make()
+            connection.execute(facts.insert().values(name=name, value=value))
+        return str(value)
+
+    # --- resources ----------------------------------------------------------------------------------------------------
+
+    def generation(self) -> int:
+        """Grows with every change of a resource."""
+        with self._transaction("generation") as connection:
+            value = connection.execute(sa.select(facts.c.value).where(facts.c.name == _GENERATION)).scalar()
+        return int(value or 0)
+
+    @staticmethod
+    def _advance(connection: sa.Connection) -> None:
+        where = facts.c.name == _GENERATION
+        value = connection.execute(sa.select(facts.c.value).where(where)).scalar()
+        if value is None:
+            connection.execute(facts.insert().values(name=_GENERATION, value="1"))
+        else:
+            connection.execute(facts.update().where(where).values(value=str(int(value) + 1)))
+
+    def get(self, type_name: str, mesh: str, name: str) -> Resource:
+        """Raises NotFound."""
+        with self._transaction("get") as connection:
+            row = connection.execute(sa.select(resources).where(_is(type_name, mesh, name))).one_or_none()
+        if row is None:
+            raise NotFound(_missing(type_name, mesh, name))
+        return self._resource(row)
+
+    def list(
+        self, type_name: str | None = None, mesh: str | None = None, after: str = "", limit: int | None = None
+    ) -> Sequence[Resource]:
+        """Sorted by type, mesh and name; `after` is the name that the page before ended with."""
+        query = sa.select(resources).order_by(resources.c.type, resources.c.mesh, resources.c.name)
+        if type_name is not None:
+            query = query.where(resources.c.type == type_name)
+        if mesh is not None:
+            query = query.where(resources.c.mesh == mesh)
+        if after:
+            query = query.where(resources.c.name > after)
+        if limit is not None:
+            query = query.limit(limit)
+        with self._transaction("list") as connection:
+            rows = connection.execute(query).all()
+        return [self._resource(row) for row in rows if self._kinds.of_type(row.type) is not None]
+
+    def put(self, resource: Resource, expected_version: int | None = None) -> Resource:
+        """Makes or changes it. `expected_version`: 0 if it must be new, None if it does not matter. Raises Conflict.
+
+        Nothing is written, and the version stays, where it already is what it should be.
+        """
+        with self._transaction("put", writes=True) as connection:
+            return self._put(connection, resource, expected_version)
+
+    def put_all(self, wanted: Sequence[Resource]) -> Sequence[Resource]:
+        """All of them or, where one is refused, none."""
+        ordered = sorted(wanted, key=lambda resource: resource.kind.in_mesh)
+        with self._transaction("put", writes=True) as connection:
+            stored = {resource.key: self._put(connection, resource, None) for resource in ordered}
+        return [stored[resource.key] for resource in wanted]
+
+    def _put(self, connection: sa.Connection, resource: Resource, expected: int | None) -> Resource:
+        where = _is(*resource.key)
+        row = connection.execute(sa.select(resources).where(where)).one_or_none()
+        found = row.version if row is not None else 0
+        if expected is not None and expected != found:
+            state = f"is at version {found}" if found else "does not exist"
+            raise Conflict(f"{_name(*resource.key)} {state}, not at {expected}: read it again and repeat the change")
+        if resource.mesh and connection.execute(sa.select(1).where(_is("Mesh", "", resource.mesh))).scalar() is None:
+            raise Conflict(f"{_name(*resource.key)}: there is no Mesh {resource.mesh!r}; make it first")
+        content = {"labels": dict(resource.labels), "spec": resource.spec.to_data()}
+        if row is not None and row.labels == content["labels"] and row.spec == content["spec"]:
+            return self._resource(row)
+        now = _now()
+        if row is None:
+            type_name, mesh, name = resource.key
+            values = {"type": type_name, "mesh": mesh, "name": name, **content}
+            connection.execute(resources.insert().values(**values, version=1, created_at=now, modified_at=now))
+        else:
+            connection.execute(resources.update().where(where).values(**content, version=found + 1, modified_at=now))
+        self._advance(connection)
+        return resource.stored(found + 1, row.created_at if row is not None else now, now)
+
+    def delete(self, type_name: str, mesh: str, name: str) -> None:
+        """A Mesh goes with all that is in it, but not while it has dataplanes. Raises NotFound, Conflict."""
+        with self._transaction("delete", writes=True) as connection:
+            if type_name == "Mesh":
+                self._empty_mesh(connection, name)
+            if connection.execute(resources.delete().where(_is(type_name, mesh, name))).rowcount == 0:
+                raise NotFound(_missing(type_name, mesh, name))
+            self._advance(connection)
+
+    @staticmethod
+    def _empty_mesh(connection: sa.Connection, mesh: str) -> None:
+        in_mesh = resources.c.mesh == mesh
+        query = sa.select(sa.func.count()).where(in_mesh, resources.c.type == "Dataplane")
+        dataplanes = connection.execute(query).scalar_one()
+        if dataplanes:
+            raise Conflict(f"Mesh {mesh!r} has {dataplanes} dataplanes: delete them first")
+        connection.execute(resources.delete().where(in_mesh))
+        prefix = f"mesh/{mesh}/"
+        connection.execute(secrets.delete().where(secrets.c.name.startswith(prefix, autoescape=True)))
+
+    def _resource(self, row: Any) -> Resource:
+        kind = self._kinds.of_type(row.type)
+        if kind is None:
+            raise NotFound(f"the type {row.type} is not known to this version")
+        try:
+            spec = kind.spec.model_validate(row.spec)
+        except ValidationError as error:
+            name = _name(row.type, row.mesh, row.name)
+            raise IncompatibleStore(f"{name} as it is stored is not valid for this version: {error}") from error
+        made = Resource(kind, row.mesh, row.name, spec, row.labels)
+        return made.stored(row.version, row.created_at, row.modified_at)
+
+    # --- secrets ------------------------------------------------------------------------------------------------------
+
+    def secret(self, name: str) -> bytes | None:
+        with self._transaction("secret") as connection:
+            sealed = connection.execute(sa.select(secrets.c.sealed).where(secrets.c.name == name)).scalar()
+        return None if sealed is None else self._sealer.open(name, sealed)
+
+    def secret_names(self, prefix: str) -> Sequence[str]:
+        query = sa.select(secrets.c.name).where(secrets.c.name.startswith(prefix, autoescape=True))
+        with self._transaction("secret") as connection:
+            return list(connection.execute(query.order_by(secrets.c.name)).scalars())
+
+    def put_secret(self, name: str, secret: bytes, expected: bytes | None = None, only_new: bool = False) -> None:
+        """`expected` is what it must be now, `only_new` that it must not be there: else Conflict."""
+        sealed = self._sealer.seal(name, secret)
+        with self._transaction("put_secret", writes=True) as connection:
+            row = connection.execute(sa.select(secrets).where(secrets.c.name == name)).one_or_none()
+            current = None if row is None else self._sealer.open(name, row.sealed)
+            if (only_new and row is not None) or (expected is not None and current != expected):
+                raise Conflict(f"the secret {name!r} was changed by somebody else; read it again")
+            if row is None:
+                connection.execute(secrets.insert().values(name=name, sealed=sealed, version=1, modified_at=_now()))
+            else:
+                values = {"sealed": sealed, "version": row.version + 1, "modified_at": _now()}
+                connection.execute(secrets.update().where(secrets.c.name == name).values(**values))
+
+    def delete_secret(self, name: str) -> None:
+        with self._transaction("delete_secret", writes=True) as connection:
+            connection.execute(secrets.delete().where(secrets.c.name == name))
+
+    # --- revoked tokens -----------------------------------------------------------------------------------------------
+
+    def revoke(self, jti: str, expires_at: int, reason: str) -> None:
+        """Until `expires_at`, after which the entry is forgotten, as the token is of no use anyway."""
+        with self._transaction("revoke", writes=True) as connection:
+            connection.execute(revocations.delete().where(revocations.c.expires_at < int(time.time())))
+            connection.execute(revocations.delete().where(revocations.c.jti == jti))
+            connection.execute(revocations.insert().values(jti=jti, expires_at=expires_at, reason=reason))
+
+    def is_revoked(self, jti: str) -> bool:
+        with self._transaction("is_revoked") as connection:
+            return connection.execute(sa.select(1).where(revocations.c.jti == jti)).scalar() is not None
+
+
+def _is(type_name: str, mesh: str, name: str) -> sa.ColumnElement[bool]:
+    return sa.and_(resources.c.type == type_name, resources.c.mesh == mesh, resources.c.name == name)
+
+
+def _name(type_name: str, mesh: str, name: str) -> str:
+    return f"{type_name} {name!r}" + (f" in mesh {mesh!r}" if mesh else "")
+
+
+def _missing(type_name: str, mesh: str, name: str) -> str:
+    return f"there is no {_name(type_name, mesh, name)}"
