@@ -1,7 +1,7 @@
 """Writes the Montgomery arithmetic of RSA as C: `montgomery.py OUTPUT.c`. Part of the CMake build.
 
-Numbers are arrays of limbs in radix 2^52, least significant first, each limb a vec8: eight numbers at once. With n limbs
-R = 2^(52 n). Every modulus N here has at most 52 n - 16 bits, so R > 4 N by far, and
+Numbers are arrays of limbs in radix 2^52, least significant first, each limb a vec8: eight numbers at once. With n
+limbs R = 2^(52 n). Every modulus N here has at most 52 n - 16 bits, so R > 4 N by far, and
 
     a, b < 2 N   gives   (a b + q N) / R < (4 N^2 + R N) / R < 2 N :
 
@@ -57,8 +57,8 @@ Sink = Callable[[Function, Column, Column | None, str], None]
 class Window:
     """The live columns of a product that grows row by row: row i adds to columns i .. i + size.
 
-    Inside a loop over `row`, column row + k is the variable ck. Before the first row the lowest `size` columns are there;
-    row r brings column r + size."""
+    Inside a loop over `row`, column row + k is the variable ck. Before the first row the lowest `size` columns are
+    there; row r brings column r + size."""
 
     def __init__(self, f: Function, size: int, *, accumulate: bool) -> None:
         """Columns start at 0, or with what is in `columns` (with the bounds COLUMN_LIMIT) if they accumulate."""
@@ -233,11 +233,13 @@ def tile_finish(size: int) -> Function:
 
 
 def fold_into(size: int, d: str, e: str) -> Sink:
-    """`columns` hold A = a_0 b_0 in their lower half and C = a_1 b_1 in their upper half; the column that is complete is
+    """The sink that adds Karatsuba's middle term while it is computed.
+
+    `columns` hold A = a_0 b_0 in their lower half and C = a_1 b_1 in their upper half; the column that is complete is
     one of E = S S' with the differences d = S - s B and e = S' - s' B (B is 2^(52 size), s = 1 where the difference is
     negative). To be added at B: A + C - d e = A + C - E + B (s S' + s' S) - s s' B^2. Column k < size of E comes with
-    everything that goes to columns size + k and 2 size + k, except the upper half of E, which is subtracted when its own
-    columns are complete."""
+    everything that goes to columns size + k and 2 size + k, except the upper half of E, which is subtracted when its
+    own columns are complete."""
 
     def fold(f: Function, column: Column, _next: Column | None, k: str) -> None:
         f.check(column)
@@ -268,7 +270,7 @@ def tile_fold_square(size: int) -> Function:
     f = Function(
         f"tile_fold_square_{size}",
         "vec8 *columns, const vec8 *a, vec8_mask a_negative",
-        f"The {4 * size} columns of a_0^2 and a_1^2 become those of (a_0 + B a_1)^2, given the difference a = a_0 - a_1.",
+        f"The {4 * size} columns of a_0^2 and a_1^2 become those of (a_0 + B a_1)^2, given a = a_0 - a_1.",
     )
     square_columns(f, size, fold_into(size, "a", "a"))
     fold_corner(f, size, "a", "a")
@@ -279,7 +281,8 @@ def tile_fold_product(size: int) -> Function:
     f = Function(
         f"tile_fold_product_{size}",
         "vec8 *columns, const vec8 *a, vec8_mask a_negative, const vec8 *b, vec8_mask b_negative",
-        f"The {4 * size} columns of a_0 b_0 and a_1 b_1 become those of (a_0 + B a_1) (b_0 + B b_1), given the differences.",
+        f"The {4 * size} columns of a_0 b_0 and a_1 b_1 become those of (a_0 + B a_1) (b_0 + B b_1), given a = a_0 - a_1 "
+        "and b = b_0 - b_1.",
     )
     product_columns(f, size, fold_into(size, "a", "b"))
     fold_corner(f, size, "a", "b")
@@ -289,7 +292,7 @@ def tile_fold_product(size: int) -> Function:
 # Reduction
 
 
-def reduce_columns(f: Function, size: int, sink: Sink, each_row: Callable[[int], None] = lambda r: None) -> None:
+def reduce_columns(f: Function, size: int, sink: Sink, each_row: Callable[[int], None] | None = None) -> None:
     """Adds q N to `columns` so that the lowest `size` become multiples of 2^(52 size); the sink gets the upper ones."""
     f.write(LIMB_MAX)
     window = Window(f, size, accumulate=True)
@@ -297,7 +300,8 @@ def reduce_columns(f: Function, size: int, sink: Sink, each_row: Callable[[int],
 
     def row(r: int, live: list[Column]) -> None:
         f.forget("modulus")
-        each_row(r)
+        if each_row is not None:
+            each_row(r)
         reduce_row(f, live, r, size, "q", next_q=f"q{r}")
         f.write(f"q = q{r};")
 
@@ -307,17 +311,15 @@ def reduce_columns(f: Function, size: int, sink: Sink, each_row: Callable[[int],
 
 def tile_reduce(size: int, *, selecting: bool = False) -> Function:
     """The tile on the diagonal of a reduction: the quotients depend on each other, limb by limb."""
-    f = Function(
-        f"tile_reduce_{'selecting_' if selecting else ''}{size}",
-        f"vec8 *columns, vec8 *quotient, const vec8 *modulus, vec8 k0{f', {SELECTION}, vec8 *selected' if selecting else ''}",
-        f"columns += quotient N for the {size} lowest limbs of N, such that the lowest {size} columns vanish; their carry "
-        "goes to the next column."
-        + (
-            f" Also selects {SELECTED_LIMBS} limbs, those at `table`, of an entry of {2 * size} limbs."
-            if selecting
-            else ""
-        ),
+    parameters = "vec8 *columns, vec8 *quotient, const vec8 *modulus, vec8 k0"
+    comment = (
+        f"columns += quotient N for the {size} lowest limbs of N, such that the lowest {size} columns vanish; their "
+        "carry goes to the next column."
     )
+    if selecting:
+        parameters += f", {SELECTION}, vec8 *selected"
+        comment += f" Also selects {SELECTED_LIMBS} limbs, those at `table`, of an entry of {2 * size} limbs."
+    f = Function(f"tile_reduce_{'selecting_' if selecting else ''}{size}", parameters, comment)
 
     def each_row(r: int) -> None:
         f.write(f"vec8_store(&quotient[row + {r}], q);")
@@ -404,8 +406,8 @@ def functions() -> list[Function]:
 def main(output: str) -> None:
     head = [
         "/* Generated by kernels/generate/montgomery.py when the library is built: change that, not this.",
-        " * Eight-lane Montgomery arithmetic in radix 2^52; the script explains it. All limbs and masks are secret; nothing",
-        " * branches on them, and every address is public. */",
+        " * Eight-lane Montgomery arithmetic in radix 2^52; the script explains it. All limbs and masks are secret;",
+        " * nothing branches on them, and every address is public. */",
         '#include "kernels/ifma8/montgomery_ifma8.h"',
         "",
     ]

@@ -1,4 +1,4 @@
-"""Writes straight-line C over vec8.h, and loops of it: the smallest vocabulary that the generators of this folder share.
+"""Writes straight-line C over vec8.h, and loops of it: the vocabulary of montgomery.py.
 
 A generated function works on *columns*. Column k of a number in radix 2^52 collects everything that has the weight
 2^(52 k); it is a vec8 (eight lanes, one per operation) and may grow beyond 52 bits until a carry moves the excess to

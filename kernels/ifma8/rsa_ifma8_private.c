@@ -330,11 +330,11 @@ static void run(kernel_algorithm algorithm, kernel_lane lanes[], size_t count, k
     KERNEL_FAULT_POINT(algorithm, lane, FAULT_RSA_RECOMBINED, flip(b.area->x, lane, bit));
   }
   vec8_mask good = check(&b);
-  KERNEL_DECLASSIFY(&good, sizeof good, "rsa-check");
+  KERNEL_DECLASSIFY(&good, sizeof good, "rsa_verdict");
   for (unsigned lane = 0; lane < count; lane++) {
     if (good >> lane & 1) {
       get_lane_output(&b, b.area->x, lane, lanes[lane].output, lanes[lane].input_size);
-      KERNEL_DECLASSIFY(lanes[lane].output, lanes[lane].input_size, "rsa-result");
+      KERNEL_DECLASSIFY(lanes[lane].output, lanes[lane].input_size, "rsa_result");
       lanes[lane].status = KERNEL_OK;
     } else {
       lanes[lane].status = KERNEL_FAULT;
