@@ -1,0 +1,93 @@
+"""What is measured: cells of the full and of the quick run, and how long that takes. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+
+MODES = ("stock", "ifma", "soft")
+KEYS = ("rsa2048", "rsa3072", "rsa4096", "p256", "p384")
+CONCURRENCIES = (1, 8, 64, 256)
+SIDECARS = (1, 8, 32)
+RATE_SHARES = (0.3, 0.6, 0.9)  # of stock's saturation
+USUAL_CONCURRENCY = 64
+SIDECAR_SHARE = 0.6  # many sidecars, one total rate: of stock's saturation with one
+OPEN_CONCURRENCY = 1024  # bound on connections at once in open loop; far above what a healthy server needs
+
+
+@dataclass(frozen=True)
+class Load:
+    """One load that all modes get in turn."""
+
+    key: str = "rsa2048"
+    tls: str = "1.3"
+    mtls: bool = False
+    resumed: bool = False
+    sidecars: int = 1
+    concurrency: int = USUAL_CONCURRENCY
+    rate_share: float | None = None  # open loop, of stock's saturation with this key; None: closed loop
+
+    @property
+    def name(self) -> str:
+        """For people and for progress."""
+        parts = [self.key, f"TLS {self.tls}"]
+        parts += ["mTLS"] if self.mtls else []
+        parts += ["resumed"] if self.resumed else []
+        parts += [f"{self.sidecars} sidecars"] if self.sidecars > 1 else []
+        share = self.rate_share
+        parts.append(f"{self.concurrency} at once" if share is None else f"at {share:.0%} of stock's limit")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The loads in order; closed loops of a key come before its open ones, which need stock's saturation."""
+
+    loads: tuple[Load, ...]
+    slice_s: float
+    rounds: int
+
+    @property
+    def seconds(self) -> float:
+        """Estimate: the slices, and what lies between them (start of the tool, sessions, settling)."""
+        return len(self.loads) * len(MODES) * self.rounds * (self.slice_s + 0.25) + 20
+
+    @property
+    def sidecars(self) -> int:
+        """The most that any load needs."""
+        return max(load.sidecars for load in self.loads)
+
+
+def headline(key: str) -> Load:
+    """Server TLS 1.3, no resumption, concurrency 64: what the summary is made of."""
+    return Load(key=key)
+
+
+def open_loop(load: Load, share: float) -> Load:
+    return replace(load, rate_share=share, concurrency=OPEN_CONCURRENCY)
+
+
+def many_sidecars(key: str, sidecars: int) -> Load:
+    return replace(open_loop(headline(key), SIDECAR_SHARE), sidecars=sidecars)
+
+
+def quick() -> Plan:
+    """At most three minutes: the required table, latencies of the two usual keys, and the effect of sidecars."""
+    loads = [headline(key) for key in KEYS]
+    loads += [open_loop(headline(key), share) for key in ("rsa2048", "p256") for share in RATE_SHARES]
+    loads += [many_sidecars("rsa2048", 8)]
+    return Plan(tuple(loads), slice_s=0.8, rounds=3)
+
+
+def full() -> Plan:
+    """Every combination that the issue names, minus those that add nothing: the axes are crossed with the usual values."""
+    loads = [headline(key) for key in KEYS]
+    loads += [
+        Load(key=key, tls=tls, mtls=mtls, resumed=resumed)
+        for key, tls, mtls, resumed in product(KEYS, ("1.3", "1.2"), (False, True), (False, True))
+        if not (mtls and resumed)
+    ]
+    loads += [Load(key=key, concurrency=concurrency) for key in KEYS for concurrency in CONCURRENCIES]
+    loads += [open_loop(headline(key), share) for key in KEYS for share in RATE_SHARES]
+    loads += [many_sidecars(key, count) for key in ("rsa2048", "p256") for count in SIDECARS]
+    return Plan(tuple(dict.fromkeys(loads)), slice_s=2.0, rounds=5)
