@@ -1,10 +1,10 @@
 /* A batch should be no longer than it has to be: results leave when the whole batch is done, and what is not taken can
- * run on another core. So the batch is the smallest one whose cost per operation comes near the best that can be had
- * with the operations that are there:
+ * run on another core. So what is there (up to 8 operations) is cut into batches of the smallest size that costs little
+ * more, over all these batches, than the cheapest way to cut it:
  *   - within 3% when all shards are busy (work must not be wasted),
  *   - within 25% when another shard is idle (latency counts for more than the last cycles).
  * A lane backend costs the same for 1 and for 8 operations, so it gets all there are; RSA on lanes (two lanes per
- * operation) may be split in two halves for an idle shard; software costs the same per operation for any size and is
+ * operation) is cut in halves, at least for an idle shard; software costs the same per operation for any size and is
  * served one or a few at a time.
  */
 #include "cost_model.h"
@@ -25,15 +25,21 @@ void cost_model_defaults(cost_model *model) {
   cost_model_settle(model);
 }
 
+/* Of `available` operations in batches of `size`, the last one with what is left. */
+static uint64_t cost_in_batches(const uint64_t cost[KERNEL_LANES + 1], unsigned available, unsigned size) {
+  unsigned rest = available % size;
+  return available / size * cost[size] + (rest > 0 ? cost[rest] : 0);
+}
+
 static unsigned smallest_near_best(const uint64_t cost[KERNEL_LANES + 1], unsigned available, unsigned tolerance) {
-  unsigned best = 1; /* of the lowest cost per operation; cost[a] / a < cost[b] / b without a division */
-  for (unsigned count = 2; count <= available; count++) {
-    if (cost[count] * best < cost[best] * count) best = count;
+  uint64_t best = UINT64_MAX;
+  for (unsigned size = 1; size <= available; size++) {
+    uint64_t total = cost_in_batches(cost, available, size);
+    if (total < best) best = total;
   }
-  for (unsigned count = 1; count < best; count++) {
-    if (cost[count] * best * 100 <= cost[best] * count * (100 + tolerance)) return count;
-  }
-  return best;
+  unsigned size = 1;
+  while (cost_in_batches(cost, available, size) * 100 > best * (100 + tolerance)) size++;
+  return size;
 }
 
 void cost_model_settle(cost_model *model) {

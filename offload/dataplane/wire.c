@@ -5,7 +5,7 @@
 
 #include "wire_field.h"
 
-enum { VARINT_MAX_SIZE = 10 };
+enum { VARINT_MAX_SIZE = 10, TAG_MAX_SIZE = 5 };
 
 const char *wire_status_name(wire_status status) {
   switch (status) {
@@ -48,7 +48,9 @@ static bool take_bytes(wire_view *rest, uint64_t count, wire_view *taken) {
 wire_status wire_next_field(wire_view *rest, wire_field *field) {
   if (rest->size == 0) return WIRE_END;
   uint64_t tag, size;
-  if (!wire_take_varint(rest, &tag) || tag > UINT32_MAX || tag >> 3 == 0) return WIRE_MALFORMED;
+  const uint8_t *start = rest->data;
+  if (!wire_take_varint(rest, &tag) || rest->data - start > TAG_MAX_SIZE) return WIRE_MALFORMED;
+  if (tag > UINT32_MAX || tag >> 3 == 0) return WIRE_MALFORMED;
   *field = (wire_field){.number = (uint32_t)(tag >> 3), .type = (enum wire_type)(tag & 7)};
   bool taken = false;
   switch (field->type) {

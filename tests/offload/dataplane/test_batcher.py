@@ -1,0 +1,455 @@
+"""The batcher's policy, with an injected clock and no threads.
+
+A model of what must hold whatever happens runs beside the C code (`BatcherMachine`); the bounds that DESIGN 4.3 promises
+(fairness between connections, a short class beside a long one) have tests of their own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Iterator, Sequence
+from ctypes import c_bool, c_uint, c_uint64, c_void_p
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+LANES = 8
+RSA2048, RSA3072, RSA4096, P256, P384, ED25519 = range(6)
+ACCEPTED, QUEUE_FULL, SOURCE_FULL = range(3)
+FULL, IDLE_SHARD, MAX_WAIT = range(3)
+NEVER = 2**64 - 1
+RESERVE = 4
+US = 1000
+
+# Microseconds of one operation in software, and of a batch on lanes (RSA: 4 operations, then 8).
+SOFTWARE_US = {RSA2048: 640, RSA3072: 2000, RSA4096: 4500, P256: 56, P384: 440, ED25519: 27}
+LANES_US = {RSA2048: 370, RSA3072: 1200, RSA4096: 2650, P256: 24, P384: 87, ED25519: 15}
+
+
+def software_only() -> list[list[list[int]]]:
+    return [[[SOFTWARE_US[c] * US * n for n in range(1, 9)] for c in range(6)]]
+
+
+def with_lanes() -> list[list[list[int]]]:
+    lanes = [[LANES_US[c] * US * (2 if c <= RSA4096 and n > 4 else 1) for n in range(1, 9)] for c in range(6)]
+    return [*software_only(), lanes]
+
+
+@dataclass
+class Batch:
+    algorithm: int
+    backend: int
+    reason: int
+    items: list[int]
+
+
+class Batcher:
+    def __init__(
+        self,
+        native: ctypes.CDLL,
+        costs: list[list[list[int]]],
+        *,
+        queue_limit: int = 1000,
+        source_limit: int = 1000,
+        max_wait: int = 0,
+    ) -> None:
+        flat = [ns for backend in costs for algorithm in backend for ns in algorithm]
+        self.native = native
+        self.handle = c_void_p(
+            native.shim_new(
+                (c_uint64 * len(flat))(*flat),
+                len(costs),
+                c_uint64(5 * US),
+                queue_limit,
+                source_limit,
+                c_uint64(max_wait),
+            )
+        )
+        self.items = 0
+
+    def close(self) -> None:
+        self.native.shim_free(self.handle)
+
+    def submit(self, source: int, algorithm: int, now: int, deadline: int = NEVER) -> tuple[int, int]:
+        item, self.items = self.items, self.items + 1
+        return self.native.shim_submit(self.handle, item, source, algorithm, c_uint64(now), c_uint64(deadline)), item
+
+    def expire(self, now: int) -> list[int]:
+        room = (c_uint * 65536)()
+        return list(room[: self.native.shim_expire(self.handle, c_uint64(now), room)])
+
+    def take(self, now: int, *, others_idle: bool = False) -> Batch | None:
+        items, what = (c_uint * LANES)(), (c_uint * 3)()
+        count = self.native.shim_take(self.handle, c_uint64(now), others_idle, items, what)
+        return Batch(what[0], what[1], what[2], list(items[:count])) if count else None
+
+    def cancel(self, item: int) -> bool:
+        return bool(self.native.shim_cancel(self.handle, item))
+
+    def complete(self, items: Sequence[int]) -> None:
+        self.native.shim_complete(self.handle, (c_uint * LANES)(*items), len(items))
+
+    def ready_at(self, now: int) -> int:
+        return int(self.native.shim_ready_at(self.handle, c_uint64(now)))
+
+    def load(self, source: int) -> int:
+        return int(self.native.shim_load(self.handle, source))
+
+    @property
+    def queued(self) -> int:
+        return int(self.native.shim_queued(self.handle))
+
+    def cost(self, algorithm: int, count: int) -> int:
+        return int(self.native.shim_cost(self.handle, algorithm, count))
+
+    def best(self, algorithm: int, count: int) -> int:
+        return int(self.native.shim_best(self.handle, algorithm, count))
+
+    def batch_size(self, algorithm: int, available: int, *, others_idle: bool) -> int:
+        return int(self.native.shim_batch_size(self.handle, algorithm, available, others_idle))
+
+    def shards_wanted(self, limit: int) -> int:
+        return int(self.native.shim_shards_wanted(self.handle, limit))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signatures(native: ctypes.CDLL) -> None:
+    native.shim_new.restype = c_void_p
+    native.shim_ready_at.restype = native.shim_cost.restype = c_uint64
+    native.shim_cancel.restype = c_bool
+
+
+@pytest.fixture
+def batcher(native: ctypes.CDLL) -> Iterator[Batcher]:
+    made = Batcher(native, with_lanes())
+    yield made
+    made.close()
+
+
+# --- whatever happens -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Expected:
+    source: int
+    algorithm: int
+    deadline: int
+    arrived: int
+    state: str = "queued"
+
+
+@dataclass
+class Model:
+    queue_limit: int
+    source_limit: int
+    items: dict[int, Expected] = field(default_factory=dict)
+
+    def of(self, source: int, *states: str) -> int:
+        return sum(1 for i in self.items.values() if i.source == source and i.state in states)
+
+    @property
+    def queued(self) -> int:
+        return sum(1 for i in self.items.values() if i.state == "queued")
+
+
+def machine(native: ctypes.CDLL, max_wait: int) -> type[RuleBasedStateMachine]:
+    class BatcherMachine(RuleBasedStateMachine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = Model(queue_limit=20, source_limit=9)
+            self.batcher = Batcher(native, with_lanes(), queue_limit=20, source_limit=9, max_wait=max_wait)
+            self.now = 1_000_000
+            self.running: list[list[int]] = []
+            self.order: dict[tuple[int, int], deque[int]] = {}
+
+        def teardown(self) -> None:
+            """Nothing is lost: what is still queued comes out, once."""
+            self.now += 10**12
+            self.expire()
+            while self.batcher.queued:
+                self.take(others_idle=False)
+            for item in self.model.items.values():
+                assert item.state in ("taken", "done", "expired", "cancelled")
+            self.batcher.close()
+
+        @rule(
+            source=st.integers(0, 3),
+            algorithm=st.sampled_from([RSA2048, P256, ED25519]),
+            allowed=st.one_of(st.none(), st.integers(0, 200)),
+            count=st.integers(1, 6),
+        )
+        def submit(self, source: int, algorithm: int, allowed: int | None, count: int) -> None:
+            for _ in range(count):
+                deadline = NEVER if allowed is None else self.now + allowed * US
+                answer, item = self.batcher.submit(source, algorithm, self.now, deadline)
+                load = self.model.of(source, "queued", "taken")
+                if load >= self.model.source_limit:
+                    assert answer == SOURCE_FULL
+                elif self.model.queued >= self.model.queue_limit and load >= RESERVE:
+                    assert answer == QUEUE_FULL
+                else:
+                    assert answer == ACCEPTED
+                    self.model.items[item] = Expected(source, algorithm, deadline, self.now)
+                    self.order.setdefault((source, algorithm), deque()).append(item)
+
+        @rule(us=st.integers(1, 100))
+        def pass_time(self, us: int) -> None:
+            self.now += us * US
+
+        @rule()
+        def expire(self) -> None:
+            due = {n for n, i in self.model.items.items() if i.state == "queued" and i.deadline <= self.now}
+            expired = self.batcher.expire(self.now)
+            assert sorted(expired) == sorted(due)
+            assert [self.model.items[n].deadline for n in expired] == sorted(self.model.items[n].deadline for n in due)
+            self.leave(expired, "expired")
+
+        @rule(others_idle=st.booleans())
+        def take(self, others_idle: bool) -> None:
+            self.expire()
+            ready_at = self.batcher.ready_at(self.now)
+            batch = self.batcher.take(self.now, others_idle=others_idle)
+            if batch is None:
+                assert ready_at > self.now
+                assert max_wait > 0 or self.model.queued == 0
+                return
+            assert ready_at == 0
+            assert 1 <= len(set(batch.items)) == len(batch.items) <= LANES
+            self.check_batch(batch, others_idle)
+            for item in batch.items:
+                expected = self.model.items[item]
+                assert expected.algorithm == batch.algorithm
+                # First in, first out within a connection and class.
+                assert self.order[expected.source, expected.algorithm][0] == item
+                self.leave([item], "taken")
+            self.running.append(batch.items)
+
+        def check_batch(self, batch: Batch, others_idle: bool) -> None:
+            queued = [i for i in self.model.items.values() if i.state == "queued" and i.algorithm == batch.algorithm]
+            size = self.batcher.batch_size(batch.algorithm, min(len(queued), LANES), others_idle=others_idle)
+            assert len(batch.items) == size
+            assert batch.backend == self.batcher.best(batch.algorithm, size)
+            if batch.reason == MAX_WAIT:
+                assert max_wait > 0
+                assert min(i.arrived for i in queued) + max_wait <= self.now
+            elif batch.reason == IDLE_SHARD:
+                assert len(batch.items) == len(queued) < LANES
+            else:
+                assert len(batch.items) == LANES or len(batch.items) < len(queued)
+
+        @precondition(lambda self: self.running)
+        @rule(data=st.data())
+        def complete(self, data: st.DataObject) -> None:
+            batch = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
+            self.batcher.complete(batch)
+            for item in batch:
+                self.model.items[item].state = "done"
+
+        @precondition(lambda self: self.model.items)
+        @rule(data=st.data())
+        def cancel(self, data: st.DataObject) -> None:
+            item = data.draw(st.sampled_from(sorted(self.model.items)))
+            was_queued = self.model.items[item].state == "queued"
+            assert self.batcher.cancel(item) == was_queued
+            if was_queued:
+                self.leave([item], "cancelled")
+
+        def leave(self, items: list[int], state: str) -> None:
+            for item in items:
+                expected = self.model.items[item]
+                assert expected.state == "queued", "answered twice"
+                expected.state = state
+                self.order[expected.source, expected.algorithm].remove(item)
+
+        @invariant()
+        def counts_agree(self) -> None:
+            assert self.batcher.queued == self.model.queued
+            for source in range(4):
+                assert self.batcher.load(source) == self.model.of(source, "queued", "taken")
+                assert self.batcher.load(source) <= self.model.source_limit
+            assert self.model.queued <= self.model.queue_limit + 4 * RESERVE
+
+    return BatcherMachine
+
+
+@pytest.mark.parametrize("max_wait", [0, 50 * US], ids=["natural", "waiting"])
+def test_nothing_is_lost_or_answered_twice(native: ctypes.CDLL, max_wait: int) -> None:
+    run_state_machine_as_test(
+        machine(native, max_wait), settings=settings(max_examples=150, stateful_step_count=60, deadline=None)
+    )
+
+
+# --- fairness between connections -------------------------------------------------------------------------------------
+
+
+@given(noise=st.lists(st.integers(1, 60), min_size=1, max_size=20), quiet=st.integers(1, 5), served=st.integers(0, 40))
+def test_a_quiet_connection_is_served_in_turn(native: ctypes.CDLL, noise: list[int], quiet: int, served: int) -> None:
+    """However much others have queued, each of them goes at most once before each operation of the quiet one."""
+    batcher = Batcher(native, with_lanes(), queue_limit=5000, source_limit=5000)
+    try:
+        for source, count in enumerate(noise):
+            for _ in range(count):
+                batcher.submit(source, P256, 0)
+        for _ in range(served // LANES):
+            batcher.take(1)
+        mine = [batcher.submit(63, P256, 1)[1] for _ in range(quiet)]
+        order: list[int] = []
+        while (batch := batcher.take(2)) is not None:
+            order += batch.items
+        for k, item in enumerate(mine, start=1):
+            others_before = sum(1 for i in order[: order.index(item)] if i not in mine)
+            assert others_before <= k * len(noise)
+    finally:
+        batcher.close()
+
+
+@given(st.lists(st.integers(20, 60), min_size=2, max_size=12))
+def test_backlogged_connections_get_equal_shares(native: ctypes.CDLL, counts: list[int]) -> None:
+    batcher = Batcher(native, with_lanes(), queue_limit=5000, source_limit=5000)
+    owner: dict[int, int] = {}
+    try:
+        for source, count in enumerate(counts):
+            for _ in range(count):
+                owner[batcher.submit(source, P256, 0)[1]] = source
+        served = dict.fromkeys(range(len(counts)), 0)
+        for _ in range(20 * len(counts) // LANES):  # while all are backlogged
+            batch = batcher.take(1)
+            assert batch is not None
+            for item in batch.items:
+                served[owner[item]] += 1
+            assert max(served.values()) - min(served.values()) <= 1
+    finally:
+        batcher.close()
+
+
+def test_a_full_queue_still_takes_some_of_everybody(native: ctypes.CDLL) -> None:
+    batcher = Batcher(native, with_lanes(), queue_limit=100, source_limit=1000)
+    assert [batcher.submit(0, RSA2048, 0)[0] for _ in range(101)].count(ACCEPTED) == 100
+    assert batcher.submit(0, RSA2048, 0)[0] == QUEUE_FULL
+    assert [batcher.submit(1, RSA2048, 0)[0] for _ in range(RESERVE + 1)] == [ACCEPTED] * RESERVE + [QUEUE_FULL]
+    batcher.close()
+
+
+# --- classes beside each other ----------------------------------------------------------------------------------------
+
+
+class Shards:
+    """Shards in virtual time: each takes a batch when it is free, and is busy for what the cost model says."""
+
+    def __init__(self, batcher: Batcher, count: int) -> None:
+        self.batcher = batcher
+        self.busy_until = [0] * count
+        self.batches: list[list[int] | None] = [None] * count
+        self.started: dict[int, int] = {}
+        self.time_of: dict[int, int] = dict.fromkeys(range(6), 0)
+
+    def run_until(self, end: int) -> None:
+        while (at := min(self.busy_until)) <= end:
+            shard = self.busy_until.index(at)
+            batch = self.batches[shard]
+            if batch is not None:
+                self.batcher.complete(batch)
+                self.batches[shard] = None
+            others_idle = any(b is None for i, b in enumerate(self.batches) if i != shard)
+            taken = self.batcher.take(at, others_idle=others_idle)
+            if taken is None:
+                self.busy_until[shard] = end + 1
+                continue
+            cost = self.batcher.cost(taken.algorithm, len(taken.items))
+            self.batches[shard] = taken.items
+            self.busy_until[shard] = at + cost
+            self.time_of[taken.algorithm] += cost
+            self.started.update(dict.fromkeys(taken.items, at))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    long_classes=st.lists(st.sampled_from([RSA2048, RSA3072, RSA4096, P384]), min_size=1, max_size=4, unique=True),
+    gaps=st.lists(st.integers(600, 9000), min_size=1, max_size=25),
+    shards=st.integers(1, 4),
+    lanes=st.booleans(),
+)
+def test_p256_waits_for_at_most_one_long_batch(
+    native: ctypes.CDLL, long_classes: list[int], gaps: list[int], shards: int, lanes: bool
+) -> None:
+    """Endless load of long classes on every shard; P-256 operations come now and then (below their share)."""
+    batcher = Batcher(native, with_lanes() if lanes else software_only(), queue_limit=60000, source_limit=60000)
+    try:
+        for algorithm in long_classes:
+            for _ in range(1500):
+                batcher.submit(algorithm, algorithm, 0)
+        shard = Shards(batcher, shards)
+        now = 0
+        arrivals: dict[int, int] = {}
+        for gap in gaps:
+            now += gap * US
+            shard.run_until(now - 1)
+            arrivals[batcher.submit(9, P256, now)[1]] = now
+        shard.run_until(now + 60_000 * US)
+        longest = max(batcher.cost(c, n) for c in long_classes for n in range(1, LANES + 1))
+        for item, arrived in arrivals.items():
+            assert shard.started[item] - arrived <= longest
+    finally:
+        batcher.close()
+
+
+def test_backlogged_classes_share_kernel_time(native: ctypes.CDLL) -> None:
+    batcher = Batcher(native, with_lanes(), queue_limit=60000, source_limit=60000)
+    for _ in range(1000):
+        batcher.submit(0, RSA4096, 0)
+    for _ in range(40000):
+        batcher.submit(1, P256, 0)
+    shards = Shards(batcher, 2)
+    shards.run_until(50_000 * US)
+    assert shards.time_of[P256] == pytest.approx(shards.time_of[RSA4096], abs=2 * batcher.cost(RSA4096, 8))
+    batcher.close()
+
+
+# --- the cost model ---------------------------------------------------------------------------------------------------
+
+
+def test_software_runs_small_batches_and_lanes_full_ones(native: ctypes.CDLL) -> None:
+    software, lanes = Batcher(native, software_only()), Batcher(native, with_lanes())
+    # Software gains nothing from a long batch: results should leave early.
+    assert software.batch_size(RSA2048, 8, others_idle=False) == 1
+    assert software.batch_size(P256, 8, others_idle=True) == 1
+    # Lanes cost the same for 1 and for 8.
+    assert lanes.batch_size(P256, 8, others_idle=False) == 8
+    assert lanes.batch_size(P256, 5, others_idle=True) == 5
+    assert lanes.batch_size(P256, 5, others_idle=False) == 5
+    # Two lanes per RSA operation: half a batch costs half, and leaves the rest to the other shard.
+    assert lanes.batch_size(RSA2048, 8, others_idle=True) == 4
+    software.close()
+    lanes.close()
+
+
+@given(
+    software=st.integers(10, 5000),
+    lanes=st.lists(st.integers(10, 20000), min_size=8, max_size=8),
+)
+def test_the_cheaper_backend_runs_a_batch(native: ctypes.CDLL, software: int, lanes: list[int]) -> None:
+    costs = [[[software * US * n for n in range(1, 9)]] * 6, [[ns * US for ns in lanes]] * 6]
+    batcher = Batcher(native, costs)
+    try:
+        vector = [n for n in range(1, 9) if lanes[n - 1] < software * n]
+        for n in range(1, 9):
+            assert batcher.best(P256, n) == (1 if n in vector else 0)
+        assert native.shim_crossover(batcher.handle, P256, 1) == (vector[0] if vector else 9)
+    finally:
+        batcher.close()
+
+
+def test_wanted_shards(batcher: Batcher) -> None:
+    assert batcher.shards_wanted(4) == 0
+    batcher.submit(0, P256, 0)
+    assert batcher.shards_wanted(4) == 1
+    for _ in range(8):
+        batcher.submit(0, P256, 0)
+    assert batcher.shards_wanted(4) == 2
+    batcher.submit(0, RSA2048, 0)
+    assert batcher.shards_wanted(4) == 3
+    assert batcher.shards_wanted(2) == 2
