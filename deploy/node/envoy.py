@@ -107,7 +107,9 @@ def start(
     admin_file = folder / "admin"
     admin_file.unlink(missing_ok=True)
     line: list[str | Path] = [binary(), "-c", config_file, "--admin-address-path", admin_file]
+    # Access logs are read while Envoy runs; it writes them out every 10 s otherwise.
     line += ["--disable-hot-restart", "--concurrency", str(concurrency), "-l", "warning"]
+    line += ["--file-flush-interval-msec", "50"]
     process = processes.start(name, line, environment)
     process.wait_until(lambda: admin_file.is_file() and admin_file.read_text().count(":") == 1, "open its admin port")
     admin = admin_file.read_text().strip()
