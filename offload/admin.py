@@ -7,6 +7,7 @@ kernel's: connecting needs write permission on the socket file, which has mode 0
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -88,7 +89,7 @@ class AdminServer:
             self._health.set(service, status)
 
     def stop(self) -> None:
-        self._service.stopping = True
+        self._service.end_watchers()
         self._server.stop(grace=0.2).wait()
         remove_socket_file(*self._made)
 
@@ -96,8 +97,8 @@ class AdminServer:
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
     def __init__(self, daemon: Steered) -> None:
         self._daemon = daemon
-        self._watchers = 0
-        self.stopping = False
+        self._lock = threading.Lock()
+        self._watchers: set[threading.Event] = set()  # set when the call is over
 
     def ListKeys(self, request: Any, context: grpc.ServicerContext) -> admin_pb2.ListKeysResponse:
         del request, context
@@ -112,16 +113,28 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         return statistics_message(self._daemon)
 
     def WatchStatistics(self, request: Any, context: grpc.ServicerContext) -> Iterator[admin_pb2.StatisticsResponse]:
-        if self._watchers >= WATCHERS_MAX:
+        ended = threading.Event()
+        with self._lock:
+            full = len(self._watchers) >= WATCHERS_MAX
+            if not full:
+                self._watchers.add(ended)
+        if full:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{WATCHERS_MAX} watch already; use GetStatistics")
-        self._watchers += 1
-        try:
-            interval = max(INTERVAL_MIN_MS, request.interval_ms or INTERVAL_DEFAULT_MS) / 1000
-            while context.is_active() and not self.stopping:
-                yield statistics_message(self._daemon)
-                time.sleep(interval)
-        finally:
-            self._watchers -= 1
+        if not context.add_callback(lambda: self._end(ended)):
+            self._end(ended)
+        interval = max(INTERVAL_MIN_MS, request.interval_ms or INTERVAL_DEFAULT_MS) / 1000
+        while not ended.is_set():
+            yield statistics_message(self._daemon)
+            ended.wait(interval)
+
+    def end_watchers(self) -> None:
+        for ended in list(self._watchers):
+            self._end(ended)
+
+    def _end(self, ended: threading.Event) -> None:
+        ended.set()
+        with self._lock:
+            self._watchers.discard(ended)
 
     def SetLogLevel(self, request: Any, context: grpc.ServicerContext) -> admin_pb2.SetLogLevelResponse:
         if request.level not in logs.LEVELS:

@@ -73,7 +73,9 @@ class KeysDirectory:
         for entry in sorted(os.scandir(self.directory), key=lambda e: e.name):
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if (shown := _shown(entry.name)) != entry.name:
+                entries.setdefault(shown, []).append(KeyFile(_shown(entry.path), problem="its name is not UTF-8"))
+            elif entry.is_dir():
                 entries.setdefault(entry.name, []).extend(self._folder(entry.path, read_before))
             elif (name_and_suffix := os.path.splitext(entry.name))[1] in SUFFIXES:
                 found = self._file(entry.path, read_before)
@@ -85,7 +87,7 @@ class KeysDirectory:
         try:
             names = sorted(os.listdir(folder))
         except OSError as error:
-            return [KeyFile(folder, problem=f"cannot be listed: {error.strerror}")]
+            return [KeyFile(_shown(folder), problem=f"cannot be listed: {error.strerror}")]
         paths = [os.path.join(folder, n) for n in names if not n.startswith(".") and os.path.splitext(n)[1] in SUFFIXES]
         return [found for path in paths if (found := self._file(path, read_before))]
 
@@ -96,9 +98,9 @@ class KeysDirectory:
         try:
             status = os.stat(path)
         except FileNotFoundError:
-            return KeyFile(path, problem="a symlink to nothing") if os.path.islink(path) else None
+            return KeyFile(_shown(path), problem="a symlink to nothing") if os.path.islink(path) else None
         except OSError as error:
-            return KeyFile(path, problem=f"cannot be examined: {error.strerror}")
+            return KeyFile(_shown(path), problem=f"cannot be examined: {error.strerror}")
         stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         known = read_before.get(path)
         if known and known[0] == stamp:
@@ -111,13 +113,19 @@ class KeysDirectory:
 
 
 def _read_file(path: str, world_readable: bool, key_allowed: bool) -> KeyFile:
+    shown = _shown(path)
     try:
         certificates, private_keys = _dataplane.read_certificates(path)
         if private_keys > 1:
-            return KeyFile(path, problem=f"holds {private_keys} private keys; a file has at most one")
+            return KeyFile(shown, problem=f"holds {private_keys} private keys; a file has at most one")
         if not certificates and not private_keys:
-            return KeyFile(path, problem="holds neither a certificate nor a private key in PEM form")
+            return KeyFile(shown, problem="holds neither a certificate nor a private key in PEM form")
         key = _dataplane.Key.load(path) if private_keys and key_allowed else None
     except ValueError as error:
-        return KeyFile(path, problem=str(error).removeprefix(f"{path}: "))
-    return KeyFile(path, tuple(certificates), key, None, world_readable and key is not None)
+        return KeyFile(shown, problem=_shown(str(error)).removeprefix(f"{shown}: "))
+    return KeyFile(shown, tuple(certificates), key, None, world_readable and key is not None)
+
+
+def _shown(name: str) -> str:
+    """As it can be logged and sent: file names are bytes, and some are not UTF-8."""
+    return os.fsencode(name).decode(errors="backslashreplace")

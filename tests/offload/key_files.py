@@ -6,6 +6,7 @@ import datetime
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from cryptography import x509
@@ -43,6 +44,10 @@ def key_pem(key: PrivateKey, form: PrivateFormat = PrivateFormat.PKCS8) -> bytes
 
 def spki(key: PrivateKey) -> bytes:
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def key_id(key: PrivateKey) -> bytes:
+    return sha256(spki(key)).digest()
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,13 @@ def algorithms(identity: IdentityInForce) -> list[str]:
     return [pair.key.algorithm for pair in identity.pairs]
 
 
+def broken_names(folder: Path) -> None:
+    """Names that are not UTF-8, on both levels."""
+    for name in (b"\xff.pem", b"other/\xfe.pem"):
+        with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+            file.write(b"garbage")
+
+
 # ---- good directories ----
 
 
@@ -361,6 +368,17 @@ def test_removing_the_key_removes_the_identity(keys: Path, authority: Authority)
     assert list(after.identities) == ["other"]
     difference = changes(before.identities, after.identities)
     assert (difference.added, difference.changed, difference.removed) == ((), (), ("www",))
+
+
+def test_names_that_are_not_utf8(keys: Path, authority: Authority) -> None:
+    write_pair(keys / "other", "tls", _KEY, authority.issue(_KEY))
+    broken_names(keys)
+    node = Node(keys)
+    assert list(node.look().identities) == ["other"]
+    assert node.reasons() == [
+        "\\xff.pem: its name is not UTF-8",
+        "\\xfe.pem: holds neither a certificate nor a private key in PEM form",
+    ]
 
 
 def test_one_of_two_pairs_breaks(keys: Path, authority: Authority) -> None:

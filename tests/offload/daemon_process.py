@@ -1,0 +1,168 @@
+"""The real daemon as a process of its own, and real clients for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import yaml
+
+from offload.v1 import admin_pb2_grpc, private_key_pb2, private_key_pb2_grpc
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 60  # calibration on a busy machine
+CERTIFICATE_VERIFY = b" " * 64 + b"TLS 1.3, server CertificateVerify\x00" + bytes(32)
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "offload", *map(str, arguments)]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Ours, without what would change the daemon's settings."""
+    mine = {k: v for k, v in os.environ.items() if not k.startswith(("OFFLOAD_", "LISTEN_", "NOTIFY_", "WATCHDOG_"))}
+    return mine | {"PYTHONPATH": str(ROOT)} | more
+
+
+def wait_for(what: str, condition: Callable[[], Any], seconds: float = START_SECONDS) -> Any:
+    """The first true value of the condition."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"waited {seconds} s in vain for: {what}")
+
+
+class DaemonProcess:
+    """`offload serve` with its files in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = folder / "offload.sock"
+        self.admin_socket = folder / "admin.sock"
+        self.config_file = folder / "offload.yaml"
+        self.log_file = folder / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def configure(self, **sections: Any) -> None:
+        config = {
+            "sockets": {"main": {"path": str(self.socket)}},
+            "admin": {"path": str(self.admin_socket)},
+            "keys": {"directory": str(self.folder / "keys"), "debounce_ms": 10, "rescan_seconds": 1},
+            "metrics": {"address": "127.0.0.1:0"},
+            "logging": {"format": "json"},
+        } | sections
+        self.config_file.write_text(yaml.safe_dump(config))
+
+    def start(self, wait: bool = True, pass_fds: Sequence[int] = (), **more: str) -> DaemonProcess:
+        log = self.log_file.open("ab")
+        self.process = subprocess.Popen(
+            command("serve", "--config", self.config_file),
+            env=environment(**more),
+            stdout=log,
+            stderr=log,
+            pass_fds=pass_fds,
+        )
+        log.close()
+        if wait:
+            self.wait_log("serving")
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def log(self) -> list[dict[str, Any]]:
+        if not self.log_file.exists():
+            return []
+        lines = self.log_file.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.log() if entry["event"] == name]
+
+    def wait_log(self, event: str, count: int = 1, seconds: float = START_SECONDS) -> dict[str, Any]:
+        def there() -> list[dict[str, Any]]:
+            found = self.events(event)
+            if len(found) < count and self.process is not None and self.process.poll() is not None:
+                raise AssertionError(f"ended with {self.process.returncode}:\n{self.log_file.read_text()}")
+            return found if len(found) >= count else []
+
+        found: list[dict[str, Any]] = wait_for(f"'{event}' in the log", there, seconds)
+        return found[count - 1]
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = 30) -> int:
+        assert self.process is not None
+        return self.process.wait(seconds)
+
+    def stop(self) -> int:
+        """Drains it, if it still runs; gives its exit code."""
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        return self.process.wait()
+
+    # ---- clients ----
+
+    @contextmanager
+    def admin(self) -> Iterator[Any]:
+        with grpc.insecure_channel(f"unix:{self.admin_socket}") as channel:
+            yield admin_pb2_grpc.AdminServiceStub(channel)
+
+    @contextmanager
+    def client(self, path: Path | None = None) -> Iterator[Any]:
+        with grpc.insecure_channel(f"unix:{path or self.socket}") as channel:
+            yield private_key_pb2_grpc.PrivateKeyServiceStub(channel)
+
+    def identity(self, name: str) -> Any:
+        """The first message of WatchIdentity."""
+        with self.client() as stub:
+            watch = stub.WatchIdentity(private_key_pb2.WatchIdentityRequest(identity=name), timeout=10)
+            message = next(iter(watch))
+            watch.cancel()
+            return message
+
+    def metrics_address(self) -> str:
+        address: str = self.events("serving")[-1]["metrics"]
+        return address
+
+
+def sign_request(key_id: bytes, scheme: int, data: bytes = CERTIFICATE_VERIFY) -> Any:
+    return private_key_pb2.SignRequest(key_id=key_id, signature_scheme=scheme, input=data)
+
+
+def status_of(call: Callable[[], Any]) -> grpc.StatusCode:
+    try:
+        call()
+    except grpc.RpcError as error:
+        code: grpc.StatusCode = error.code()
+        return code
+    return grpc.StatusCode.OK
+
+
+def listening_socket(path: Path) -> socket.socket:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(path))
+    listening.listen(64)
+    return listening
