@@ -281,8 +281,8 @@ def tile_fold_product(size: int) -> Function:
     f = Function(
         f"tile_fold_product_{size}",
         "vec8 *columns, const vec8 *a, vec8_mask a_negative, const vec8 *b, vec8_mask b_negative",
-        f"The {4 * size} columns of a_0 b_0 and a_1 b_1 become those of (a_0 + B a_1) (b_0 + B b_1), given a = a_0 - a_1 "
-        "and b = b_0 - b_1.",
+        f"The {4 * size} columns of a_0 b_0 and a_1 b_1 become those of (a_0 + B a_1) (b_0 + B b_1), given "
+        "a = a_0 - a_1 and b = b_0 - b_1.",
     )
     product_columns(f, size, fold_into(size, "a", "b"))
     fold_corner(f, size, "a", "b")

@@ -1,0 +1,29 @@
+/* The contenders of benchmarks.kernels that are called from C, each call timed by itself. A shared library for ctypes.
+ *
+ * A bench has eight keys of one algorithm and one input per lane. Times are nanoseconds of one call (the fastest of
+ * `repeats`), negative where it cannot be run. Single-threaded.
+ */
+#ifndef BENCHMARKS_KERNELBENCH_H
+#define BENCHMARKS_KERNELBENCH_H
+
+#include <stdint.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+typedef struct kernelbench kernelbench;
+
+enum { BENCH_UNAVAILABLE = -1, BENCH_FAILED = -2 };
+
+/* NULL when the algorithm does not exist or keys cannot be made. */
+EXPORT kernelbench *kernelbench_new(const char *algorithm);
+EXPORT void kernelbench_free(kernelbench *bench);
+
+/* One kernel_batch of `count` operations, eight different keys, on the backend of that name; what a daemon pays, fault
+ * check included. BENCH_FAILED when a lane fails or has to be redone. */
+EXPORT int64_t kernelbench_ours(kernelbench *bench, const char *backend, unsigned count, unsigned repeats);
+
+/* Intel's kernel of eight operations with the same keys. `library` is libcrypto_mb.so; its stack begins `shift` bytes
+ * lower than it would (its speed depends on the alignment). */
+EXPORT int64_t kernelbench_crypto_mb(kernelbench *bench, const char *library, unsigned shift, unsigned repeats);
+
+#endif
