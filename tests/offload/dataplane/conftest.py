@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="session")
 def native() -> ctypes.CDLL:
-    """The codec, the batcher and the checks, as C functions. Built by `make build`; DATAPLANE_TESTING_LIBRARY overrides."""
+    """Codec, batcher and checks as C functions, built by `make build`; DATAPLANE_TESTING_LIBRARY names another."""
     default = ROOT / "build" / "native" / "tests" / "native" / "libdataplane_testing.so"
     path = Path(os.environ.get("DATAPLANE_TESTING_LIBRARY", default))
     if not path.is_file():

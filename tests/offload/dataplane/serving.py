@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,3 +141,11 @@ def identity(
         "keys": keys,
         "message": message.SerializeToString(),
     }
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Looks again until it holds; the bound only ends a test that would hang."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "the condition did not come true"
+        time.sleep(0.001)

@@ -1,7 +1,7 @@
 """The batcher's policy, with an injected clock and no threads.
 
-A model of what must hold whatever happens runs beside the C code (`BatcherMachine`); the bounds that DESIGN 4.3 promises
-(fairness between connections, a short class beside a long one) have tests of their own.
+A model of what must hold whatever happens runs beside the C code (`BatcherMachine`); the bounds that DESIGN 4.3
+promises (fairness between connections, a short class beside a long one) have tests of their own.
 """
 
 from __future__ import annotations

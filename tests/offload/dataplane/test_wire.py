@@ -211,20 +211,10 @@ def read_identity(native: ctypes.CDLL, data: bytes) -> tuple[int, pb.Identity]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _signatures(native: ctypes.CDLL) -> None:
-    for name in [
-        "wire_append_operation",
-        "wire_append_cancelled",
-        "wire_append_result",
-        "wire_append_sign_response",
-        "wire_append_watch_request",
-        "wire_next_credential",
-        "wire_next_certificate",
-        "wire_next_scheme",
-        "wire_next_dns_name",
-        "wire_next_trust_bundle",
-        "wire_next_authority",
-    ]:
-        getattr(native, name).restype = c_bool
+    for name in ("operation", "cancelled", "result", "sign_response", "watch_request"):
+        getattr(native, f"wire_append_{name}").restype = c_bool
+    for name in ("credential", "certificate", "scheme", "dns_name", "trust_bundle", "authority"):
+        getattr(native, f"wire_next_{name}").restype = c_bool
     native.wire_append_cancelled.argtypes = [ctypes.c_void_p, c_uint64]
     for name in ("sign_request", "decrypt_request", "watch_request", "identity"):
         getattr(native, f"wire_decode_{name}").argtypes = [View, ctypes.c_void_p]
