@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,8 +18,16 @@ import pytest
 
 from offload import exit_codes
 from offload.systemd import Notifier, take_sockets
+from offload.v1 import admin_pb2
 from tests.offload.conftest import ME
-from tests.offload.daemon_process import ROOT, DaemonProcess, environment, listening_socket, sign_request, wait_for
+from tests.offload.daemon_process import (
+    ROOT,
+    DaemonProcess,
+    environment,
+    listening_socket,
+    sign_request,
+    wait_for,
+)
 from tests.offload.key_files import key_id, shared_key
 
 UNITS = ROOT / "deploy" / "systemd"
@@ -219,3 +228,67 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
         check=False,
     )
     assert exposure.returncode == 0, exposure.stdout[-500:]
+
+
+def _group(name: str) -> set[str]:
+    """The system calls of one of systemd's groups."""
+    listed = subprocess.run(
+        ["systemd-analyze", "syscall-filter", name], capture_output=True, text=True, timeout=60, check=True
+    )
+    calls: set[str] = set()
+    for line in (text.strip() for text in listed.stdout.splitlines()[1:]):
+        if line.startswith("@"):
+            calls |= _group(line)
+        elif line and not line.startswith("#"):
+            calls.add(line)
+    return calls
+
+
+def _allowed_calls() -> set[str]:
+    """What is left after all SystemCallFilter= lines: names and groups add up, those after ~ are taken away again."""
+    allowed: set[str] = set()
+    for line in (UNITS / "offload.service").read_text().splitlines():
+        if line.startswith("SystemCallFilter="):
+            value = line.partition("=")[2]
+            named: set[str] = set()
+            for word in value.removeprefix("~").split():
+                named |= _group(word) if word.startswith("@") else {word}
+            allowed = allowed - named if value.startswith("~") else allowed | named
+    return allowed
+
+
+@pytest.mark.skipif(
+    shutil.which("strace") is None or shutil.which("systemd-analyze") is None, reason="strace or systemd is missing"
+)
+def test_the_seccomp_filter_allows_what_the_daemon_does(daemon: DaemonProcess, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    with daemon.log_file.open("ab") as log:
+        daemon.process = subprocess.Popen(
+            [
+                "strace",
+                "-f",
+                "-qq",
+                "-o",
+                str(trace),
+                sys.executable,
+                "-m",
+                "offload",
+                "serve",
+                "-c",
+                daemon.config_file,
+            ],
+            env=environment(NOTIFY_SOCKET="/nobody"),
+            stdout=log,
+            stderr=log,
+        )
+    daemon.wait_log("serving")
+    with daemon.client() as stub:
+        for identity, scheme in (("p256", 0x0403), ("rsa2048", 0x0804)):
+            assert stub.Sign(sign_request(key_id(shared_key(identity)), scheme), timeout=20).signature
+    with daemon.admin() as admin:
+        admin.Reload(admin_pb2.ReloadRequest(), timeout=60)
+        admin.Drain(admin_pb2.DrainRequest(), timeout=20)
+    assert daemon.wait(60) == exit_codes.OK
+    used = set(re.findall(r"^\d+ +(\w+)\(", trace.read_text(errors="replace"), re.MULTILINE))
+    assert "accept4" in used
+    assert used - _allowed_calls() == set()
