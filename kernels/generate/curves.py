@@ -55,10 +55,8 @@ class Curve:
 def add_weierstrass(curve: Curve, a: Point, b: Point) -> Point:
     """Chord and tangent on y^2 = x^3 - 3 x + b; the sum is never the neutral point here."""
     p = curve.p
-    if a == b:
-        slope = 3 * (a[0] * a[0] - 1) * pow(2 * a[1], -1, p)
-    else:
-        slope = (b[1] - a[1]) * pow(b[0] - a[0], -1, p)
+    rise, run = (3 * (a[0] * a[0] - 1), 2 * a[1]) if a == b else (b[1] - a[1], b[0] - a[0])
+    slope = rise * pow(run, -1, p)
     x = (slope * slope - a[0] - b[0]) % p
     return x, (slope * (a[0] - x) - a[1]) % p
 
@@ -114,7 +112,8 @@ CURVES = {curve.name: curve for curve in (P256, P384, ED25519)}
 
 def limbs_of(x: int, count: int) -> list[int]:
     """x in limbs of 52 bits, the least significant first."""
-    assert 0 <= x < 1 << (LIMB_BITS * count)
+    if not 0 <= x < 1 << (LIMB_BITS * count):
+        raise ValueError(f"{x} does not fit {count} limbs of {LIMB_BITS} bits")
     return [x >> (LIMB_BITS * i) & TAG_MODULUS for i in range(count)]
 
 
@@ -133,7 +132,8 @@ def constants(curve: Curve) -> str:
 
     def array(name: str, value: int, meaning: str) -> None:
         text = ", ".join(f"0x{limb:013x}" for limb in limbs_of(value, curve.limbs))
-        lines.append(f"/* {meaning} */\nstatic const uint64_t {name}[{curve.limbs}]\n    __attribute__((unused)) = {{{text}}};")
+        lines.append(f"/* {meaning} */")
+        lines.append(f"static const uint64_t {name}[{curve.limbs}]\n    __attribute__((unused)) = {{{text}}};")
 
     p, n, r = curve.p, curve.n, curve.r
     batches = divstep_batches(p.bit_length())
@@ -207,10 +207,8 @@ def table(curve: Curve) -> str:
         f"_Alignas(4096) const uint64_t {curve.name}_comb[{curve.windows}][{parts(curve)}][{ENTRIES}] = {{",
     ]
     for entries in windows(curve):
-        lines.append("{")
-        for part in range(parts(curve)):
-            lines.append("{" + ",".join(f"0x{entry[part]:x}" for entry in entries) + "},")
-        lines.append("},")
+        rows = (",".join(f"0x{entry[part]:x}" for entry in entries) for part in range(parts(curve)))
+        lines += ["{", *(f"{{{row}}}," for row in rows), "},"]
     lines.append("};")
     return "\n".join(lines) + "\n"
 

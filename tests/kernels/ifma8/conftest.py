@@ -1,4 +1,4 @@
-"""Builds the curve kernels apart from the library, with the bounds on limbs asserted at run time, natively and portably."""
+"""Builds the curve kernels apart from the library, natively and portably, with the bounds on limbs asserted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).resolve().parent
-IFMA_FLAGS = "-mavx512f -mavx512vl -mavx512dq -mavx512bw -mavx512vbmi -mavx512ifma -mbmi2".split()
+IFMA_FLAGS = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx512vbmi", "-mavx512ifma", "-mbmi2"]
 CURVES = ("p256", "p384", "ed25519")
 LIMB_BITS = 52
 

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from .conftest import CURVES, LIMB_BITS
+from .conftest import CURVES, LIMB_BITS, curves
 
 CURVE = pytest.mark.parametrize("curve", CURVES)
 WEIERSTRASS = pytest.mark.parametrize("curve", ["p256", "p384"])
@@ -24,7 +24,7 @@ def unit(a) -> int:
     return 1 << a.curve.p.bit_length()
 
 
-def factor(a, b=None):
+def factor(a):
     """1/R mod p for the curves in Montgomery form."""
     return pow(a.curve.r, -1, a.curve.p) if a.curve.b else 1
 
@@ -117,10 +117,8 @@ def test_words_and_limbs(arithmetic):
 
 
 @CURVE
-def test_inversion(arithmetic, curve):
+def test_inversion(arithmetic):
     """1/a, times the power of two that the batches leave; 0 gives 0; a pair gives what one alone gives."""
-    from .conftest import curves
-
     a, rng = arithmetic, random.Random(6)
     p, n = a.curve.p, a.curve.n
     left = pow(2, -curves.divstep_batches(p.bit_length()), p), pow(2, -curves.divstep_batches(p.bit_length()), n)

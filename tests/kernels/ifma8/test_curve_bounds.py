@@ -1,4 +1,4 @@
-"""Whole signatures with every bound asserted: random and extreme keys, nonces and digests; the definition is the oracle."""
+"""Whole signatures with every bound asserted: random and extreme keys, nonces, digests; the definition is the oracle."""
 
 from __future__ import annotations
 

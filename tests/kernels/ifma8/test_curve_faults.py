@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from kernels import Status
 
+from .conftest import curves
+
 DIGESTS = {32: hashes.SHA256(), 48: hashes.SHA384()}
 SIZES = {"p256": 32, "p384": 48}
 BACKENDS = pytest.mark.parametrize("backend", [pytest.param("ifma8", marks=pytest.mark.ifma), "ifma8-portable"])
@@ -73,9 +75,7 @@ def test_ecdsa_fault_in_every_lane(algorithm, place, backend, faulty, keys_of):
     rows = np.frombuffer(b"".join(digests), np.uint8).reshape(8, size)
     for bit in ECDSA_BITS[place]:
         for lane in range(8) if bit == ECDSA_BITS[place][0] else (bit % 8,):
-            outcome = strike(
-                faulty, algorithm, place, bit, lane, lambda: faulty.ecdsa_sign(keys, rows, backend)
-            )
+            outcome = strike(faulty, algorithm, place, bit, lane, lambda: faulty.ecdsa_sign(keys, rows, backend))
             for key, digest, output in zip(keys, digests, outcome.outputs, strict=True):
                 verify(key, digest, output)
 
@@ -88,9 +88,7 @@ def test_ed25519_fault_in_every_lane(place, backend, faulty, keys_of):
     wanted = faulty.ed25519_sign(keys, messages, "software").outputs
     for bit in ED25519_BITS[place]:
         for lane in range(8) if bit == ED25519_BITS[place][0] else (bit % 8,):
-            outcome = strike(
-                faulty, "ed25519", place, bit, lane, lambda: faulty.ed25519_sign(keys, messages, backend)
-            )
+            outcome = strike(faulty, "ed25519", place, bit, lane, lambda: faulty.ed25519_sign(keys, messages, backend))
             assert (outcome.outputs == wanted).all()
 
 
@@ -115,8 +113,6 @@ def test_nothing_leaves_when_software_fails_as_well(algorithm, place, backend, f
 @pytest.mark.parametrize("algorithm", SIZES)
 def test_the_exceptional_nonce_is_redone_in_software(algorithm, backend, faulty, keys_of):
     """The one nonce for which the addition formula fails (weierstrass_ifma8_comb.h), and its negative."""
-    from .conftest import curves
-
     curve, size = curves.CURVES[algorithm], SIZES[algorithm]
     top = 7 * (curve.windows - 1)
     exceptional = 2 * ((1 << curve.n.bit_length() - top) - 1 << top) - curve.n
