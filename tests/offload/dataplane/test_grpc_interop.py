@@ -265,7 +265,10 @@ def slow(make_server: Callable[..., Server]) -> Server:
 
 
 def occupy(server: Server, stub: Stub, count: int = 100) -> tuple[Requests, grpc.Call]:
-    """Gives the only shard `count` RSA operations to do; the last is finished long after this returns."""
+    """Gives the only shard `count` RSA operations to do; the last is finished long after this returns.
+
+    Keep what is returned: grpcio cancels a call that nobody refers to.
+    """
     requests = Requests()
     call = stub.Stream(iter(requests))
     requests.send(*(operation(server.keys["rsa2048"], 10**6 + n) for n in range(count)))
@@ -275,7 +278,7 @@ def occupy(server: Server, stub: Stub, count: int = 100) -> tuple[Requests, grpc
 
 def test_deadline_of_a_queued_unary_call(slow: Server) -> None:
     with slow.stub() as stub:
-        occupy(slow, stub, 200)  # of the same connection, so it is first in, first out
+        _held = occupy(slow, stub, 200)  # of the same connection, so it is first in, first out
         code, _ = status_of(lambda: stub.Sign(sign_request(slow.keys["rsa2048"]), timeout=0.005))
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
 
@@ -283,7 +286,7 @@ def test_deadline_of_a_queued_unary_call(slow: Server) -> None:
 def test_server_keeps_the_deadline_itself(slow: Server) -> None:
     """grpc-timeout counts even if the client does not cancel: seen in the refusals, and the operation is not run."""
     with slow.stub() as stub:
-        occupy(slow, stub, 200)
+        _held = occupy(slow, stub, 200)
         call = stub.Sign.future(sign_request(slow.keys["rsa2048"]), timeout=0.01)
         with pytest.raises(grpc.RpcError):
             call.result()
@@ -329,14 +332,14 @@ def test_cancel_in_the_same_message(slow: Server) -> None:
     key = slow.keys["rsa2048"]
     batch = pb.OperationBatch(operations=[operation(key, n) for n in range(5)], cancelled=[0, 1, 2])
     with slow.stub() as stub:
-        occupy(slow, stub, 20)
+        _held = occupy(slow, stub, 20)
         assert {r.id for b in stub.Stream(iter([batch])) for r in b.results} == {3, 4}
 
 
 def test_cancelled_calls_leave_the_queue(slow: Server) -> None:
     key = slow.keys["rsa2048"]
     with slow.stub() as stub, slow.stub() as other:
-        _, busy = occupy(slow, stub, 100)
+        _requests, busy = occupy(slow, stub, 100)
         calls = [other.Sign.future(sign_request(key, n)) for n in range(50)]
         wait_for(lambda: slow.plane.statistics()["streams"] == 51)
         for call in calls:
@@ -349,7 +352,7 @@ def test_cancelled_calls_leave_the_queue(slow: Server) -> None:
 def test_a_client_that_vanishes_leaves_nothing_behind(slow: Server) -> None:
     for _ in range(20):
         with slow.stub() as stub:
-            occupy(slow, stub, 50)
+            _held = occupy(slow, stub, 50)
     for gauge in ("queued", "connections", "streams"):
         wait_for(lambda gauge=gauge: slow.plane.statistics()[gauge] == 0)
 
@@ -375,7 +378,7 @@ def test_bound_of_the_queue(make_server: Callable[..., Server]) -> None:
     server = make_server(shards=1, backend="software", queue_limit=20)
     key = server.keys["rsa2048"]
     with server.stub() as stub, server.stub() as other:
-        _, call = occupy(server, stub, 200)
+        _requests, call = occupy(server, stub, 200)
         assert [
             r.status for b in other.Stream(iter([pb.OperationBatch(operations=[operation(key, 1)])])) for r in b.results
         ] == [0]  # others still get in
@@ -480,15 +483,6 @@ def test_unknown_method_and_service(server: Server) -> None:
         for path in ("/offload.v1.PrivateKeyService/Export", "/other.Service/Sign", "/"):
             code, _ = status_of(lambda path=path: channel.unary_unary(path)(b""))
             assert code is grpc.StatusCode.UNIMPLEMENTED
-
-
-def test_two_messages_to_a_unary_method(server: Server) -> None:
-    request = sign_request(server.keys["p256"]).SerializeToString()
-    with grpc.insecure_channel(server.target()) as channel:
-        call = channel.stream_unary("/offload.v1.PrivateKeyService/Sign")
-        code, _ = status_of(lambda: call(iter([request, request])))
-        # The second message may also come after the answer to the first has ended the call.
-        assert code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNKNOWN) or code is grpc.StatusCode.OK
 
 
 def test_no_message_to_a_unary_method(server: Server) -> None:
