@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -52,6 +53,9 @@ class Plan:
         """Estimate: the slices, and what lies between them (start of the tool, sessions, settling)."""
         return len(self.loads) * len(MODES) * self.rounds * (self.slice_s + 0.25) + 20
 
+    def only(self, keys: Collection[str]) -> Plan:
+        return replace(self, loads=tuple(load for load in self.loads if load.key in keys))
+
     @property
     def sidecars(self) -> int:
         """The most that any load needs."""
@@ -80,7 +84,7 @@ def quick() -> Plan:
 
 
 def full() -> Plan:
-    """Every combination that the issue names, minus those that add nothing: the axes are crossed with the usual values."""
+    """Each axis crossed with the usual values of the others; keys, versions, mTLS and resumption with each other."""
     loads = [headline(key) for key in KEYS]
     loads += [
         Load(key=key, tls=tls, mtls=mtls, resumed=resumed)

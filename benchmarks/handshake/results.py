@@ -28,6 +28,7 @@ def cell(mode: str, load: Load, slices: Sequence[Slice]) -> Cell:
     batches = sum(sizes.values())
     return {
         "mode": mode,
+        "name": load.name,
         **asdict(load),
         "loop": "closed" if load.rate_share is None else "open",
         "rate": median(one.load["rate"] for one in slices),

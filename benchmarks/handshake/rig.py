@@ -68,9 +68,7 @@ class Rig:
         if mode == "stock":
             return Contender(mode, None)
         settings = daemon.Settings(backend=DAEMON_BACKENDS[mode])
-        return Contender(
-            mode, daemon.start(self._processes, f"daemon-{mode}", self.leaves, folder / mode, settings)
-        )
+        return Contender(mode, daemon.start(self._processes, f"daemon-{mode}", self.leaves, folder / mode, settings))
 
     def add_sidecars(self, count: int) -> None:
         """Until every contender has `count` Envoys."""
@@ -78,15 +76,11 @@ class Rig:
             for number in range(len(contender.envoys), count):
                 name = f"envoy-{contender.mode}-{number}"
                 contender.envoys.append(
-                    envoy.start(
-                        self._processes, name, self._config(contender), module=contender.daemon is not None
-                    )
+                    envoy.start(self._processes, name, self._config(contender), module=contender.daemon is not None)
                 )
 
     def _config(self, contender: Contender) -> Config:
-        listeners = [
-            self._listener(contender, leaf, mtls) for leaf in self.leaves for mtls in (False, True)
-        ]
+        listeners = [self._listener(contender, leaf, mtls) for leaf in self.leaves for mtls in (False, True)]
         return render.bootstrap(listeners, admin_port=0)
 
     def _listener(self, contender: Contender, leaf: Leaf, mtls: bool) -> Config:

@@ -1,0 +1,191 @@
+"""The charts of the report: each as PNG and SVG. Pure but for the files written."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from benchmarks.handshake.plan import KEYS, MODES, RATE_SHARES, SIDECARS, headline, many_sidecars, open_loop
+from benchmarks.handshake.results import Cell, find
+
+MODE_NAMES = {"stock": "stock Envoy", "ifma": "offload, AVX-512 IFMA", "soft": "offload, software"}
+# Told apart in grey and by the colour-blind too.
+COLOURS = {"stock": "#8a8f98", "ifma": "#0b6e4f", "soft": "#e09f3e"}
+DAEMON_HATCH = "////"
+STYLE: Mapping[str, Any] = {
+    "font.family": "sans-serif",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#e5e7eb",
+    "axes.axisbelow": True,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "tls-offload",  # the same data gives the same file
+    "svg.fonttype": "none",
+    "hatch.linewidth": 0.6,
+}
+
+Draw = Callable[[Sequence[Cell]], Figure | None]
+
+
+def _modes(cells: Sequence[Cell]) -> list[str]:
+    return [mode for mode in MODES if any(one["mode"] == mode for one in cells)]
+
+
+def cpu_per_handshake(cells: Sequence[Cell]) -> Figure | None:
+    """Stacked bars: Envoy below, daemon above."""
+    keys = [key for key in KEYS if find(cells, "stock", headline(key))]
+    if not keys:
+        return None
+    modes = _modes(cells)
+    figure, axes = plt.subplots(figsize=(9, 4.2))
+    width = 0.8 / len(modes)
+    for number, mode in enumerate(modes):
+        found = [find(cells, mode, headline(key)) for key in keys]
+        places = [index + (number - (len(modes) - 1) / 2) * width for index in range(len(keys))]
+        envoy = [one["envoy_cpu_us"] if one else 0 for one in found]
+        daemon = [one["daemon_cpu_us"] if one else 0 for one in found]
+        axes.bar(places, envoy, width * 0.92, color=COLOURS[mode], label=MODE_NAMES[mode])
+        if any(daemon):
+            axes.bar(
+                places, daemon, width * 0.92, bottom=envoy, color="white", edgecolor=COLOURS[mode], hatch=DAEMON_HATCH
+            )
+        for place, total in zip(places, (e + d for e, d in zip(envoy, daemon, strict=True)), strict=True):
+            axes.annotate(f"{total:.0f}", (place, total), ha="center", va="bottom", fontsize=7.5, color="#374151")
+    axes.bar([0], [0], color="white", edgecolor="#374151", hatch=DAEMON_HATCH, label="of it in the daemon")
+    axes.set_xticks(range(len(keys)), keys)
+    axes.set_ylabel("CPU µs per handshake")
+    axes.set_title("CPU per handshake: Envoy and daemon", loc="left")
+    axes.legend(frameon=False)
+    return figure
+
+
+def latency_against_rate(cells: Sequence[Cell]) -> Figure | None:
+    """p50 and p99 at fixed rates, a panel per key."""
+    keys = [key for key in KEYS if find(cells, "stock", open_loop(headline(key), RATE_SHARES[0]))]
+    if not keys:
+        return None
+    figure, panels = plt.subplots(1, len(keys), figsize=(4.2 * len(keys), 3.8), squeeze=False)
+    for axes, key in zip(panels[0], keys, strict=True):
+        for mode in _modes(cells):
+            found = [one for share in RATE_SHARES if (one := find(cells, mode, open_loop(headline(key), share)))]
+            rates = [one["rate"] for one in found]
+            axes.plot(rates, [one["p50_ms"] for one in found], "o-", color=COLOURS[mode], label=MODE_NAMES[mode])
+            axes.plot(rates, [one["p99_ms"] for one in found], "^--", color=COLOURS[mode])
+        axes.set_yscale("log")
+        axes.set_xlabel("new connections per second")
+        axes.set_title(key, loc="left")
+    panels[0][0].set_ylabel("handshake, ms (solid p50, dashed p99)")
+    panels[0][0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def batches_against_sidecars(cells: Sequence[Cell]) -> Figure | None:
+    """Mean batch and CPU per handshake as the same load comes from more Envoys."""
+    series: dict[str, list[tuple[int, float]]] = {}
+    for key in KEYS:
+        at_one = find(cells, "ifma", many_sidecars(key, 1))
+        found = [(count, find(cells, "ifma", many_sidecars(key, count))) for count in SIDECARS]
+        points = [(count, one["mean_batch"]) for count, one in found if one and one["mean_batch"]]
+        if points and (at_one or len(points) > 1 or points[0][0] > 1):
+            series[key] = points
+    if not series:
+        return None
+    figure, axes = plt.subplots(figsize=(5.5, 3.8))
+    for key, points in series.items():
+        axes.plot([count for count, _ in points], [batch for _, batch in points], "o-", label=key)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(SIDECARS, [str(count) for count in SIDECARS])
+    axes.set_ylim(0, 8.2)
+    axes.set_xlabel("sidecars sharing the daemon, same total rate")
+    axes.set_ylabel("operations per batch, mean")
+    axes.set_title("Batch fill", loc="left")
+    axes.legend(frameon=False)
+    return figure
+
+
+def rate_at_saturation(cells: Sequence[Cell]) -> Figure | None:
+    keys = [key for key in KEYS if find(cells, "stock", headline(key))]
+    if not keys:
+        return None
+    modes = _modes(cells)
+    figure, axes = plt.subplots(figsize=(9, 3.8))
+    width = 0.8 / len(modes)
+    for number, mode in enumerate(modes):
+        rates = [one["handshakes_per_s"] if (one := find(cells, mode, headline(key))) else 0 for key in keys]
+        places = [index + (number - (len(modes) - 1) / 2) * width for index in range(len(keys))]
+        bars = axes.bar(places, rates, width * 0.92, color=COLOURS[mode], label=MODE_NAMES[mode])
+        axes.bar_label(bars, fmt="%.0f", fontsize=7.5, color="#374151")
+    axes.set_xticks(range(len(keys)), keys)
+    axes.set_ylabel("handshakes per second")
+    axes.set_title("Saturation: one Envoy worker, closed loop", loc="left")
+    axes.legend(frameon=False)
+    return figure
+
+
+def against_concurrency(cells: Sequence[Cell]) -> Figure | None:
+    """CPU per handshake of the offload against how many connections come at once, relative to stock."""
+    figure, axes = plt.subplots(figsize=(5.5, 3.8))
+    drawn = False
+    for key in KEYS:
+        points = []
+        for one in cells:
+            plain = not (one["mtls"] or one["resumed"]) and one["tls"] == "1.3" and one["sidecars"] == 1
+            if one["mode"] == "ifma" and one["key"] == key and plain and one["loop"] == "closed":
+                stock = next((s for s in cells if s["mode"] == "stock" and _same_load(s, one)), None)
+                if stock:
+                    points.append((one["concurrency"], stock["total_cpu_us"] / one["total_cpu_us"]))
+        if len(points) > 1:
+            drawn = True
+            axes.plot(*zip(*sorted(points), strict=True), "o-", label=key)
+    if not drawn:
+        plt.close(figure)
+        return None
+    axes.axhline(1, color="#9ca3af", linewidth=1)
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("connections at once")
+    axes.set_ylabel("CPU per handshake, stock / offload")
+    axes.set_title("Above 1 the offload saves CPU", loc="left")
+    axes.legend(frameon=False)
+    return figure
+
+
+def _same_load(one: Cell, other: Cell) -> bool:
+    fields = ("key", "tls", "mtls", "resumed", "sidecars", "concurrency", "rate_share")
+    return all(one[name] == other[name] for name in fields)
+
+
+CHARTS: Mapping[str, Draw] = {
+    "cpu_per_handshake": cpu_per_handshake,
+    "rate_at_saturation": rate_at_saturation,
+    "latency_against_rate": latency_against_rate,
+    "batches_against_sidecars": batches_against_sidecars,
+    "cpu_ratio_against_concurrency": against_concurrency,
+}
+
+
+def draw_all(cells: Sequence[Cell], folder: Path) -> dict[str, str]:
+    """Writes <name>.png and <name>.svg of every chart that the cells suffice for; gives the SVG texts by name."""
+    drawn: dict[str, str] = {}
+    with matplotlib.rc_context(dict(STYLE)):
+        for name, draw in CHARTS.items():
+            figure = draw(cells)
+            if figure is None:
+                continue
+            figure.savefig(folder / f"{name}.png", dpi=150)
+            text = io.StringIO()
+            figure.savefig(text, format="svg", metadata={"Date": None})
+            plt.close(figure)
+            (folder / f"{name}.svg").write_text(text.getvalue())
+            drawn[name] = text.getvalue()
+    return drawn
