@@ -18,6 +18,9 @@ cdef extern from "kernels/testing_hooks.h" nogil:
         FAULT_ECDSA_POINT
         FAULT_ED25519_R
         FAULT_ED25519_S
+        FAULT_COMB_DIGIT
+        FAULT_ECDSA_INVERSE
+        FAULT_ED25519_NONCE
         FAULT_SOFTWARE
         FAULT_ANY_LANE
 
@@ -37,6 +40,22 @@ cdef extern from "kernels/secret_memory.h" nogil:
     void secret_free(void *pointer)
     size_t secret_size(const void *pointer)
 
+cdef extern from "kernels/encode/hash.h" nogil:
+    ctypedef enum hash_algorithm:
+        HASH_SHA256
+        HASH_SHA384
+        HASH_SHA512
+    size_t hash_size(hash_algorithm hash)
+
+cdef extern from "kernels/encode/rsa_blocks.h" nogil:
+    void pkcs1_v15_encode(hash_algorithm hash, const uint8_t *digest, uint8_t *block, size_t size)
+    void pss_encode(hash_algorithm hash, const uint8_t *digest, const uint8_t *salt, uint8_t *block, size_t size)
+    void pkcs1_unpad_premaster(const kernel_key *key, const uint8_t *ciphertext, const uint8_t *block, size_t size,
+                               uint8_t *premaster)
+
+cdef extern from "kernels/encode/ecdsa_der.h" nogil:
+    size_t ecdsa_der_encode(const uint8_t *pair, size_t half, uint8_t *der)
+
 
 FAULT_PLACES = {
     "rsa_p": FAULT_RSA_P,
@@ -47,6 +66,9 @@ FAULT_PLACES = {
     "ecdsa_point": FAULT_ECDSA_POINT,
     "ed25519_r": FAULT_ED25519_R,
     "ed25519_s": FAULT_ED25519_S,
+    "comb_digit": FAULT_COMB_DIGIT,
+    "ecdsa_inverse": FAULT_ECDSA_INVERSE,
+    "ed25519_nonce": FAULT_ED25519_NONCE,
     "software": FAULT_SOFTWARE,
 }
 ANY_LANE = FAULT_ANY_LANE
@@ -108,6 +130,44 @@ def run_poisoned(keys, messages, backend, unsigned int poison):
         point_at(views[i], &lanes.lanes[i].input, &lanes.lanes[i].input_size)
     kernel_run_poisoned(lanes.backend, lanes.algorithm, lanes.lanes, len(views), workspace.handle, poison)
     return lanes.outcome()
+
+
+cdef hash_algorithm hash_named(str name) except *:
+    return {"sha256": HASH_SHA256, "sha384": HASH_SHA384, "sha512": HASH_SHA512}[name]
+
+
+def pkcs1_block(str hash_name, const uint8_t[::1] digest, size_t size):
+    cdef uint8_t block[KERNEL_OUTPUT_MAX]
+    cdef hash_algorithm which = hash_named(hash_name)
+    if <size_t>digest.shape[0] != hash_size(which) or size not in (256, 384, 512):
+        raise ValueError("digest or block of a wrong size")
+    pkcs1_v15_encode(which, &digest[0], block, size)
+    return <bytes>block[:size]
+
+
+def pss_block(str hash_name, const uint8_t[::1] digest, const uint8_t[::1] salt, size_t size):
+    cdef uint8_t block[KERNEL_OUTPUT_MAX]
+    cdef hash_algorithm which = hash_named(hash_name)
+    if not <size_t>digest.shape[0] == <size_t>salt.shape[0] == hash_size(which) or size not in (256, 384, 512):
+        raise ValueError("digest, salt or block of a wrong size")
+    pss_encode(which, &digest[0], &salt[0], block, size)
+    return <bytes>block[:size]
+
+
+def unpad_premaster(Key key, const uint8_t[::1] ciphertext, const uint8_t[::1] block):
+    cdef uint8_t premaster[48]
+    cdef Py_ssize_t size = kernel_output_size(kernel_key_algorithm(key.use()))
+    if not ciphertext.shape[0] == block.shape[0] == size:
+        raise ValueError("ciphertext and block are as long as the modulus")
+    pkcs1_unpad_premaster(key.use(), &ciphertext[0], &block[0], size, premaster)
+    return <bytes>premaster[:48]
+
+
+def ecdsa_der(const uint8_t[::1] pair):
+    cdef uint8_t der[128]
+    if pair.shape[0] not in (64, 96):
+        raise ValueError("r and s of 32 or 48 bytes each")
+    return <bytes>der[:ecdsa_der_encode(&pair[0], pair.shape[0] // 2, der)]
 
 
 cdef class SecretBlock:

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "kernels/boringssl_memory.h"
 #include "kernels/key_internal.h"
 #include "kernels/key_parse.h"
 #include "kernels/secret_memory.h"
@@ -23,6 +24,8 @@ enum { FILE_MAX = 64 * 1024 };
 
 static const char no_memory[] =
     "secret memory is exhausted: raise the limit of locked memory (ulimit -l, LimitMEMLOCK= in a systemd unit)";
+
+static const char not_secret[] = "BoringSSL does not take its memory from us here: keys would lie in the open";
 
 static void *fail(char error[KERNEL_ERROR_MAX], const char *reason) {
   snprintf(error, KERNEL_ERROR_MAX, "%s", reason);
@@ -97,6 +100,7 @@ static EVP_PKEY *parse(const uint8_t *text, size_t size, char error[KERNEL_ERROR
 kernel_key *kernel_key_parse(const uint8_t *text, size_t size, char error[KERNEL_ERROR_MAX]) {
   if (size == 0) return fail(error, "empty");
   if (size > FILE_MAX) return fail(error, "larger than 64 KiB");
+  if (!boringssl_memory_is_secret()) return fail(error, not_secret);
   EVP_PKEY *pkey = parse(text, size, error);
   kernel_key *key = pkey != NULL ? key_from_pkey(pkey, error) : NULL;
   EVP_PKEY_free(pkey);
@@ -189,6 +193,7 @@ static EVP_PKEY *generate(kernel_algorithm algorithm) {
 }
 
 kernel_key *kernel_key_generate(kernel_algorithm algorithm, char error[KERNEL_ERROR_MAX]) {
+  if (!boringssl_memory_is_secret()) return fail(error, not_secret);
   EVP_PKEY *pkey = generate(algorithm);
   kernel_key *key = NULL;
   if (pkey != NULL) {

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -55,11 +57,21 @@ static uint8_t *pages_of_kind(secret_kind wanted, size_t size) {
   return NULL;
 }
 
+/* Where the search begins. Tests of the other kinds need to be able to say that this kernel has no memfd_secret. */
+static secret_kind first_kind(void) {
+#ifdef TESTING_HOOKS
+  const char *kind_wanted = getenv("TESTING_SECRET_MEMORY_KIND");
+  if (kind_wanted != NULL && strcmp(kind_wanted, "mlock") == 0) return SECRET_MLOCK;
+  if (kind_wanted != NULL && strcmp(kind_wanted, "unlocked") == 0) return SECRET_UNLOCKED;
+#endif
+  return SECRET_MEMFD;
+}
+
 /* The first growth finds out which kind this process may have; later ones keep to it, so that what secret_memory_kind
  * says is true of every page. */
 static uint8_t *pages_from_system(size_t size) {
   if (kind != SECRET_NONE) return pages_of_kind(kind, size);
-  for (secret_kind candidate = SECRET_MEMFD; candidate <= SECRET_UNLOCKED; candidate++) {
+  for (secret_kind candidate = first_kind(); candidate <= SECRET_UNLOCKED; candidate++) {
     uint8_t *pages = pages_of_kind(candidate, size);
     if (pages != NULL) {
       kind = candidate;

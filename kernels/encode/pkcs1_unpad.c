@@ -1,6 +1,5 @@
 /* 00 02 (at least 8 bytes, none zero) 00 (48 bytes): the zero can only be at one place, so there is nothing to search.
  */
-#include <openssl/hmac.h>
 #include <openssl/mem.h>
 #include <openssl/sha2.h>
 #include <string.h>
@@ -15,26 +14,25 @@ static uint32_t mask_if_zero(uint32_t x) {
   return mask;
 }
 
-/* HMAC-SHA-384 of the ciphertext, 48 bytes, under a key that only we can derive: the hash of a CRT exponent. */
+/* SHA-384 of something only we know and the ciphertext, 48 bytes. What is only ours are the CRT exponents, of fixed
+ * length and in front; SHA-384 is cut off, so that nothing can be appended. No allocation: this must not fail. */
 static void synthetic_premaster(const kernel_key *key, const uint8_t *ciphertext, size_t size,
                                 uint8_t premaster[PREMASTER_SIZE]) {
   static const char label[] = "tls-offload implicit rejection";
+  _Static_assert((int)SHA384_DIGEST_LENGTH == (int)PREMASTER_SIZE, "one hash is one premaster secret");
   SHA512_CTX hash;
-  uint8_t secret[SHA512_DIGEST_LENGTH];
-  SHA512_Init(&hash);
-  SHA512_Update(&hash, label, sizeof(label));
-  SHA512_Update(&hash, key->rsa.dp, sizeof(key->rsa.dp));
-  SHA512_Update(&hash, key->rsa.dq, sizeof(key->rsa.dq));
-  SHA512_Final(secret, &hash);
-  unsigned length = 0;
-  HMAC(EVP_sha384(), secret, sizeof(secret), ciphertext, size, premaster, &length);
-  OPENSSL_cleanse(secret, sizeof(secret));
+  SHA384_Init(&hash);
+  SHA384_Update(&hash, label, sizeof(label));
+  SHA384_Update(&hash, key->rsa.dp, sizeof(key->rsa.dp));
+  SHA384_Update(&hash, key->rsa.dq, sizeof(key->rsa.dq));
+  SHA384_Update(&hash, ciphertext, size);
+  SHA384_Final(premaster, &hash);
   OPENSSL_cleanse(&hash, sizeof(hash));
 }
 
 void pkcs1_unpad_premaster(const kernel_key *key, const uint8_t *ciphertext, const uint8_t *block, size_t size,
                            uint8_t premaster[PREMASTER_SIZE]) {
-  uint8_t synthetic[PREMASTER_SIZE] = {0};
+  uint8_t synthetic[PREMASTER_SIZE];
   synthetic_premaster(key, ciphertext, size, synthetic);
   size_t separator = size - PREMASTER_SIZE - 1;
   uint32_t wrong = block[0] | (block[1] ^ 0x02u) | block[separator];

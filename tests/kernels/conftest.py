@@ -171,7 +171,5 @@ def wycheproof(name: str) -> dict[str, Any]:
 
 def rsa_key(n: int, e: int, d: int, primes: tuple[int, int] | None = None) -> rsa.RSAPrivateKey:
     p, q = primes or rsa.rsa_recover_prime_factors(n, e, d)
-    numbers = rsa.RSAPrivateNumbers(
-        p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), rsa.RSAPublicNumbers(e, n)
-    )
+    numbers = rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), rsa.RSAPublicNumbers(e, n))
     return numbers.private_key(unsafe_skip_rsa_key_validation=True)

@@ -26,7 +26,9 @@ PSS_FILES = [
 def mgf1(seed: bytes, length: int, hash_name: str) -> bytes:
     stream = b""
     while len(stream) < length:
-        stream += hashlib.new(hash_name, seed + (len(stream) // hashlib.new(hash_name).digest_size).to_bytes(4)).digest()
+        stream += hashlib.new(
+            hash_name, seed + (len(stream) // hashlib.new(hash_name).digest_size).to_bytes(4)
+        ).digest()
     return stream[:length]
 
 

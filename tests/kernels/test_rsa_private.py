@@ -1,6 +1,7 @@
 """Bare RSA on every backend: output = input^d mod n.
 
-The oracle is the public exponent: raising to e is a bijection below n, so output^e = input says that every bit is right.
+The oracle is the public exponent: raising to e is a bijection below n, so output^e = input means that every bit is
+right.
 """
 
 from __future__ import annotations
@@ -188,8 +189,11 @@ def test_nist_vectors_in_every_lane(path, algorithm, backend, load):
 def test_random_inputs(algorithm, backend, pool):
     keys = pool(algorithm)
 
-    @settings(max_examples=12 if algorithm == "rsa4096" else 25, deadline=None,
-              suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=12 if algorithm == "rsa4096" else 25,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
     @given(st.lists(st.tuples(st.sampled_from(keys), st.integers(0, 2**4096)), min_size=1, max_size=8))
     def run(lanes):
         chosen = [k for k, _ in lanes]
