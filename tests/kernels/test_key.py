@@ -147,12 +147,12 @@ def test_curves_and_types_that_are_not_served(load):
     refused(load, ec.generate_private_key(ec.SECP521R1()).private_bytes(Encoding.PEM, PKCS8, PLAIN), "not served")
     refused(load, ec.generate_private_key(ec.SECP256K1()).private_bytes(Encoding.PEM, PKCS8, PLAIN), "not a usable")
     refused(load, x25519.X25519PrivateKey.generate().private_bytes(Encoding.PEM, PKCS8, PLAIN), "not served")
-    refused(load, dsa.generate_private_key(1024).private_bytes(Encoding.PEM, PKCS8, PLAIN), "not served|not a usable")
+    refused(load, dsa.generate_private_key(2048).private_bytes(Encoding.PEM, PKCS8, PLAIN), "not served|not a usable")
 
 
 @pytest.mark.parametrize("bits", [1024, 1536, 2040, 2056])
 def test_rsa_sizes_that_are_not_served(bits, load):
-    private = rsa.generate_private_key(65537, bits)
+    private = rsa.generate_private_key(65537, bits)  # noqa: S505 (that such a key is refused is the point)
     refused(load, private.private_bytes(Encoding.PEM, PKCS8, PLAIN), f"RSA key of {bits} bits; 2048, 3072 and 4096")
 
 
@@ -299,14 +299,16 @@ def test_a_key_is_shared_by_threads(pool):
     assert not bad
 
 
+SERVED_PKCS8 = dict.fromkeys(
+    ["ec-consistent-curve.pem", "ec_private_key.pem", "ecc_private_with_rfc5915_ext.pem"], "p256"
+)
+
+
 @pytest.mark.parametrize("path", sorted(p.name for p in (CRYPTOGRAPHY_VECTORS / "PKCS8").iterdir()))
 def test_pkcs8_files_of_others(path, load):
     """Odd files collected by the cryptography project: each is a served key or refused with a reason."""
     data = (CRYPTOGRAPHY_VECTORS / "PKCS8" / path).read_bytes()
-    try:
-        key = load.bytes(data)
-    except BadKey as refusal:
-        assert len(str(refusal)) > len(str(load.folder)) + 70
+    if path in SERVED_PKCS8:
+        assert load.bytes(data).algorithm == SERVED_PKCS8[path]
     else:
-        assert key.algorithm in ALGORITHMS
-        assert kernels.backend_for(key.algorithm)
+        refused(load, data, r": [A-Za-z#0-9 ]{10,}")
