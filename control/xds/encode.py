@@ -106,7 +106,11 @@ def encode(type_url: str, name: str, config: Config) -> Encoded:
 
 
 def intern(name: str, any_bytes: bytes) -> Encoded:
-    version = hashlib.sha256(any_bytes).hexdigest()[:16]
+    return shared(name, any_bytes, hashlib.sha256(any_bytes).hexdigest()[:16])
+
+
+def shared(name: str, any_bytes: bytes, version: str) -> Encoded:
+    """The one object for this name and version, which stand for the bytes."""
     key = f"{name}\0{version}"
     found = _shared.get(key)
     if found is None:
@@ -114,12 +118,12 @@ def intern(name: str, any_bytes: bytes) -> Encoded:
     return found
 
 
-def version_of(type_url: str, resources: Iterable[Encoded], folded: str = "") -> str:
-    """Of a set of resources: a hash of what is in it; `folded` is the version of what it depends on.
+def version_of(type_url: str, resources: Iterable[Encoded]) -> str:
+    """Of a set of resources: a hash of what is in it.
 
-    An empty set has a version too, so that a client that knows it is not asked to forget it again.
+    An empty set has a version too, and not the empty string, which would say "nothing was ever received".
     """
-    digest = hashlib.sha256(type_url.encode() + b"\0" + folded.encode())
+    digest = hashlib.sha256(type_url.encode())
     for resource in sorted(resources, key=lambda r: r.name):
         digest.update(b"\0" + resource.name.encode() + b"\0" + resource.version.encode())
     return digest.hexdigest()[:16]

@@ -1,0 +1,64 @@
+"""What one proxy should have: resources by type and name, each with the version that the proxy will be told."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from control.xds import encode
+from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Config, Encoded
+from control.xds.proxy import ProxyConfig
+
+TYPES = (CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET)
+_NOTHING: Mapping[str, Encoded] = {}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Immutable; resources are shared with the snapshots of other proxies."""
+
+    resources: Mapping[str, Mapping[str, Encoded]] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    def of_type(self, type_url: str) -> Mapping[str, Encoded]:
+        return self.resources.get(type_url, _NOTHING)
+
+    def version(self, type_url: str) -> str:
+        return encode.version_of(type_url, self.of_type(type_url).values())
+
+
+def build(config: ProxyConfig) -> Snapshot:
+    """Serialises a configuration. An endpoint's version has its cluster's version folded in.
+
+    When a cluster changes, Envoy warms a new one, which waits for endpoints; they have to be sent again although they
+    did not change.
+    """
+    clusters = _encode(CLUSTER, config.clusters)
+    endpoints = {
+        name: fold(resource, clusters[name].version) if name in clusters else resource
+        for name, resource in _encode(ENDPOINTS, config.endpoints).items()
+    }
+    resources = {
+        CLUSTER: clusters,
+        ENDPOINTS: endpoints,
+        LISTENER: _encode(LISTENER, config.listeners),
+        ROUTES: _encode(ROUTES, config.routes),
+        SECRET: _encode(SECRET, config.secrets),
+    }
+    return Snapshot(resources, tuple(config.problems))
+
+
+def _encode(type_url: str, configs: Mapping[str, Config]) -> dict[str, Encoded]:
+    return {name: encode.encode(type_url, name, config) for name, config in configs.items()}
+
+
+def fold(resource: Encoded, version: str) -> Encoded:
+    """The same bytes under a version that also changes with `version`."""
+    folded = hashlib.sha256(f"{resource.version}\0{version}".encode()).hexdigest()[:16]
+    return encode.shared(resource.name, resource.any_bytes, folded)
+
+
+def no_endpoints(cluster: str) -> Encoded:
+    """The answer for a cluster that is not there: Envoy goes on at once instead of waiting for a timeout."""
+    return encode.encode(ENDPOINTS, cluster, {"cluster_name": cluster})

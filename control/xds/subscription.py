@@ -1,0 +1,293 @@
+"""What one client wants and has of one resource type; the content side of the state machine.
+
+`StateOfTheWorld` and `Delta` differ in what requests say and in what answers carry; the states are those of states.py.
+Both answer three questions: is something due (`due`), what exactly (`answer`), and what did a request mean (`receive`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from control.xds import encode
+from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, Encoded
+from control.xds.messages import WILDCARD, Acked, Action, DeltaRequest, Ignored, Nacked, Request, Respond
+from control.xds.snapshot import Snapshot, no_endpoints
+from control.xds.states import Event, Phase, step
+
+# Types of which a client may want everything, and of which an answer is everything: what it lacks is removed.
+WHOLE_TYPES = frozenset({CLUSTER, LISTENER})
+
+
+class Subscription:
+    def __init__(self, type_url: str) -> None:
+        self.type_url = type_url
+        self.phase = Phase.UNASKED
+        self.wildcard = False
+        self.names: set[str] = set()
+        # Of the last answer, and of the last one that was taken; for `mesh inspect`.
+        self.nonce = self.version = self.acked_version = ""
+        self.nack_detail: str | None = None
+
+    @property
+    def is_asked(self) -> bool:
+        return self.phase is not Phase.UNASKED
+
+    def step(self, event: Event) -> None:
+        self.phase = step(self.phase, event)
+
+    def wanted(self, snapshot: Snapshot) -> dict[str, Encoded]:
+        """What the client should have of what it asked for. A cluster that is not there has no endpoints."""
+        available = snapshot.of_type(self.type_url)
+        chosen = dict(available) if self.wildcard else {name: available[name] for name in self.names & available.keys()}
+        if self.type_url == ENDPOINTS:
+            chosen |= {name: no_endpoints(name) for name in self.names - available.keys()}
+        return chosen
+
+    def due(self, snapshot: Snapshot, hold: bool) -> bool:
+        """Whether an answer should be sent now. `hold`: nothing may be taken away from the client yet."""
+        raise NotImplementedError
+
+    def lags(self, snapshot: Snapshot) -> bool:
+        """Whether the client has, or may have, something else than it should: then nothing that it uses may go."""
+        return self.phase in (Phase.WAITING, Phase.PARKED) or self.due(snapshot, hold=False)
+
+    def answer(self, snapshot: Snapshot, hold: bool, nonce: str) -> Respond:
+        raise NotImplementedError
+
+    def receive(self, request: Any) -> list[Action]:
+        """Takes a Request or a DeltaRequest, as the stream's protocol is."""
+        raise NotImplementedError
+
+    def _acknowledged(self, nonce: str, error: str | None) -> list[Action]:
+        """The part of a request that answers an answer. Empty: it answers none."""
+        if nonce != self.nonce or self.phase is not Phase.WAITING:
+            return []
+        if error is None:
+            self.step(Event.ACK)
+            self.acked_version, self.nack_detail = self.version, None
+            self._taken()
+            return [Acked(self.type_url, self.version)]
+        self.step(Event.NACK)
+        self.nack_detail = error
+        self._refused()
+        return [Nacked(self.type_url, self.version, error)]
+
+    def _taken(self) -> None:
+        raise NotImplementedError
+
+    def _refused(self) -> None:
+        raise NotImplementedError
+
+
+class StateOfTheWorld(Subscription):
+    """Every request says all names; every answer carries all resources that were asked for."""
+
+    def __init__(self, type_url: str) -> None:
+        super().__init__(type_url)
+        # What the last answer carried, what the last one that was taken carried, and the content of a refused one.
+        self._sent: Mapping[str, Encoded] = {}
+        self._accepted: Mapping[str, Encoded] = {}
+        self._refused_content: Mapping[str, str] | None = None
+        # Said by a client that comes back; decided at the first comparison, when there is a snapshot.
+        self._claimed_version = ""
+        self._named_before = False
+
+    def _content(self, snapshot: Snapshot, hold: bool) -> dict[str, Encoded]:
+        content = self.wanted(snapshot)
+        if not hold:
+            return content
+        available = snapshot.of_type(self.type_url)
+        if self.type_url == ENDPOINTS:
+            # A cluster that is on its way out keeps the endpoints that it has.
+            held = {name for name in content if name not in available and name in self._sent}
+            return {name: resource for name, resource in content.items() if name not in held}
+        if self.type_url == CLUSTER:
+            return {name: resource for name, resource in self._accepted.items() if name not in content} | content
+        return content
+
+    def due(self, snapshot: Snapshot, hold: bool) -> bool:
+        if self.phase in (Phase.UNASKED, Phase.WAITING):
+            return False
+        content = self._content(snapshot, hold)
+        if self._claimed_version:
+            if self._claimed_version == encode.version_of(self.type_url, content.values()):
+                # Nothing is sent to a client that has it all from an earlier stream, perhaps from an earlier server.
+                self._sent = self._accepted = content
+                self.version = self.acked_version = self._claimed_version
+            self._claimed_version = ""
+        if self.phase is Phase.PARKED:
+            return _versions(content) != self._refused_content
+        if self.type_url in WHOLE_TYPES:
+            return not self.version or content != self._sent
+        return any(self._sent.get(name) is not resource for name, resource in content.items())
+
+    def answer(self, snapshot: Snapshot, hold: bool, nonce: str) -> Respond:
+        if self.phase is Phase.PARKED:
+            self.step(Event.CHANGE)
+        content = self._content(snapshot, hold)
+        self.nonce, self.version = nonce, encode.version_of(self.type_url, content.values())
+        kept = {name: self._sent[name] for name in self.names & self._sent.keys() if name not in content}
+        # Endpoints that were held back stay what they were; everything else is what this answer says.
+        self._sent = {**content, **(kept if self.type_url == ENDPOINTS else {})}
+        self.step(Event.SENT)
+        return Respond(self.type_url, self.version, nonce, _in_order(content.values()))
+
+    def receive(self, request: Request) -> list[Action]:
+        if self.nonce and request.nonce and request.nonce != self.nonce:
+            self.step(Event.STALE)
+            return [Ignored(self.type_url, f"stale nonce {request.nonce!r}, the last is {self.nonce!r}")]
+        actions = self._acknowledged(request.nonce, request.error) if self.nonce else []
+        first = not self.is_asked and not self.nonce
+        self._subscribe(request.names)
+        if first and self.is_asked:
+            self._claimed_version = request.version
+        return actions
+
+    def _subscribe(self, names: Sequence[str]) -> None:
+        explicit = {name for name in names if name != WILDCARD}
+        # Without names ever given, the older form of asking for everything.
+        everything = WILDCARD in names or (not names and not self._named_before and self.type_url in WHOLE_TYPES)
+        self._named_before = self._named_before or bool(names)
+        self.wildcard, self.names = everything, explicit
+        if not everything and not explicit:
+            if self.is_asked:
+                self.step(Event.UNSUBSCRIBE)
+            self._sent = self._accepted = {}
+            return
+        self.step(Event.SUBSCRIBE)
+        if self.type_url not in WHOLE_TYPES and not everything:
+            # A name that is asked for again later has to be sent again: the client has dropped it meanwhile.
+            self._sent = {name: self._sent[name] for name in explicit & self._sent.keys()}
+            self._accepted = {name: self._accepted[name] for name in explicit & self._accepted.keys()}
+
+    def _taken(self) -> None:
+        self._refused_content, self._accepted = None, self._sent
+
+    def _refused(self) -> None:
+        self._refused_content, self._sent = _versions(self._sent), self._accepted
+
+
+class Delta(Subscription):
+    """Requests say what is added to and taken from the subscription; answers carry what changed."""
+
+    def __init__(self, type_url: str) -> None:
+        super().__init__(type_url)
+        # Versions that the client has; None for a name it was told does not exist.
+        self._has: dict[str, str | None] = {}
+        # Of the answer that is on its way: what the client had before.
+        self._before: dict[str, str | None] = {}
+        # Content that was refused, by name; None for a removal.
+        self._refused_content: dict[str, str | None] = {}
+        self._asked_before = False
+
+    def _changes(self, snapshot: Snapshot, hold: bool, again: bool = False) -> tuple[list[Encoded], list[str]]:
+        """What to send and what to remove; `again`: also what was refused."""
+        refused = {} if again else self._refused_content
+        wanted = self.wanted(snapshot)
+        if hold and self.type_url == ENDPOINTS:
+            available = snapshot.of_type(ENDPOINTS)
+            wanted = {n: r for n, r in wanted.items() if n in available or self._has.get(n) is None}
+        changed = [
+            resource
+            for name, resource in wanted.items()
+            if self._has.get(name) != resource.version and refused.get(name, "") != resource.version
+        ]
+        if hold and self.type_url in (CLUSTER, ENDPOINTS):
+            return changed, []
+        gone = [name for name, version in self._has.items() if version is not None and name not in wanted]
+        absent = [name for name in self.names if name not in wanted and name not in self._has]
+        return changed, [name for name in (*gone, *absent) if refused.get(name, "") is not None]
+
+    def due(self, snapshot: Snapshot, hold: bool) -> bool:
+        if self.phase in (Phase.UNASKED, Phase.WAITING):
+            return False
+        changed, removed = self._changes(snapshot, hold)
+        # A first answer is sent even if it is empty: a client that wants everything waits for it.
+        return bool(changed or removed) or (not self.nonce and self.wildcard and not self._has)
+
+    def lags(self, snapshot: Snapshot) -> bool:
+        """Unlike in state-of-the-world, what the client has after a NACK is known; it may be what it should have."""
+        return self.is_asked and (self.phase is Phase.WAITING or any(self._changes(snapshot, False, again=True)))
+
+    def answer(self, snapshot: Snapshot, hold: bool, nonce: str) -> Respond:
+        if self.phase is Phase.PARKED:
+            self.step(Event.CHANGE)
+        changed, removed = self._changes(snapshot, hold)
+        self.nonce, self.version = nonce, snapshot.version(self.type_url)
+        touched = [resource.name for resource in changed] + removed
+        # The default is the mark of what was not there at all, which is not the same as "told that it does not exist".
+        self._before = {name: self._has.get(name, "") for name in touched}
+        self._has |= {resource.name: resource.version for resource in changed} | dict.fromkeys(removed, None)
+        self.step(Event.SENT)
+        return Respond(self.type_url, self.version, nonce, _in_order(changed), tuple(sorted(removed)))
+
+    def receive(self, request: DeltaRequest) -> list[Action]:
+        actions: list[Action] = []
+        if request.nonce:
+            actions = self._acknowledged(request.nonce, request.error)
+            if not actions and self.nonce:
+                self.step(Event.STALE)
+                actions = [Ignored(self.type_url, f"stale nonce {request.nonce!r}, the last is {self.nonce!r}")]
+        # Unlike in state-of-the-world, a subscription counts whatever nonce it comes with: it is said only once.
+        self._subscribe(request)
+        return actions
+
+    def _subscribe(self, request: DeltaRequest) -> None:
+        first, self._asked_before = not self._asked_before, True
+        subscribe, unsubscribe = set(request.subscribe), set(request.unsubscribe)
+        if first:
+            self._has = dict(request.initial_versions)
+            if not subscribe and self.type_url in WHOLE_TYPES:
+                subscribe = {WILDCARD}
+        if WILDCARD in subscribe:
+            self.wildcard = True
+        for name in subscribe - {WILDCARD}:
+            self.names.add(name)
+            if not first:
+                # Asked for again means to be sent again.
+                self._has.pop(name, None)
+                self._refused_content.pop(name, None)
+        if WILDCARD in unsubscribe:
+            self.wildcard = False
+            self._has = {name: version for name, version in self._has.items() if name in self.names}
+        for name in unsubscribe - {WILDCARD}:
+            self.names.discard(name)
+            self._has.pop(name, None)
+            self._refused_content.pop(name, None)
+        if self.wildcard or self.names:
+            self.step(Event.SUBSCRIBE)
+        elif self.is_asked:
+            self.step(Event.UNSUBSCRIBE)
+
+    def _taken(self) -> None:
+        for name in self._before:
+            self._refused_content.pop(name, None)
+            if self._has.get(name, "") is None and name not in self.names:
+                del self._has[name]
+        self._before = {}
+
+    def _refused(self) -> None:
+        """All of an answer counts as refused: the client does not say which part was wrong.
+
+        Only a removal cannot be what was wrong, unless the answer had nothing else; it is tried again by itself.
+        """
+        only_removals = all(self._has.get(name) is None for name in self._before)
+        for name, before in self._before.items():
+            if name not in self._has:
+                continue  # unsubscribed meanwhile
+            if self._has[name] is not None or only_removals:
+                self._refused_content[name] = self._has[name]
+            if before == "":
+                del self._has[name]
+            else:
+                self._has[name] = before
+        self._before = {}
+
+
+def _versions(content: Mapping[str, Encoded]) -> dict[str, str]:
+    return {name: resource.version for name, resource in content.items()}
+
+
+def _in_order(resources: Iterable[Encoded]) -> tuple[Encoded, ...]:
+    return tuple(sorted(resources, key=lambda resource: resource.name))
