@@ -1,7 +1,7 @@
 /* The field, order, inversion and comb of one curve as functions of plain arrays, for tests against Python's integers.
  *
- * Compiled by conftest.py with -DCURVE_p256, -DCURVE_p384 or -DCURVE_ed25519. Numbers are uint64_t[LIMBS][8], limb by limb
- * for the eight lanes; points are four numbers in a row. */
+ * Compiled by conftest.py with -DCURVE_p256, -DCURVE_p384 or -DCURVE_ed25519. Numbers are uint64_t[LIMBS][8], limb by
+ * limb for the eight lanes; points are four numbers in a row. */
 #if defined(CURVE_ed25519)
 #include "kernels/ifma8/curve25519_ifma8_field.h"
 #include "kernels/ifma8/edwards_ifma8_comb.h"

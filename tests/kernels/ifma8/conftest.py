@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import importlib.util
 import os
 import subprocess
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).resolve().parent
 IFMA_FLAGS = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx512vbmi", "-mavx512ifma", "-mbmi2"]
+CACHE = ROOT / "build" / "tests" / "curves"
+HEADERS = [*(ROOT / "kernels").glob("*.h"), *(ROOT / "kernels" / "ifma8").glob("*.h")]
 CURVES = ("p256", "p384", "ed25519")
 LIMB_BITS = 52
 
@@ -47,10 +50,20 @@ class Build:
     boringssl: Path
     flags: list[str]
 
-    def compile(self, sources: list[Path], output: Path, *options: str) -> Path:
+    def compile(self, sources: list[Path], name: str, *options: str) -> Path:
+        """The program or library; taken from an earlier run when neither sources nor options have changed."""
         command = [os.environ.get("CC", "cc"), "-std=gnu11", "-O1", "-g", "-DBOUND_CHECKS=1", "-D_GNU_SOURCE"]
-        command += [*self.flags, *options, f"-I{ROOT}", f"-I{self.folder}", f"-I{self.boringssl / 'include'}"]
-        subprocess.run([*command, "-o", str(output), *map(str, sources)], check=True)
+        command += [*self.flags, *options]
+        seen = hashlib.sha256(" ".join(command).encode())
+        for path in sorted({*sources, *HEADERS, *self.folder.glob("*_constants.h")}, key=lambda path: path.name):
+            seen.update(path.read_bytes())
+        output = CACHE / seen.hexdigest()[:16] / name
+        if not output.exists():
+            output.parent.mkdir(parents=True, exist_ok=True)
+            partial = output.with_name(f"{name}.{os.getpid()}")
+            includes = [f"-I{ROOT}", f"-I{self.folder}", f"-I{self.boringssl / 'include'}"]
+            subprocess.run([*command, *includes, "-o", str(partial), *map(str, sources)], check=True)
+            partial.rename(output)
         return output
 
 
@@ -103,7 +116,7 @@ def arithmetic_of(build: Build) -> Callable[[str], Arithmetic]:
     @cache
     def make(curve: str) -> Arithmetic:
         sources = [HERE / "arithmetic.c", build.folder / f"{curve}_comb.c"]
-        library = build.compile(sources, build.folder / f"{curve}.so", f"-DCURVE_{curve}", "-shared", "-fPIC")
+        library = build.compile(sources, f"{curve}.so", f"-DCURVE_{curve}", "-shared", "-fPIC")
         return Arithmetic(curve, library)
 
     return make
@@ -118,6 +131,6 @@ def sign_cases(build: Build) -> Callable[[str], Path]:
         kernels = ROOT / "kernels" / "ifma8"
         sources = [HERE / "sign_cases.c", kernels / f"{curve}_ifma8_sign.c", kernels / "sha512_ifma8_batch.c"]
         sources.append(build.folder / f"{curve}_comb.c")
-        return build.compile(sources, build.folder / f"{curve}_sign", f"-DCURVE_{curve}")
+        return build.compile(sources, f"{curve}_sign", f"-DCURVE_{curve}")
 
     return make

@@ -1,6 +1,6 @@
 /* Runs one curve's kernel, built with BOUND_CHECKS, over cases from standard input, eight at a time; no other library.
  *
- *   p256, p384    line in: d k digest      line out: status r s
+ *   p256, p384    line in: d k digest      line out: status r s wide, the hash that k would be made of
  *   ed25519       line in: scalar prefix public message ("-" for the empty one)      line out: status signature
  *
  * All in hex, all but the message as long as the curve's numbers. The argument `--break` breaks a bound on purpose. */
@@ -33,11 +33,11 @@ enum { MESSAGE_MAX = 4096 };
 static struct kernel_workspace workspace;
 static struct kernel_key keys[8];
 static uint8_t nonces[8][SIZE], messages[8][MESSAGE_MAX], outputs[8][2 * SIZE];
+#if !defined(CURVE_ed25519)
+static uint8_t wides[8][ECDSA_NONCE_WIDE];
+#endif
 
-/* In place of kernels/ecdsa_nonce.c: the nonces come with the cases. */
-void ecdsa_nonce_fresh(uint8_t fresh[ECDSA_NONCE_FRESH]) {
-  memset(fresh, 0, ECDSA_NONCE_FRESH);
-}
+#if !defined(CURVE_ed25519)
 static void words_of(uint64_t *words, const uint8_t *big_endian) {
   for (int i = 0; i < SIZE / 8; i++) {
     uint64_t word;
@@ -45,10 +45,18 @@ static void words_of(uint64_t *words, const uint8_t *big_endian) {
     words[i] = __builtin_bswap64(word);
   }
 }
-void ecdsa_nonce_from_wide(kernel_algorithm algorithm, size_t lane, const uint8_t wide[ECDSA_NONCE_WIDE], uint64_t k[]) {
-  (void)algorithm, (void)wide;
+
+/* In place of kernels/ecdsa_nonce.c: the nonces come with the cases. */
+void ecdsa_nonce_fresh(uint8_t fresh[ECDSA_NONCE_FRESH]) {
+  memset(fresh, 0, ECDSA_NONCE_FRESH);
+}
+void ecdsa_nonce_from_wide(kernel_algorithm algorithm, size_t lane, const uint8_t wide[ECDSA_NONCE_WIDE],
+                           uint64_t k[]) {
+  (void)algorithm;
+  memcpy(wides[lane], wide, ECDSA_NONCE_WIDE);
   words_of(k, nonces[lane]);
 }
+#endif
 
 static size_t from_hex(uint8_t *to, const char *hex) {
   size_t size = strcmp(hex, "-") == 0 ? 0 : strlen(hex) / 2;
@@ -101,6 +109,10 @@ int main(int count, char *arguments[]) {
       print_hex(outputs[i], SIZE);
       printf(" ");
       print_hex(outputs[i] + SIZE, SIZE);
+#if !defined(CURVE_ed25519)
+      printf(" ");
+      print_hex(wides[i], ECDSA_NONCE_WIDE);
+#endif
       printf("\n");
     }
   }
