@@ -94,10 +94,9 @@ def batches_against_sidecars(cells: Sequence[Cell]) -> Figure | None:
     """Mean batch and CPU per handshake as the same load comes from more Envoys."""
     series: dict[str, list[tuple[int, float]]] = {}
     for key in KEYS:
-        at_one = find(cells, "ifma", many_sidecars(key, 1))
         found = [(count, find(cells, "ifma", many_sidecars(key, count))) for count in SIDECARS]
         points = [(count, one["mean_batch"]) for count, one in found if one and one["mean_batch"]]
-        if points and (at_one or len(points) > 1 or points[0][0] > 1):
+        if len(points) > 1:
             series[key] = points
     if not series:
         return None

@@ -37,8 +37,8 @@ CAPTIONS = {
     "better. TLS 1.3, no resumption, 64 connections at once.",
     "rate_at_saturation": "One Envoy worker under as many connections as it takes. Load generator, Envoy and daemon "
     "share the host's cores, so on a small host this shows what is left for Envoy, not what Envoy could do alone.",
-    "latency_against_rate": "Handshake latency at 30, 60 and 90 % of what stock Envoy could take, the same arrivals for "
-    "all. Open loop: a connection's latency counts from when it was due.",
+    "latency_against_rate": "Handshake latency at 30, 60 and 90 % of what stock Envoy could take, the same arrivals "
+    "for all. Open loop: a connection's latency counts from when it was due.",
     "batches_against_sidecars": "The same total rate, from one Envoy and from many: what a node-wide service can batch "
     "and a batcher inside each Envoy cannot.",
     "cpu_ratio_against_concurrency": "Few connections at once cannot fill batches, and each pays for waking another "
@@ -97,8 +97,9 @@ def _sentence(document: Mapping[str, Any]) -> str:
 
 def _card(key: str, entry: Mapping[str, Any]) -> str:
     met = "met" if entry["met"] else "missed"
+    ratio = f"<b>{entry['cpu_ratio_stock_over_ifma']:.2f}&times;</b>"
     return (
-        f'<div class="card"><div class="{met}"><b>{entry["cpu_ratio_stock_over_ifma"]:.2f}&times;</b></div>{escape(key)}<br>'
+        f'<div class="card"><div class="{met}">{ratio}</div>{escape(key)}<br>'
         f"<span>goal {entry['required_cpu_ratio']:g}, {met}; {entry['failures']} failures</span></div>"
     )
 

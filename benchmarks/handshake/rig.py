@@ -111,7 +111,7 @@ class Rig:
             rate=rate,
             poisson=rate is not None,
             tls=load.tls,
-            groups="X25519",
+            groups="X25519:P-256:P-384",  # the first is used; TLS 1.2 wants the certificate's curve among them
             resume=load.resumed,
             cert=self.client.certificate_file if load.mtls else None,
             key=self.client.key_file if load.mtls else None,
