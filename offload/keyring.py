@@ -19,6 +19,8 @@ from offload.identities import Changes, Plan, bundle_files, changes, plan, rule_
 from offload.keys_directory import KeysDirectory
 from offload.logs import get_logger
 
+CAP_SYS_PTRACE = 1 << 19
+
 
 class Keyring:
     def __init__(self, data_plane: _dataplane.DataPlane, directory: Path) -> None:
@@ -34,9 +36,19 @@ class Keyring:
         difference = changes(before.identities, new.identities)
         if difference:
             self._data_plane.set_identities([rule_of(identity) for identity in new.identities.values()])
+            self._warn_of_executables(new)
         self.current = new
         self._report(before, new, difference)
         return difference
+
+    def _warn_of_executables(self, new: Plan) -> None:
+        """/proc/PID/exe of another user's process can be read with a capability only; without it nobody matches."""
+        named = sorted(n for n, i in new.identities.items() if any(s.executable for s in i.settings.selectors))
+        if named and not _may_read_executables():
+            self._log.warning(
+                "selectors with an executable fit only callers of the daemon's own user: it has no CAP_SYS_PTRACE",
+                identities=named,
+            )
 
     def names_of(self, key_id: bytes) -> list[str]:
         return [i.name for i in self.current.identities.values() if any(p.key.key_id == key_id for p in i.pairs)]
@@ -73,6 +85,12 @@ class Keyring:
 def look(directory: KeysDirectory, config: Config, before: Plan) -> Plan:
     """What `before` becomes with what is on disk now; changes nothing."""
     return plan(before.identities, directory.look(bundle_files(config)), config, datetime.now(UTC))
+
+
+def _may_read_executables() -> bool:
+    status = Path("/proc/self/status").read_text()
+    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective, 16) & CAP_SYS_PTRACE)
 
 
 class DirectoryWatcher(threading.Thread):

@@ -85,17 +85,17 @@ def make_listener(name: str, settings: Socket) -> Listener:
 
 def take_possession(path: Path, settings: Socket) -> None:
     """Gives a fresh socket file its owner and mode, in this order: chown clears nothing that chmod then grants."""
-    uid, gid = settings.owner_uid(), settings.group_gid()
     try:
+        uid, gid = settings.owner_uid(), settings.group_gid()
         if (uid, gid) != (-1, -1):
             os.chown(path, uid, gid)
         os.chmod(path, settings.mode)
-    except OSError as error:
+    except (OSError, KeyError) as error:
         with suppress(OSError):
             os.unlink(path)
         raise SocketError(
             f"cannot give the socket {path} owner {settings.owner}, group {settings.group} and mode "
-            f"{settings.mode:04o}: {error.strerror}; the daemon must be root, or a member of that group"
+            f"{settings.mode:04o}: {error}; the daemon must be root (or have CAP_CHOWN), or a member of that group"
         ) from error
 
 

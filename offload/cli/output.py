@@ -35,9 +35,12 @@ class Format(StrEnum):
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="For people, or for programs.")]
 AdminPath = Annotated[
-    Path, typer.Option("--admin-socket", envvar="OFFLOAD_ADMIN_SOCKET", help="The daemon's admin socket.")
+    Path,
+    typer.Option("--admin-socket", envvar="OFFLOAD_ADMIN_SOCKET", readable=False, help="The daemon's admin socket."),
 ]
-SocketPath = Annotated[Path, typer.Option("--socket", envvar="OFFLOAD_SOCKET", help="The daemon's main socket.")]
+SocketPath = Annotated[
+    Path, typer.Option("--socket", envvar="OFFLOAD_SOCKET", readable=False, help="The daemon's main socket.")
+]
 DEFAULT_ADMIN = Path("/run/offload/admin.sock")
 DEFAULT_SOCKET = Path("/run/offload/offload.sock")
 

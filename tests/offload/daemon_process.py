@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,14 +65,16 @@ class DaemonProcess:
         } | sections
         self.config_file.write_text(yaml.safe_dump(config))
 
-    def start(self, wait: bool = True, pass_fds: Sequence[int] = (), **more: str) -> DaemonProcess:
+    def start(self, wait: bool = True, user: int | None = None, **more: str) -> DaemonProcess:
         log = self.log_file.open("ab")
         self.process = subprocess.Popen(
             command("serve", "--config", self.config_file),
             env=environment(**more),
             stdout=log,
             stderr=log,
-            pass_fds=pass_fds,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
         )
         log.close()
         if wait:

@@ -8,8 +8,11 @@ import re
 import signal
 import socket
 import stat
+import subprocess
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -19,7 +22,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from offload import exit_codes
 from offload.v1 import admin_pb2
 from tests.offload.conftest import ME
-from tests.offload.daemon_process import CERTIFICATE_VERIFY, DaemonProcess, sign_request, status_of, wait_for
+from tests.offload.daemon_process import (
+    CERTIFICATE_VERIFY,
+    DaemonProcess,
+    command,
+    environment,
+    sign_request,
+    status_of,
+    wait_for,
+)
 from tests.offload.key_files import Authority, key_id, key_pem, pem, shared_key, write_pair
 
 WWW = key_id(shared_key("p256"))
@@ -142,6 +153,47 @@ def test_a_dedicated_socket_is_the_permission(daemon: DaemonProcess, tmp_path: P
         assert status_of(lambda: main.Sign(request, timeout=10)) is grpc.StatusCode.NOT_FOUND
         assert status_of(lambda: dedicated.Sign(request, timeout=10)) is grpc.StatusCode.OK
     assert stat.S_IMODE(cart.stat().st_mode) == 0o600
+
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def nobodys(authority: Authority) -> Iterator[DaemonProcess]:
+    """A daemon in a folder of another user, outside pytest's own, which is closed to others."""
+    with tempfile.TemporaryDirectory(prefix="offload-test-") as name:
+        folder = Path(name)
+        for identity, algorithm in (("www", "p256"), ("rsa", "rsa2048")):
+            key = shared_key(algorithm)
+            write_pair(folder / "keys", identity, key, authority.issue(key, identity))
+        for path in (folder, folder / "keys", *(folder / "keys").iterdir()):
+            os.chown(path, NOBODY, NOBODY)
+        folder.chmod(0o755)
+        made = DaemonProcess(folder)
+        yield made
+        made.stop()
+
+
+@pytest.mark.root
+def test_as_a_user_of_its_own(nobodys: DaemonProcess) -> None:
+    """As the unit runs it: another user without capabilities, whose callers are other users still."""
+    tried = subprocess.run(command("--version"), env=environment(), user=NOBODY, group=NOBODY, timeout=60, check=False)
+    if tried.returncode != 0:
+        pytest.skip("this Python is closed to other users")
+    nobodys.configure(
+        sockets={"main": {"path": str(nobodys.socket), "mode": "0666"}},
+        identities={
+            "www": {"selectors": [{"uid": 0, "cgroup": "/"}]},
+            "rsa": {"selectors": [{"executable": "/bin/sh"}]},
+        },
+    )
+    nobodys.start(user=NOBODY)
+    with nobodys.client() as stub:
+        assert stub.Sign(sign_request(WWW, 0x0403), timeout=10).signature
+        assert status_of(lambda: stub.Sign(sign_request(RSA, 0x0804), timeout=10)) is grpc.StatusCode.NOT_FOUND
+    (warning,) = [e for e in nobodys.log() if "CAP_SYS_PTRACE" in e["event"]]
+    assert warning["identities"] == ["rsa"]
+    assert nobodys.stop() == exit_codes.OK
 
 
 # ---- reload ----
