@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,16 +65,13 @@ class DaemonProcess:
         } | sections
         self.config_file.write_text(yaml.safe_dump(config))
 
-    def start(self, wait: bool = True, user: int | None = None, **more: str) -> DaemonProcess:
+    def start(self, wait: bool = True, prefix: Sequence[str] = (), **more: str) -> DaemonProcess:
         log = self.log_file.open("ab")
         self.process = subprocess.Popen(
-            command("serve", "--config", self.config_file),
+            [*prefix, *command("serve", "--config", self.config_file)],
             env=environment(**more),
             stdout=log,
             stderr=log,
-            user=user,
-            group=user,
-            extra_groups=None if user is None else [],
         )
         log.close()
         if wait:

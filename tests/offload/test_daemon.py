@@ -156,6 +156,7 @@ def test_a_dedicated_socket_is_the_permission(daemon: DaemonProcess, tmp_path: P
 
 
 NOBODY = 65534
+BECOME_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 
 
 @pytest.fixture
@@ -177,7 +178,7 @@ def nobodys(authority: Authority) -> Iterator[DaemonProcess]:
 @pytest.mark.root
 def test_as_a_user_of_its_own(nobodys: DaemonProcess) -> None:
     """As the unit runs it: another user without capabilities, whose callers are other users still."""
-    tried = subprocess.run(command("--version"), env=environment(), user=NOBODY, group=NOBODY, timeout=60, check=False)
+    tried = subprocess.run([*BECOME_NOBODY, *command("--version")], env=environment(), timeout=60, check=False)
     if tried.returncode != 0:
         pytest.skip("this Python is closed to other users")
     nobodys.configure(
