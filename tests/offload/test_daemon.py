@@ -188,7 +188,7 @@ def test_as_a_user_of_its_own(nobodys: DaemonProcess) -> None:
             "rsa": {"selectors": [{"executable": "/bin/sh"}]},
         },
     )
-    nobodys.start(user=NOBODY)
+    nobodys.start(prefix=BECOME_NOBODY)
     with nobodys.client() as stub:
         assert stub.Sign(sign_request(WWW, 0x0403), timeout=10).signature
         assert status_of(lambda: stub.Sign(sign_request(RSA, 0x0804), timeout=10)) is grpc.StatusCode.NOT_FOUND
