@@ -21,7 +21,7 @@ MODE_NAMES = {"stock": "stock Envoy", "ifma": "offload, AVX-512 IFMA", "soft": "
 # Told apart in grey and by the colour-blind too.
 COLOURS = {"stock": "#8a8f98", "ifma": "#0b6e4f", "soft": "#e09f3e"}
 DAEMON_HATCH = "////"
-STYLE: Mapping[str, Any] = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -176,7 +176,7 @@ CHARTS: Mapping[str, Draw] = {
 def draw_all(cells: Sequence[Cell], folder: Path) -> dict[str, str]:
     """Writes <name>.png and <name>.svg of every chart that the cells suffice for; gives the SVG texts by name."""
     drawn: dict[str, str] = {}
-    with matplotlib.rc_context(dict(STYLE)):
+    with matplotlib.rc_context(STYLE):
         for name, draw in CHARTS.items():
             figure = draw(cells)
             if figure is None:

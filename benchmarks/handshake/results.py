@@ -56,7 +56,7 @@ _QUANTILES = {"50": 0.5, "90": 0.9, "99": 0.99, "99_9": 0.999}
 
 def _per_handshake(nanoseconds: int, one: Slice) -> float:
     # A primed session cost a handshake too: with resumption it is in the CPU time, so it is in the count.
-    return nanoseconds / 1e3 / (one.load["handshakes"] + one.load["sessions_primed"])
+    return nanoseconds / 1e3 / int(one.load["handshakes"] + one.load["sessions_primed"])
 
 
 def _threads(slices: Sequence[Slice]) -> dict[str, float]:

@@ -30,12 +30,12 @@ class Findings:
 
 def handshakes(findings: Findings) -> int:
     good = sum(1 for visit in findings.visits if visit.problem is None)
-    return good + sum(load["handshakes"] for load in findings.loads.values())
+    return good + sum(int(load["handshakes"]) for load in findings.loads.values())
 
 
 def failures(findings: Findings) -> int:
     bad = sum(1 for visit in findings.visits if visit.problem is not None)
-    return bad + sum(load["failures"] for load in findings.loads.values())
+    return bad + sum(int(load["failures"]) for load in findings.loads.values())
 
 
 def latencies(findings: Findings) -> Latencies:

@@ -97,7 +97,7 @@ class Daemon:
     @contextmanager
     def admin(self) -> Iterator[Any]:
         with grpc.insecure_channel(f"unix:{self.admin_socket}") as channel:
-            yield admin_pb2_grpc.AdminServiceStub(channel)
+            yield admin_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call]
 
     def statistics(self) -> Any:
         """StatisticsResponse."""
@@ -146,7 +146,8 @@ def start(
     config_file = processes.folder / f"{name}.yaml"
     config_file.write_text(yaml.safe_dump(config, sort_keys=False))
     _allow_locked_memory()
-    line = [sys.executable, "-c", "from offload.cli import main; main()", "serve", "--config", config_file]
+    line: list[str | Path] = [sys.executable, "-c", "from offload.cli import main; main()"]
+    line += ["serve", "--config", config_file]
     process = processes.start(name, line)
     daemon = Daemon(process, sockets / "offload.sock", sockets / "admin.sock")
     process.wait_until(lambda: _serves(daemon), "ready")
