@@ -99,11 +99,11 @@ class Daemon:
 
     def run(self) -> int:
         """Serves until told to stop; gives the exit code. StartError when it cannot begin."""
+        self._install_signals()  # what comes during the start waits in the queue
         self._data_plane = self._make_data_plane()
         self._keyring = Keyring(self._data_plane, self.config.keys.directory)
         try:
             self._start()
-            self._install_signals()
             return self._serve()
         except SocketError as error:
             raise StartError(str(error)) from error
@@ -292,7 +292,7 @@ class Daemon:
     def _refresh(self) -> Changes:
         try:
             difference = self._keyring.refresh(self.config)
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
+        except (OSError, KeyError, ValueError, RuntimeError, MemoryError) as error:
             # Nothing on disk or in the user database may take down what is in force.
             self._log.exception(
                 "the keys directory could not be taken over; what was in force stays", reason=str(error)
