@@ -1,0 +1,1 @@
+"""Certificate authorities of the mesh: SPIFFE X.509-SVIDs from requests, trust bundles, and the rotation of a CA."""

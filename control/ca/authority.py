@@ -1,0 +1,108 @@
+"""A certificate authority: made by us or read from files, and what it looks like when it is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.x509.oid import NameOID
+
+# Long, because ending a CA is done by rotation and not by expiry; the same as Kuma's generated CAs.
+AUTHORITY_LIFETIME = timedelta(days=3650)
+# Clocks of a mesh differ a little.
+CLOCK_SKEW = timedelta(minutes=1)
+
+_PEM = serialization.Encoding.PEM
+
+
+class UnusableAuthority(ValueError):
+    """A certificate and key that cannot be a CA of the mesh; the message says why."""
+
+
+@dataclass(frozen=True)
+class Authority:
+    certificate: x509.Certificate
+    key: CertificateIssuerPrivateKeyTypes = field(repr=False)
+
+    @property
+    def certificate_pem(self) -> str:
+        return self.certificate.public_bytes(_PEM).decode()
+
+    @property
+    def fingerprint(self) -> str:
+        return self.certificate.fingerprint(hashes.SHA256()).hex()
+
+    @property
+    def hash_algorithm(self) -> hashes.HashAlgorithm | None:
+        """For signing with the key; None for Ed25519, which has its own."""
+        if isinstance(self.key, ec.EllipticCurvePrivateKey):
+            return hashes.SHA384() if self.key.curve.key_size > 256 else hashes.SHA256()
+        return hashes.SHA256() if isinstance(self.key, rsa.RSAPrivateKey) else None
+
+    def to_pem(self) -> tuple[str, str]:
+        """(certificate, key), for the store, which seals it."""
+        key = self.key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        return self.certificate_pem, key.decode()
+
+
+def generate(trust_domain: str, now: datetime) -> Authority:
+    """A self-signed P-256 CA whose SPIFFE id is that of the trust domain."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    # The serial keeps names apart, so that a verifier never tries the older CA of a rotation by its name.
+    serial = x509.random_serial_number()
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COMMON_NAME, f"{trust_domain[:50]} CA"),
+            x509.NameAttribute(NameOID.SERIAL_NUMBER, format(serial, "x")),
+        ]
+    )
+    public_key = key.public_key()
+    identifier = x509.SubjectKeyIdentifier.from_public_key(public_key)
+    uri = x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(public_key)
+    builder = builder.serial_number(serial).not_valid_before(now - CLOCK_SKEW).not_valid_after(now + AUTHORITY_LIFETIME)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(key_usage(certificates=True), critical=True)
+    builder = builder.add_extension(x509.SubjectAlternativeName([uri]), critical=False)
+    builder = builder.add_extension(identifier, critical=False)
+    return Authority(builder.sign(key, hashes.SHA256()), key)
+
+
+def key_usage(certificates: bool = False) -> x509.KeyUsage:
+    """Either for signing certificates, or for handshakes; never both."""
+    return x509.KeyUsage(
+        digital_signature=not certificates,
+        key_cert_sign=certificates,
+        crl_sign=certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def from_pem(certificate_pem: str, key_pem: str, where: str, now: datetime) -> Authority:
+    """Raises UnusableAuthority. `where` names the source in messages."""
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+        key = serialization.load_pem_private_key(key_pem.encode(), password=None)
+    except (ValueError, TypeError) as error:
+        raise UnusableAuthority(f"{where}: is not a certificate and an unencrypted key in PEM form: {error}") from None
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except x509.ExtensionNotFound:
+        constraints = None
+    if constraints is None or not constraints.ca:
+        raise UnusableAuthority(f"{where}: the certificate is not that of a CA (basic constraints)")
+    spki = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    if key.public_key().public_bytes(*spki) != certificate.public_key().public_bytes(*spki):
+        raise UnusableAuthority(f"{where}: the key does not belong to the certificate")
+    if certificate.not_valid_after_utc <= now:
+        raise UnusableAuthority(f"{where}: the certificate ended on {certificate.not_valid_after_utc:%Y-%m-%d}")
+    return Authority(certificate, key)  # type: ignore[arg-type]  # a key of a CA certificate can sign

@@ -1,0 +1,159 @@
+"""Issues X.509-SVIDs, and says whether a certificate is one.
+
+Source: SPIFFE, "The X.509 SPIFFE Verifiable Identity Document"; the sections in messages are its sections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from control.ca.authority import CLOCK_SKEW, Authority, key_usage
+from control.model.reference import spiffe_id_problem
+
+# Larger requests are no requests for an SVID.
+MAX_REQUEST_BYTES = 16 * 1024
+
+
+class RefusedRequest(ValueError):
+    """A certificate request that is not signed; the message says why."""
+
+
+@dataclass(frozen=True)
+class Svid:
+    """`chain_pem`: leaf first, without the root."""
+
+    certificate: x509.Certificate
+    chain_pem: str
+
+    @property
+    def not_after(self) -> datetime:
+        return self.certificate.not_valid_after_utc
+
+    @property
+    def half_life(self) -> datetime:
+        """When renewal begins."""
+        begin = self.certificate.not_valid_before_utc
+        return begin + (self.not_after - begin) / 2
+
+
+def key_of_request(request_der: bytes, spiffe_id: str) -> CertificatePublicKeyTypes:
+    """The public key of a PKCS#10 request. Raises RefusedRequest.
+
+    The requester proves that it has the key. It need not ask for names, but it must not ask for others than its own.
+    """
+    if len(request_der) > MAX_REQUEST_BYTES:
+        raise RefusedRequest(f"the request has {len(request_der)} bytes; at most {MAX_REQUEST_BYTES} are read")
+    try:
+        request = x509.load_der_x509_csr(request_der)
+        valid, key = request.is_signature_valid, request.public_key()
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise RefusedRequest(f"it is not a certificate request (PKCS#10, DER): {error}") from None
+    if not valid:
+        raise RefusedRequest("its signature is not that of its key: the requester does not have the key")
+    problem = _key_problem(key)
+    if problem is not None:
+        raise RefusedRequest(problem)
+    try:
+        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return key
+    asked = [name.value for name in names]
+    if asked != [spiffe_id]:
+        raise RefusedRequest(f"it asks for {', '.join(map(str, asked))}, which is not {spiffe_id}")
+    return key
+
+
+def _key_problem(key: object) -> str | None:
+    if isinstance(key, rsa.RSAPublicKey):
+        sizes = (2048, 3072, 4096)
+        fits = key.key_size in sizes and key.public_numbers().e == 65537
+        return None if fits else f"RSA keys have {sizes} bits and the exponent 65537; this one has {key.key_size}"
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        fits = isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1)
+        return None if fits else f"EC keys are on P-256 or P-384, not on {key.curve.name}"
+    return None if isinstance(key, ed25519.Ed25519PublicKey) else f"keys of type {type(key).__name__} are not signed"
+
+
+def issue(
+    authority: Authority,
+    key: CertificatePublicKeyTypes,
+    spiffe_id: str,
+    expiry: timedelta,
+    now: datetime,
+    client_only: bool = False,
+) -> Svid:
+    """`client_only`: for calling others, not for serving (see control/policies/meshoffload/generate.py)."""
+    problem = spiffe_id_problem(spiffe_id)
+    if problem is not None:
+        raise RefusedRequest(f"{spiffe_id!r} is not a SPIFFE id: {problem}")
+    # A certificate that outlives its CA would fail at the CA's end, without warning.
+    not_after = min(now + expiry, authority.certificate.not_valid_after_utc)
+    if not_after <= now:
+        raise RefusedRequest("the CA has expired: rotate it (mesh ca rotate)")
+    uses = [ExtendedKeyUsageOID.CLIENT_AUTH] + ([] if client_only else [ExtendedKeyUsageOID.SERVER_AUTH])
+    builder = x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(authority.certificate.subject)
+    builder = builder.public_key(key).serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(now - CLOCK_SKEW).not_valid_after(not_after)
+    # Critical, because the subject is empty (RFC 5280, 4.2.1.6).
+    uri = x509.UniformResourceIdentifier(spiffe_id)
+    builder = builder.add_extension(x509.SubjectAlternativeName([uri]), critical=True)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(key_usage(), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+    builder = builder.add_extension(_authority_identifier(authority), critical=False)
+    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    certificate = builder.sign(authority.key, authority.hash_algorithm)  # type: ignore[arg-type]  # None for Ed25519
+    return Svid(certificate, certificate.public_bytes(serialization.Encoding.PEM).decode())
+
+
+def _authority_identifier(authority: Authority) -> x509.AuthorityKeyIdentifier:
+    try:
+        own = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.certificate.public_key())  # type: ignore[arg-type]
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
+
+
+def svid_problems(certificate: x509.Certificate) -> Iterator[str]:
+    """What keeps a leaf from being an X.509-SVID; nothing for one that is."""
+    extensions = certificate.extensions
+    try:
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    except x509.ExtensionNotFound:
+        uris = []
+    if len(uris) != 1:
+        yield f"it has {len(uris)} URI names, not one (section 2)"
+    elif (problem := spiffe_id_problem(uris[0])) is not None:
+        yield f"its URI is not a SPIFFE id: {problem} (section 2)"
+    elif not uris[0].removeprefix("spiffe://").partition("/")[2]:
+        yield "the SPIFFE id of a leaf has a path (section 4.1)"
+    try:
+        if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            yield "it is a CA (section 4.1)"
+    except x509.ExtensionNotFound:
+        pass
+    yield from _usage_problems(extensions)
+
+
+def _usage_problems(extensions: x509.Extensions) -> Iterator[str]:
+    try:
+        usage = extensions.get_extension_for_class(x509.KeyUsage)
+    except x509.ExtensionNotFound:
+        yield "it has no key usage (section 4.3)"
+        return
+    if not usage.critical:
+        yield "its key usage is not critical (section 4.3)"
+    if not usage.value.digital_signature:
+        yield "its key usage lacks digitalSignature (section 4.3)"
+    if usage.value.key_cert_sign or usage.value.crl_sign:
+        yield "its key may sign certificates (section 4.3)"

@@ -1,0 +1,147 @@
+"""SVIDs that pass the rules of the specification, and requests that are refused."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from control.ca.authority import AUTHORITY_LIFETIME, Authority, UnusableAuthority, from_pem, generate
+from control.ca.issue import MAX_REQUEST_BYTES, RefusedRequest, issue, key_of_request, svid_problems
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+ID = "spiffe://shop.example/workload/cart"
+DAY = timedelta(days=1)
+DER = serialization.Encoding.DER
+
+
+def request(key, *names: str) -> bytes:  # type: ignore[no-untyped-def]
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    if names:
+        uris = [x509.UniformResourceIdentifier(name) for name in names]
+        builder = builder.add_extension(x509.SubjectAlternativeName(uris), critical=False)
+    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return builder.sign(key, algorithm).public_bytes(DER)
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return generate("shop.example", NOW)
+
+
+KEYS = {
+    "p256": ec.generate_private_key(ec.SECP256R1()),
+    "p384": ec.generate_private_key(ec.SECP384R1()),
+    "ed25519": ed25519.Ed25519PrivateKey.generate(),
+    "rsa2048": rsa.generate_private_key(65537, 2048),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_a_request_becomes_an_svid(authority: Authority, kind: str) -> None:
+    key = key_of_request(request(KEYS[kind], ID), ID)
+    svid = issue(authority, key, ID, DAY, NOW)
+    assert list(svid_problems(svid.certificate)) == []
+    svid.certificate.verify_directly_issued_by(authority.certificate)
+    assert svid.not_after == NOW + DAY
+    assert NOW < svid.half_life < svid.not_after
+    assert svid.certificate.subject == x509.Name([])
+    assert svid.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).critical
+
+
+def test_openssl_agrees(authority: Authority, tmp_path: Path) -> None:
+    svid = issue(authority, KEYS["p256"].public_key(), ID, DAY, NOW)
+    (tmp_path / "ca.pem").write_text(authority.certificate_pem)
+    (tmp_path / "leaf.pem").write_text(svid.chain_pem)
+    for purpose in ("sslserver", "sslclient"):
+        command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile", "ca.pem", "leaf.pem"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_certificate_for_calling_cannot_serve(authority: Authority) -> None:
+    svid = issue(authority, KEYS["p256"].public_key(), ID, DAY, NOW, client_only=True)
+    usage = svid.certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+
+
+def test_no_certificate_outlives_its_ca(authority: Authority) -> None:
+    end = NOW + AUTHORITY_LIFETIME
+    assert issue(authority, KEYS["p256"].public_key(), ID, DAY, end - timedelta(hours=1)).not_after == end
+    with pytest.raises(RefusedRequest, match="the CA has expired: rotate it"):
+        issue(authority, KEYS["p256"].public_key(), ID, DAY, end)
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (lambda: b"", "not a certificate request"),
+        (lambda: b"\x30\x03\x02\x01\x00", "not a certificate request"),
+        (lambda: b"x" * (MAX_REQUEST_BYTES + 1), "at most"),
+        (lambda: request(KEYS["p256"], "spiffe://shop.example/workload/other"), "workload/other, which is not"),
+        (lambda: request(KEYS["p256"], ID, "spiffe://a/b"), "which is not"),
+        (lambda: request(rsa.generate_private_key(65537, 1024)), "this one has 1024"),  # noqa: S505 (refused here)
+        (lambda: request(ec.generate_private_key(ec.SECP256K1())), "on P-256 or P-384, not on secp256k1"),
+    ],
+)
+def test_requests_that_are_refused(made, says: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(RefusedRequest, match=says):
+        key_of_request(made(), ID)
+
+
+def test_the_requester_has_to_have_the_key() -> None:
+    good = bytearray(request(KEYS["p256"]))
+    good[-1] ^= 1
+    with pytest.raises(RefusedRequest, match=r"does not have the key|not a certificate request"):
+        key_of_request(bytes(good), ID)
+
+
+def test_only_spiffe_ids_are_issued(authority: Authority) -> None:
+    with pytest.raises(RefusedRequest, match="is not a SPIFFE id"):
+        issue(authority, KEYS["p256"].public_key(), "https://shop.example/", DAY, NOW)
+
+
+def test_what_is_no_svid_is_told(authority: Authority) -> None:
+    assert sorted(svid_problems(authority.certificate)) == [
+        "it is a CA (section 4.1)",
+        "its key may sign certificates (section 4.3)",
+        "its key usage lacks digitalSignature (section 4.3)",
+        "the SPIFFE id of a leaf has a path (section 4.1)",
+    ]
+    builder = x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(x509.Name([]))
+    builder = builder.public_key(KEYS["p256"].public_key()).serial_number(1).not_valid_before(NOW)
+    bare = builder.not_valid_after(NOW + DAY).sign(KEYS["p256"], hashes.SHA256())
+    assert list(svid_problems(bare)) == [
+        "it has 0 URI names, not one (section 2)",
+        "it has no key usage (section 4.3)",
+    ]
+
+
+# --- authorities ------------------------------------------------------------------------------------------------------
+
+
+def test_an_authority_survives_its_pem(authority: Authority) -> None:
+    again = from_pem(*authority.to_pem(), "here", NOW)
+    assert again.fingerprint == authority.fingerprint
+    assert "key" not in repr(again)
+
+
+def test_authorities_that_cannot_be_used(authority: Authority) -> None:
+    certificate, key = authority.to_pem()
+    other = generate("x.example", NOW).to_pem()[1]
+    leaf = issue(authority, authority.key.public_key(), ID, DAY, NOW).chain_pem  # type: ignore[arg-type]
+    for pem, key_pem, when, says in (
+        ("x", key, NOW, "here: is not a certificate and an unencrypted key"),
+        (certificate, "x", NOW, "here: is not a certificate and an unencrypted key"),
+        (leaf, key, NOW, "here: the certificate is not that of a CA"),
+        (certificate, other, NOW, "here: the key does not belong to the certificate"),
+        (certificate, key, NOW + 2 * AUTHORITY_LIFETIME, "here: the certificate ended on"),
+    ):
+        with pytest.raises(UnusableAuthority, match=says):
+            from_pem(pem, key_pem, "here", when)
