@@ -6,8 +6,10 @@ limbs R = 2^(52 n). Every modulus N here has at most 52 n - 16 bits, so R > 4 N 
     a, b < 2 N   gives   (a b + q N) / R < (4 N^2 + R N) / R < 2 N :
 
 no final subtraction is ever needed between multiplications (Walter, "Montgomery exponentiation needs no final
-subtractions", 1999). Limbs of 20-limb numbers are stored *unmasked*: when a carry has been moved to the next limb, the
-bits above 52 stay where they are, because multiplications ignore them.
+subtractions", 1999).
+
+Products are made of two halves by Karatsuba's identity (fold_into): three products of half the size instead of four.
+Its additions run on ports that the multiplications leave idle.
 
 Reduction, one row per limb, with k0 = -N^-1 mod 2^52:
 
@@ -19,9 +21,8 @@ that limits these kernels. The q of the next row is computed as early as its col
 current row, so its latency is hidden.
 
 The window table is scanned whole for every multiplication. Its loads and blends find free ports where all others wait
-for the multiplier, so the scan is part of other work: with 20 limbs, of the multiplication itself (limb i is selected
-just before row i needs it); with more, of the reductions of the four squarings before it (SELECTED_LIMBS), because the
-table of 40 limbs (40 KiB) does not stay in the first-level cache, and a few limbs at a time hide its slower loads.
+for the multiplier, so the scan is part of other work: of the reductions of the four squarings before it, a few limbs at
+a time (SELECTED_LIMBS). The table of 40 limbs (40 KiB) does not stay in the first-level cache; so even that is hidden.
 
 Products and reductions are loops of a few straight-line rows (ROWS): the live columns slide through the registers, and
 at the end of the body they move back to where they began, which costs next to nothing. Without loops the code of one
@@ -34,20 +35,23 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from straight_line import LIMB, Column, Function
+from straight_line import LIMB, LIMB_BITS, Column, Function
 
 # Limbs of a tile, and how many of its rows one pass of a loop does.
-ROWS = {15: 3, 20: 4}
+ROWS = {10: 2, 15: 3, 20: 4}
 PASSES = 5
-FUSED_SIZE = 20  # the size that is done in one piece
+TILE_SIZES = (15, 20)
+FUSED_SIZE = 20  # the size that is done in one function
 
 # What a column of a product under construction may hold when a tile begins; montgomery_ifma8.h proves it.
 COLUMN_LIMIT = 1 << 62
 
+LAG = 6  # see Window
+
 WINDOW_BITS = 4
 ENTRIES = 1 << WINDOW_BITS
-# A reduction tile selects this many limbs beside its work, one in each pass. The four squarings before a multiplication
-# of two tiles have eight reduction tiles: enough for 40 limbs.
+# A reduction selects this many limbs beside its work, one in each pass. The four squarings before a multiplication have
+# four reductions of 20 limbs, or eight tiles of 15 or 20: enough for 20, 30 and 40 limbs.
 SELECTED_LIMBS = PASSES
 
 Sink = Callable[[Function, Column, Column | None, str], None]
@@ -58,15 +62,16 @@ class Window:
     """The live columns of a product that grows row by row: row i adds to columns i .. i + size.
 
     Inside a loop over `row`, column row + k is the variable ck. Before the first row the lowest `size` columns are
-    there; row r brings column r + size."""
+    there; row r brings column r + size. What is in `columns` already is added LAG rows before a column is complete, so
+    that a row does not wait for what the code before it is still computing."""
 
     def __init__(self, f: Function, size: int, *, accumulate: bool) -> None:
-        """Columns start at 0, or with what is in `columns` (with the bounds COLUMN_LIMIT) if they accumulate."""
+        """Columns start at 0; if they accumulate, what is in `columns` is added (with the bounds COLUMN_LIMIT)."""
         self.f, self.size, self.accumulate = f, size, accumulate
         self.live: list[Column] = []
         for k in range(size):
             column = Column(f"c{k}")
-            if accumulate:
+            if accumulate and k < LAG:
                 f.load(column, f"columns[{k}]", -COLUMN_LIMIT, COLUMN_LIMIT)
             else:
                 f.write(f"vec8 c{k} = vec8_zero();")
@@ -74,11 +79,13 @@ class Window:
             self.live.append(column)
 
     def bring(self, r: int) -> None:
-        """Row r begins: column r + size appears (of an accumulated number only 2 size columns are there)."""
-        column = Column(f"c{r + self.size}")
+        """Row r begins: column r + size appears."""
+        self.live.append(Column(f"c{r + self.size}"))
         if self.accumulate:
-            self.f.load(column, f"columns[row + {r + self.size}]", -COLUMN_LIMIT, COLUMN_LIMIT)
-        self.live.append(column)
+            self.join(self.live[r + LAG], f"row + {r + LAG}")
+
+    def join(self, column: Column, k: str) -> None:
+        self.f.add(column, f"vec8_load(&columns[{k}])", -COLUMN_LIMIT, COLUMN_LIMIT)
 
     def rows(self, row: Callable[[int, list[Column]], None], sink: Sink) -> None:
         """Runs row(r, columns from r on) for all rows, in a loop of a few; then the sink takes the row's lowest
@@ -101,26 +108,35 @@ class Window:
     def rest(self, sink: Sink) -> None:
         """After the rows: the upper `size` columns."""
         for k, column in enumerate(self.live):
+            if self.accumulate and k >= LAG:
+                self.join(column, str(self.size + k))
             following = self.live[k + 1] if k + 1 < self.size else None
             sink(self.f, column, following, str(self.size + k))
 
 
-def to_columns(f: Function, column: Column, _next: Column | None, k: str) -> None:
-    f.store(column, f"columns[{k}]")
+def into(columns: str) -> Sink:
+    def store(f: Function, column: Column, _next: Column | None, k: str) -> None:
+        f.store(column, f"{columns}[{k}]")
+
+    return store
+
+
+to_columns = into("columns")
 
 
 def to_nowhere(_f: Function, _column: Column, _next: Column | None, _k: str) -> None:
     """The lowest columns of a reduction: multiples of 2^52 whose carry has been taken."""
 
 
-def to_result(size: int) -> Sink:
-    """Of the upper columns: carries on and stores the limb, unmasked."""
+def to_result(first: int) -> Sink:
+    """Carries on and stores the limb as number k - first of the result; limb_max must be there."""
 
     def carry_out(f: Function, column: Column, following: Column | None, k: str) -> None:
         f.check(column)
-        f.write(f"vec8_store(&result[{k} - {size}], {column.name});")
         if following is not None:
             f.carry(column, following)
+        place = f"{k} - {first}" if first else k
+        f.write(f"vec8_store(&result[{place}], vec8_and({column.name}, limb_max));")
 
     return carry_out
 
@@ -141,20 +157,33 @@ def reduce_row(f: Function, live: list[Column], r: int, size: int, q: str, next_
             f.write(f"vec8 {next_q} = vec8_madd_low(vec8_zero(), {live[1].name}, k0);")
 
 
-def select_limb(f: Function, tag: str, limb: str, stride: int) -> str:
-    """A limb of the table entry whose number has the bits of bit0 to bit3 in each lane: a tree of blends that reads all
-    entries, the same way for every number; depth first, so that few registers are alive."""
+def select_limb(f: Function, stride: int) -> str:
+    """The limb at `table` of the entry whose number has the bits of bit0 to bit3 in each lane: a tree of blends that
+    reads all entries, the same way for every number; depth first, so that few registers are alive."""
 
     def node(bit: int, first: int) -> str:
         if bit < 0:
-            return f"vec8_load(&table[{first * stride} + {limb}])"
+            return f"vec8_load(&table[{first * stride}])"
         clear = node(bit - 1, first)
         is_set = node(bit - 1, first + (1 << bit))
-        name = f"entry{tag}_{bit}_{first}"
+        name = f"entry{bit}_{first}"
         f.write(f"vec8 {name} = vec8_select(bit{bit}, {is_set}, {clear});")
         return name
 
     return node(WINDOW_BITS - 1, 0)
+
+
+def select_beside(f: Function, stride: int) -> Callable[[int], None]:
+    """For each row of a reduction: the first row of a pass selects one limb."""
+
+    def select(r: int) -> None:
+        if r == 0:
+            f.forget("table")
+            f.write(f"vec8_store(selected, {select_limb(f, stride)});")
+            f.write("selected++;")
+            f.write("table++;")
+
+    return select
 
 
 SELECTION = "const vec8 *table, vec8_mask bit0, vec8_mask bit1, vec8_mask bit2, vec8_mask bit3"
@@ -164,27 +193,29 @@ LIMB_MAX = f"const vec8 limb_max = vec8_all(UINT64_C({LIMB}));"
 # Columns of a^2 and of a b
 
 
-def square_columns(f: Function, size: int, sink: Sink) -> None:
+def square_columns(f: Function, size: int, sink: Sink, a: str = "a") -> None:
     """The columns of a^2: the triangle above the diagonal once, doubled, plus the diagonal. No loop: every row is
     shorter than the one before."""
     column = [Column(f"p{k}") for k in range(2 * size)]
     for i in range(size):
-        f.forget("a")
-        x = f.factor(f"a{i}", f"a[{i}]")
+        f.forget(a)
+        x = f.factor(f"a{i}", f"{a}[{i}]")
         for j in range(i + 1, size):
-            f.product(column, i + j, x, f.factor(f"a{i}_{j}", f"a[{j}]"))
+            f.product(column, i + j, x, f.factor(f"a{i}_{j}", f"{a}[{j}]"))
         for k, half in ((2 * i, "low"), (2 * i + 1, "high")):
             f.double(column[k])
             f.multiply_add(half, column[k], x, x)
             sink(f, column[k], None, str(k))
 
 
-def product_columns(f: Function, size: int, sink: Sink, *, accumulate: bool = False) -> None:
+def product_columns(
+    f: Function, size: int, sink: Sink, a: str = "a", b: str = "b", *, accumulate: bool = False
+) -> None:
     window = Window(f, size, accumulate=accumulate)
 
     def row(r: int, live: list[Column]) -> None:
-        f.forget("a", "b")
-        multiply_row(f, live, r, size, f.factor(f"a{r}", f"a[row + {r}]"), "b")
+        f.forget(a, b)
+        multiply_row(f, live, r, size, f.factor(f"x{r}", f"{a}[row + {r}]"), b)
 
     window.rows(row, sink)
     window.rest(sink)
@@ -217,15 +248,8 @@ def tile_finish(size: int) -> Function:
         "vec8 *result, const vec8 *columns, const vec8 *a, const vec8 *b",
         f"result[0 .. {2 * size - 1}] = columns + a b, carried, limbs below 2^52.",
     )
-    f.write(f"const vec8 limb_mask = vec8_all(UINT64_C({LIMB}));")
-
-    def carry_out(f: Function, column: Column, following: Column | None, k: str) -> None:
-        f.check(column)
-        if following is not None:
-            f.carry(column, following)
-        f.write(f"vec8_store(&result[{k}], vec8_and({column.name}, limb_mask));")
-
-    product_columns(f, size, carry_out, accumulate=True)
+    f.write(LIMB_MAX)
+    product_columns(f, size, to_result(0), accumulate=True)
     return f
 
 
@@ -294,7 +318,6 @@ def tile_fold_product(size: int) -> Function:
 
 def reduce_columns(f: Function, size: int, sink: Sink, each_row: Callable[[int], None] | None = None) -> None:
     """Adds q N to `columns` so that the lowest `size` become multiples of 2^(52 size); the sink gets the upper ones."""
-    f.write(LIMB_MAX)
     window = Window(f, size, accumulate=True)
     f.write("vec8 q = vec8_madd_low(vec8_zero(), c0, k0);")
 
@@ -321,59 +344,85 @@ def tile_reduce(size: int, *, selecting: bool = False) -> Function:
         comment += f" Also selects {SELECTED_LIMBS} limbs, those at `table`, of an entry of {2 * size} limbs."
     f = Function(f"tile_reduce_{'selecting_' if selecting else ''}{size}", parameters, comment)
 
+    f.write(LIMB_MAX)
+    select = select_beside(f, 2 * size) if selecting else None
+
     def each_row(r: int) -> None:
         f.write(f"vec8_store(&quotient[row + {r}], q);")
-        if selecting and r == 0:
-            f.forget("table")
-            f.write(f"vec8_store(selected, {select_limb(f, '', '0', 2 * size)});")
-            f.write("selected++;")
-            f.write("table++;")
+        if select is not None:
+            select(r)
 
     reduce_columns(f, size, to_columns, each_row)
     return f
 
 
-# One piece of 20 limbs
+# 20 limbs in one function: products of two halves of 10, one reduction
 
 
-def fused_multiply(size: int, *, selected: bool) -> Function:
-    """result = a b / R, product and reduction row by row."""
-    a = "table" if selected else "a"
-    f = Function(
-        f"montgomery_multiply_{'selected_' if selected else ''}{size}",
-        f"vec8 *result, {SELECTION if selected else 'const vec8 *a'}, const vec8 *b, const vec8 *modulus, vec8 k0",
-        f"result = {'table[bits]' if selected else 'a'} b / R mod N, below 2 N. `result` may be "
-        f"{'b' if selected else 'a or b'}.",
-    )
+def subtract_halves(f: Function, half: int, number: str, difference: str) -> None:
+    """difference = the lower half of a number minus its upper half, and whether that is negative (then 2^(52 half) has
+    been added)."""
+    f.write("{")
+    f.write("vec8 carry = vec8_zero();")
+    for k in range(half):
+        f.write(f"vec8 limb{k} = vec8_sub(vec8_load(&{number}[{k}]), vec8_load(&{number}[{half + k}]));")
+        f.write(f"limb{k} = vec8_add(limb{k}, carry);")
+        f.write(f"carry = vec8_shift_right_signed(limb{k}, {LIMB_BITS});")
+        f.write(f"vec8_store(&{difference}[{k}], vec8_and(limb{k}, limb_max));")
+    f.write(f"{difference}_negative = vec8_negative(carry);")
+    f.write("}")
+
+
+def fused(name: str, parameters: str, comment: str) -> Function:
+    f = Function(name, parameters, comment)
     f.write(LIMB_MAX)
-    window = Window(f, size, accumulate=False)
-
-    def row(r: int, live: list[Column]) -> None:
-        f.forget(a, "b", "modulus")
-        x = select_limb(f, str(r), f"row + {r}", size) if selected else f.factor(f"a{r}", f"a[row + {r}]")
-        f.product(live, 0, x, f.factor(f"b{r}_0", "b[0]"))
-        f.write(f"vec8 q{r} = vec8_madd_low(vec8_zero(), {live[0].name}, k0);")
-        multiply_row(f, live, r, size, x, "b", start=1)
-        reduce_row(f, live, r, size, f"q{r}")
-
-    window.rows(row, to_nowhere)
-    window.rest(to_result(size))
     return f
 
 
-def fused_square(size: int) -> Function:
-    f = Function(
-        f"montgomery_square_{size}",
-        "vec8 *result, const vec8 *a, const vec8 *modulus, vec8 k0, vec8 *columns",
-        f"result = a^2 / R mod N, below 2 N. `columns` is scratch for {2 * size} columns; `result` may be a.",
+def fused_square(size: int, *, selecting: bool) -> Function:
+    half = size // 2
+    f = fused(
+        f"montgomery_square_{'selecting_' if selecting else ''}{size}",
+        "vec8 *result, const vec8 *a, const vec8 *modulus, vec8 k0, vec8 *columns, vec8 *d"
+        + (f", {SELECTION}, vec8 *selected" if selecting else ""),
+        f"result = a^2 / R mod N, below 2 N. `columns` and `d` are scratch, {2 * size} and {half} limbs; `result` may "
+        "be a." + (f" Also selects {SELECTED_LIMBS} limbs, those at `table`, of an entry." if selecting else ""),
     )
-    square_columns(f, size, to_columns)
+    f.write(f"const vec8 *a_high = a + {half};")
+    f.write(f"vec8 *columns_high = columns + {size};")
+    f.write("vec8_mask d_negative;")
+    f.block(lambda: square_columns(f, half, to_columns))
+    subtract_halves(f, half, "a", "d")
+    f.block(lambda: square_columns(f, half, into("columns_high"), "a_high"))
+    f.block(lambda: square_columns(f, half, fold_into(half, "d", "d"), "d"))
+    fold_corner(f, half, "d", "d")
+    reduce_columns(f, size, to_result(size), select_beside(f, size) if selecting else None)
+    return f
+
+
+def fused_multiply(size: int) -> Function:
+    half = size // 2
+    f = fused(
+        f"montgomery_multiply_{size}",
+        "vec8 *result, const vec8 *a, const vec8 *b, const vec8 *modulus, vec8 k0, vec8 *columns, vec8 *d, vec8 *e",
+        f"result = a b / R mod N, below 2 N. `columns`, `d` and `e` are scratch, {2 * size} and {half} limbs; `result` "
+        "may be a or b.",
+    )
+    f.write(f"const vec8 *a_high = a + {half}, *b_high = b + {half};")
+    f.write(f"vec8 *columns_high = columns + {size};")
+    f.write("vec8_mask d_negative, e_negative;")
+    f.block(lambda: product_columns(f, half, to_columns))
+    subtract_halves(f, half, "a", "d")
+    subtract_halves(f, half, "b", "e")
+    f.block(lambda: product_columns(f, half, into("columns_high"), "a_high", "b_high"))
+    f.block(lambda: product_columns(f, half, fold_into(half, "d", "e"), "d", "e"))
+    fold_corner(f, half, "d", "e")
     reduce_columns(f, size, to_result(size))
     return f
 
 
 def fused_reduce(size: int) -> Function:
-    f = Function(
+    f = fused(
         f"montgomery_reduce_{size}",
         "vec8 *result, const vec8 *columns, const vec8 *modulus, vec8 k0",
         f"result = T / R mod N for the number T in {2 * size} columns; at most N + T / R.",
@@ -384,12 +433,12 @@ def fused_reduce(size: int) -> Function:
 
 def functions() -> list[Function]:
     made = [
-        fused_multiply(FUSED_SIZE, selected=False),
-        fused_multiply(FUSED_SIZE, selected=True),
-        fused_square(FUSED_SIZE),
+        fused_square(FUSED_SIZE, selecting=False),
+        fused_square(FUSED_SIZE, selecting=True),
+        fused_multiply(FUSED_SIZE),
         fused_reduce(FUSED_SIZE),
     ]
-    for size in ROWS:
+    for size in TILE_SIZES:
         made += [
             tile_square(size),
             tile_product(size),

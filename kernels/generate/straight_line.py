@@ -86,6 +86,12 @@ class Function:
         self.lines = outside
         self.lines += [header + " {", *(merged or []), "}"]
 
+    def block(self, body: Callable[[], None]) -> None:
+        """Code with variables of its own."""
+        self.write("{")
+        body()
+        self.write("}")
+
     def text(self) -> str:
         opening = f"/* {self.comment} */\nvoid VEC8_NAME({self.name})({self.parameters}) {{"
         return "\n".join([opening, *(f"  {line}" for line in self.lines), "}"])

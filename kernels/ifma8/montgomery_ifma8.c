@@ -51,7 +51,7 @@ typedef struct side_selection {
   unsigned done; /* limbs selected so far */
 } side_selection;
 
-enum { SELECTED_LIMBS = 5 }; /* as in montgomery.py; divides 30 and 40 */
+enum { SELECTED_LIMBS = 5 }; /* as in montgomery.py; divides 20, 30 and 40 */
 
 /* out = a - b, as limbs below 2^52, plus B where the mask says that it was negative. Limbs of a and b are masked. */
 static vec8_mask subtract_tiles(unsigned size, vec8 *out, const vec8 *a, const vec8 *b) {
@@ -180,7 +180,7 @@ void montgomery_square(const montgomery8 *m, vec8 *result, const vec8 *a) {
   const tile_kind *tile = tile_for(m->limbs);
   unsigned tiles = m->limbs / tile->size;
   if (tiles == 1) {
-    VEC8_NAME(montgomery_square_20)(result, a, m->modulus, m->k0, m->scratch->columns);
+    VEC8_NAME(montgomery_square_20)(result, a, m->modulus, m->k0, m->scratch->columns, m->scratch->difference[0]);
   } else if (tiles == 2) {
     square_two(tile, m->scratch, a);
     reduce_two(m, result, NULL);
@@ -194,7 +194,8 @@ void montgomery_multiply(const montgomery8 *m, vec8 *result, const vec8 *a, cons
   const tile_kind *tile = tile_for(m->limbs);
   unsigned tiles = m->limbs / tile->size;
   if (tiles == 1) {
-    VEC8_NAME(montgomery_multiply_20)(result, a, b, m->modulus, m->k0);
+    VEC8_NAME(montgomery_multiply_20)
+    (result, a, b, m->modulus, m->k0, m->scratch->columns, m->scratch->difference[0], m->scratch->difference[1]);
   } else if (tiles == 2) {
     multiply_two(tile, m->scratch, a, b);
     reduce_two(m, result, NULL);
@@ -214,19 +215,24 @@ void montgomery_product(const montgomery8 *m, const vec8 *a, const vec8 *b) {
 }
 
 void montgomery_window(const montgomery8 *m, vec8 *x, const vec8 *table, selection8 selected) {
+  montgomery_scratch *scratch = m->scratch;
   if (m->limbs == 20) {
     const vec8_mask *bit = selected.bit;
-    for (int i = 0; i < 4; i++) VEC8_NAME(montgomery_square_20)(x, x, m->modulus, m->k0, m->scratch->columns);
-    VEC8_NAME(montgomery_multiply_selected_20)(x, table, bit[0], bit[1], bit[2], bit[3], x, m->modulus, m->k0);
+    for (unsigned i = 0; i < 20; i += SELECTED_LIMBS) {
+      VEC8_NAME(montgomery_square_selecting_20)
+      (x, x, m->modulus, m->k0, scratch->columns, scratch->difference[0], table + i, bit[0], bit[1], bit[2], bit[3],
+       scratch->selected + i);
+    }
+    montgomery_multiply(m, x, scratch->selected, x);
     return;
   }
   const tile_kind *tile = tile_for(m->limbs);
   side_selection side = {.table = table, .entry = selected};
   for (int i = 0; i < 4; i++) {
-    square_two(tile, m->scratch, x);
+    square_two(tile, scratch, x);
     reduce_two(m, x, &side);
   }
-  multiply_two(tile, m->scratch, m->scratch->selected, x);
+  multiply_two(tile, scratch, scratch->selected, x);
   reduce_two(m, x, NULL);
 }
 

@@ -12,8 +12,7 @@
  *   60     3072       3 tiles of 20   RSA-3072: check mod n
  *   80     4096       4 tiles of 20   RSA-4096: check mod n
  *
- * Limbs: a stored number may have unmasked limbs (bits above 52 that were already carried). Multiplications do not see
- * those bits; whoever else reads limbs masks them first.
+ * Limbs: a stored number has limbs below 2^52.
  *
  * Bound on columns: with n limbs, a column gets at most 2 n halves of products of at most 2^52 - 1 from a b and 2 n
  * from q N, and a carry: below (4 n + 1) 2^52 < 2^61 for n = 80. Karatsuba's middle terms add and subtract at most
@@ -73,11 +72,12 @@ void montgomery_reduce(const montgomery8 *m, vec8 *result, const vec8 *columns);
 void montgomery_product(const montgomery8 *m, const vec8 *a, const vec8 *b);
 
 /* The generated parts. */
-void VEC8_NAME(montgomery_square_20)(vec8 *result, const vec8 *a, const vec8 *modulus, vec8 k0, vec8 *columns);
-void VEC8_NAME(montgomery_multiply_20)(vec8 *result, const vec8 *a, const vec8 *b, const vec8 *modulus, vec8 k0);
-void VEC8_NAME(montgomery_multiply_selected_20)(vec8 *result, const vec8 *table, vec8_mask bit0, vec8_mask bit1,
-                                                vec8_mask bit2, vec8_mask bit3, const vec8 *b, const vec8 *modulus,
-                                                vec8 k0);
+void VEC8_NAME(montgomery_square_20)(vec8 *result, const vec8 *a, const vec8 *modulus, vec8 k0, vec8 *columns, vec8 *d);
+void VEC8_NAME(montgomery_square_selecting_20)(vec8 *result, const vec8 *a, const vec8 *modulus, vec8 k0, vec8 *columns,
+                                               vec8 *d, const vec8 *table, vec8_mask bit0, vec8_mask bit1,
+                                               vec8_mask bit2, vec8_mask bit3, vec8 *selected);
+void VEC8_NAME(montgomery_multiply_20)(vec8 *result, const vec8 *a, const vec8 *b, const vec8 *modulus, vec8 k0,
+                                       vec8 *columns, vec8 *d, vec8 *e);
 void VEC8_NAME(montgomery_reduce_20)(vec8 *result, const vec8 *columns, const vec8 *modulus, vec8 k0);
 
 #define DECLARE_TILES(size)                                                                                       \

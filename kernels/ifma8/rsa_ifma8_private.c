@@ -102,10 +102,6 @@ static void carry_through(vec8 *to, const vec8 *from, unsigned count) {
   VEC8_ASSERT_WITHIN(carry, 0, 0);
 }
 
-static void mask_limbs(vec8 *x, unsigned count) {
-  for (unsigned i = 0; i < count; i++) vec8_store(&x[i], vec8_and(vec8_load(&x[i]), vec8_all(MONTGOMERY_LIMB_MASK)));
-}
-
 /* x - N where x >= N, for x < 2 N with limbs below 2^52. */
 static void subtract_once(vec8 *x, const vec8 *modulus, unsigned count) {
   const vec8 limb_mask = vec8_all(MONTGOMERY_LIMB_MASK);
@@ -188,10 +184,8 @@ static void exponentiate(const batch *b, unsigned first) {
   while (window-- > 0) montgomery_window(&m, area->x, area->table, window_digit(area->exponent, window));
 
   /* Out of Montgomery form: at most N, and N itself only for 0. */
-  mask_limbs(area->x, limbs);
   memset(area->x + limbs, 0, limbs * sizeof(vec8));
   montgomery_reduce(&m, area->x, area->x);
-  mask_limbs(area->x, limbs);
   subtract_once(area->x, area->modulus, limbs);
   for (unsigned i = 0; i < limbs; i++) {
     const uint64_t *x = (const uint64_t *)&area->x[i];
@@ -236,7 +230,6 @@ static void recombine(const batch *b) {
   }
   carry_through(h, h, limbs);
   montgomery_multiply(&m, h, h, area->product); /* R in the constant and 1 / R of the product cancel */
-  mask_limbs(h, limbs);
   subtract_once(h, area->modulus, limbs);
 
   montgomery_product(&m, h, q);
