@@ -6,7 +6,7 @@
 
 enum { CONTROL_BURST = 2000, CONTROL_RATE = 500 };
 
-bool flood_control_frame(connection *it) {
+void flood_control_frame(connection *it) {
   uint64_t now = it->front->now;
   uint64_t earned = (now - it->control_credited_at) * CONTROL_RATE / 1000000000u;
   if (earned > 0) {
@@ -15,9 +15,10 @@ bool flood_control_frame(connection *it) {
   }
   if (it->control_credit > 0) {
     it->control_credit--;
-    return true;
+    return;
   }
+  if (it->flooded) return; /* what it sent before it could know */
+  it->flooded = true;
   refusals_add(it->front->refusals, REFUSED_FLOOD, &it->caller, NULL);
   nghttp2_session_terminate_session(it->session, NGHTTP2_ENHANCE_YOUR_CALM);
-  return true;
 }

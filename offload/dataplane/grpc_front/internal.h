@@ -58,7 +58,7 @@ typedef struct connection {
   size_t unsent_size, unsent_at;
   uint64_t control_credit, control_credited_at; /* flood.c */
   drain_phase drain;
-  bool awaits_writable, closed;
+  bool awaits_writable, flooded, closed;
 } connection;
 
 /* ---- a call, that is one HTTP/2 stream: call.c, message.c, response.c ---- */
@@ -187,7 +187,7 @@ bool session_setup(front *front, char error[KERNEL_ERROR_MAX]);
 bool session_open(connection *it);
 
 /* flood.c */
-bool flood_control_frame(connection *it);
+void flood_control_frame(connection *it);
 
 /* call.c */
 call *call_new(connection *connection, int32_t stream);

@@ -48,7 +48,10 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
       it = call_of(session, frame->hd.stream_id);
       if (it == NULL) return 0;
       if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST) call_begin(it);
-      if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) call_half_close(it);
+      if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) {
+        call_half_close(it);
+        return 0;
+      }
       /* A frame without content is as cheap to send as a ping. */
       if (frame->hd.type == NGHTTP2_DATA && frame->hd.length == 0) break;
       return 0;
@@ -62,7 +65,8 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     case NGHTTP2_PRIORITY: break;
     default: return 0;
   }
-  return flood_control_frame(connection) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
+  flood_control_frame(connection);
+  return 0;
 }
 
 static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, const uint8_t *data, size_t size,

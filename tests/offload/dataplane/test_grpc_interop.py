@@ -271,7 +271,8 @@ def occupy(server: Server, stub: Stub, count: int = 100) -> tuple[Requests, grpc
     """
     requests = Requests()
     call = stub.Stream(iter(requests))
-    requests.send(*(operation(server.keys["rsa2048"], 10**6 + n) for n in range(count)))
+    for start in range(0, count, 250):
+        requests.send(*(operation(server.keys["rsa2048"], 10**6 + n) for n in range(start, min(start + 250, count))))
     wait_for(lambda: server.plane.statistics()["queued"] > 0)
     return requests, call
 
@@ -338,9 +339,9 @@ def test_cancel_in_the_same_message(slow: Server) -> None:
 
 def test_cancelled_calls_leave_the_queue(slow: Server) -> None:
     key = slow.keys["rsa2048"]
-    with slow.stub() as stub, slow.stub() as other:
-        _requests, busy = occupy(slow, stub, 100)
-        calls = [other.Sign.future(sign_request(key, n)) for n in range(50)]
+    with slow.stub() as stub:
+        _requests, busy = occupy(slow, stub, 900)
+        calls = [stub.Sign.future(sign_request(key, n)) for n in range(50)]
         wait_for(lambda: slow.plane.statistics()["streams"] == 51)
         for call in calls:
             call.cancel()
