@@ -74,6 +74,12 @@ demo: setup ## real Envoys, real clients, keys only in the daemon; KEEP=1 leaves
 test: setup ## all tests
 	@$(PYTHON) -m pytest $(ARGS)
 
+.PHONY: bench
+bench: setup ## kernels and handshakes, ours against others, into build/bench; QUICK=1 takes 3 minutes, else about 20
+	@mkdir -p build/bench
+	@$(PYTHON) -m benchmarks.kernels --json build/bench/kernels.json $(if $(QUICK),--rounds 8)
+	@$(PYTHON) -m benchmarks.handshake --json build/bench/handshake.json --report build/bench $(if $(QUICK),--quick)
+
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 C_FILES := $(shell find kernels offload envoy_ext benchmarks tests -type f \( -name '*.c' -o -name '*.h' -o -name '*.cc' \) \

@@ -94,4 +94,4 @@ def full() -> Plan:
     loads += [Load(key=key, concurrency=concurrency) for key in KEYS for concurrency in CONCURRENCIES]
     loads += [open_loop(headline(key), share) for key in KEYS for share in RATE_SHARES]
     loads += [many_sidecars(key, count) for key in ("rsa2048", "p256") for count in SIDECARS]
-    return Plan(tuple(dict.fromkeys(loads)), slice_s=2.0, rounds=5)
+    return Plan(tuple(dict.fromkeys(loads)), slice_s=1.5, rounds=3)
