@@ -6,9 +6,11 @@ import re
 import urllib.request
 from pathlib import Path
 
+import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from deploy.monitoring.dashboard import dashboard
 from offload import _dataplane
 from offload.identities import Plan
 from offload.metrics import DaemonCollector
@@ -105,6 +107,21 @@ def test_every_metric_is_documented_and_every_documented_one_exists(running: Dae
     documented = set(re.findall(r"^\| `(offload_\w+)`", (ROOT / "docs" / "daemon.md").read_text(), re.MULTILINE))
     # The documentation has the names as they are queried.
     assert {re.sub(r"_(total|info)$", "", name) for name in documented} == {re.sub("_info$", "", name) for name in ours}
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_exist() -> None:
+    alerts = yaml.safe_load((ROOT / "deploy" / "monitoring" / "alerts.yaml").read_text())
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules)
+    assert all(rule["annotations"]["summary"] and rule["labels"]["severity"] for rule in rules)
+    panels = dashboard()["panels"]
+    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
+    assert len(places) == len(panels)
+    asked = [rule["expr"] for rule in rules] + [target["expr"] for panel in panels for target in panel["targets"]]
+    assert all(text.count("(") == text.count(")") for text in asked)
+    used = {re.sub(r"_(bucket|sum|count)$", "", name) for text in asked for name in re.findall(r"offload_\w+", text)}
+    documented = set(re.findall(r"^\| `(offload_\w+)`", (ROOT / "docs" / "daemon.md").read_text(), re.MULTILINE))
+    assert used <= documented
 
 
 class _Idle:
