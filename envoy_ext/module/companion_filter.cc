@@ -1,6 +1,7 @@
 #include "companion_filter.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "transport_socket.h"
 
@@ -38,9 +39,15 @@ CompanionFilter::CompanionFilter(const CompanionFilterConfig &config, abi::Filte
       waker_(std::make_shared<SchedulerWaker>(scheduler_)) {}
 
 CompanionFilter::~CompanionFilter() {
+  release();
+}
+
+void CompanionFilter::release() {
+  if (scheduler_ == nullptr) return;
   if (socket_ != nullptr) socket_->detach();
+  socket_ = nullptr;
   waker_->disarm();
-  envoy_dynamic_module_callback_network_filter_scheduler_delete(scheduler_);
+  envoy_dynamic_module_callback_network_filter_scheduler_delete(std::exchange(scheduler_, nullptr));
 }
 
 void CompanionFilter::new_connection() {
@@ -53,6 +60,7 @@ void CompanionFilter::scheduled() {
 }
 
 void CompanionFilter::event(abi::Event event) {
+  if (event == abi::Event::RemoteClose || event == abi::Event::LocalClose) return release();
   if (event != abi::Event::Connected || socket_ == nullptr) return;
   for (Fact fact : config_.facts()) {
     std::string value = socket_->fact(fact);

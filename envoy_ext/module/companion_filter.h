@@ -44,15 +44,19 @@ class CompanionFilter {
   void event(abi::Event event);
   void scheduled();
 
-  // The transport socket of the same connection.
-  void socket_gone() { socket_ = nullptr; }
+  // The connection closes: no more wake-ups, no more socket. Must happen on the worker while Envoy still holds the
+  // filter. `commit` takes a reference to the filter on the key client's thread; if the worker let go of the filter
+  // meanwhile, that thread would destroy it, here and in Envoy, inside `wake`. After `release` no commit is under way.
+  void release();
+
+
   void count(Counter counter) const { config_.metrics().add(envoy_, counter); }
   void record(Histogram histogram, uint64_t value) const { config_.metrics().record(envoy_, histogram, value); }
 
  private:
   const CompanionFilterConfig &config_;
   const abi::Filter envoy_;
-  const abi::Scheduler scheduler_;
+  abi::Scheduler scheduler_;  // null when released
   std::shared_ptr<Waker> waker_;
   TransportSocket *socket_ = nullptr;
 };

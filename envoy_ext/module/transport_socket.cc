@@ -39,7 +39,7 @@ TransportSocket::TransportSocket(const TlsContext &context, abi::Socket envoy)
 
 TransportSocket::~TransportSocket() {
   if (mapped_) unattached().erase(connection_id_);
-  if (filter_ != nullptr) filter_->socket_gone();
+  if (filter_ != nullptr) filter_->release();
 }
 
 TransportSocket *TransportSocket::of_connection(uint64_t connection_id) {
@@ -300,6 +300,7 @@ void TransportSocket::close(abi::Event, bool abort_reset) {
     filter_->count(broken_ && !aborted_ ? Counter::HandshakesFailed : Counter::HandshakesAborted);
   }
   state_ = State::Closed;
+  if (filter_ != nullptr) filter_->release();
 }
 
 std::string_view TransportSocket::protocol() {

@@ -70,7 +70,7 @@ class TransportSocket final : private Handshake::Observer {
   uint64_t connection_id_ = 0;
   bool mapped_ = false;
   bool close_notify_sent_ = false;
-  bool aborted_ = false;         // by the peer, during the handshake
+  bool aborted_ = false;    // by the peer, during the handshake
   bool broken_ = false;     // no more TLS records may be written
   uint64_t encrypted_ = 0;  // bytes of Envoy's write buffer that are sealed but not yet all with the socket
   Time began_{};

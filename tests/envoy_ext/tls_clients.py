@@ -49,7 +49,9 @@ class Client:
         return context
 
     def raw(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or a request waits 40 ms behind Finished
+        return connection
 
     def connect(self, context: ssl.SSLContext | None = None, session: ssl.SSLSession | None = None) -> ssl.SSLSocket:
         return (context or self.context()).wrap_socket(
