@@ -80,6 +80,19 @@ bench: setup ## kernels and handshakes, ours against others, into build/bench; Q
 	@$(PYTHON) -m benchmarks.kernels --json build/bench/kernels.json $(if $(QUICK),--rounds 8)
 	@$(PYTHON) -m benchmarks.handshake --json build/bench/handshake.json --report build/bench $(if $(QUICK),--quick)
 
+# --- longer tests: targets of their own -------------------------------------------------------------------------------
+
+.PHONY: test-asan test-tsan test-long
+test-asan: setup ## the C under AddressSanitizer and UndefinedBehaviorSanitizer, about 10 minutes
+	@$(PYTHON) tests/kernels/sanitized.py address,undefined
+	@$(PYTHON) tests/native/sanitized.py address,undefined
+
+test-tsan: setup ## the data plane under ThreadSanitizer
+	@$(PYTHON) tests/native/sanitized.py thread
+
+test-long: setup ## the tests marked `long`: many more random cases
+	@$(PYTHON) -m pytest -m long $(ARGS)
+
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 C_FILES := $(shell find kernels offload envoy_ext benchmarks tests -type f \( -name '*.c' -o -name '*.h' -o -name '*.cc' \) \
