@@ -18,19 +18,23 @@
 
 #define FE_UNIT (UINT64_C(1) << 20) /* one unit in the top limb, which starts at bit 364 */
 
-/* t / R mod p, open, and positive. The accumulators from limb 7 on become signed: q 2^384 is taken off them. */
+/* t / R mod p, open, and positive. The accumulators from limb 7 on become signed: q 2^384 is taken off them.
+ *
+ * What limits this kernel is the time from one row's lowest limb to the next one's, so that path is kept short: the
+ * quotient is one multiplication, the two products that reach the next limb are made side by side, and the carry does
+ * not wait for the quotient: adding q c makes the low 52 bits of a limb t 0, so what it carries is t / 2^52 rounded up.
+ */
 VEC8_INLINE num fe_reduce(wide t) {
   const vec8 c0 = vec8_all(0xfffff00000001), c1 = vec8_all(0x00fffffffffff), c2 = vec8_all(0x0000001000000);
-  const vec8 mask = vec8_all(LIMB_MASK);
+  const vec8 inverse = vec8_all(LIMB_MASK & -((UINT64_C(1) << 32) + 1)), mask = vec8_all(LIMB_MASK);
   UNROLLED for (int i = 0; i < LIMBS; i++) {
-    const vec8 q = vec8_and(vec8_sub(vec8_zero(), vec8_add(t.limb[i], vec8_shift_left(t.limb[i], 32))), mask);
-    t.limb[i] = vec8_madd_low(t.limb[i], q, c0);
-    t.limb[i + 1] = vec8_madd_low(vec8_madd_high(t.limb[i + 1], q, c0), q, c1);
+    const vec8 q = vec8_madd_low(vec8_zero(), t.limb[i], inverse);
+    const vec8 carry = vec8_shift_right_signed(vec8_add(t.limb[i], mask), 52);
+    t.limb[i + 1] = vec8_add(vec8_madd_high(vec8_add(t.limb[i + 1], carry), q, c0), vec8_madd_low(vec8_zero(), q, c1));
     t.limb[i + 2] = vec8_madd_low(vec8_madd_high(t.limb[i + 2], q, c1), q, c2);
     t.limb[i + 3] = vec8_madd_high(t.limb[i + 3], q, c2);
     t.limb[i + 7] = vec8_sub(t.limb[i + 7], vec8_and(vec8_shift_left(q, 20), mask)); /* 384 = 7 * 52 + 20 */
     t.limb[i + 8] = vec8_sub(t.limb[i + 8], vec8_shift_right(q, 32));
-    t.limb[i + 1] = vec8_add(t.limb[i + 1], vec8_shift_right_signed(t.limb[i], 52));
   }
   num r;
   UNROLLED for (int i = 0; i < LIMBS; i++) r.limb[i] = t.limb[LIMBS + i];
