@@ -1,0 +1,181 @@
+"""Issues and checks tokens. A token says who its bearer may be, and nothing else makes it so.
+
+Each audience (the dataplanes of one mesh, nodes, administrators) has signing keys of its own, numbered; the largest
+number signs, all of them verify. Rotation is: add a key, hand out new tokens, then remove the old key.
+"""
+
+from __future__ import annotations
+
+import secrets as random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from control.model.resource import Resource
+from control.store.errors import Conflict
+from control.store.store import Store
+
+Kind = Literal["dataplane", "node", "admin"]
+ALGORITHM = "ES256"
+# Keys that verify are read again after that: another replica may have added or removed one.
+KEYS_FRESH_S = 5.0
+MAX_TOKEN_BYTES = 8192
+
+
+class InvalidToken(Exception):
+    """The token is not accepted; the message says why, and is fit to be shown to its bearer."""
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a token says. Of a dataplane: its name, or labels that it must have, or neither (any of the mesh)."""
+
+    kind: Kind
+    expires_at: int
+    jti: str
+    mesh: str = ""
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def refusal(self, dataplane: Resource) -> str | None:
+        """Why the bearer may not be this dataplane; None where it may."""
+        if dataplane.mesh != self.mesh:
+            return f"the token is for the mesh {self.mesh!r}, not {dataplane.mesh!r}"
+        if self.name and dataplane.name != self.name:
+            return f"the token is for the dataplane {self.name!r}, not {dataplane.name!r}"
+        for key, value in self.labels.items():
+            has = dataplane.labels.get(key)
+            if has != value:
+                return (
+                    f"the token is for dataplanes with {key}: {value}; {dataplane.name!r} has {has or 'no such label'}"
+                )
+        return None
+
+
+class Tokens:
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._store, self._clock = store, clock
+        self._keys: dict[str, tuple[float, dict[str, ec.EllipticCurvePrivateKey]]] = {}
+
+    # --- keys ---------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _prefix(kind: Kind, mesh: str) -> str:
+        return f"mesh/{mesh}/token-keys/" if kind == "dataplane" else f"token-keys/{kind}/"
+
+    def _read_keys(self, kind: Kind, mesh: str, fresh: bool = False) -> dict[str, ec.EllipticCurvePrivateKey]:
+        prefix, now = self._prefix(kind, mesh), self._clock()
+        cached = self._keys.get(prefix)
+        if cached is not None and not fresh and now - cached[0] < KEYS_FRESH_S:
+            return cached[1]
+        keys = {}
+        for name in self._store.secret_names(prefix):
+            key = serialization.load_pem_private_key(self._store.secret(name) or b"", password=None)
+            assert isinstance(key, ec.EllipticCurvePrivateKey)
+            keys[name.removeprefix(prefix)] = key
+        # Only what exists: anybody can ask for meshes that do not.
+        if keys:
+            self._keys[prefix] = (now, keys)
+        return keys
+
+    def key_ids(self, kind: Kind, mesh: str = "") -> list[str]:
+        """The newest last."""
+        return sorted(self._read_keys(kind, mesh, fresh=True), key=int)
+
+    def add_key(self, kind: Kind, mesh: str = "") -> str:
+        """A new key, which signs from now on; returns its id."""
+        existing = self.key_ids(kind, mesh)
+        key_id = str(int(existing[-1]) + 1 if existing else 1)
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(*form)
+        self._store.put_secret(self._prefix(kind, mesh) + key_id, pem, only_new=True)
+        self._keys.pop(self._prefix(kind, mesh), None)
+        return key_id
+
+    def remove_key(self, key_id: str, kind: Kind, mesh: str = "") -> None:
+        """Every token that it signed is void from now on. Raises Conflict for the key that signs, or no key."""
+        existing = self.key_ids(kind, mesh)
+        if key_id not in existing:
+            raise Conflict(f"there is no signing key {key_id}; there are {', '.join(existing) or 'none'}")
+        if key_id == existing[-1]:
+            raise Conflict(f"{key_id} is the key that signs: add a new one first, and hand out new tokens")
+        self._store.delete_secret(self._prefix(kind, mesh) + key_id)
+        self._keys.pop(self._prefix(kind, mesh), None)
+
+    # --- tokens -------------------------------------------------------------------------------------------------------
+
+    def issue(
+        self, kind: Kind, valid_s: int, mesh: str = "", name: str = "", labels: Mapping[str, str] | None = None
+    ) -> str:
+        """`valid_s`: seconds from now."""
+        existing = self.key_ids(kind, mesh) or [self.add_key(kind, mesh)]
+        key = self._read_keys(kind, mesh)[existing[-1]]
+        now = int(self._clock())
+        claims: dict[str, Any] = {
+            "kind": kind,
+            "iat": now,
+            "nbf": now - 60,  # clocks differ a little
+            "exp": now + valid_s,
+            "jti": random.token_hex(16),
+        }
+        claims |= {key: value for key, value in (("mesh", mesh), ("name", name), ("labels", labels)) if value}
+        return jwt.encode(claims, key, ALGORITHM, headers={"kid": existing[-1]})
+
+    def check(self, token: str, kind: Kind, mesh: str = "") -> Claims:
+        """Raises InvalidToken. `mesh` is what the bearer says; the token is checked with that mesh's keys."""
+        if len(token) > MAX_TOKEN_BYTES:
+            raise InvalidToken(f"the token has more than {MAX_TOKEN_BYTES} bytes")
+        try:
+            key_id = str(jwt.get_unverified_header(token).get("kid", ""))
+        except jwt.InvalidTokenError:
+            raise InvalidToken("this is not a token") from None
+        key = self._read_keys(kind, mesh).get(key_id) or self._read_keys(kind, mesh, fresh=True).get(key_id)
+        if key is None:
+            raise InvalidToken(f"the token was signed with a key that is not in force (any more): {key_id[:16]!r}")
+        claims = self._decode(token, key)
+        if claims.kind != kind or (kind == "dataplane" and claims.mesh != mesh):
+            raise InvalidToken(f"this is a {claims.kind} token" + (f" of mesh {claims.mesh!r}" if claims.mesh else ""))
+        if self._store.is_revoked(claims.jti):
+            raise InvalidToken("the token was revoked")
+        return claims
+
+    def _decode(self, token: str, key: ec.EllipticCurvePrivateKey) -> Claims:
+        options: Any = {"require": ["exp", "jti", "nbf"], "verify_exp": False, "verify_nbf": False, "verify_iat": False}
+        try:
+            data = jwt.decode(token, key.public_key(), algorithms=[ALGORITHM], options=options)
+            claims = Claims(
+                kind=data["kind"],
+                expires_at=int(data["exp"]),
+                jti=str(data["jti"]),
+                mesh=str(data.get("mesh", "")),
+                name=str(data.get("name", "")),
+                labels=dict(data.get("labels", {})),
+            )
+            not_before = int(data["nbf"])
+        except (jwt.InvalidTokenError, KeyError, ValueError, TypeError):
+            raise InvalidToken("the token is not valid") from None
+        now = self._clock()
+        if now >= claims.expires_at:
+            raise InvalidToken("the token has expired: generate a new one")
+        if now < not_before:
+            raise InvalidToken("the token is not valid yet: is this host's clock right?")
+        return claims
+
+    def revoke(self, token_or_jti: str, reason: str = "") -> str:
+        """Of a token, or of its id where only that is known; returns the id."""
+        jti, expires_at = token_or_jti, 2**62
+        if token_or_jti.count(".") == 2:
+            try:
+                data = jwt.decode(token_or_jti, options={"verify_signature": False})
+                jti, expires_at = str(data["jti"]), int(data["exp"])
+            except (jwt.InvalidTokenError, KeyError, ValueError, TypeError):
+                raise InvalidToken("this is not a token") from None
+        if not 1 <= len(jti) <= 64:
+            raise InvalidToken("a token's id has 1 to 64 characters")
+        self._store.revoke(jti, expires_at, reason[:512])
+        return jti

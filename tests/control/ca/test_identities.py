@@ -1,0 +1,157 @@
+"""CAs in the store: made once, published as MeshTrust, rotated; certificates of proxies kept over a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from control.ca.authority import UnusableAuthority, generate
+from control.ca.identities import Identities
+from control.ca.issue import RefusedRequest, svid_problems
+from control.ca.rotation import Event, Stage, WrongStage
+from control.kinds import KINDS
+from control.model.resource import Resource
+from control.store.store import Store, StoreKey
+from control.xds.view import Identity, MeshView
+
+Read = Callable[[str], list[Resource]]
+ID = Identity("spiffe://shop.default.mesh.local/workload/cart", "shop.default.mesh.local", "identity")
+BUNDLED = "provider: {type: Bundled, bundled: {%s}}"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC).replace(microsecond=0)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
+    yield opened
+    opened.close()
+
+
+def identity(read: Read, bundled: str = "autogenerate: {enabled: true}") -> list[Resource]:
+    spec = f"{{selector: {{dataplane: {{}}}}, {BUNDLED % bundled}}}"
+    return read(f"type: Mesh\nname: shop\n---\ntype: MeshIdentity\nname: identity\nmesh: shop\nspec: {spec}")
+
+
+@pytest.fixture
+def resource(store: Store, read_resources: Read) -> Resource:
+    return store.put_all(identity(read_resources))[1]
+
+
+@pytest.fixture
+def identities(store: Store, clock: Clock) -> Identities:
+    return Identities(store, "default", clock)
+
+
+def request(name: str = ID.spiffe_id) -> bytes:
+    uri = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(name)])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(uri, critical=False)
+    return builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256()).public_bytes(
+        serialization.Encoding.DER
+    )
+
+
+def test_the_ca_is_made_once_and_published(store: Store, identities: Identities, resource: Resource) -> None:
+    trust = identities.publish_trust("shop", resource)
+    assert trust is not None
+    assert (trust.name, trust.spec.trust_domain, trust.version) == ("identity", "shop.default.mesh.local", 1)
+    again = Identities(store, "default")
+    assert (
+        again.rotation("shop", resource).current.fingerprint
+        == identities.rotation("shop", resource).current.fingerprint
+    )
+    assert again.publish_trust("shop", resource) == trust
+
+
+def test_no_trust_where_none_is_wanted(store: Store, identities: Identities, read_resources: Read) -> None:
+    wanted = identity(read_resources, "autogenerate: {enabled: true}, meshTrustCreation: Disabled")
+    assert identities.publish_trust("shop", store.put_all(wanted)[1]) is None
+    assert store.list("MeshTrust") == []
+
+
+def test_nodes_get_what_they_ask_for_and_keep_the_key(identities: Identities, resource: Resource) -> None:
+    svid = identities.sign("shop", ID, request())
+    assert list(svid_problems(svid.certificate)) == []
+    svid.certificate.verify_directly_issued_by(identities.rotation("shop", resource).current.certificate)
+    with pytest.raises(RefusedRequest, match="which is not"):
+        identities.sign("shop", ID, request("spiffe://shop.default.mesh.local/workload/other"))
+
+
+@pytest.mark.usefixtures("resource")
+def test_a_certificate_is_kept_and_renewed_at_half_of_its_life(
+    store: Store, identities: Identities, clock: Clock
+) -> None:
+    first = identities.credential("shop", "cart-1", ID, "p256", False)
+    assert identities.credential("shop", "cart-1", ID, "p256", False) is first
+    assert Identities(store, "default", clock).credential("shop", "cart-1", ID, "p256", False) == first
+    assert abs(first.renew_at - (clock.now + timedelta(hours=12))) < timedelta(hours=1.5)
+    clock.now = first.renew_at
+    second = identities.credential("shop", "cart-1", ID, "p256", False)
+    assert second.credential.key_pem != first.credential.key_pem
+    identities.forget("shop", "cart-1")
+    assert identities.held("shop", "cart-1") is None
+    assert store.secret_names("mesh/shop/svid/") == []
+
+
+@pytest.mark.usefixtures("resource")
+def test_another_key_type_or_use_is_another_certificate(identities: Identities) -> None:
+    first = identities.credential("shop", "cart-1", ID, "p256", False)
+    rsa = identities.credential("shop", "cart-1", ID, "rsa2048", False)
+    client = identities.credential("shop", "cart-1", ID, "rsa2048", True)
+    assert len({first.credential.chain_pem, rsa.credential.chain_pem, client.credential.chain_pem}) == 3
+    assert "key_pem" not in repr(first)
+
+
+def test_a_rotation_in_the_store(store: Store, identities: Identities, resource: Resource) -> None:
+    before = identities.credential("shop", "cart-1", ID, "p256", False)
+    rotation = identities.begin_rotation("shop", resource)
+    assert rotation.stage is Stage.DISTRIBUTING
+    bundle = MeshView("shop", store.list()).trust_bundles
+    assert bundle[0][1].count("BEGIN CERTIFICATE") == 2
+    assert identities.credential("shop", "cart-1", ID, "p256", False) is before
+    identities.step("shop", resource, Event.DISTRIBUTED)
+    assert MeshView("shop", store.list()).trust_bundles == bundle
+    after = identities.credential("shop", "cart-1", ID, "p256", False)
+    assert after.authority != before.authority
+    identities.step("shop", resource, Event.REPLACED)
+    assert MeshView("shop", store.list()).trust_bundles[0][1].count("BEGIN CERTIFICATE") == 1
+    assert Identities(store, "default").rotation("shop", resource).stage is Stage.RETIRING
+    assert identities.step("shop", resource, Event.RETIRED).stage is Stage.STABLE
+    with pytest.raises(WrongStage):
+        identities.step("shop", resource, Event.RETIRED)
+
+
+def test_a_ca_from_files(
+    store: Store, identities: Identities, read_resources: Read, clock: Clock, tmp_path: Path
+) -> None:
+    certificate, key = tmp_path / "ca.pem", tmp_path / "ca.key"
+    sources = ", ".join(
+        f"{name}: {{type: File, file: {{path: {path}}}}}"
+        for name, path in (("certificate", certificate), ("privateKey", key))
+    )
+    resource = store.put_all(identity(read_resources, f"ca: {{{sources}}}"))[1]
+    with pytest.raises(UnusableAuthority, match="cannot be read"):
+        identities.rotation("shop", resource)
+    pems = generate("shop.default.mesh.local", clock.now).to_pem()
+    certificate.write_text(pems[0])
+    key.write_text(pems[1])
+    assert identities.rotation("shop", resource).current.certificate_pem == pems[0]
+    with pytest.raises(WrongStage, match="still have the CA that is in force"):
+        identities.begin_rotation("shop", resource)

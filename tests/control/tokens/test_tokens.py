@@ -1,0 +1,155 @@
+"""Tokens: what they let their bearer be, expiry, revocation, rotation of the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from control.kinds import KINDS
+from control.model.resource import Resource
+from control.store.errors import Conflict
+from control.store.store import Store, StoreKey
+from control.tokens.tokens import MAX_TOKEN_BYTES, InvalidToken, Tokens
+
+Read = Callable[[str], list[Resource]]
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def tokens(store: Store, clock: Clock) -> Tokens:
+    return Tokens(store, clock)
+
+
+def dataplane(read: Read, name: str, mesh: str = "shop", labels: str = "app: cart") -> Resource:
+    text = f"type: Dataplane\nname: {name}\nmesh: {mesh}\nlabels: {{{labels}}}\n"
+    return read(text + "spec: {networking: {address: 10.0.0.1}}")[0]
+
+
+def test_a_token_lets_its_bearer_be_what_it_says(tokens: Tokens, read_resources: Read) -> None:
+    named = tokens.check(tokens.issue("dataplane", 60, "shop", name="cart-1"), "dataplane", "shop")
+    assert named.refusal(dataplane(read_resources, "cart-1")) is None
+    assert named.refusal(dataplane(read_resources, "cart-2")) == "the token is for the dataplane 'cart-1', not 'cart-2'"
+    labelled = tokens.check(tokens.issue("dataplane", 60, "shop", labels={"app": "cart"}), "dataplane", "shop")
+    assert labelled.refusal(dataplane(read_resources, "any")) is None
+    assert "the token is for dataplanes with app: cart; 'x' has web" in str(
+        labelled.refusal(dataplane(read_resources, "x", labels="app: web"))
+    )
+    assert "has no such label" in str(labelled.refusal(dataplane(read_resources, "x", labels="")))
+    assert "for the mesh 'shop', not 'other'" in str(labelled.refusal(dataplane(read_resources, "x", "other")))
+
+
+def test_expiry(tokens: Tokens, clock: Clock) -> None:
+    token = tokens.issue("node", 60, name="n")
+    clock.now += 59
+    assert tokens.check(token, "node").name == "n"
+    clock.now += 1
+    with pytest.raises(InvalidToken, match="has expired: generate a new one"):
+        tokens.check(token, "node")
+    clock.now -= 1000
+    with pytest.raises(InvalidToken, match="not valid yet"):
+        tokens.check(token, "node")
+
+
+def test_kinds_and_meshes_do_not_mix(tokens: Tokens) -> None:
+    tokens.issue("node", 60)
+    tokens.issue("dataplane", 60, "other")
+    token = tokens.issue("dataplane", 60, "shop")
+    for kind, mesh in (("node", ""), ("dataplane", "other"), ("admin", "")):
+        with pytest.raises(InvalidToken):
+            tokens.check(token, kind, mesh)  # type: ignore[arg-type]
+
+
+def test_a_token_of_another_kind_by_the_same_key_is_refused(tokens: Tokens, store: Store) -> None:
+    tokens.issue("node", 60)
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    key = load_pem_private_key(store.secret("token-keys/node/1") or b"", None)
+    claims = {"kind": "admin", "exp": 2**40, "nbf": 0, "jti": "x"}
+    forged = jwt.encode(claims, key, "ES256", headers={"kid": "1"})  # type: ignore[arg-type]
+    with pytest.raises(InvalidToken, match="this is a admin token"):
+        tokens.check(forged, "node")
+
+
+@pytest.mark.parametrize("broken", ["", "x", "a.b.c", "e30.e30.", "x" * (MAX_TOKEN_BYTES + 1)])
+def test_garbage(tokens: Tokens, broken: str) -> None:
+    with pytest.raises(InvalidToken):
+        tokens.check(broken, "node")
+
+
+@pytest.mark.parametrize("algorithm", ["none", "HS256"])
+def test_other_algorithms_are_refused(tokens: Tokens, algorithm: str) -> None:
+    tokens.issue("node", 60)
+    claims = {"kind": "node", "exp": 2**40, "nbf": 0, "jti": "x"}
+    key = None if algorithm == "none" else "x" * 32
+    forged = jwt.encode(claims, key, algorithm, headers={"kid": "1"})  # type: ignore[arg-type]
+    with pytest.raises(InvalidToken, match="the token is not valid"):
+        tokens.check(forged, "node")
+
+
+def test_signed_by_somebody_else(tokens: Tokens) -> None:
+    tokens.issue("node", 60)
+    key = ec.generate_private_key(ec.SECP256R1())
+    claims = {"kind": "node", "exp": 2**40, "nbf": 0, "jti": "x"}
+    with pytest.raises(InvalidToken, match="the token is not valid"):
+        tokens.check(jwt.encode(claims, key, "ES256", headers={"kid": "1"}), "node")
+    with pytest.raises(InvalidToken, match="a key that is not in force"):
+        tokens.check(jwt.encode(claims, key, "ES256", headers={"kid": "2"}), "node")
+
+
+def test_revocation_by_token_and_by_id(tokens: Tokens) -> None:
+    first, second = tokens.issue("node", 60), tokens.issue("node", 60)
+    tokens.revoke(first, "lost")
+    with pytest.raises(InvalidToken, match="was revoked"):
+        tokens.check(first, "node")
+    tokens.revoke(tokens.check(second, "node").jti)
+    with pytest.raises(InvalidToken, match="was revoked"):
+        tokens.check(second, "node")
+    for wrong in ("a.b.c", "x" * 65, ""):
+        with pytest.raises(InvalidToken):
+            tokens.revoke(wrong)
+
+
+def test_rotation_of_the_signing_key(tokens: Tokens, store: Store) -> None:
+    old = tokens.issue("dataplane", 600, "shop")
+    assert tokens.add_key("dataplane", "shop") == "2"
+    new = tokens.issue("dataplane", 600, "shop")
+    other = Tokens(store, tokens._clock)
+    for token in (old, new):
+        assert other.check(token, "dataplane", "shop").mesh == "shop"
+    with pytest.raises(Conflict, match="2 is the key that signs: add a new one first"):
+        tokens.remove_key("2", "dataplane", "shop")
+    with pytest.raises(Conflict, match="there is no signing key 9; there are 1, 2"):
+        tokens.remove_key("9", "dataplane", "shop")
+    tokens.remove_key("1", "dataplane", "shop")
+    with pytest.raises(InvalidToken, match="not in force"):
+        tokens.check(old, "dataplane", "shop")
+    assert tokens.check(new, "dataplane", "shop").jti
+
+
+def test_a_key_of_another_replica_is_found_at_once(tokens: Tokens, store: Store, clock: Clock) -> None:
+    tokens.check(tokens.issue("node", 60), "node")
+    other = Tokens(store, clock)
+    other.add_key("node")
+    assert tokens.check(other.issue("node", 60), "node").kind == "node"
