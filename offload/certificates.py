@@ -80,7 +80,7 @@ def read_chain(ders: Sequence[bytes], now: datetime) -> Chain:
     return Chain(
         der=tuple(ders),
         key_id=key_id_of(leaf),
-        subject=leaf.subject.rfc4514_string(),
+        subject=_printable(leaf.subject.rfc4514_string()),
         serial_number=f"{leaf.serial_number:x}",
         dns_names=dns_names,
         uris=uris,
@@ -141,8 +141,8 @@ def _alternative_names(leaf: x509.Certificate) -> tuple[tuple[str, ...], tuple[s
         return (), ()
     except ValueError as error:
         raise CertificateError(f"the leaf's extensions cannot be parsed: {error}") from error
-    dns = tuple(name.lower() for name in names.get_values_for_type(x509.DNSName))
-    return dns, tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
+    dns = tuple(name.lower() for name in names.get_values_for_type(x509.DNSName) if name.isprintable())
+    return dns, tuple(u for u in names.get_values_for_type(x509.UniformResourceIdentifier) if u.isprintable())
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:
@@ -153,7 +153,12 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 
 
 def _name(certificate: x509.Certificate) -> str:
-    return certificate.subject.rfc4514_string() or f"serial {certificate.serial_number:x}"
+    return _printable(certificate.subject.rfc4514_string()) or f"serial {certificate.serial_number:x}"
+
+
+def _printable(text: str) -> str:
+    """Names go to terminals; what moves a cursor does not."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _seconds(moment: datetime) -> int:

@@ -74,7 +74,9 @@ class KeysDirectory:
             if entry.name.startswith("."):
                 continue
             if (shown := _shown(entry.name)) != entry.name:
-                entries.setdefault(shown, []).append(KeyFile(_shown(entry.path), problem="its name is not UTF-8"))
+                entries.setdefault(shown, []).append(
+                    KeyFile(_shown(entry.path), problem="its name is not printable UTF-8")
+                )
             elif entry.is_dir():
                 entries.setdefault(entry.name, []).extend(self._folder(entry.path, read_before))
             elif (name_and_suffix := os.path.splitext(entry.name))[1] in SUFFIXES:
@@ -127,5 +129,6 @@ def _read_file(path: str, world_readable: bool, key_allowed: bool) -> KeyFile:
 
 
 def _shown(name: str) -> str:
-    """As it can be logged and sent: file names are bytes, and some are not UTF-8."""
-    return os.fsencode(name).decode(errors="backslashreplace")
+    """As it can be logged and sent: file names are bytes, and some are not UTF-8, or would move a terminal's cursor."""
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from offload.cli.output import CALL_SECONDS, DEFAULT_ADMIN, AdminPath, Format, Output, admin, out, print_json
@@ -44,11 +45,11 @@ def identities_table(identities: Sequence[admin_pb2.IdentityInForce]) -> Table:
     for identity in identities:
         keys = identity.keys
         table.add_row(
-            identity.name,
+            escape(identity.name),
             identity.usage + (", decrypt" if identity.decrypt else ""),
-            "\n".join(identity.selectors) or "[red]nobody[/]",
+            escape("\n".join(identity.selectors)) or "[red]nobody[/]",
             "\n".join(f"{k.algorithm} {k.key_id.hex()}" for k in keys),
-            "\n".join(", ".join([*k.dns_names, *k.uris]) or k.subject for k in keys),
+            escape("\n".join(", ".join([*k.dns_names, *k.uris]) or k.subject for k in keys)),
             "\n".join(_expiry(k) for k in keys),
         )
     if not identities:
@@ -62,9 +63,9 @@ def problems_table(problems: Sequence[admin_pb2.Problem]) -> Table:
         table.add_column(column, overflow="fold")
     for problem in problems:
         table.add_row(
-            problem.identity,
-            problem.path,
-            problem.reason.replace("[", "\\["),
+            escape(problem.identity),
+            escape(problem.path),
+            escape(problem.reason),
             "the previous one stays in force" if problem.previous_kept else "",
         )
     return table

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import grpc
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from offload import exit_codes
 from offload.v1 import admin_pb2_grpc
@@ -52,7 +53,7 @@ _EXIT_OF = {
 
 
 def fail(message: str, code: int) -> NoReturn:
-    err.print(f"[bold red]error:[/] {_plain(message)}")
+    err.print(f"[bold red]error:[/] {escape(message)}")
     raise typer.Exit(code)
 
 
@@ -92,7 +93,3 @@ def _why_not(path: Path) -> str:
     if not os.access(path, os.W_OK):
         return "you may not connect to it; try with sudo, or as the daemon's user"
     return "it is there, and nobody serves it"
-
-
-def _plain(message: str) -> str:
-    return message.replace("[", "\\[")

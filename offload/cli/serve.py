@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from offload import exit_codes
 from offload.cli.output import Format, Output, err, fail, out, print_json
@@ -90,7 +91,7 @@ def check_config(
         out.print(f"configuration: good ({_chosen(config) or 'defaults'})")
         out.print(identities_table(identities))
         for remark in plan.remarks:
-            err.print(f"[yellow]note:[/] identity '{remark.identity}' {remark.text}")
+            err.print(f"[yellow]note:[/] identity '{escape(remark.identity)}' {escape(remark.text)}")
         if problems:
             out.print(problems_table(problems))
     raise typer.Exit(exit_codes.FAILED if problems else exit_codes.OK)
@@ -107,5 +108,5 @@ def _load_or_fail(config: Path | None) -> Config:
         return load_config(_chosen(config), os.environ)
     except ConfigError as error:
         for problem in error.problems:
-            err.print(f"[bold red]error:[/] {str(problem).replace('[', chr(92) + '[')}")
+            err.print(f"[bold red]error:[/] {escape(str(problem))}")
         fail(f"the configuration is refused ({len(error.problems)} problems)", exit_codes.CONFIGURATION)

@@ -335,3 +335,14 @@ def test_bars() -> None:
         batches=[admin_pb2.BatchCount(size=8, count=2), admin_pb2.BatchCount(size=8, count=1, reason="full")]
     )
     assert batch_sizes(one) == [0] * 7 + [3]
+
+
+def test_names_are_not_markup_and_move_no_cursor(tmp_path: Path, keys: Path, authority: Authority) -> None:
+    key = shared_key("p256")
+    write_pair(keys, "[red]www[", key, authority.issue(key, "evil\x1b[2J", dns=()))
+    made = DaemonProcess(tmp_path)
+    made.configure()
+    ended = run_process("check-config", "-c", made.config_file)
+    assert "[red]www[" in good(ended)
+    assert "CN=evil?" in ended.stdout
+    assert "\x1b" not in ended.output

@@ -197,6 +197,27 @@ def test_as_a_user_of_its_own(nobodys: DaemonProcess) -> None:
     assert nobodys.stop() == exit_codes.OK
 
 
+@pytest.mark.root
+def test_keys_do_not_go_into_memory_that_can_be_swapped(nobodys: DaemonProcess) -> None:
+    no_locked_memory = ("prlimit", "--memlock=0:0", *BECOME_NOBODY)
+    if subprocess.run(
+        [*no_locked_memory, *command("--version")], env=environment(), timeout=60, check=False
+    ).returncode:
+        pytest.skip("this Python is closed to other users")
+    nobodys.configure(identities={"www": ME})
+    nobodys.start(wait=False, prefix=no_locked_memory)
+    assert nobodys.wait(60) == exit_codes.CONFIGURATION
+    reason = nobodys.events("cannot start")[0]["reason"]
+    assert "the limit of locked memory is 0 bytes" in reason
+    assert "LimitMEMLOCK=" in reason
+    assert not nobodys.socket.exists()
+    nobodys.configure(identities={"www": ME}, security={"allow_unlocked_memory": True})
+    nobodys.start(prefix=no_locked_memory)
+    assert nobodys.events("keys are in unlocked memory, as security.allow_unlocked_memory says")
+    with nobodys.client() as stub:
+        assert stub.Sign(sign_request(WWW, 0x0403), timeout=10).signature
+
+
 # ---- reload ----
 
 

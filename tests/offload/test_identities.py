@@ -54,7 +54,7 @@ def algorithms(identity: IdentityInForce) -> list[str]:
 
 def broken_names(folder: Path) -> None:
     """Names that are not UTF-8, on both levels."""
-    for name in (b"\xff.pem", b"other/\xfe.pem"):
+    for name in (b"\xff.pem", b"\x1b.pem", b"other/\xfe.pem"):
         with open(os.path.join(os.fsencode(folder), name), "wb") as file:
             file.write(b"garbage")
 
@@ -376,7 +376,8 @@ def test_names_that_are_not_utf8(keys: Path, authority: Authority) -> None:
     node = Node(keys)
     assert list(node.look().identities) == ["other"]
     assert node.reasons() == [
-        "\\xff.pem: its name is not UTF-8",
+        "?.pem: its name is not printable UTF-8",
+        "\\xff.pem: its name is not printable UTF-8",
         "\\xfe.pem: holds neither a certificate nor a private key in PEM form",
     ]
 
