@@ -1,0 +1,136 @@
+"""Listener updates under load: Envoy swaps listeners in place, and neither connections nor handshakes are lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.node.processes import Processes
+from envoy_ext import render
+from envoy_ext.settings import TlsSettings
+from tests.envoy_ext import node
+from tests.envoy_ext.node import EnvoyNode, Material, wait_for
+from tests.offload.daemon_process import DaemonProcess
+
+pytestmark = pytest.mark.envoy
+
+UPDATES = 6
+
+
+class Dynamic:
+    """An Envoy whose one listener comes from a file that it watches."""
+
+    def __init__(self, folder: Path, socket: Path) -> None:
+        self.folder = folder
+        self.socket = socket
+        self.file = folder / "listeners.json"
+        self.port = 0
+
+    def write(self, body: str, **tls: Any) -> None:
+        settings = TlsSettings(identities=("web",), daemon_socket=self.socket, **tls)
+        # A field that Envoy does not compare would not be an update: the body always differs.
+        listener = node.http(self.folder, "https", settings, [render.direct_response(body)])
+        listener["address"] = render.socket_address("127.0.0.1", self.port)
+        listener["drain_type"] = "MODIFY_ONLY"
+        staged = self.file.with_suffix(".new")
+        staged.write_text(json.dumps(render.listeners_document([listener])))
+        os.rename(staged, self.file)
+
+
+@pytest.fixture
+def dynamic(shared_daemon: DaemonProcess, tmp_path: Path) -> Dynamic:
+    return Dynamic(tmp_path, shared_daemon.socket)
+
+
+@pytest.fixture
+def envoy(dynamic: Dynamic, material: Material, processes: Processes, tmp_path: Path) -> Iterator[EnvoyNode]:
+    dynamic.write("first\n")
+    config = render.bootstrap([], listeners_file=dynamic.file)
+    running = node.start_envoy(processes, "envoy", tmp_path, material.ca, config)
+    dynamic.port = running.running.ports["https"]
+    dynamic.write("first\n")
+    yield running
+    processes.check()
+
+
+def accepted(envoy: EnvoyNode) -> int:
+    return envoy.running.stats("listener_manager.lds.")["listener_manager.lds.update_success"]
+
+
+def body_of(envoy: EnvoyNode) -> bytes:
+    client = envoy.client("https")
+    with client.connect() as connection:
+        return client.get(connection).split(b"\r\n\r\n")[1]
+
+
+def test_updates_under_load(envoy: EnvoyNode, dynamic: Dynamic) -> None:
+    wait_for("the port in the file", lambda: accepted(envoy) >= 2)
+    client = envoy.client("https")
+    reports: list[dict[str, Any]] = []
+    loads = threading.Thread(target=lambda: reports.append(client.load(duration=5, concurrency=20, get="/")))
+    lasting = client.connect()  # of the first listener; must outlive them all
+    loads.start()
+    for number in range(UPDATES):
+        before = accepted(envoy)
+        # Another TLS context each time, a client of the same daemon each time.
+        dynamic.write(f"update {number}\n", session_lifetime_s=3600 + number)
+        wait_for("Envoy to take the update", lambda before=before: accepted(envoy) > before)
+        wait_for("the new answer", lambda number=number: body_of(envoy) == f"update {number}\n".encode())
+    loads.join()
+    assert reports[0]["failures"] == 0, reports[0]["failures_by_reason"]
+    assert reports[0]["responses"] > 100
+    assert client.get(lasting).endswith(b"\n"), "a connection of the first listener still works"
+    lasting.close()
+    stats = envoy.stats()
+    assert stats["reconnects"] == 0, "one client of the daemon served all listeners"
+    assert stats["connections"] == 1
+
+
+def test_a_rejected_update_leaves_the_old_listener(envoy: EnvoyNode, dynamic: Dynamic) -> None:
+    wait_for("the port in the file", lambda: accepted(envoy) >= 2)
+    dynamic.write("never\n", cipher_suites=("NO-SUCH-SUITE",))
+    rejected = "listener_manager.lds.update_rejected"
+    wait_for("Envoy to reject it", lambda: envoy.running.stats("listener_manager.lds.")[rejected] == 1)
+    assert "cipher_suites: BoringSSL knows no 'NO-SUCH-SUITE'" in envoy.log()
+    assert body_of(envoy) == b"first\n"
+
+
+def test_the_listener_goes_while_connections_wait(envoy: EnvoyNode, dynamic: Dynamic, tmp_path: Path) -> None:
+    """Connections that wait for a daemon nobody started, and their listener is removed: nothing crashes or stays."""
+    wait_for("the port in the file", lambda: accepted(envoy) >= 2)
+    dynamic.socket = tmp_path / "nobody.sock"
+    dynamic.write("waiting\n", handshake_wait_ms=60_000)
+    wait_for("the update", lambda: accepted(envoy) >= 3)
+    client = envoy.client("https")
+    threads = [threading.Thread(target=attempt, args=(client,)) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    wait_for("the connections", lambda: active(envoy) >= 10)
+    staged = dynamic.file.with_suffix(".new")
+    staged.write_text(json.dumps(render.listeners_document([])))
+    os.rename(staged, dynamic.file)
+    wait_for("the removal", lambda: accepted(envoy) >= 4)
+    envoy.running.process.stop()  # with all of them still waiting
+    for thread in threads:
+        thread.join()
+    assert "Segmentation" not in envoy.log()
+    assert "ssert" not in envoy.log()
+
+
+def active(envoy: EnvoyNode) -> int:
+    """Connections open now, of all listeners."""
+    stats = envoy.running.stats("listener.127.0.0.1")
+    return sum(n for name, n in stats.items() if name.endswith(".downstream_cx_active") and "worker" not in name)
+
+
+def attempt(client: node.Client) -> None:
+    try:
+        client.connect().close()
+    except OSError:
+        return  # what is expected: no daemon

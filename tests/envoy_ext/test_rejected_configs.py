@@ -1,0 +1,164 @@
+"""Configurations that Envoy must refuse, with the reason in its log; and what the reason says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from envoy_ext import location, render
+from envoy_ext.settings import TlsSettings
+
+pytestmark = pytest.mark.envoy
+
+TLS = TlsSettings(identities=("web",))
+
+
+@dataclass(frozen=True)
+class Validator:
+    """`envoy --mode validate`."""
+
+    binary: Path
+    folder: Path
+
+    def run(self, config: render.Config) -> tuple[bool, str]:
+        """Whether Envoy accepts it, and all it says."""
+        file = self.folder / "envoy.json"
+        file.write_text(json.dumps(config))
+        done = subprocess.run(
+            [self.binary, "--mode", "validate", "-c", file],
+            env={**os.environ, location.SEARCH_PATH_VARIABLE: str(location.module_directory())},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        return done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def validator(envoy_binary: Path, tmp_path: Path) -> Validator:
+    return Validator(envoy_binary, tmp_path)
+
+
+def with_fields(
+    socket: Mapping[str, Any] | None = None, companion: Mapping[str, Any] | None = None, remove: str = ""
+) -> render.Config:
+    """A good configuration with these fields of the transport socket or of the companion filter changed."""
+    chain = render.filter_chain(TLS, [render.http_connection_manager([render.direct_response("ok")])])
+    tls = chain["transport_socket"]["typed_config"]["transport_socket_config"]["value"]
+    tls.update(socket or {})
+    tls.pop(remove, None)
+    chain["filters"][0]["typed_config"]["filter_config"]["value"].update(companion or {})
+    return render.bootstrap([render.listener("https", 10000, [chain], host="127.0.0.1")])
+
+
+def test_the_good_one_is_accepted(validator: Validator) -> None:
+    accepted, said = validator.run(with_fields())
+    assert accepted, said
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"idenitties": ["web"]}, "unknown field 'idenitties'"),
+        ({"identities": []}, "identities: must be a list of 1 to 64 different strings"),
+        ({"identities": "web"}, "identities: must be a list"),
+        ({"identities": ["web", "web"]}, "different strings"),
+        ({"identities": [""]}, "identities: a name is empty"),
+        ({"identities": [7]}, "identities: must be a list"),
+        ({"daemon_socket": "relative.sock"}, "daemon_socket: must be an absolute path"),
+        ({"daemon_socket": "/" + "x" * 108}, "daemon_socket: must be an absolute path of at most 107 bytes"),
+        ({"daemon_socket": 5}, "daemon_socket: must be a non-empty string"),
+        ({"daemon_socket": ""}, "daemon_socket: must be a non-empty string"),
+        ({"tls_minimum": "1.1"}, 'tls_minimum: must be one of "1.2", "1.3"'),
+        ({"tls_maximum": 1.3}, 'tls_maximum: must be one of "1.2", "1.3"'),
+        ({"tls_minimum": "1.3", "tls_maximum": "1.2"}, "tls_minimum: is above tls_maximum"),
+        ({"alpn": ["x" * 256]}, "alpn: must be a list of 0 to 16 different strings of at most 255 bytes"),
+        ({"alpn": [""]}, "alpn: a protocol name is empty"),
+        ({"cipher_suites": ["NO-SUCH-SUITE"]}, "cipher_suites: BoringSSL knows no 'NO-SUCH-SUITE'"),
+        ({"cipher_suites": ["ALL:-ALL"]}, "cipher_suites: BoringSSL knows no 'ALL:-ALL'"),
+        ({"groups": ["P-1"]}, "groups: BoringSSL knows no 'P-1'"),
+        ({"unknown_server_name": "ask"}, 'unknown_server_name: must be one of "first", "reject"'),
+        ({"operation_timeout_ms": 0}, "operation_timeout_ms: must be a whole number from 1 to 60000, is 0"),
+        ({"operation_timeout_ms": 1.5}, "operation_timeout_ms: must be a whole number"),
+        ({"operation_timeout_ms": "100"}, "operation_timeout_ms: must be a whole number"),
+        ({"handshake_wait_ms": 60001}, "handshake_wait_ms: must be a whole number from 0 to 60000"),
+        ({"session_tickets": "yes"}, "session_tickets: must be true or false"),
+        ({"session_lifetime_s": 604801}, "session_lifetime_s: must be a whole number from 1 to 604800"),
+        ({"client_certificate": "always"}, 'client_certificate: must be one of "off", "optional", "required"'),
+        ({"trusted_ca_file": "/tmp/ca.pem"}, "trusted_ca_file and trust_domains would have no effect"),
+        ({"client_certificate": "required", "trusted_ca_file": "/nowhere/ca.pem"}, "/nowhere/ca.pem cannot be opened"),
+        (
+            {"client_certificate": "required", "trusted_ca_file": "/etc/hostname"},
+            "/etc/hostname: certificate 1 is missing or malformed",
+        ),
+        (
+            {"client_certificate": "optional", "trusted_ca_file": "/a", "trust_domains": ["b"]},
+            "trusted_ca_file: excludes trust_domains",
+        ),
+    ],
+)
+def test_the_transport_socket_refuses(validator: Validator, fields: Mapping[str, Any], reason: str) -> None:
+    accepted, said = validator.run(with_fields(fields))
+    assert not accepted
+    assert (
+        f"tls_offload: transport socket configuration refused: {reason}" in said.replace("trusted_ca_file: /", "/")
+        or reason in said
+    ), said
+
+
+@pytest.mark.parametrize("field", ["daemon_socket", "identities"])
+def test_required_fields(validator: Validator, field: str) -> None:
+    accepted, said = validator.run(with_fields(remove=field))
+    assert not accepted
+    assert f"{field}: is missing" in said
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"publish": ["weather"]}, "publish: there is no key 'weather'"),
+        ({"identities": ["web"]}, "unknown field 'identities'"),
+        ({"daemon_socket": "x"}, "daemon_socket: must be an absolute path"),
+    ],
+)
+def test_the_companion_filter_refuses(validator: Validator, fields: Mapping[str, Any], reason: str) -> None:
+    accepted, said = validator.run(with_fields(companion=fields))
+    assert not accepted
+    assert f"tls_offload: network filter configuration refused: {reason}" in said, said
+
+
+def test_a_configuration_that_is_no_struct(validator: Validator) -> None:
+    config = with_fields()
+    socket = config["static_resources"]["listeners"][0]["filter_chains"][0]["transport_socket"]["typed_config"]
+    socket["transport_socket_config"] = {
+        "@type": "type.googleapis.com/google.protobuf.StringValue",
+        "value": "nonsense",
+    }
+    accepted, said = validator.run(config)
+    assert not accepted
+    assert "the configuration is not a JSON object" in said
+
+
+def test_another_socket_name(validator: Validator) -> None:
+    config = with_fields()
+    chain = config["static_resources"]["listeners"][0]["filter_chains"][0]
+    chain["transport_socket"]["typed_config"]["transport_socket_name"] = "something"
+    accepted, said = validator.run(config)
+    assert not accepted
+    assert "transport_socket_name must be 'tls_offload'" in said
+
+
+def test_clusters_are_refused(validator: Validator) -> None:
+    cluster = render.cluster("upstream", "127.0.0.1", 1, http2=True)
+    cluster["transport_socket"] = render.transport_socket(TLS)
+    accepted, said = validator.run(render.bootstrap([], [cluster]))
+    assert not accepted
+    assert "only downstream listeners are supported" in said
