@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -69,7 +70,7 @@ def modes_of_this_host() -> tuple[str, ...]:
 
 
 def document(options: argparse.Namespace, chosen: plan.Plan) -> dict[str, Any]:
-    start = time.monotonic()
+    start, load_average = time.monotonic(), os.getloadavg()[0]
     cells, memory = measured(chosen, modes_of_this_host())
     return {
         "date": machine.today(),
@@ -79,6 +80,7 @@ def document(options: argparse.Namespace, chosen: plan.Plan) -> dict[str, Any]:
         "rounds": chosen.rounds,
         "slice_s": chosen.slice_s,
         "machine": machine.machine(),
+        "load_average_before": round(load_average, 2),
         "versions": machine.versions(),
         "envoy": machine.envoy_version(envoy.binary()),
         "memory_kib": memory,
