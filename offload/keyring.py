@@ -6,6 +6,7 @@ and logs what is new. Used by one thread at a time; what other threads read (`cu
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -112,17 +113,7 @@ class DirectoryWatcher(threading.Thread):
         log = get_logger()
         while not self._stop_event.is_set():
             try:
-                for _ in watch(
-                    self._directory,
-                    watch_filter=None,
-                    debounce=max(1600, self._debounce_ms),
-                    step=self._debounce_ms,
-                    stop_event=self._stop_event,
-                    rust_timeout=self._rescan_seconds * 1000,
-                    yield_on_timeout=True,
-                    raise_interrupt=False,
-                ):
-                    self._changed()
+                self._watch()
             except OSError as error:
                 log.warning(
                     "cannot watch the keys directory; looking at it now and then",
@@ -132,6 +123,27 @@ class DirectoryWatcher(threading.Thread):
                 )
                 self._stop_event.wait(self._rescan_seconds)
                 self._changed()
+
+    def _watch(self) -> None:
+        """Until told to stop, or until another directory stands in the place of the one that is watched."""
+        watched = self._inode()
+        for _ in watch(
+            self._directory,
+            watch_filter=None,
+            debounce=max(1600, self._debounce_ms),
+            step=self._debounce_ms,
+            stop_event=self._stop_event,
+            rust_timeout=self._rescan_seconds * 1000,
+            yield_on_timeout=True,
+            raise_interrupt=False,
+        ):
+            self._changed()
+            if self._inode() != watched:
+                return
+
+    def _inode(self) -> tuple[int, int]:
+        status = os.stat(self._directory)
+        return status.st_dev, status.st_ino
 
     def stop(self) -> None:
         self._stop_event.set()

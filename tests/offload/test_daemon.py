@@ -260,6 +260,57 @@ def test_reload_under_load_drops_nothing(daemon: DaemonProcess, keys: Path, auth
     assert len([e for e in daemon.events("identity changed") if e["identity"] == "www"]) >= 5
 
 
+def _watch_only(daemon: DaemonProcess, rescan_seconds: int = 86_400) -> None:
+    """What is seen now is seen by inotify."""
+    folder = str(daemon.folder / "keys")
+    daemon.configure(keys={"directory": folder, "rescan_seconds": rescan_seconds}, identities={"www": ME})
+
+
+def test_a_renamed_file_is_seen_at_once(daemon: DaemonProcess, keys: Path, authority: Authority) -> None:
+    _watch_only(daemon)
+    daemon.start()
+    before = daemon.identity("www").version
+    (keys / "new").write_bytes(pem(authority.issue(shared_key("p256"))))
+    (keys / "new").rename(keys / "www.crt")
+    wait_for("the new certificate", lambda: daemon.identity("www").version != before, 30)
+
+
+def test_an_updated_kubernetes_secret_is_seen_at_once(daemon: DaemonProcess, keys: Path, authority: Authority) -> None:
+    for file in list(keys.iterdir()):
+        file.unlink()
+    volume = keys / "www"
+    for version, number in (("..1", 0), ("..2", 1)):
+        key = shared_key("p256", number)
+        write_pair(volume / version, "tls", key, authority.issue(key))
+    (volume / "..data").symlink_to("..1")
+    for name in ("tls.crt", "tls.key"):
+        (volume / name).symlink_to(f"..data/{name}")
+    _watch_only(daemon)
+    daemon.start()
+    assert daemon.identity("www").credentials[0].key_id == key_id(shared_key("p256", 0))
+    (volume / "..data_tmp").symlink_to("..2")
+    (volume / "..data_tmp").rename(volume / "..data")
+    new = key_id(shared_key("p256", 1))
+    wait_for("the new key", lambda: daemon.identity("www").credentials[0].key_id == new, 30)
+    assert daemon.events("refused a file") == []
+
+
+def test_a_keys_directory_that_goes_and_comes_back(daemon: DaemonProcess, keys: Path, authority: Authority) -> None:
+    _watch_only(daemon, rescan_seconds=1)
+    daemon.start()
+    before = daemon.identity("www").version
+    keys.rename(keys.with_name("away"))
+    refused = daemon.wait_log("refused a file")
+    assert (refused["reason"], refused["previous_stays_in_force"]) == (
+        "cannot be listed: No such file or directory",
+        True,
+    )
+    with daemon.client() as stub:
+        assert stub.Sign(sign_request(WWW, 0x0403), timeout=10).signature
+    write_pair(keys, "www", shared_key("p256"), authority.issue(shared_key("p256")))
+    wait_for("what is in the new directory", lambda: daemon.identity("www").version != before, 30)
+
+
 def test_a_broken_replacement_is_refused_and_the_old_key_signs_on(daemon: DaemonProcess, keys: Path) -> None:
     daemon.start()
     (keys / "www.key").write_text("garbage")
