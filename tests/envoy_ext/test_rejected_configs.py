@@ -108,10 +108,8 @@ def test_the_good_one_is_accepted(validator: Validator) -> None:
 def test_the_transport_socket_refuses(validator: Validator, fields: Mapping[str, Any], reason: str) -> None:
     accepted, said = validator.run(with_fields(fields))
     assert not accepted
-    assert (
-        f"tls_offload: transport socket configuration refused: {reason}" in said.replace("trusted_ca_file: /", "/")
-        or reason in said
-    ), said
+    assert "tls_offload: transport socket configuration refused: " in said
+    assert reason in said, said
 
 
 @pytest.mark.parametrize("field", ["daemon_socket", "identities"])
