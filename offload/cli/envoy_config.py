@@ -10,7 +10,6 @@ import typer
 
 from offload import exit_codes
 from offload.cli.output import DEFAULT_SOCKET, SocketPath, fail, print_json
-from offload.config import parse_address
 
 
 class Text(StrEnum):
@@ -85,6 +84,8 @@ def envoy_config(
 
 
 def _address(option: str, text: str) -> tuple[str, int]:
+    from offload.config import parse_address
+
     try:
         return parse_address(text)
     except ValueError as error:

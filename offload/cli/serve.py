@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from offload import exit_codes
 from offload.cli.output import Format, Output, err, fail, out, print_json
-from offload.config import Config
-from offload.config_file import ConfigError, load_config
-from offload.config_reference import reference
+
+if TYPE_CHECKING:  # commands import what is heavy when they run: --help and the others should not wait for it
+    from offload.config import Config
 
 DEFAULT_CONFIG = Path("/etc/offload/offload.yaml")
 
@@ -35,7 +35,8 @@ def serve(config: ConfigPath = None) -> None:
 
     Any setting can be overridden: `OFFLOAD_DATA_PLANE__SHARDS=4 offload serve`. Logs go to standard error.
     """
-    from offload import daemon, logs  # heavy, and not needed for --help
+    from offload import daemon, logs
+    from offload.config_file import load_config
 
     def load() -> Config:
         return load_config(_chosen(config), os.environ)
@@ -64,6 +65,8 @@ def check_config(
     Exit code 78: the configuration is refused. 1: it is good, but some key file is not. 0: all good.
     """
     if show_reference:
+        from offload.config_reference import reference
+
         typer.echo(reference(), nl=False)
         return
     settings = _load_or_fail(config)
@@ -104,6 +107,8 @@ def _chosen(config: Path | None) -> Path | None:
 
 
 def _load_or_fail(config: Path | None) -> Config:
+    from offload.config_file import ConfigError, load_config
+
     try:
         return load_config(_chosen(config), os.environ)
     except ConfigError as error:
