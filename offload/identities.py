@@ -90,9 +90,14 @@ def plan(previous: Mapping[str, IdentityInForce], listing: Listing, config: Conf
     """What shall be in force next. Never raises for anything that is on disk."""
     wanted = _wanted(listing, config)
     if listing.problem is not None:
-        # Not listed is not the same as empty: a file system that went away must not take the keys with it.
+        # Not listed is not the same as empty: a file system that went away must not take the keys with it. Who may use
+        # them is the configuration's to say all the same.
         problem = Problem("", str(config.keys.directory), listing.problem, previous_kept=bool(previous))
-        kept = {n: _seal(n, wanted.get(n, (i.settings, ""))[0], i.pairs, i.bundles, i) for n, i in previous.items()}
+        settings_of = {name: settings for name, (settings, _) in wanted.items()}
+        kept = {
+            name: _seal(name, settings_of.get(name, Identity()), identity.pairs, identity.bundles, identity)
+            for name, identity in previous.items()
+        }
         return Plan(kept, (problem,), _remarks(kept.values(), config, now))
     identities: dict[str, IdentityInForce] = {}
     problems: list[Problem] = []

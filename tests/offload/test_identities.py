@@ -401,6 +401,8 @@ def test_a_directory_that_goes_away_takes_nothing_with_it(keys: Path, authority:
     assert after.problems[0].previous_kept
     node.configure({}, www={"selectors": EVERYBODY})
     assert rule_of(node.look().identities["www"])["selectors"] == EVERYBODY
+    node.configure({})
+    assert rule_of(node.look().identities["www"])["selectors"] == [], "what is taken away is taken away"
 
 
 def test_a_configured_identity_without_files(keys: Path) -> None:
