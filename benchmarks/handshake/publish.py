@@ -47,7 +47,8 @@ def section(found: Mapping[str, Any], drawn: Mapping[str, str]) -> str:
         if stock and ifma:
             lines.append(
                 f"| {key} | {stock['total_cpu_us']:.0f} us "
-                f"| {ifma['total_cpu_us']:.0f} us ({ifma['daemon_cpu_us']:.0f}) | {entry['cpu_ratio_stock_over_ifma']:.2f} | {entry['required_cpu_ratio']:g} "
+                f"| {ifma['total_cpu_us']:.0f} us ({ifma['daemon_cpu_us']:.0f}) "
+                f"| {entry['cpu_ratio_stock_over_ifma']:.2f} | {entry['required_cpu_ratio']:g} "
                 f"| {ifma['mean_batch'] or 0:.2f} | {entry['rate_ratio_ifma_over_stock']:.2f} | {entry['failures']} |"
             )
     lines += ["", *_losses(found)]
