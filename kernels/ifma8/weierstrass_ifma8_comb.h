@@ -31,11 +31,21 @@ typedef struct point {
   num x, y, zz, zzz; /* tight, Montgomery form */
 } point;
 
+/* a b / R, a^2 / R and (a b + c d) / R, open. FE_FUNCTION is the field's choice between inlining and code size. */
+FE_FUNCTION num fe_mul_open(const num *a, const num *b) {
+  return fe_reduce(wide_add_product(wide_zero(), a, b));
+}
+FE_FUNCTION num fe_square_open(const num *a) {
+  return fe_reduce(wide_square(a));
+}
+FE_FUNCTION num fe_two_products_open(const num *a, const num *b, const num *c, const num *d) {
+  return fe_reduce(wide_add_product(wide_add_product(wide_zero(), a, b), c, d));
+}
 VEC8_INLINE num fe_mul(const num *a, const num *b) {
-  return num_carry(fe_reduce(wide_add_product(wide_zero(), a, b)));
+  return num_carry(fe_mul_open(a, b));
 }
 VEC8_INLINE num fe_square(const num *a) {
-  return num_carry(fe_reduce(wide_square(a)));
+  return num_carry(fe_square_open(a));
 }
 
 #define POINT_ASSERT(a, hundredths) num_assert(a, FE_UNIT / 100 * (hundredths))
@@ -43,24 +53,24 @@ VEC8_INLINE num fe_square(const num *a) {
 /* a + (x2, y2), or a - (x2, y2) in the lanes of `negative`, and then the negative of that; see above. x2, y2 < 1. */
 VEC8_INLINE void point_add_affine_negated(point *a, const num *x2, const num *y2, vec8_mask negative) {
   /* U < 1.15/16 + 1 = 1.08;  P from 1 - 1.08 + 2 to 2.01 + 2 */
-  const num u = fe_reduce(wide_add_product(wide_zero(), x2, &a->zz));
+  const num u = fe_mul_open(x2, &a->zz);
   const num p = num_carry(num_add_constant(num_sub(a->x, u), fe_2p));
   /* S < 1.08;  R from -1.08 - 2.7 + 4 to 1.08 + 4 */
-  const num s = fe_reduce(wide_add_product(wide_zero(), y2, &a->zzz));
+  const num s = fe_mul_open(y2, &a->zzz);
   const num r = num_carry(num_add_constant(num_sub(num_negate_if(negative, s), a->y), fe_4p));
   POINT_ASSERT(&p, 402);
   POINT_ASSERT(&r, 508);
-  const num p_squared = fe_square(&p);              /* 4.02^2/16 + 1 = 2.02 */
-  const num r_squared = fe_reduce(wide_square(&r)); /* 5.08^2/16 + 1 = 2.62, open */
-  const num q = fe_mul(&a->x, &p_squared);          /* 2.01 2.02/16 + 1 = 1.26 */
-  const num p_cubed = fe_mul(&p, &p_squared);       /* 4.02 2.02/16 + 1 = 1.51 */
-  a->zz = fe_mul(&a->zz, &p_squared);               /* 1.15 2.02/16 + 1 = 1.15 */
-  a->zzz = fe_mul(&a->zzz, &p_cubed);               /* 1.15 1.51/16 + 1 = 1.11 */
+  const num p_squared = fe_square(&p);        /* 4.02^2/16 + 1 = 2.02 */
+  const num r_squared = fe_square_open(&r);   /* 5.08^2/16 + 1 = 2.62, open */
+  const num q = fe_mul(&a->x, &p_squared);    /* 2.01 2.02/16 + 1 = 1.26 */
+  const num p_cubed = fe_mul(&p, &p_squared); /* 4.02 2.02/16 + 1 = 1.51 */
+  a->zz = fe_mul(&a->zz, &p_squared);         /* 1.15 2.02/16 + 1 = 1.15 */
+  a->zzz = fe_mul(&a->zzz, &p_cubed);         /* 1.15 1.51/16 + 1 = 1.11 */
   /* from -2.52 to 4.13, then folded: between p and 2.01 */
   const num x = fe_fold(num_sub(num_sub(num_add(r_squared, p_cubed), q), q));
   const num q_x = num_carry(num_add_constant(num_sub(q, x), fe_3p)); /* from 0.99 to 3.27 */
   /* (5.08 3.27 + 2.7 1.51)/16 + 1 = 2.30 */
-  a->y = num_carry(fe_reduce(wide_add_product(wide_add_product(wide_zero(), &r, &q_x), &a->y, &p_cubed)));
+  a->y = num_carry(fe_two_products_open(&r, &q_x, &a->y, &p_cubed));
   a->x = x;
   POINT_ASSERT(&p_squared, 202);
   POINT_ASSERT(&p_cubed, 152);
@@ -108,10 +118,10 @@ static __attribute__((noinline)) vec8_mask point_on_curve(const point *a) {
   const num zz2 = fe_square(&a->zz), zz3 = fe_mul(&zz2, &a->zz), y2 = fe_square(&a->y), zzz2 = fe_square(&a->zzz);
   /* X^2 - 3 ZZ^2 from 0 - 3 1.09 + 4 to 1.26 + 4 */
   const num three_zz2 = num_add(num_add(zz2, zz2), zz2);
-  const num factor = num_carry(num_add_constant(num_sub(fe_reduce(wide_square(&a->x)), three_zz2), fe_4p));
-  const wide right_wide = wide_add_product(wide_add_product(wide_zero(), &a->x, &factor), &b, &zz3);
+  const num factor = num_carry(num_add_constant(num_sub(fe_square_open(&a->x), three_zz2), fe_4p));
+  const num right = fe_two_products_open(&a->x, &factor, &b, &zz3);
   /* right < (2.01 5.26 + 1.1)/16 + 1 = 1.73; the differences are from -1.8 + 2 to 1.5 + 2 */
-  const num curve = num_carry(num_add_constant(num_sub(y2, fe_reduce(right_wide)), fe_2p));
+  const num curve = num_carry(num_add_constant(num_sub(y2, right), fe_2p));
   const num denominators = num_carry(num_add_constant(num_sub(zz3, zzz2), fe_2p));
   /* times 1 / R: below 3.5/16 2^-256 + 1 units, that is at most p, and 0 mod p only as 0 or p */
   const num zero1 = num_reduce_once(fe_mul(&curve, &one), fe_p);
