@@ -3,8 +3,10 @@
     python tests/native/sanitized.py address,undefined [pytest arguments]
     python tests/native/sanitized.py thread [pytest arguments]
 
-The release build in the tree is not touched: the tests see a copy of the package `offload` (links to its files) whose
-extension is the sanitized one. Any report of a sanitizer ends the process with an error.
+Sanitized are the C of offload/dataplane and the Cython extension; the kernels, which have a run of their own, come from
+the ordinary build in build/native (`make build`). The release build is not touched: the tests see a package
+`offload` of links to its files, whose extension is the sanitized one. Any report of a sanitizer ends the run with an
+error.
 """
 
 from __future__ import annotations
@@ -14,15 +16,17 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+NATIVE = ROOT / "build" / "native"
+DATAPLANE = ROOT / "offload" / "dataplane"
 sys.path.insert(0, str(ROOT / "deploy" / "setup"))
 
 import boringssl  # noqa: E402
 
 DEFAULT_TESTS = ["tests/offload/dataplane"]
-TARGETS = ["dataplane", "dataplane_testing"]
 RUNTIMES = {"address,undefined": "libasan.so", "thread": "libtsan.so"}
 OPTIONS = {
     # Python keeps much until it ends; leaks of the front are looked for by the fuzz target.
@@ -30,26 +34,51 @@ OPTIONS = {
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
     "TSAN_OPTIONS": f"halt_on_error=1:suppressions={ROOT / 'tests/native/tsan.supp'}:report_signal_unsafe=0",
 }
+# The pure parts that the tests call through ctypes, as in tests/native/CMakeLists.txt.
+PURE = ("wire", "wire_identity", "batcher", "cost_model", "deadlines", "usage", "authorize", "header_values")
 
 
 def run(*command: str | Path) -> None:
     subprocess.run([str(part) for part in command], check=True, cwd=ROOT)
 
 
-def build(sanitizers: str, folder: Path) -> Path:
-    """The sanitized extension."""
-    run("cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, f"-DSANITIZE={sanitizers}", "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
-        f"-DPython3_EXECUTABLE={sys.executable}")  # fmt: skip
-    run("cmake", "--build", folder, "-j2", *(f"--target={target}" for target in TARGETS))
-    source = folder / "_dataplane.c"
-    run(sys.executable, "-m", "cython", "-3", "offload/_dataplane.pyx", "-o", source)
-    extension = folder / f"_dataplane{sysconfig.get_config_var('EXT_SUFFIX')}"
-    libraries = [folder / "offload/dataplane/libdataplane.a", folder / "kernels/libkernels.a"]
-    libraries.append(boringssl.installed_prefix() / "lib" / "libcrypto.a")
-    run("cc", f"-fsanitize={sanitizers}", "-g", "-O1", "-shared", "-fPIC", "-D_GNU_SOURCE", "-I.",
-        f"-I{sysconfig.get_paths()['include']}", source, *libraries, "-l:libnghttp2.so.14", "-lstdc++", "-lpthread",
-        "-Wl,--exclude-libs,ALL", "-o", extension)  # fmt: skip
-    return extension
+class Build:
+    def __init__(self, sanitizers: str, folder: Path) -> None:
+        self.folder = folder
+        self.flags = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1"]
+        self.flags += ["-std=gnu11", "-fPIC", "-D_GNU_SOURCE", "-I.", f"-I{sysconfig.get_paths()['include']}"]
+        self.flags += [f"-I{boringssl.installed_prefix() / 'include'}"]
+        kernels = sorted((NATIVE / "kernels").glob("lib*.a"))
+        self.libraries: list[str | Path] = [NATIVE / "kernels" / "libkernels.a", *kernels]
+        self.libraries += [boringssl.installed_prefix() / "lib" / "libcrypto.a", "-l:libnghttp2.so.14"]
+        self.libraries += ["-lstdc++", "-lpthread"]
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def compile(self, source: Path) -> Path:
+        made = self.folder / f"{source.stem}.o"
+        run("cc", *self.flags, "-c", source, "-o", made)
+        return made
+
+    def link(self, name: str, objects: list[Path]) -> Path:
+        made = self.folder / name
+        run("cc", *self.flags, "-shared", *objects, *self.libraries, "-o", made)
+        return made
+
+    def make(self) -> tuple[Path, Path]:
+        """The extension, and the library of the pure parts."""
+        extension = self.folder / "_dataplane.c"
+        run(sys.executable, "-m", "cython", "-3", "offload/_dataplane.pyx", "-o", extension)
+        shim = ROOT / "tests" / "native" / "batcher_shim.c"
+        keys = NATIVE / "offload" / "dataplane" / "calibration_keys.c"
+        sources = [*DATAPLANE.glob("*.c"), *DATAPLANE.glob("grpc_front/*.c"), keys, extension, shim]
+        with ThreadPoolExecutor(2) as pool:
+            objects = {source.stem: made for source, made in zip(sources, pool.map(self.compile, sources), strict=True)}
+        pure = [objects[name] for name in PURE]
+        of_extension = [made for name, made in objects.items() if name != shim.stem]
+        return (
+            self.link(f"_dataplane{sysconfig.get_config_var('EXT_SUFFIX')}", of_extension),
+            self.link("libdataplane_testing.so", [objects[shim.stem], *pure]),
+        )
 
 
 def overlay(extension: Path, folder: Path) -> Path:
@@ -75,14 +104,15 @@ def main() -> int:
         return 2
     sanitizers, arguments = sys.argv[1], sys.argv[2:] or DEFAULT_TESTS
     folder = ROOT / "build" / ("sanitized-" + sanitizers.replace(",", "-"))
-    package = overlay(build(sanitizers, folder), folder)
+    print(f"== building the data plane with -fsanitize={sanitizers}", flush=True)
+    extension, testing_library = Build(sanitizers, folder).make()
     environment = {
         **os.environ,
         **OPTIONS,
         # libstdc++ too: the runtime has to find the function that throws before the extension is loaded.
         "LD_PRELOAD": f"{runtime(RUNTIMES[sanitizers])}:{runtime('libstdc++.so.6')}",
-        "PYTHONPATH": f"{package}{os.pathsep}{ROOT}",
-        "DATAPLANE_TESTING_LIBRARY": str(folder / "tests/native/libdataplane_testing.so"),
+        "PYTHONPATH": f"{overlay(extension, folder)}{os.pathsep}{ROOT}",
+        "DATAPLANE_TESTING_LIBRARY": str(testing_library),
         "SANITIZED": sanitizers,
         "PYTHONMALLOC": "malloc",
     }
