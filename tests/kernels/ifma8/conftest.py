@@ -52,7 +52,7 @@ class Build:
 
     def compile(self, sources: list[Path], name: str, *options: str) -> Path:
         """The program or library; taken from an earlier run when neither sources nor options have changed."""
-        command = [os.environ.get("CC", "cc"), "-std=gnu11", "-O1", "-g", "-DBOUND_CHECKS=1", "-D_GNU_SOURCE"]
+        command = [os.environ.get("CC", "cc"), "-std=gnu11", "-O1", "-DBOUND_CHECKS=1", "-D_GNU_SOURCE"]
         command += [*self.flags, *options]
         seen = hashlib.sha256(" ".join(command).encode())
         for path in sorted({*sources, *HEADERS, *self.folder.glob("*_constants.h")}, key=lambda path: path.name):
