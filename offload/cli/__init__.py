@@ -47,4 +47,4 @@ app.command("bench")(bench.bench)
 
 
 def main() -> None:
-    app()
+    app(prog_name="offload")

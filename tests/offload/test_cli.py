@@ -91,11 +91,11 @@ def test_version() -> None:
     assert run("--no-such-option").exit_code == exit_codes.USAGE
 
 
-def test_completion_is_offered() -> None:
-    shown = subprocess.run(
-        command("--show-completion", "bash"), env=environment(), capture_output=True, text=True, timeout=60, check=False
-    )
-    assert "COMPLETE" in shown.stdout, shown.stderr
+def test_completion() -> None:
+    """What the shell asks after `offload --install-completion`."""
+    asked = {"_OFFLOAD_COMPLETE": "complete_bash", "COMP_WORDS": "offload ke", "COMP_CWORD": "1"}
+    shown = subprocess.run(command(), env=environment(**asked), capture_output=True, text=True, timeout=60, check=False)
+    assert shown.stdout.split() == ["keys"]
 
 
 # ---- check-config ----
