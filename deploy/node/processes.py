@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -26,10 +27,13 @@ class Process:
     ) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
+        program = shutil.which(line[0])
+        if program is None:
+            raise NodeError(f"{name} cannot be started: there is no program {line[0]}")
         with self.log.open("ab") as log:
             try:
                 self._child = subprocess.Popen(
-                    [str(part) for part in line],
+                    [*_dies_with_us(), program, *(str(part) for part in line[1:])],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -38,7 +42,7 @@ class Process:
                     start_new_session=True,
                 )
             except OSError as error:
-                raise NodeError(f"{name} cannot be started: {line[0]}: {error.strerror}") from error
+                raise NodeError(f"{name} cannot be started: {program}: {error.strerror}") from error
 
     @property
     def pid(self) -> int:
@@ -72,6 +76,12 @@ class Process:
             except subprocess.TimeoutExpired:
                 self._child.send_signal(signal.SIGKILL)
         self._child.wait()
+
+
+def _dies_with_us() -> list[str]:
+    """A prefix that makes the kernel end the child when we are killed and cannot do it ourselves."""
+    setpriv = shutil.which("setpriv")  # util-linux; replaces itself by the program, so the pid stays
+    return [setpriv, "--pdeathsig", "TERM"] if setpriv else []
 
 
 class Processes:

@@ -45,7 +45,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 )
 def test_a_load(rig: Rig, mode: str, load: Load) -> None:
     rig.add_sidecars(load.sidecars)
-    cell = results.cell(mode, load, [rig.run(mode, load, 0.2, None)])
+    cell = results.cell(mode, load, [rig.run(mode, load, 0.4, None)])
     assert cell["handshakes"] > 0
     assert cell["failures_by_reason"] == {}
     assert cell["envoy_cpu_us"] > 0

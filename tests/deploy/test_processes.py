@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,11 @@ from deploy.node.processes import NodeError, Process, Processes, interruptible
 
 
 def alive(pid: int) -> bool:
-    return os.path.exists(f"/proc/{pid}")
+    """Whether it runs; what has ended and was not waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_all_are_ended_the_latest_first(tmp_path: Path) -> None:
@@ -51,8 +58,26 @@ def test_waiting_has_a_bound(tmp_path: Path) -> None:
 
 
 def test_a_program_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(NodeError, match="No such file"):
+    with pytest.raises(NodeError, match="there is no program /nowhere/program"):
         Process("nothing", ["/nowhere/program"], tmp_path)
+
+
+def test_children_end_when_we_are_killed(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, sys, time\n"
+        "from deploy.node.processes import Process\n"
+        "print(Process('sleeper', ['sleep', '60'], pathlib.Path(sys.argv[1])).pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert alive(child)
+        parent.kill()
+    end = time.monotonic() + 10
+    while alive(child) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not alive(child)
 
 
 def test_check_names_what_ended(tmp_path: Path) -> None:
