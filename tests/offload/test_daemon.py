@@ -20,7 +20,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from offload import exit_codes
-from offload.v1 import admin_pb2
+from offload.v1 import admin_pb2, private_key_pb2
 from tests.offload.conftest import ME
 from tests.offload.daemon_process import (
     CERTIFICATE_VERIFY,
@@ -258,6 +258,24 @@ def test_reload_under_load_drops_nothing(daemon: DaemonProcess, keys: Path, auth
     assert len(counts) == 4
     assert min(counts) > 0
     assert len([e for e in daemon.events("identity changed") if e["identity"] == "www"]) >= 5
+
+
+def test_watchers_of_an_identity_get_each_new_version_and_nothing_else(
+    daemon: DaemonProcess, keys: Path, authority: Authority
+) -> None:
+    daemon.start()
+    with daemon.client() as stub:
+        watch = stub.WatchIdentity(private_key_pb2.WatchIdentityRequest(identity="www"), timeout=60)
+        versions = [next(watch).version]
+        for _ in range(2):
+            daemon.signal(signal.SIGHUP)  # nothing changed: nothing is sent
+            (keys / "new").write_bytes(pem(authority.issue(shared_key("p256"))))
+            (keys / "new").rename(keys / "www.crt")
+            versions.append(next(watch).version)
+        assert len(set(versions)) == 3
+        daemon.configure(identities={"www": {"selectors": [{"uid": 4_000_000}]}})
+        daemon.signal(signal.SIGHUP)
+        assert status_of(lambda: next(watch)) is grpc.StatusCode.NOT_FOUND, "rights that are gone end the call"
 
 
 def _watch_only(daemon: DaemonProcess, rescan_seconds: int = 86_400) -> None:

@@ -45,5 +45,5 @@ def test_every_command_runs(tmp_path: Path) -> None:
 
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", PAGE.read_text()):
-        if "://" not in target and target != "envoy.md":  # envoy.md comes with the module
+        if "://" not in target:
             assert (PAGE.parent / target).exists(), target
