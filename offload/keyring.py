@@ -111,16 +111,20 @@ class DirectoryWatcher(threading.Thread):
 
     def run(self) -> None:
         log = get_logger()
+        told = ""
         while not self._stop_event.is_set():
             try:
                 self._watch()
+                told = ""
             except OSError as error:
-                log.warning(
-                    "cannot watch the keys directory; looking at it now and then",
-                    directory=str(self._directory),
-                    reason=str(error),
-                    seconds=self._rescan_seconds,
-                )
+                if told != str(error):
+                    told = str(error)
+                    log.warning(
+                        "cannot watch the keys directory; looking at it now and then",
+                        directory=str(self._directory),
+                        reason=told,
+                        seconds=self._rescan_seconds,
+                    )
                 self._stop_event.wait(self._rescan_seconds)
                 self._changed()
 
