@@ -20,6 +20,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from offload import exit_codes
+from offload.daemon import backend_reason
 from offload.v1 import admin_pb2, private_key_pb2
 from tests.offload.conftest import ME
 from tests.offload.daemon_process import (
@@ -45,6 +46,29 @@ def test_it_says_what_it_serves_with(running: DaemonProcess) -> None:
     assert "AVX-512 IFMA" in backend["reason"]
     assert backend["secret_memory"]["kind"] in ("memfd_secret", "mlock")
     assert {e["identity"] for e in running.events("identity in force")} == {"www", "rsa"}
+
+
+def test_the_backend_can_be_chosen(daemon: DaemonProcess) -> None:
+    daemon.configure(identities={"www": ME}, data_plane={"backend": "software", "shards": 1})
+    daemon.start()
+    (backend,) = daemon.events("backend")
+    assert (backend["backend"], backend["reason"]) == ("software", "data_plane.backend is 'software'")
+    assert set(backend["vector_from_batch_size"].values()) == {"never"}
+    with daemon.client() as stub:
+        answer = stub.Sign(sign_request(WWW, 0x0403), timeout=10)
+    assert answer.backend == private_key_pb2.BACKEND_SOFTWARE
+
+
+@pytest.mark.parametrize(
+    ("setting", "backend", "reason"),
+    [
+        ("auto", "ifma8", "the CPU has AVX-512 IFMA"),
+        ("auto", "software", "the CPU has no AVX-512 IFMA"),
+        ("ifma8", "ifma8", "data_plane.backend is 'ifma8'"),
+    ],
+)
+def test_why_this_backend(setting: str, backend: str, reason: str) -> None:
+    assert backend_reason(setting, backend) == reason
 
 
 def test_sockets_have_their_modes(daemon: DaemonProcess) -> None:
