@@ -30,12 +30,17 @@ typedef struct tile_kind {
 } tile_kind;
 
 #define TILE(name, size) VEC8_NAME(tile_##name##_##size)
-#define TILE_KIND(size_)                                                              \
-  {                                                                                   \
-    .size = size_, .square = TILE(square, size_), .product = TILE(product, size_),    \
-    .add_product = TILE(add_product, size_), .fold_square = TILE(fold_square, size_), \
-    .fold_product = TILE(fold_product, size_), .reduce = TILE(reduce, size_),         \
-    .reduce_selecting = TILE(reduce_selecting, size_), .finish = TILE(finish, size_), \
+#define TILE_KIND(size_)                                 \
+  {                                                      \
+      .size = size_,                                     \
+      .square = TILE(square, size_),                     \
+      .product = TILE(product, size_),                   \
+      .add_product = TILE(add_product, size_),           \
+      .fold_square = TILE(fold_square, size_),           \
+      .fold_product = TILE(fold_product, size_),         \
+      .reduce = TILE(reduce, size_),                     \
+      .reduce_selecting = TILE(reduce_selecting, size_), \
+      .finish = TILE(finish, size_),                     \
   }
 static const tile_kind tile15 = TILE_KIND(15);
 static const tile_kind tile20 = TILE_KIND(20);

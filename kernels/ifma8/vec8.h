@@ -165,9 +165,9 @@ typedef struct vec8 {
   vec8 result;                                               \
   for (int i = 0; i < 8; i++) result.lane[i] = (expression); \
   return result
-#define VEC8_EACH_BIT(expression)                                                             \
-  vec8_mask result = 0;                                                                       \
-  for (int i = 0; i < 8; i++) result = (vec8_mask)(result | (unsigned)((expression)&1) << i); \
+#define VEC8_EACH_BIT(expression)                                                               \
+  vec8_mask result = 0;                                                                         \
+  for (int i = 0; i < 8; i++) result = (vec8_mask)(result | (unsigned)((expression) & 1) << i); \
   return result
 
 enum { VEC8_LIMB_BITS_ = 52 };
