@@ -2,6 +2,7 @@
  *
  * BoringSSL's nonces are hedged: drawn by rejection from its generator, with a hash of private key and digest mixed in.
  * The input has the length of the order already, so it is neither cut nor extended there. */
+#include <openssl/bn.h>
 #include <openssl/ecdsa.h>
 #include <openssl/err.h>
 #include <string.h>

@@ -2,8 +2,9 @@
 
     python tests/kernels/sanitized.py address,undefined [pytest arguments]
 
-As tests/native/sanitized.py does for the data plane: the tests see a copy of the package `kernels` whose extensions are
-the sanitized ones. Secret memory comes from malloc there, so that each allocation is watched; the tests of locking skip.
+As tests/native/sanitized.py does for the data plane: the tests see a copy of the package `kernels` whose extensions
+are the sanitized ones. Secret memory comes from malloc there, so that each allocation is watched; the tests of locking
+skip.
 """
 
 from __future__ import annotations
