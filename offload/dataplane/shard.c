@@ -4,19 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
+#include "locked_stack.h"
 #include "monotonic.h"
-
-/* Kernels keep their tables in the workspace; what they spill is on the stack, which is therefore treated as the keys
- * are: locked, left out of core dumps and of children, wiped when the thread has ended. */
-enum { STACK_SIZE = 256 * 1024 };
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { STACK_FACTOR = 8 };
-#else
-enum { STACK_FACTOR = 1 };
-#endif
 
 struct shard {
   list_node link; /* in work->idle while it sleeps */
@@ -25,8 +15,7 @@ struct shard {
   work_queue *work;
   kernel_workspace *workspace;
   pthread_t thread;
-  uint8_t *stack; /* begins with a guard page */
-  size_t stack_size;
+  locked_stack stack;
 };
 
 /* ---- the queue ---- */
@@ -65,6 +54,29 @@ void work_queue_wake(work_queue *work, uint64_t now) {
   for (; wanted > 0; wanted--) wake(work, LIST_ENTRY(work->idle.next, shard, link));
 }
 
+/* The one class that has operations queued, or -1 when there are several or none. */
+static int only_class(const batcher *all) {
+  int found = -1;
+  for (unsigned algorithm = 0; algorithm < KERNEL_ALGORITHMS; algorithm++) {
+    if (all->classes[algorithm].queued == 0) continue;
+    if (found >= 0) return -1;
+    found = (int)algorithm;
+  }
+  return found;
+}
+
+bool work_queue_take_lone(work_queue *work, uint64_t now, batch *taken) {
+  taken->count = 0;
+  int algorithm = work->idle_count == work->shard_count ? only_class(&work->batcher) : -1;
+  if (algorithm < 0) return false;
+  unsigned queued = work->batcher.classes[algorithm].queued;
+  if (queued > KERNEL_LANES || work->costs.best_ns[algorithm][queued] > WORK_LONE_NS + work->costs.overhead_ns)
+    return false;
+  if (cost_model_batch_size(&work->costs, (kernel_algorithm)algorithm, queued, false) != queued) return false;
+  batcher_take(&work->batcher, now, false, taken);
+  return taken->count > 0;
+}
+
 void work_queue_stop(work_queue *work) {
   pthread_mutex_lock(&work->lock);
   work->stopping = true;
@@ -81,13 +93,13 @@ static void record(work_queue *work, const batch *taken, uint64_t started, uint6
   counter_add(&of_class->run.sum_ns, finished - started);
 }
 
-static void run(shard *it, const batch *taken) {
+void work_queue_run(work_queue *work, const batch *taken, kernel_workspace *workspace) {
   sign_operation *operations[KERNEL_LANES];
   for (unsigned i = 0; i < taken->count; i++) {
     operations[i] = &LIST_ENTRY(taken->items[i], operation, item)->sign;
   }
   uint64_t started = monotonic_ns();
-  sign_batch(it->work->backends[taken->backend], taken->algorithm, operations, taken->count, it->workspace);
+  sign_batch(work->backends[taken->backend], taken->algorithm, operations, taken->count, workspace);
   uint64_t finished = monotonic_ns();
   for (unsigned i = 0; i < taken->count; i++) {
     operation *op = LIST_ENTRY(taken->items[i], operation, item);
@@ -97,7 +109,7 @@ static void run(shard *it, const batch *taken) {
     /* A lane that was redone was computed by software, whatever the others were. */
     op->backend = op->sign.redone ? 0 : (uint8_t)taken->backend;
   }
-  record(it->work, taken, started, finished);
+  record(work, taken, started, finished);
 }
 
 /* Hands a finished batch and expired operations to the front. Nothing of them may be touched afterwards. */
@@ -165,7 +177,7 @@ static void *shard_main(void *argument) {
     }
     pthread_mutex_unlock(&work->lock);
     post(work, &finished, &expired); /* before the next batch: those who wait for it can go on */
-    if (current.count > 0) run(it, &current);
+    if (current.count > 0) work_queue_run(work, &current, it->workspace);
     pthread_mutex_lock(&work->lock);
   }
   pthread_mutex_unlock(&work->lock);
@@ -174,29 +186,8 @@ static void *shard_main(void *argument) {
 
 /* ---- start and end ---- */
 
-static bool map_stack(shard *it, char error[KERNEL_ERROR_MAX]) {
-  size_t page = (size_t)sysconf(_SC_PAGESIZE);
-  it->stack_size = STACK_SIZE * STACK_FACTOR + page;
-  it->stack = mmap(NULL, it->stack_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-  if (it->stack == MAP_FAILED) {
-    it->stack = NULL;
-    snprintf(error, KERNEL_ERROR_MAX, "no memory for the stack of a kernel thread: %s", strerror(errno));
-    return false;
-  }
-  mprotect(it->stack, page, PROT_NONE);
-  madvise(it->stack, it->stack_size, MADV_DONTDUMP);
-  /* Best effort, as with keys when the limit is too low: secret_memory_kind() tells, the daemon decides. */
-  (void)mlock(it->stack + page, it->stack_size - page);
-  return true;
-}
-
 static bool create_thread(shard *it, unsigned number, char error[KERNEL_ERROR_MAX]) {
-  size_t page = (size_t)sysconf(_SC_PAGESIZE);
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setstack(&attributes, it->stack + page, it->stack_size - page);
-  int failure = pthread_create(&it->thread, &attributes, shard_main, it);
-  pthread_attr_destroy(&attributes);
+  int failure = locked_stack_start(&it->stack, &it->thread, shard_main, it);
   if (failure != 0) {
     snprintf(error, KERNEL_ERROR_MAX, "cannot start kernel thread %u: %s", number, strerror(failure));
     return false;
@@ -208,11 +199,7 @@ static bool create_thread(shard *it, unsigned number, char error[KERNEL_ERROR_MA
 }
 
 static void free_shard(shard *it) {
-  if (it->stack != NULL) {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    explicit_bzero(it->stack + page, it->stack_size - page);
-    munmap(it->stack, it->stack_size);
-  }
+  locked_stack_free(&it->stack);
   kernel_workspace_free(it->workspace);
   pthread_cond_destroy(&it->woken);
   free(it);
@@ -235,7 +222,10 @@ shard *shard_start(work_queue *work, unsigned number, char error[KERNEL_ERROR_MA
   if (it->workspace == NULL) {
     snprintf(error, KERNEL_ERROR_MAX, "no locked memory for the workspace of kernel thread %u (RLIMIT_MEMLOCK)",
              number);
-  } else if (map_stack(it, error) && create_thread(it, number, error)) {
+  } else if (create_thread(it, number, error)) {
+    pthread_mutex_lock(&work->lock);
+    work->shard_count++;
+    pthread_mutex_unlock(&work->lock);
     return it;
   }
   free_shard(it);

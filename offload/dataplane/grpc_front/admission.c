@@ -149,7 +149,16 @@ operation *admission_take(call *call, const wire_operation *request, uint64_t de
 static const char queue_full[] = "the queue is full";
 static const char connection_full[] = "too many operations of this connection";
 
+static void run_lone(front *front, const batch *taken) {
+  work_queue_run(front->work, taken, front->workspace);
+  pthread_mutex_lock(&front->work->lock);
+  batcher_complete(&front->work->batcher, taken->items, taken->count);
+  pthread_mutex_unlock(&front->work->lock);
+  for (unsigned i = 0; i < taken->count; i++) admission_done(front, LIST_ENTRY(taken->items[i], operation, item));
+}
+
 void admission_submit_all(front *front) {
+  batch lone;
   list_node refused;
   list_init(&refused);
   pthread_mutex_lock(&front->work->lock);
@@ -162,8 +171,10 @@ void admission_submit_all(front *front) {
     op->message = answer == BATCH_QUEUE_FULL ? queue_full : connection_full;
     list_push(&refused, node);
   }
-  work_queue_wake(front->work, front->now);
+  bool is_lone = front->workspace != NULL && work_queue_take_lone(front->work, front->now, &lone);
+  if (!is_lone) work_queue_wake(front->work, front->now);
   pthread_mutex_unlock(&front->work->lock);
+  if (is_lone) run_lone(front, &lone);
   for (list_node *node; (node = list_pop(&refused)) != NULL;) {
     operation *op = LIST_ENTRY(node, operation, item.link);
     refusals_add(front->refusals, op->message == queue_full ? REFUSED_QUEUE_FULL : REFUSED_CONNECTION_QUEUE_FULL,

@@ -4,6 +4,7 @@
 
 #include <nghttp2/nghttp2.h>
 
+#include "../locked_stack.h"
 #include "../wire.h"
 #include "front.h"
 
@@ -149,11 +150,13 @@ struct front {
   deadline_heap deadlines; /* of calls */
   call *free_calls;
   uint8_t *read_buffer, *write_buffer;
+  kernel_workspace *workspace; /* for batches that are not worth a wake-up; NULL: leaves all to the shards */
 
   drain_phase drain;
   uint64_t drain_began;
 
   pthread_t thread;
+  locked_stack stack;
   bool started, stopping;
   atomic_bool draining, sleeping;
   pthread_mutex_t lock; /* guards commands, drained */

@@ -244,7 +244,12 @@ static void stop_command(front *it, void *argument) {
 }
 
 bool front_start(front *it, char error[KERNEL_ERROR_MAX]) {
-  int failure = pthread_create(&it->thread, NULL, front_main, it);
+  it->workspace = kernel_workspace_new();
+  if (it->workspace == NULL) {
+    snprintf(error, KERNEL_ERROR_MAX, "no locked memory for the workspace of the front (RLIMIT_MEMLOCK)");
+    return false;
+  }
+  int failure = locked_stack_start(&it->stack, &it->thread, front_main, it);
   if (failure != 0) {
     snprintf(error, KERNEL_ERROR_MAX, "cannot start the front's thread: %s", strerror(failure));
     return false;
@@ -258,6 +263,7 @@ void front_stop(front *it) {
   front_run_command(it, stop_command, NULL);
   if (it->started) pthread_join(it->thread, NULL);
   it->started = false;
+  locked_stack_free(&it->stack);
 }
 
 void front_free(front *it) {
@@ -277,6 +283,7 @@ void front_free(front *it) {
   if (it->epoll >= 0) close(it->epoll);
   if (it->wake.descriptor >= 0) close(it->wake.descriptor);
   if (it->spare >= 0) close(it->spare);
+  kernel_workspace_free(it->workspace);
   free(it->read_buffer);
   free(it->write_buffer);
   pthread_cond_destroy(&it->changed);

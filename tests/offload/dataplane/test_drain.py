@@ -207,9 +207,10 @@ def test_busy_streams_are_refused_after_half_the_timeout(make_server: Callable[.
         for message_bytes in answer.messages():
             statuses += [r.status for r in pb.ResultBatch.FromString(message_bytes).results]
     assert statuses[0] == 0
-    assert statuses[-1] == 14
-    assert set(statuses) == {0, 14}
+    assert set(statuses) <= {0, 14}
     assert statuses == sorted(statuses)
+    # On a busy machine the client may have been quiet for long enough to have its stream ended before that.
+    assert 14 in statuses or answer.status == "14"
     assert server.plane.wait_drained(10)
 
 
