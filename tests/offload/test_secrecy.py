@@ -1,0 +1,223 @@
+"""Who may use a key, and what of it must never be seen, with a real daemon."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import signal
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from offload import exit_codes
+from offload.v1 import admin_pb2
+from tests.offload.conftest import ME
+from tests.offload.daemon_process import (
+    CERTIFICATE_VERIFY,
+    DaemonProcess,
+    command,
+    environment,
+    sign_request,
+    status_of,
+    wait_for,
+)
+from tests.offload.key_files import Authority, key_id, key_pem, pem, shared_key, write_pair
+
+WWW = key_id(shared_key("p256"))
+RSA = key_id(shared_key("rsa2048"))
+
+# ---- who may ----
+
+
+def test_deny_by_default_and_the_refusal_is_logged(daemon: DaemonProcess) -> None:
+    daemon.configure(identities={"www": ME, "rsa": {"selectors": [{"uid": 4_000_000}]}})
+    daemon.start()
+    with daemon.client() as stub:
+        assert status_of(lambda: stub.Sign(sign_request(WWW, 0x0403), timeout=10)) is grpc.StatusCode.OK
+        assert status_of(lambda: stub.Sign(sign_request(RSA, 0x0804), timeout=10)) is grpc.StatusCode.NOT_FOUND
+        assert (
+            status_of(lambda: stub.Sign(sign_request(WWW, 0x0403, b"a JWT"), timeout=10))
+            is grpc.StatusCode.PERMISSION_DENIED
+        )
+    wait_for("both refusals", lambda: len(daemon.events("refused a caller")) == 2)
+    refusals = {tuple(e["identities"]): e for e in daemon.events("refused a caller")}
+    assert set(refusals) == {("rsa",), ("www",)}
+    assert refusals[("rsa",)]["uid"] == os.getuid()
+    assert refusals[("rsa",)]["pid"] == os.getpid()
+    assert refusals[("rsa",)]["key_id"] == RSA.hex()
+    assert refusals[("rsa",)]["socket"] == "main"
+
+
+def test_a_dedicated_socket_is_the_permission(daemon: DaemonProcess, tmp_path: Path) -> None:
+    cart = tmp_path / "cart.sock"
+    sockets = {"main": {"path": str(daemon.socket)}, "dedicated": [{"name": "cart", "path": str(cart)}]}
+    daemon.configure(sockets=sockets, identities={"www": {"selectors": [{"socket": "cart"}]}})
+    daemon.start()
+    request = sign_request(WWW, 0x0403)
+    with daemon.client() as main, daemon.client(cart) as dedicated:
+        assert status_of(lambda: main.Sign(request, timeout=10)) is grpc.StatusCode.NOT_FOUND
+        assert status_of(lambda: dedicated.Sign(request, timeout=10)) is grpc.StatusCode.OK
+    assert stat.S_IMODE(cart.stat().st_mode) == 0o600
+
+
+NOBODY = 65534
+BECOME_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+
+
+@pytest.fixture
+def nobodys(authority: Authority) -> Iterator[DaemonProcess]:
+    """A daemon in a folder of another user, outside pytest's own, which is closed to others."""
+    with tempfile.TemporaryDirectory(prefix="offload-test-") as name:
+        folder = Path(name)
+        for identity, algorithm in (("www", "p256"), ("rsa", "rsa2048")):
+            key = shared_key(algorithm)
+            write_pair(folder / "keys", identity, key, authority.issue(key, identity))
+        for path in (folder, folder / "keys", *(folder / "keys").iterdir()):
+            os.chown(path, NOBODY, NOBODY)
+        folder.chmod(0o755)
+        made = DaemonProcess(folder)
+        yield made
+        made.stop()
+
+
+@pytest.mark.root
+def test_as_a_user_of_its_own(nobodys: DaemonProcess) -> None:
+    """As the unit runs it: another user without capabilities, whose callers are other users still."""
+    tried = subprocess.run([*BECOME_NOBODY, *command("--version")], env=environment(), timeout=60, check=False)
+    if tried.returncode != 0:
+        pytest.skip("this Python is closed to other users")
+    nobodys.configure(
+        sockets={"main": {"path": str(nobodys.socket), "mode": "0666"}},
+        identities={
+            "www": {"selectors": [{"uid": 0, "cgroup": "/"}]},
+            "rsa": {"selectors": [{"executable": "/bin/sh"}]},
+        },
+    )
+    nobodys.start(prefix=BECOME_NOBODY)
+    with nobodys.client() as stub:
+        assert stub.Sign(sign_request(WWW, 0x0403), timeout=10).signature
+        assert status_of(lambda: stub.Sign(sign_request(RSA, 0x0804), timeout=10)) is grpc.StatusCode.NOT_FOUND
+    (warning,) = [e for e in nobodys.log() if "CAP_SYS_PTRACE" in e["event"]]
+    assert warning["identities"] == ["rsa"]
+    assert nobodys.stop() == exit_codes.OK
+
+
+@pytest.mark.root
+def test_keys_do_not_go_into_memory_that_can_be_swapped(nobodys: DaemonProcess) -> None:
+    no_locked_memory = ("prlimit", "--memlock=0:0", *BECOME_NOBODY)
+    if subprocess.run(
+        [*no_locked_memory, *command("--version")], env=environment(), timeout=60, check=False
+    ).returncode:
+        pytest.skip("this Python is closed to other users")
+    nobodys.configure(identities={"www": ME})
+    nobodys.start(wait=False, prefix=no_locked_memory)
+    assert nobodys.wait(60) == exit_codes.CONFIGURATION
+    reason = nobodys.events("cannot start")[0]["reason"]
+    assert "the limit of locked memory is 0 bytes" in reason
+    assert "LimitMEMLOCK=" in reason
+    assert not nobodys.socket.exists()
+    nobodys.configure(identities={"www": ME}, security={"allow_unlocked_memory": True})
+    nobodys.start(prefix=no_locked_memory)
+    assert nobodys.events("keys are in unlocked memory, as security.allow_unlocked_memory says")
+    with nobodys.client() as stub:
+        assert stub.Sign(sign_request(WWW, 0x0403), timeout=10).signature
+
+
+# ---- what must not be seen ----
+
+
+def _secrets(*private_keys: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> list[bytes]:
+    """The private numbers of the keys as bytes, in both byte orders, and the text of their files."""
+    found: list[bytes] = []
+    for key in private_keys:
+        numbers = key.private_numbers()
+        if isinstance(key, rsa.RSAPrivateKey):
+            secrets = [numbers.p, numbers.q, numbers.d, numbers.dmp1, numbers.dmq1, numbers.iqmp]
+        else:
+            secrets = [numbers.private_value]
+        for value in secrets:
+            big = value.to_bytes((value.bit_length() + 7) // 8)
+            found += [big, big[::-1]]
+        lines = key_pem(key).splitlines()[1:-1]
+        found += [b"".join(lines)[:64], lines[1]]
+    return found
+
+
+def _memory(pid: int) -> bytes:
+    """Everything of the process that can be read, but not the secret mappings."""
+    parts = []
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in maps:
+            match = re.match(r"([0-9a-f]+)-([0-9a-f]+) r\S+ \S+ \S+ \d+\s*(.*)", line)
+            if not match or match[3].startswith(("[vvar", "[vsyscall")) or "secretmem" in match[3]:
+                continue
+            begin, end = int(match[1], 16), int(match[2], 16)
+            try:
+                memory.seek(begin)
+                parts.append(memory.read(end - begin))
+            except OSError:
+                continue
+    return b"\0".join(parts)
+
+
+@pytest.mark.root
+def test_no_key_outside_the_secret_mappings(daemon: DaemonProcess, keys: Path, authority: Authority) -> None:
+    combined = shared_key("p384")
+    (keys / "combined.pem").write_bytes(pem(authority.issue(combined, "combined")) + key_pem(combined))
+    daemon.start()
+    with daemon.client() as stub:
+        for _ in range(20):
+            stub.Sign(sign_request(WWW, 0x0403), timeout=10)
+            stub.Sign(sign_request(RSA, 0x0804), timeout=10)
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_log("reloaded")
+    if daemon.events("backend")[0]["secret_memory"]["kind"] != "memfd_secret":
+        pytest.skip("without memfd_secret the secret mappings cannot be told from the others")
+    seen = _memory(daemon.pid)
+    assert WWW in seen, "the search does not work: public key ids are there"
+    keys_of_all = (shared_key("p256"), shared_key("rsa2048"), combined)
+    for secret in _secrets(*keys_of_all):
+        assert secret not in seen
+    for place in ("environ", "cmdline"):
+        content = Path(f"/proc/{daemon.pid}/{place}").read_bytes()
+        assert not any(secret in content for secret in _secrets(*keys_of_all))
+
+
+def test_no_key_in_the_logs(daemon: DaemonProcess, keys: Path) -> None:
+    daemon.configure(identities={"www": ME, "rsa": ME}, logging={"level": "debug", "format": "json"})
+    daemon.start()
+    broken = key_pem(shared_key("p256"))
+    (keys / "www.key").write_bytes(broken[:-40])
+    daemon.wait_log("refused a file")
+    (keys / "www.key").write_bytes(broken.replace(b"PRIVATE KEY", b"CERTIFICATE"))
+    daemon.wait_log("refused a file", 2)
+    with daemon.admin() as admin:
+        answer = admin.ListKeys(admin_pb2.ListKeysRequest(), timeout=10)
+    daemon.stop()
+    log = daemon.log_file.read_bytes() + answer.SerializeToString()
+    for secret in _secrets(shared_key("p256"), shared_key("rsa2048")):
+        for form in (secret, secret.hex().encode(), base64.b64encode(secret)[:-4], repr(secret).encode()):
+            assert form not in log
+
+
+def test_it_cannot_be_traced_or_dumped(running: DaemonProcess) -> None:
+    """PR_SET_DUMPABLE 0 makes root the owner of its /proc files."""
+    limits = Path(f"/proc/{running.pid}/limits").read_text() if os.getuid() == 0 else "Max core file size 0 0"
+    assert re.search(r"Max core file size\s+0\s+0", limits)
+    if os.getuid() != 0:
+        assert not os.access(f"/proc/{running.pid}/environ", os.R_OK)
+
+
+def test_what_it_signs_is_a_handshake(running: DaemonProcess) -> None:
+    with running.client() as stub:
+        answer = stub.Sign(sign_request(WWW, 0x0403), timeout=10)
+    from cryptography.hazmat.primitives import hashes
+
+    shared_key("p256").public_key().verify(answer.signature, CERTIFICATE_VERIFY, ec.ECDSA(hashes.SHA256()))
