@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import random
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,6 +33,7 @@ from control.xds.view import Identity
 MANAGED_BY = {"kuma.io/managed-by": "mesh-identity"}
 # Of the half life: so much earlier or later do renewals begin, so that those who started together do not stay together.
 RENEWAL_JITTER = 0.1
+ISSUER_FRESH_S = 2.0
 
 
 def _now() -> datetime:
@@ -54,6 +57,9 @@ class Identities:
     def __init__(self, store: Store, zone: str, clock: Callable[[], datetime] = _now) -> None:
         self._store, self._zone, self._now = store, zone, clock
         self._held: dict[tuple[str, str], Held] = {}
+        # One proxy's certificate must not be made twice at once, by two builds of its configuration.
+        self._making = threading.Lock()
+        self._issuers: dict[tuple[str, str], tuple[float, Rotation, timedelta]] = {}
 
     # --- authorities --------------------------------------------------------------------------------------------------
 
@@ -101,6 +107,7 @@ class Identities:
         name = self._ca_name(mesh, identity.name)
         kept = self._store.secret(name)
         self._store.put_secret(name, after.to_json().encode(), expected=kept)
+        self._issuers.pop((mesh, identity.name), None)
         self.publish_trust(mesh, identity)
         return after
 
@@ -126,9 +133,14 @@ class Identities:
     # --- certificates -------------------------------------------------------------------------------------------------
 
     def _issuing(self, mesh: str, identity: Identity) -> tuple[Rotation, timedelta]:
-        resource = self._store.get("MeshIdentity", mesh, identity.mesh_identity)
-        spec: MeshIdentitySpec = resource.spec
-        return self.rotation(mesh, resource), spec.provider.expiry or DEFAULT_EXPIRY
+        """Read anew every moment or so: another replica may have rotated."""
+        key, now = (mesh, identity.mesh_identity), time.monotonic()
+        kept = self._issuers.get(key)
+        if kept is None or now - kept[0] > ISSUER_FRESH_S:
+            resource = self._store.get("MeshIdentity", mesh, identity.mesh_identity)
+            spec: MeshIdentitySpec = resource.spec
+            kept = self._issuers[key] = (now, self.rotation(mesh, resource), spec.provider.expiry or DEFAULT_EXPIRY)
+        return kept[1], kept[2]
 
     def sign(self, mesh: str, identity: Identity, request_der: bytes) -> Svid:
         """For a node: the key stays there. Raises RefusedRequest, NotFound, UnusableAuthority."""
@@ -138,12 +150,13 @@ class Identities:
 
     def credential(self, mesh: str, dataplane: str, identity: Identity, key_type: KeyType, client_only: bool) -> Held:
         """For a proxy on Envoy's own TLS: the one it has, or a new one when half of its life is over."""
-        rotation, expiry = self._issuing(mesh, identity)
-        held = self._held.get((mesh, dataplane)) or self._load(mesh, dataplane)
-        if held is None or not self._is_good(held, identity, rotation, key_type, client_only):
-            held = self._renew(mesh, dataplane, identity, rotation, expiry, key_type, client_only)
-        self._held[mesh, dataplane] = held
-        return held
+        with self._making:
+            rotation, expiry = self._issuing(mesh, identity)
+            held = self._held.get((mesh, dataplane)) or self._load(mesh, dataplane)
+            if held is None or not self._is_good(held, identity, rotation, key_type, client_only):
+                held = self._renew(mesh, dataplane, identity, rotation, expiry, key_type, client_only)
+            self._held[mesh, dataplane] = held
+            return held
 
     def _is_good(
         self, held: Held, identity: Identity, rotation: Rotation, key_type: KeyType, client_only: bool

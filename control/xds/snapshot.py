@@ -25,23 +25,19 @@ class Snapshot:
         return self.resources.get(type_url, _NOTHING)
 
     def version(self, type_url: str) -> str:
-        return encode.version_of(type_url, self.of_type(type_url).values())
+        """What a client that has all of it is at."""
+        resources = self.of_type(type_url)
+        if type_url == ENDPOINTS:
+            versions = {name: cluster.version for name, cluster in self.of_type(CLUSTER).items()}
+            resources = {name: fold(resource, versions.get(name, "")) for name, resource in resources.items()}
+        return encode.version_of(type_url, resources.values())
 
 
 def build(config: ProxyConfig) -> Snapshot:
-    """Serialises a configuration. An endpoint's version has its cluster's version folded in.
-
-    When a cluster changes, Envoy warms a new one, which waits for endpoints; they have to be sent again although they
-    did not change.
-    """
-    clusters = _encode(CLUSTER, config.clusters)
-    endpoints = {
-        name: fold(resource, clusters[name].version) if name in clusters else resource
-        for name, resource in _encode(ENDPOINTS, config.endpoints).items()
-    }
+    """Serialises a configuration."""
     resources = {
-        CLUSTER: clusters,
-        ENDPOINTS: endpoints,
+        CLUSTER: _encode(CLUSTER, config.clusters),
+        ENDPOINTS: _encode(ENDPOINTS, config.endpoints),
         LISTENER: _encode(LISTENER, config.listeners),
         ROUTES: _encode(ROUTES, config.routes),
         SECRET: _encode(SECRET, config.secrets),
@@ -54,7 +50,11 @@ def _encode(type_url: str, configs: Mapping[str, Config]) -> dict[str, Encoded]:
 
 
 def fold(resource: Encoded, version: str) -> Encoded:
-    """The same bytes under a version that also changes with `version`."""
+    """The same bytes under a version that also changes with `version`: of endpoints, with that of their cluster.
+
+    When a cluster changes, Envoy warms a new one, which waits for endpoints; they have to be sent again although they
+    did not change.
+    """
     folded = hashlib.sha256(f"{resource.version}\0{version}".encode()).hexdigest()[:16]
     return encode.shared(resource.name, resource.any_bytes, folded)
 

@@ -7,7 +7,9 @@ have something due, in the order in which Envoy has to get them, so that nothing
 
     CDS  ->  EDS  ->  LDS  ->  RDS  ->  removal of clusters and their endpoints
 
-- A type is held back while an earlier one has an answer on its way or something due: make before break.
+- Endpoints follow their clusters at once: Envoy acknowledges clusters only when they are warm, and they become warm by
+  their endpoints (and secrets).
+- LDS, and then RDS, are held back while an earlier type has an answer on its way or something due: make before break.
 - LDS and RDS also wait until the client has asked for, and has, the endpoints of every cluster that it got: a new
   cluster takes requests only then. A client that never asks for them is not waited for longer than PATIENCE.
 - While LDS or RDS are behind (something due, on its way, or refused), nothing is taken from the client's clusters and
@@ -40,6 +42,7 @@ class Stream:
 
     def __init__(self, subscriptions: Mapping[str, Subscription]) -> None:
         self.subscriptions = subscriptions
+        subscriptions[ENDPOINTS].clusters = subscriptions[CLUSTER]
         self._snapshot: Snapshot | None = None
         self._nonce = 0
         # When the client took (or refused) the clusters whose endpoints it may not have asked for yet.
@@ -95,13 +98,13 @@ class Stream:
         return any(self.subscriptions[type_url].lags(snapshot) for type_url in (LISTENER, ROUTES))
 
     def _may_send(self, type_url: str, snapshot: Snapshot, hold: bool, now: float) -> bool:
-        if type_url == SECRET:
+        if type_url not in (LISTENER, ROUTES):
             return True
         for earlier in ORDER[1 : ORDER.index(type_url)]:
             subscription = self.subscriptions[earlier]
             if subscription.phase is Phase.WAITING or subscription.due(snapshot, hold):
                 return False
-        if type_url in (LISTENER, ROUTES) and self._missing_endpoints(snapshot):
+        if self._missing_endpoints(snapshot):
             return self._clusters_taken_at is not None and now >= self._clusters_taken_at + PATIENCE
         return True
 

@@ -12,7 +12,7 @@ from typing import Any
 from control.xds import encode
 from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, Encoded
 from control.xds.messages import WILDCARD, Acked, Action, DeltaRequest, Ignored, Nacked, Request, Respond
-from control.xds.snapshot import Snapshot, no_endpoints
+from control.xds.snapshot import Snapshot, fold, no_endpoints
 from control.xds.states import Event, Phase, step
 
 # Types of which a client may want everything, and of which an answer is everything: what it lacks is removed.
@@ -28,6 +28,8 @@ class Subscription:
         # Of the last answer, and of the last one that was taken; for `mesh inspect`.
         self.nonce = self.version = self.acked_version = ""
         self.nack_detail: str | None = None
+        # Of endpoints: the clusters of the same stream, whose versions are folded in as they were told to this client.
+        self.clusters: Subscription | None = None
 
     @property
     def is_asked(self) -> bool:
@@ -42,7 +44,19 @@ class Subscription:
         chosen = dict(available) if self.wildcard else {name: available[name] for name in self.names & available.keys()}
         if self.type_url == ENDPOINTS:
             chosen |= {name: no_endpoints(name) for name in self.names - available.keys()}
+            chosen = {name: fold(resource, self._cluster_version(name)) for name, resource in chosen.items()}
         return chosen
+
+    def _cluster_version(self, name: str) -> str:
+        return (self.clusters.told().get(name) if self.clusters is not None else None) or ""
+
+    def _again(self, sent: Encoded) -> Encoded:
+        """Endpoints of a cluster on its way out: those that were sent, with the version of the cluster as it is now."""
+        return fold(encode.intern(sent.name, sent.any_bytes), self._cluster_version(sent.name))
+
+    def told(self) -> Mapping[str, str | None]:
+        """Versions of what the client was told, by name."""
+        raise NotImplementedError
 
     def due(self, snapshot: Snapshot, hold: bool) -> bool:
         """Whether an answer should be sent now. `hold`: nothing may be taken away from the client yet."""
@@ -93,15 +107,17 @@ class StateOfTheWorld(Subscription):
         self._claimed_version = ""
         self._named_before = False
 
+    def told(self) -> Mapping[str, str | None]:
+        return _versions(self._sent)
+
     def _content(self, snapshot: Snapshot, hold: bool) -> dict[str, Encoded]:
         content = self.wanted(snapshot)
         if not hold:
             return content
         available = snapshot.of_type(self.type_url)
         if self.type_url == ENDPOINTS:
-            # A cluster that is on its way out keeps the endpoints that it has.
             held = {name for name in content if name not in available and name in self._sent}
-            return {name: resource for name, resource in content.items() if name not in held}
+            return content | {name: self._again(self._sent[name]) for name in held}
         if self.type_url == CLUSTER:
             return {name: resource for name, resource in self._accepted.items() if name not in content} | content
         return content
@@ -126,10 +142,7 @@ class StateOfTheWorld(Subscription):
         if self.phase is Phase.PARKED:
             self.step(Event.CHANGE)
         content = self._content(snapshot, hold)
-        self.nonce, self.version = nonce, encode.version_of(self.type_url, content.values())
-        kept = {name: self._sent[name] for name in self.names & self._sent.keys() if name not in content}
-        # Endpoints that were held back stay what they were; everything else is what this answer says.
-        self._sent = {**content, **(kept if self.type_url == ENDPOINTS else {})}
+        self.nonce, self.version, self._sent = nonce, encode.version_of(self.type_url, content.values()), content
         self.step(Event.SENT)
         return Respond(self.type_url, self.version, nonce, _in_order(content.values()))
 
@@ -175,11 +188,16 @@ class Delta(Subscription):
         super().__init__(type_url)
         # Versions that the client has; None for a name it was told does not exist.
         self._has: dict[str, str | None] = {}
+        # Of endpoints: what was sent on this stream, for clusters on their way out.
+        self._sent: dict[str, Encoded] = {}
         # Of the answer that is on its way: what the client had before.
         self._before: dict[str, str | None] = {}
         # Content that was refused, by name; None for a removal.
         self._refused_content: dict[str, str | None] = {}
         self._asked_before = False
+
+    def told(self) -> Mapping[str, str | None]:
+        return self._has
 
     def _changes(self, snapshot: Snapshot, hold: bool, again: bool = False) -> tuple[list[Encoded], list[str]]:
         """What to send and what to remove; `again`: also what was refused."""
@@ -187,7 +205,10 @@ class Delta(Subscription):
         wanted = self.wanted(snapshot)
         if hold and self.type_url == ENDPOINTS:
             available = snapshot.of_type(ENDPOINTS)
-            wanted = {n: r for n, r in wanted.items() if n in available or self._has.get(n) is None}
+            held = [name for name in wanted if name not in available and self._has.get(name) is not None]
+            # What came with an earlier stream is not known; it stays what it is.
+            kept = {name: self._again(self._sent[name]) for name in held if name in self._sent}
+            wanted = {name: resource for name, resource in wanted.items() if name not in held} | kept
         changed = [
             resource
             for name, resource in wanted.items()
@@ -219,6 +240,9 @@ class Delta(Subscription):
         # The default is the mark of what was not there at all, which is not the same as "told that it does not exist".
         self._before = {name: self._has.get(name, "") for name in touched}
         self._has |= {resource.name: resource.version for resource in changed} | dict.fromkeys(removed, None)
+        if self.type_url == ENDPOINTS:
+            self._sent |= {resource.name: resource for resource in changed}
+            self._sent = {name: resource for name, resource in self._sent.items() if name in self.names}
         self.step(Event.SENT)
         return Respond(self.type_url, self.version, nonce, _in_order(changed), tuple(sorted(removed)))
 

@@ -10,24 +10,18 @@ import pytest
 from control.xds import stream as streams
 from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, intern
 from control.xds.messages import Action, DeltaRequest, Request, Respond
-from control.xds.snapshot import Snapshot, fold
+from control.xds.snapshot import Snapshot
 
 SHORT = {"CDS": CLUSTER, "EDS": ENDPOINTS, "LDS": LISTENER, "RDS": ROUTES, "SDS": SECRET}
 NAMES = {url: short for short, url in SHORT.items()}
 
 
 def make_snapshot(**types: Mapping[str, str]) -> Snapshot:
-    """snapshot(CDS={"a": "1"}): a cluster a with content 1. Endpoints have their cluster's version folded in."""
+    """snapshot(CDS={"a": "1"}): a cluster a with content 1."""
     resources = {
         SHORT[short]: {name: intern(name, f"{short}/{name}/{content}".encode()) for name, content in contents.items()}
         for short, contents in types.items()
     }
-    clusters = resources.get(CLUSTER, {})
-    if ENDPOINTS in resources:
-        resources[ENDPOINTS] = {
-            name: fold(resource, clusters[name].version) if name in clusters else resource
-            for name, resource in resources[ENDPOINTS].items()
-        }
     return Snapshot(resources)
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from control.xds import stream as streams
 from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Encoded, intern
 from control.xds.messages import DeltaRequest, Request, Respond
-from control.xds.snapshot import Snapshot, fold
+from control.xds.snapshot import Snapshot
 
 CLUSTERS = "abcd"
 
@@ -26,7 +26,7 @@ CLUSTERS = "abcd"
 def world(targets: Sequence[str], contents: Sequence[int], bad: bool) -> Snapshot:
     """Route i leads to cluster targets[i]; only clusters that a route leads to are there. `bad`: for listeners."""
     clusters = {name: intern(name, f"c{contents[CLUSTERS.index(name)]}".encode()) for name in set(targets)}
-    endpoints = {name: fold(intern(name, b"e"), cluster.version) for name, cluster in clusters.items()}
+    endpoints = {name: intern(name, b"e") for name in clusters}
     routes = {f"r{index}": intern(f"r{index}", target.encode()) for index, target in enumerate(targets)}
     kind = b"bad" if bad else b"good"
     listeners = {f"l{index}": intern(f"l{index}", kind) for index in range(len(targets))}
@@ -38,7 +38,10 @@ def content(answer: Respond) -> object:
 
 
 class EnvoyModel:
-    """Asks as Envoy: endpoints of the clusters it has, routes of its listeners; refuses listeners that are `bad`."""
+    """Asks as Envoy: endpoints of the clusters it has, routes of its listeners; refuses listeners that are `bad`.
+
+    As Envoy it acknowledges clusters only when all are warm: when new and changed ones have got their endpoints.
+    """
 
     def __init__(self, delta: bool) -> None:
         self.delta = delta
@@ -49,6 +52,7 @@ class EnvoyModel:
         self.last: dict[str, Respond] = {}
         self.refused: list[tuple[str, object]] = []
         self.listeners_asked = False
+        self.warming: set[str] = set()
 
     def deliver(self, actions: Sequence[object]) -> None:
         for action in actions:
@@ -85,14 +89,25 @@ class EnvoyModel:
         self.refused = [(refused, what) for refused, what in self.refused if refused != url]
         wanted = self.names.get(url)
         carried = {r.name: r for r in answer.resources if wanted is None or r.name in wanted}
+        if url == CLUSTER:
+            self.warming |= {name for name, cluster in carried.items() if self.has[CLUSTER].get(name) is not cluster}
         whole = url in (CLUSTER, LISTENER) and not self.delta
         self.has[url] = carried if whole else self.has[url] | carried
         for name in answer.removed:
             self.has[url].pop(name, None)
         self.check()
-        self.send(url)
         if url == CLUSTER:
+            self.warming &= set(self.has[CLUSTER])
             self.subscribe(ENDPOINTS, set(self.has[CLUSTER]))
+            if not self.warming:
+                self.send(CLUSTER)
+        else:
+            self.send(url)
+        if url == ENDPOINTS and self.warming:
+            self.warming -= carried.keys()
+            if not self.warming:
+                self.send(CLUSTER)
+        if url == CLUSTER:
             if not self.listeners_asked:
                 self.listeners_asked = True
                 self.send(LISTENER)
@@ -147,5 +162,8 @@ def test_whatever_happens(delta: bool, steps: list[tuple[Snapshot, int | None]])
     assert envoy.has[CLUSTER] == final.of_type(CLUSTER)
     assert envoy.has[LISTENER] == final.of_type(LISTENER)
     assert envoy.has[ROUTES] == final.of_type(ROUTES)
-    assert envoy.has[ENDPOINTS] == final.of_type(ENDPOINTS)
+    assert {name: r.any_bytes for name, r in envoy.has[ENDPOINTS].items()} == dict.fromkeys(
+        final.of_type(CLUSTER), b"e"
+    )
+    assert not envoy.warming
     assert envoy.stream.deadline is None

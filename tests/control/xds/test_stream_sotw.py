@@ -144,8 +144,18 @@ def test_names_that_do_not_exist_wait_but_clusters_without_endpoints_do_not(clie
 
 def test_a_changed_cluster_brings_its_endpoints_again(client: Any, snapshot: Make) -> None:
     joined(client, snapshot(CDS={"a": "1", "b": "1"}, EDS={"a": "1", "b": "1"}, LDS={}))
-    assert client.update(snapshot(CDS={"a": "2", "b": "1"}, EDS={"a": "1", "b": "1"}, LDS={})) == [("CDS", "a b")]
-    assert client.ack("CDS") == [("EDS", "a b")]
+    changed = snapshot(CDS={"a": "2", "b": "1"}, EDS={"a": "1", "b": "1"}, LDS={})
+    assert client.update(changed) == [("CDS", "a b"), ("EDS", "a b")]
+
+
+def test_endpoints_are_versioned_with_the_cluster_that_the_client_has(client: Any, snapshot: Make) -> None:
+    """Not with the one of a newer snapshot, which it gets later and which needs them again."""
+    client.update(snapshot(CDS={"a": "1"}, EDS={"a": "1"}))
+    client.ask("CDS")
+    client.update(snapshot(CDS={"a": "2"}, EDS={"a": "1"}))
+    assert client.ask("EDS", "a") == [("EDS", "a")]
+    client.ack("EDS")
+    assert client.ack("CDS") == [("CDS", "a"), ("EDS", "a")]
 
 
 def test_wildcards(client: Any, snapshot: Make) -> None:
@@ -186,10 +196,12 @@ def test_a_move_to_another_cluster_makes_before_it_breaks(client: Any, snapshot:
     green = snapshot(CDS={"green": "1"}, EDS={"green": "1"}, LDS={"l": "1"}, RDS={"r": "green"})
     assert client.update(green) == [("CDS", "blue green")]
     assert client.ack("CDS") == []  # RDS waits until the client has asked for the endpoints of green
-    assert client.ask("EDS", "blue", "green") == [("EDS", "green")]  # and blue keeps those that it has
+    blue = client.last[ENDPOINTS].resources[0]
+    assert client.ask("EDS", "blue", "green") == [("EDS", "blue green")]
+    assert client.last[ENDPOINTS].resources[0] is blue  # which keeps the endpoints that it has
     assert client.ack("EDS") == [("RDS", "r")]
-    assert client.ack("RDS") == [("CDS", "green")]
-    assert client.ack("CDS") == [("EDS", "blue green")]  # blue is no cluster any more: empty
+    assert client.ack("RDS") == [("CDS", "green"), ("EDS", "blue green")]  # blue is no cluster any more: empty
+    client.ack("CDS")
     assert client.ack("EDS", "green") == []
 
 

@@ -1,0 +1,49 @@
+"""Every metric of the control plane, for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+class Metrics:
+    """One instance a process; tests make their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.proxies = Gauge("mesh_connected_proxies", "xDS streams that are open", ["mesh"], registry=self.registry)
+        self.generation = Gauge(
+            "mesh_config_generation", "Generation of the store that was pushed last", registry=self.registry
+        )
+        self.build = Histogram(
+            "mesh_snapshot_build_seconds",
+            "Making one proxy's configuration",
+            buckets=_FAST,
+            registry=self.registry,
+        )
+        self.push = Histogram(
+            "mesh_push_seconds",
+            "From a change of the store until every connected proxy of the mesh has its configuration to send",
+            buckets=(*_FAST, 5, 10, 30),
+            registry=self.registry,
+        )
+        self.acks = Counter("mesh_xds_acks", "Answers that proxies took", ["type"], registry=self.registry)
+        self.nacks = Counter("mesh_xds_nacks", "Answers that proxies refused", ["type"], registry=self.registry)
+        self.refused = Counter("mesh_xds_refused", "Streams that were not let in", ["reason"], registry=self.registry)
+        self.store = Histogram(
+            "mesh_store_seconds",
+            "Operations of the store",
+            ["operation"],
+            buckets=_FAST,
+            registry=self.registry,
+        )
+        self.certificate_expiry = Gauge(
+            "mesh_certificate_expiry_timestamp_seconds",
+            "End of a certificate: the control plane's own (server), and of each CA (mesh/identity)",
+            ["certificate"],
+            registry=self.registry,
+        )
+
+    def observe_store(self, operation: str, seconds: float) -> None:
+        self.store.labels(operation).observe(seconds)

@@ -1,0 +1,258 @@
+"""The control plane at work: changes come in, every connected proxy gets its new snapshot.
+
+Changes are collected for a moment (debounce), then each mesh that changed is read once and the snapshots of its
+connected proxies are built, a bounded number at a time and in random order, off the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import structlog
+
+from control.ca.authority import UnusableAuthority
+from control.ca.identities import Identities
+from control.ca.issue import RefusedRequest
+from control.metrics import Metrics
+from control.model.resource import Resource
+from control.store.errors import StoreError
+from control.store.store import Store
+from control.xds import proxy as proxies
+from control.xds import snapshot as snapshots
+from control.xds.policies_of_proxy import ProxyPolicies
+from control.xds.snapshot import Snapshot
+from control.xds.stream import Stream
+from control.xds.view import MeshView
+
+log = structlog.get_logger(__name__)
+
+# A deployment changes many resources one after the other; one push for all of them.
+DEBOUNCE_S = 0.05
+DEBOUNCE_MAX_S = 0.5
+# Building holds the interpreter's lock most of the time: more at once would only slow the answers to proxies.
+BUILDS_AT_ONCE = 2
+# Changes by others (a restore, another replica) and certificates due for renewal are looked for so often.
+POLL_S = 2.0
+
+
+class Proxy:
+    """A connected proxy: where its newest snapshot waits until its stream takes it."""
+
+    def __init__(self, mesh: str, name: str) -> None:
+        self.mesh, self.name = mesh, name
+        self.connected_at = datetime.now(UTC)
+        # Set by whoever has something for the stream: a request, a snapshot, the end.
+        self.wake = asyncio.Event()
+        self.snapshot: Snapshot | None = None
+        self.gone = False
+        self.stream: Stream | None = None
+
+    def offer(self, snapshot: Snapshot | None) -> None:
+        """None: there is no such dataplane any more."""
+        self.snapshot, self.gone = snapshot or self.snapshot, snapshot is None
+        self.wake.set()
+
+
+class ControlPlane:
+    """Runs in one event loop; the store is used from threads."""
+
+    def __init__(self, store: Store, zone: str = "default", metrics: Metrics | None = None) -> None:
+        self.store, self.zone = store, zone
+        self.identities = Identities(store, zone)
+        self.metrics = metrics or Metrics()
+        # With the number of changes that were known when it was read.
+        self._views: dict[str, tuple[int, MeshView]] = {}
+        self._epochs: dict[str, int] = defaultdict(int)
+        # A thousand proxies that come at once read a mesh once.
+        self._loading: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._proxies: dict[str, set[Proxy]] = defaultdict(set)
+        self._dirty: set[str] = set()
+        self._changed = asyncio.Event()
+        self._generation = -1
+        self._builders = ThreadPoolExecutor(BUILDS_AT_ONCE, thread_name_prefix="snapshot")
+
+    # --- changes ------------------------------------------------------------------------------------------------------
+
+    async def put(self, resource: Resource, expected_version: int | None = None) -> Resource:
+        stored = await asyncio.to_thread(self.store.put, resource, expected_version)
+        await self._after_change([stored])
+        return stored
+
+    async def put_all(self, resources: Sequence[Resource]) -> Sequence[Resource]:
+        stored = await asyncio.to_thread(self.store.put_all, resources)
+        await self._after_change(stored)
+        return stored
+
+    async def delete(self, resource_type: str, mesh: str, name: str) -> None:
+        await asyncio.to_thread(self.store.delete, resource_type, mesh, name)
+        if resource_type == "Dataplane":
+            await asyncio.to_thread(self.identities.forget, mesh, name)
+        self.mark_changed([mesh or name])
+
+    async def _after_change(self, resources: Iterable[Resource]) -> None:
+        changed = list(resources)
+        for resource in changed:
+            if resource.kind.type == "MeshIdentity":
+                await asyncio.to_thread(self._publish, resource)
+        self.mark_changed({resource.mesh or resource.name for resource in changed})
+
+    def _publish(self, identity: Resource) -> None:
+        try:
+            self.identities.publish_trust(identity.mesh, identity)
+            authority = self.identities.rotation(identity.mesh, identity).current
+        except UnusableAuthority as error:
+            log.error(
+                "the CA of a MeshIdentity cannot be used", mesh=identity.mesh, name=identity.name, error=str(error)
+            )
+            return
+        gauge = self.metrics.certificate_expiry.labels(f"{identity.mesh}/{identity.name}")
+        gauge.set(authority.certificate.not_valid_after_utc.timestamp())
+
+    def mark_changed(self, meshes: Iterable[str]) -> None:
+        for mesh in meshes:
+            self._dirty.add(mesh)
+            # A proxy that comes before the push reads anew.
+            self._epochs[mesh] += 1
+        self._changed.set()
+
+    # --- views and snapshots ------------------------------------------------------------------------------------------
+
+    async def view(self, mesh: str, fresh: bool = False) -> MeshView:
+        async with self._loading[mesh]:
+            epoch, kept = self._epochs[mesh], self._views.get(mesh)
+            if kept is None or kept[0] != epoch or fresh:
+                kept = self._views[mesh] = (epoch, await asyncio.to_thread(self._load, mesh))
+            return kept[1]
+
+    def _load(self, mesh: str) -> MeshView:
+        return MeshView(mesh, self.store.list(mesh=mesh), self.zone)
+
+    def build(self, view: MeshView, name: str) -> Snapshot | None:
+        """The snapshot of one proxy now; None where there is no such dataplane. May renew its certificate."""
+        dataplane = view.get("Dataplane", name)
+        if dataplane is None:
+            return None
+        began = time.perf_counter()
+        config = proxies.render(view, dataplane, self._credential(view, dataplane))
+        built = snapshots.build(config)
+        self.metrics.build.observe(time.perf_counter() - began)
+        return built
+
+    def _credential(self, view: MeshView, dataplane: Resource) -> proxies.Credential | None:
+        identity = view.identity_of(dataplane)
+        settings = ProxyPolicies(view, dataplane).offload
+        client_only = settings.mode == "Offload"
+        if identity is None or (client_only and not dataplane.spec.networking.outbound):
+            return None
+        try:
+            key_type = settings.key_type
+            held = self.identities.credential(view.mesh, dataplane.name, identity, key_type, client_only)
+        except (UnusableAuthority, RefusedRequest, StoreError) as error:
+            # The proxy keeps the certificate that it has; the next look tries again.
+            log.error("no certificate for a proxy", mesh=view.mesh, dataplane=dataplane.name, error=str(error))
+            return None
+        return held.credential
+
+    async def _build(self, view: MeshView, name: str) -> Snapshot | None:
+        return await asyncio.get_running_loop().run_in_executor(self._builders, self.build, view, name)
+
+    # --- proxies ------------------------------------------------------------------------------------------------------
+
+    def connected(self, mesh: str, name: str) -> list[Proxy]:
+        """More than one while a proxy restarts."""
+        return [proxy for proxy in self._proxies[mesh] if proxy.name == name]
+
+    async def connect(self, mesh: str, name: str) -> Proxy:
+        """A proxy that came; it has a snapshot, or is `gone` where there is no such dataplane."""
+        proxy = Proxy(mesh, name)
+        self._proxies[mesh].add(proxy)
+        self.metrics.proxies.labels(mesh).set(len(self._proxies[mesh]))
+        try:
+            proxy.offer(await self._build(await self.view(mesh), name))
+        except BaseException:
+            self.disconnect(proxy)
+            raise
+        return proxy
+
+    def disconnect(self, proxy: Proxy) -> None:
+        self._proxies[proxy.mesh].discard(proxy)
+        self.metrics.proxies.labels(proxy.mesh).set(len(self._proxies[proxy.mesh]))
+
+    # --- at work ------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await asyncio.to_thread(self._publish_all)
+        poll = asyncio.create_task(self._poll())
+        try:
+            while True:
+                await self._changed.wait()
+                began = time.perf_counter()
+                await self._debounce(began)
+                meshes, self._dirty = self._dirty, set()
+                for mesh in meshes:
+                    await self._push(mesh)
+                self.metrics.push.observe(time.perf_counter() - began)
+        finally:
+            poll.cancel()
+            self._builders.shutdown(wait=False, cancel_futures=True)
+
+    def _publish_all(self) -> None:
+        for identity in self.store.list("MeshIdentity"):
+            self._publish(identity)
+
+    async def _debounce(self, began: float) -> None:
+        while self._changed.is_set() and time.perf_counter() - began < DEBOUNCE_MAX_S:
+            self._changed.clear()
+            await asyncio.sleep(DEBOUNCE_S)
+        self._changed.clear()
+
+    async def _push(self, mesh: str) -> None:
+        try:
+            view = await self.view(mesh, fresh=True)
+        except StoreError as error:
+            # Proxies go on with what they have; the change is not forgotten.
+            log.error("a change cannot be read, trying again", mesh=mesh, error=str(error))
+            self._dirty.add(mesh)
+            await asyncio.sleep(POLL_S)
+            self._changed.set()
+            return
+        waiting = list(self._proxies[mesh])
+        random.shuffle(waiting)
+        await asyncio.gather(*(self._renew_snapshot(view, proxy) for proxy in waiting))
+
+    async def _renew_snapshot(self, view: MeshView, proxy: Proxy) -> None:
+        try:
+            proxy.offer(await self._build(view, proxy.name))
+        except Exception:  # one proxy's configuration must not keep the others from theirs
+            log.exception("a snapshot could not be built", mesh=proxy.mesh, dataplane=proxy.name)
+
+    async def _poll(self) -> None:
+        while True:
+            try:
+                generation = await asyncio.to_thread(self.store.generation)
+            except StoreError as error:
+                log.error("the store does not answer", error=str(error))
+            else:
+                if generation != self._generation:
+                    self.mark_changed(mesh for mesh, connected in self._proxies.items() if connected)
+                    self._views = {mesh: view for mesh, view in self._views.items() if self._proxies[mesh]}
+                self._generation = generation
+                self.metrics.generation.set(generation)
+            self._renew_certificates()
+            await asyncio.sleep(POLL_S * random.uniform(0.8, 1.2))  # noqa: S311 (no secret)
+
+    def _renew_certificates(self) -> None:
+        """Proxies whose certificate is at half of its life get a snapshot with a new one."""
+        now = datetime.now(UTC)
+        for connected in self._proxies.values():
+            for proxy in connected:
+                held = self.identities.held(proxy.mesh, proxy.name)
+                if held is not None and held.renew_at <= now:
+                    self.mark_changed([proxy.mesh])

@@ -1,0 +1,240 @@
+"""A mesh of stock Envoys, configured over ADS by the control plane: who may call, canary, a restart under traffic.
+
+Everything is on loopback addresses. The proxies use Envoy's own TLS, so that no daemon is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from control.bootstrap import ControlPlaneAddress, ProxyIdentity, bootstrap
+from control.kinds import KINDS
+from control.model.resource import Resource
+from control.plane import ControlPlane
+from control.serving_certificate import ServingCertificate
+from control.store.store import Store, StoreKey
+from control.tokens.tokens import Tokens
+from control.xds.server import DiscoveryServer
+
+pytestmark = pytest.mark.envoy
+
+Read = Callable[[str], list[Resource]]
+
+# Beside the ports that the other tests use.
+WEB, BLUE, GREEN = 21310, 21320, 21330
+
+
+def mesh() -> str:
+    dataplane = """
+type: Dataplane
+name: {name}-1
+labels: {{app: {app}, version: {name}, kuma.io/workload: {app}}}
+spec:
+  networking:
+    address: 127.0.0.1
+    admin: {{port: {admin}}}
+    inbound: [{{port: {port}, servicePort: {service_port}, name: http, protocol: http}}]
+    outbound: {outbound}
+---
+"""
+    outbound = f"[{{port: {WEB + 1}, backendRef: {{kind: MeshService, name: backend, port: 80}}}}]"
+    parts = [
+        dataplane.format(name="web", app="web", admin=WEB + 2, port=WEB, service_port=WEB + 3, outbound=outbound),
+        dataplane.format(name="blue", app="backend", admin=BLUE + 2, port=BLUE, service_port=BLUE + 3, outbound="[]"),
+        dataplane.format(
+            name="green", app="backend", admin=GREEN + 2, port=GREEN, service_port=GREEN + 3, outbound="[]"
+        ),
+    ]
+    for name, labels in (("backend", "app: backend"), ("blue", "version: blue"), ("green", "version: green")):
+        parts.append(
+            f"type: MeshService\nname: {name}\nspec:\n  selector: {{dataplaneLabels: {{matchLabels: {{{labels}}}}}}}\n"
+            "  ports: [{port: 80, targetPort: http, appProtocol: http}]\n---\n"
+        )
+    provider = "{type: Bundled, bundled: {autogenerate: {enabled: true}}}"
+    identity = f"{{selector: {{dataplane: {{matchLabels: {{}}}}}}, provider: {provider}}}"
+    return (
+        "type: Mesh\nname: default\n---\n" + "".join(parts) + f"type: MeshIdentity\nname: identity\nspec: {identity}\n"
+    )
+
+
+PERMISSION = """
+type: MeshTrafficPermission
+name: web-calls
+spec:
+  targetRef: {kind: Dataplane, labels: {app: backend}}
+  rules: [{default: {allow: [{spiffeID: {type: Exact, value: spiffe://default.default.mesh.local/workload/web}}]}}]
+"""
+CANARY = """
+type: MeshHTTPRoute
+name: canary
+spec:
+  to:
+    - targetRef: {kind: MeshService, labels: {kuma.io/display-name: backend}}
+      rules:
+        - matches: [{path: {type: PathPrefix, value: /}}]
+          default:
+            backendRefs:
+              - {kind: MeshService, labels: {kuma.io/display-name: blue}, weight: %d}
+              - {kind: MeshService, labels: {kuma.io/display-name: green}, weight: %d}
+"""
+
+
+async def application(name: str, port: int) -> asyncio.Server:
+    """Answers every request with its name and with who it was told is calling."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                caller = next((h for h in head.split("\r\n") if h.startswith("x-forwarded-client-cert:")), "")
+                body = f"{name} {caller}".encode()
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    return await asyncio.start_server(serve, "127.0.0.1", port)
+
+
+class Running:
+    """The control plane, at an address that stays the same over a restart."""
+
+    def __init__(self, folder: Path, read: Read) -> None:
+        self.folder, self.read, self.port = folder, read, 0
+
+    async def start(self) -> None:
+        self.store = Store(f"sqlite:///{self.folder}/mesh.db", StoreKey(file=self.folder / "key"), KINDS)
+        self.plane, self.tokens = ControlPlane(self.store), Tokens(self.store)
+        self.certificate = ServingCertificate(self.store, ["127.0.0.1"])
+        self.server = grpc.aio.server()
+        DiscoveryServer(self.plane, self.tokens).add_to(self.server)
+        self.port = self.server.add_secure_port(f"127.0.0.1:{self.port}", self.certificate.grpc_credentials())
+        await self.server.start()
+        self.task = asyncio.create_task(self.plane.run())
+
+    async def stop(self) -> None:
+        await self.server.stop(0)
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        self.store.close()
+
+    async def apply(self, text: str) -> None:
+        await self.plane.put_all(self.read(text))
+
+    def bootstrap(self, name: str, admin: int, delta: bool) -> dict[str, Any]:
+        proxy = ProxyIdentity("default", name, self.tokens.issue("dataplane", 600, "default", name=name))
+        address = ControlPlaneAddress("127.0.0.1", self.port, self.certificate.ca_pem)
+        return bootstrap(proxy, address, admin, delta)
+
+
+@pytest.fixture
+async def running(tmp_path: Path, read_resources: Read, envoy_binary: Path) -> AsyncIterator[Running]:
+    control_plane = Running(tmp_path, read_resources)
+    await control_plane.start()
+    await control_plane.apply(mesh())
+    applications = [
+        await application(name, port + 3) for name, port in (("web", WEB), ("blue", BLUE), ("green", GREEN))
+    ]
+    envoys = []
+    # One of them speaks state-of-the-world, so that both are seen working.
+    for name, port, delta in (("web-1", WEB, True), ("blue-1", BLUE, False), ("green-1", GREEN, True)):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(control_plane.bootstrap(name, port + 2, delta)))
+        command = [envoy_binary, "-c", path, "--concurrency", "1", "--log-level", "warning"]
+        command += ["--use-dynamic-base-id"]
+        output = (tmp_path / f"{name}.log").open("w")
+        envoys.append(subprocess.Popen(command, stdout=output, stderr=output))  # noqa: ASYNC220 (comes back at once)
+    yield control_plane
+    for envoy in envoys:
+        envoy.terminate()
+    for envoy in envoys:
+        envoy.wait(30)
+    for server in applications:
+        server.close()
+    await control_plane.stop()
+
+
+async def answer(client: httpx.AsyncClient, port: int = WEB + 1) -> tuple[int, str]:
+    try:
+        response = await client.get(f"http://127.0.0.1:{port}/")
+    except httpx.TransportError as error:
+        return 0, repr(error)
+    return response.status_code, response.text
+
+
+async def until(client: httpx.AsyncClient, wanted: Callable[[int, str], bool], port: int = WEB + 1) -> str:
+    """Configuration takes a moment to arrive; returns the first answer that is wanted."""
+    last: tuple[int, str] = (0, "")
+    for _ in range(300):
+        last = await answer(client, port)
+        if wanted(*last):
+            return last[1]
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"the last answer was {last}")
+
+
+async def test_a_mesh(running: Running) -> None:
+    async with httpx.AsyncClient(timeout=10) as client:
+        # Nobody may call anybody.
+        assert await until(client, lambda status, _: status == 403) == "RBAC: access denied"
+
+        # A permission lets traffic in, and the application is told who calls.
+        await running.apply(PERMISSION)
+        for _ in range(10):  # of both backends, in turn
+            text = await until(client, lambda status, _: status == 200)
+        assert "URI=spiffe://default.default.mesh.local/workload/web" in text
+
+        # Strict: plaintext is not answered. Permissive: it is. And strict again.
+        assert (await answer(client, BLUE))[0] == 0
+        for mode, status in (("Permissive", 200), ("Strict", 0)):
+            await running.apply(f"type: MeshTLS\nname: mode\nspec: {{rules: [{{default: {{mode: {mode}}}}}]}}")
+            await until(client, lambda found, _, wanted=status: found == wanted, BLUE)  # type: ignore[misc]
+
+        # A switch from blue to green without a failed request, and shares by weight.
+        await running.apply(CANARY % (1, 0))
+        await until(client, lambda _, text: text.startswith("blue"))
+        seen: Counter[str] = Counter()
+        switch = asyncio.create_task(count_for(client, seen, 60))
+        await running.apply(CANARY % (0, 1))
+        await until(client, lambda _, text: text.startswith("green"))
+        await switch
+        assert set(seen) <= {"200 blue", "200 green"}
+        await running.apply(CANARY % (90, 10))
+        shares: Counter[str] = Counter()
+        await until(client, lambda _, text: text.startswith("blue"))
+        for _ in range(400):
+            status, text = await answer(client)
+            shares[f"{status} {text.split()[0]}"] += 1
+        assert set(shares) == {"200 blue", "200 green"}
+        # 40 of 400 on average; outside of these bounds with a probability below one in a million.
+        assert 12 <= shares["200 green"] <= 75
+
+        # The control plane goes and comes back with traffic going on; nothing is sent again, and changes arrive.
+        through: Counter[str] = Counter()
+        traffic = asyncio.create_task(count_for(client, through, 150))
+        await running.stop()
+        await asyncio.sleep(0.5)
+        await running.start()
+        await traffic
+        assert set(through) <= {"200 blue", "200 green"}
+        await running.apply(CANARY % (0, 1))
+        await running.apply(PERMISSION.replace("workload/web", "workload/nobody"))
+        await until(client, lambda status, _: status == 403)
+        assert running.plane.metrics.nacks._metrics == {}
+
+
+async def count_for(client: httpx.AsyncClient, seen: Counter[str], requests: int) -> None:
+    for _ in range(requests):
+        status, text = await answer(client)
+        seen[f"{status} {text.split()[0] if text else ''}"] += 1
+        await asyncio.sleep(0.02)

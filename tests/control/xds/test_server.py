@@ -1,0 +1,321 @@
+"""The gRPC server: who is let in, what a hand-driven client gets, faults."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+from google.rpc import status_pb2
+
+from control.kinds import KINDS
+from control.model.resource import Resource
+from control.plane import ControlPlane
+from control.store.store import Store, StoreKey
+from control.tokens.tokens import Tokens
+from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, SECRET, intern
+from control.xds.messages import Respond
+from control.xds.server import DiscoveryServer, delta_bytes, response_bytes
+
+Read = Callable[[str], list[Resource]]
+
+MESH = """
+type: Mesh
+name: default
+---
+type: Dataplane
+name: web-1
+labels: {app: web, kuma.io/workload: web}
+spec:
+  networking:
+    address: 10.0.0.1
+    inbound: [{port: 8080, servicePort: 18080, protocol: http}]
+    outbound: [{port: 3000, backendRef: {kind: MeshService, name: backend, port: 80}}]
+---
+type: Dataplane
+name: backend-1
+labels: {app: backend, kuma.io/workload: backend}
+spec: {networking: {address: 10.0.0.2, inbound: [{port: 8080, servicePort: 18080, protocol: http}]}}
+---
+type: MeshService
+name: backend
+spec:
+  selector: {dataplaneLabels: {matchLabels: {app: backend}}}
+  ports: [{port: 80, targetPort: 8080, appProtocol: http}]
+"""
+IDENTITY = """
+type: MeshIdentity
+name: identity
+spec:
+  selector: {dataplane: {matchLabels: {}}}
+  provider: {type: Bundled, bundled: {autogenerate: {enabled: true}}}
+"""
+BACKEND_2 = """
+type: Dataplane
+name: backend-2
+labels: {app: backend, kuma.io/workload: backend}
+spec: {networking: {address: 10.0.0.3, inbound: [{port: 8080, servicePort: 18080, protocol: http}]}}
+"""
+NAME = "kri_msvc_default___backend_80"
+
+
+class World:
+    def __init__(self, plane: ControlPlane, tokens: Tokens, stub: Any, read: Read) -> None:
+        self.plane, self.tokens, self.stub, self.read = plane, tokens, stub, read
+
+    async def apply(self, text: str) -> None:
+        await self.plane.put_all(self.read(text))
+
+    def token(self, **claims: Any) -> str:
+        return self.tokens.issue("dataplane", 600, claims.pop("mesh", "default"), **claims)
+
+    def stream(self, token: str | None = None, node: str = "default.web-1", delta: bool = False) -> Client:
+        metadata = [("authorization", f"Bearer {token or self.token()}")] if token != "" else []
+        method = self.stub.DeltaAggregatedResources if delta else self.stub.StreamAggregatedResources
+        return Client(method(metadata=metadata), node, delta)
+
+
+class Client:
+    """One stream. `ask` sends, `read` takes the next answer and `ack` acknowledges it."""
+
+    def __init__(self, call: Any, node: str, delta: bool) -> None:
+        self.call, self.node, self.delta = call, node, delta
+
+    async def ask(self, type_url: str, *names: str, **more: Any) -> None:
+        kind = discovery_pb2.DeltaDiscoveryRequest if self.delta else discovery_pb2.DiscoveryRequest
+        named = {"resource_names_subscribe" if self.delta else "resource_names": names}
+        await self.call.write(kind(type_url=type_url, node={"id": self.node}, **named, **more))
+
+    async def read(self) -> Any:
+        answer = await asyncio.wait_for(self.call.read(), 20)
+        assert answer is not grpc.aio.EOF, await self.call.details()
+        return answer
+
+    async def ack(self, answer: Any, *names: str, error: str = "") -> None:
+        more: dict[str, Any] = {"response_nonce": answer.nonce}
+        if error:
+            more["error_detail"] = status_pb2.Status(code=3, message=error)
+        elif not self.delta:
+            more["version_info"] = answer.version_info
+        await self.ask(answer.type_url, *(() if self.delta else names), **more)
+
+    async def get(self, type_url: str, *names: str) -> Any:
+        await self.ask(type_url, *names)
+        answer = await self.read()
+        assert answer.type_url == type_url
+        await self.ack(answer, *names)
+        return answer
+
+    async def end(self) -> tuple[grpc.StatusCode, str]:
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            while await asyncio.wait_for(self.call.read(), 20) is not grpc.aio.EOF:
+                pass
+        return await self.call.code(), await self.call.details()
+
+
+@pytest.fixture
+async def world(tmp_path: Path, read_resources: Read) -> AsyncIterator[World]:
+    store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
+    plane, tokens = ControlPlane(store), Tokens(store)
+    server = grpc.aio.server()
+    DiscoveryServer(plane, tokens).add_to(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    running = asyncio.create_task(plane.run())
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        world = World(plane, tokens, ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel), read_resources)
+        await world.apply(MESH)
+        yield world
+    await server.stop(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    store.close()
+
+
+def names_of(answer: Any) -> list[str]:
+    from control.xds.encode import MESSAGES
+
+    found = []
+    for resource in answer.resources:
+        message = MESSAGES[answer.type_url]()
+        assert resource.Unpack(message)
+        found.append(message.cluster_name if answer.type_url == ENDPOINTS else message.name)
+    return found
+
+
+def addresses(resource: Any) -> list[str]:
+    from control.xds.encode import MESSAGES
+
+    message = MESSAGES[ENDPOINTS]()
+    assert resource.Unpack(message)
+    endpoints = [endpoint for locality in message.endpoints for endpoint in locality.lb_endpoints]
+    return [endpoint.endpoint.address.socket_address.address for endpoint in endpoints]
+
+
+async def test_a_proxy_gets_its_configuration_and_its_changes(world: World) -> None:
+    client = world.stream()
+    clusters = await client.get(CLUSTER)
+    assert names_of(clusters) == [NAME, "self_inbound_8080"]
+    endpoints = await client.get(ENDPOINTS, NAME)
+    assert addresses(endpoints.resources[0]) == ["10.0.0.2"]
+    listeners = await client.get(LISTENER)
+    assert names_of(listeners) == ["self_inbound_8080", "self_outbound_127.0.0.1_3000"]
+    await world.apply(BACKEND_2)
+    changed = await client.read()
+    assert changed.type_url == ENDPOINTS
+    assert addresses(changed.resources[0]) == ["10.0.0.2", "10.0.0.3"]
+    assert changed.version_info != endpoints.version_info
+    client.call.cancel()
+
+
+async def test_delta(world: World) -> None:
+    client = world.stream(delta=True)
+    clusters = await client.get(CLUSTER)
+    assert [resource.name for resource in clusters.resources] == [NAME, "self_inbound_8080"]
+    endpoints = await client.get(ENDPOINTS, NAME)
+    assert addresses(endpoints.resources[0].resource) == ["10.0.0.2"]
+    await world.apply(BACKEND_2)
+    changed = await client.read()
+    assert addresses(changed.resources[0].resource) == ["10.0.0.2", "10.0.0.3"]
+    await client.ack(changed)
+    client.call.cancel()
+    again = world.stream(delta=True)
+    have = {resource.name: resource.version for resource in clusters.resources} | {"old": "1"}
+    await again.ask(CLUSTER, "*", initial_resource_versions=have)
+    answer = await again.read()
+    assert (list(answer.removed_resources), len(answer.resources)) == (["old"], 0)
+    again.call.cancel()
+
+
+async def test_secrets_of_a_proxy_on_envoys_own_tls(world: World) -> None:
+    await world.apply(IDENTITY)
+    client = world.stream()
+    answer = await client.get(SECRET, "identity", "trust")
+    assert names_of(answer) == ["identity", "trust"]
+    client.call.cancel()
+    again = world.stream()
+    await again.ask(SECRET, "identity", "trust", version_info=answer.version_info)
+    await again.ask(CLUSTER)
+    assert (await again.read()).type_url == CLUSTER  # and nothing for the secrets, which it has
+    again.call.cancel()
+
+
+async def test_a_refused_answer_is_counted_and_parked(world: World) -> None:
+    client = world.stream()
+    await client.ask(CLUSTER)
+    answer = await client.read()
+    await client.ack(answer, error="no such thing")
+    await client.ask(LISTENER)
+    assert (await client.read()).type_url == LISTENER  # CDS is parked, so it is not sent again
+    [proxy] = world.plane.connected("default", "web-1")
+    assert proxy.stream is not None
+    assert proxy.stream.subscriptions[CLUSTER].nack_detail == "no such thing"
+    assert world.plane.metrics.nacks.labels("Cluster")._value.get() == 1
+    client.call.cancel()
+
+
+async def test_a_slow_proxy_does_not_hold_up_the_others(world: World) -> None:
+    slow, quick = world.stream(), world.stream(node="default.web-1")
+    for client in (slow, quick):
+        await client.ask(ENDPOINTS, NAME)
+    answer = await quick.read()
+    for number in range(4, 8):
+        await quick.ack(answer, NAME)
+        await world.apply(BACKEND_2.replace("backend-2", f"backend-{number}").replace("10.0.0.3", f"10.0.0.{number}"))
+        answer = await quick.read()
+    assert len(addresses(answer.resources[0])) == 5
+    first = await slow.read()
+    assert len(addresses(first.resources[0])) == 1
+    await slow.ack(first, NAME)
+    assert len(addresses((await slow.read()).resources[0])) == 5  # what is in between is never sent
+    slow.call.cancel()
+    quick.call.cancel()
+
+
+async def test_a_deleted_dataplane_ends_its_stream(world: World) -> None:
+    client = world.stream()
+    await client.get(CLUSTER)
+    await world.plane.delete("Dataplane", "default", "web-1")
+    assert await client.end() == (grpc.StatusCode.NOT_FOUND, "the Dataplane 'web-1' was deleted")
+
+
+async def refusal(client: Client) -> tuple[grpc.StatusCode, str]:
+    await client.ask(CLUSTER)
+    return await client.end()
+
+
+async def test_who_is_let_in(world: World) -> None:
+    await world.apply("type: Mesh\nname: other")
+    cases = [
+        (world.stream(token=""), "UNAUTHENTICATED", "no dataplane token"),
+        (world.stream(token="nonsense"), "UNAUTHENTICATED", "this is not a token"),
+        (world.stream(token=world.token(mesh="other")), "UNAUTHENTICATED", "the token"),
+        (world.stream(token=world.token(name="web-2")), "PERMISSION_DENIED", "is for the dataplane 'web-2'"),
+        (world.stream(token=world.token(labels={"app": "x"})), "PERMISSION_DENIED", "has web"),
+        (world.stream(node="default.web-9"), "NOT_FOUND", "apply it first"),
+        (world.stream(node="web-1"), "INVALID_ARGUMENT", "node.id must be <mesh>.<dataplane>"),
+        (world.stream(token=world.tokens.issue("node", 60)), "UNAUTHENTICATED", "the token"),
+    ]
+    for client, code, says in cases:
+        found, details = await refusal(client)
+        assert (found.name, says in details) == (code, True), details
+    revoked = world.token()
+    world.tokens.revoke(revoked)
+    assert await refusal(world.stream(token=revoked)) == (grpc.StatusCode.UNAUTHENTICATED, "the token was revoked")
+    good = world.stream(token=world.token(name="web-1", labels={"app": "web"}))
+    await good.get(CLUSTER)
+    good.call.cancel()
+
+
+async def test_too_many_names_end_the_stream(world: World) -> None:
+    client = world.stream()
+    await client.ask(ENDPOINTS, *(str(number) for number in range(20_001)))
+    code, details = await client.end()
+    assert (code, "at most 20000" in details) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+
+
+async def test_after_a_restart_proxies_see_no_change(world: World, tmp_path: Path) -> None:
+    await world.apply(IDENTITY)
+    client = world.stream()
+    before = [
+        await client.get(CLUSTER),
+        await client.get(ENDPOINTS, NAME),
+        await client.get(SECRET, "identity", "trust"),
+    ]
+    client.call.cancel()
+    store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
+    plane = ControlPlane(store)
+    snapshot = plane.build(await plane.view("default"), "web-1")
+    assert snapshot is not None
+    assert [answer.version_info for answer in before] == [snapshot.version(a.type_url) for a in before]
+    store.close()
+
+
+def test_answers_are_what_protobuf_would_have_made() -> None:
+    resources = tuple(
+        intern(name, b"\x0a\x01t\x12" + bytes([len(body)]) + body) for name, body in (("a", b"x"), ("b", b""))
+    )
+    answer = Respond("t", "v", "n", resources, ("gone",))
+    whole = discovery_pb2.DiscoveryResponse.FromString(response_bytes(answer))
+    assert (whole.version_info, whole.type_url, whole.nonce) == ("v", "t", "n")
+    assert [(r.type_url, r.value) for r in whole.resources] == [("t", b"x"), ("t", b"")]
+    delta = discovery_pb2.DeltaDiscoveryResponse.FromString(delta_bytes(answer))
+    assert (delta.system_version_info, delta.nonce, list(delta.removed_resources)) == ("v", "n", ["gone"])
+    assert [(r.name, r.version, r.resource.value) for r in delta.resources] == [
+        ("a", resources[0].version, b"x"),
+        ("b", resources[1].version, b""),
+    ]
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 300, 70_000])
+def test_lengths_of_resources(size: int) -> None:
+    from google.protobuf import any_pb2
+
+    body = any_pb2.Any(type_url="t", value=b"x" * size).SerializeToString()
+    answer = Respond("t", "v", "n", (intern(f"r{size}", body),))
+    assert len(discovery_pb2.DiscoveryResponse.FromString(response_bytes(answer)).resources[0].value) == size
