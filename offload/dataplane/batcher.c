@@ -1,9 +1,14 @@
 #include "batcher.h"
 
+enum { GAP_WEIGHT = 8, GAPS_IN_WAIT = 2, GAPS_WITHOUT_ARRIVAL = 3 };
+
 bool batcher_init(batcher *self, const cost_model *costs, uint32_t queue_limit, uint32_t source_limit,
                   uint64_t max_wait) {
   *self = (batcher){.costs = costs, .queue_limit = queue_limit, .source_limit = source_limit, .max_wait = max_wait};
-  for (unsigned i = 0; i < KERNEL_ALGORITHMS; i++) list_init(&self->classes[i].turns);
+  for (unsigned i = 0; i < KERNEL_ALGORITHMS; i++) {
+    list_init(&self->classes[i].turns);
+    self->classes[i].gap = max_wait; /* nothing is known yet: waiting is not worthwhile */
+  }
   return deadlines_init(&self->deadlines, queue_limit);
 }
 
@@ -21,6 +26,15 @@ void batch_source_init(batch_source *source) {
 
 /* ---- in and out ---- */
 
+/* Long gaps count as max_wait: after a pause, a few quick arrivals are enough to wait again. */
+static void note_arrival(const batcher *self, batch_class *queue, uint64_t arrived) {
+  if (self->max_wait == 0) return;
+  uint64_t gap = arrived > queue->latest ? arrived - queue->latest : 0;
+  if (gap > self->max_wait) gap = self->max_wait;
+  queue->gap = (queue->gap * (GAP_WEIGHT - 1) + gap) / GAP_WEIGHT;
+  if (arrived > queue->latest) queue->latest = arrived;
+}
+
 batch_refusal batcher_submit(batcher *self, batch_item *item) {
   batch_source *source = item->source;
   if (source->load >= self->source_limit) return BATCH_SOURCE_FULL;
@@ -34,6 +48,7 @@ batch_refusal batcher_submit(batcher *self, batch_item *item) {
   if (list_empty(&flow->items)) list_push(&queue->turns, &flow->link);
   list_push(&flow->items, &item->link);
   item->state = BATCH_QUEUED;
+  note_arrival(self, queue, item->arrived);
   queue->queued++;
   self->queued++;
   source->load++;
@@ -92,11 +107,19 @@ static bool is_full(const batcher *self, unsigned algorithm) {
   return queue->queued >= cost_model_batch_size(self->costs, algorithm, KERNEL_LANES, false);
 }
 
+/* Whether enough operations come that a batch will fill while it waits. */
+static bool is_worth_waiting(const batcher *self, const batch_class *queue) {
+  return self->max_wait > 0 && queue->gap * GAPS_IN_WAIT <= self->max_wait;
+}
+
 /* When a class may be served: 0 for now. */
 static uint64_t ready_at(const batcher *self, unsigned algorithm) {
-  if (self->classes[algorithm].queued == 0) return NEVER;
-  if (self->max_wait == 0 || is_full(self, algorithm)) return 0;
-  return oldest_arrival(&self->classes[algorithm]) + self->max_wait;
+  const batch_class *queue = &self->classes[algorithm];
+  if (queue->queued == 0) return NEVER;
+  if (!is_worth_waiting(self, queue) || is_full(self, algorithm)) return 0;
+  uint64_t latest = queue->latest + GAPS_WITHOUT_ARRIVAL * queue->gap;
+  uint64_t oldest = oldest_arrival(queue) + self->max_wait;
+  return latest < oldest ? latest : oldest;
 }
 
 static bool goes_before(const batcher *self, unsigned a, unsigned b) {
@@ -131,7 +154,7 @@ void batcher_take(batcher *self, uint64_t now, bool others_idle, batch *out) {
   batch_class *queue = &self->classes[chosen];
   unsigned available = queue->queued;
   unsigned count = cost_model_batch_size(self->costs, (kernel_algorithm)chosen, available, others_idle);
-  bool waited = self->max_wait > 0 && !is_full(self, (unsigned)chosen);
+  bool waited = is_worth_waiting(self, queue) && !is_full(self, (unsigned)chosen);
 
   out->algorithm = (kernel_algorithm)chosen;
   out->backend = self->costs->best[chosen][count];

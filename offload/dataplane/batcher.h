@@ -15,7 +15,9 @@
  * one that ends first.
  *
  * When: a shard takes what is there when it is free ("natural batching"). With max_wait set, a class with less than a
- * full batch waits until its oldest operation has waited that long.
+ * full batch waits for more while that looks worthwhile: as long as operations come, on average, at least two in
+ * max_wait; not longer than three such gaps after the latest; and never longer than max_wait after the oldest. So an
+ * operation that comes alone is served at once, whatever max_wait is.
  *
  * Bounds: per connection (queued and running) and overall (queued). Beyond the overall bound a connection may still
  * have BATCH_RESERVE operations, so that others cannot lock it out: the true bound is limit + BATCH_RESERVE * sources.
@@ -57,6 +59,8 @@ struct batch_source {
 typedef struct batch_class {
   list_node turns; /* flows with items, the next to be served first */
   uint64_t tag;    /* start tag of its next batch, in nanoseconds of kernel time */
+  uint64_t latest; /* arrival of the newest operation */
+  uint64_t gap;    /* moving average of the time between arrivals; kept only with max_wait */
   uint32_t queued;
 } batch_class;
 
@@ -77,7 +81,7 @@ typedef enum batch_refusal { BATCH_ACCEPTED, BATCH_QUEUE_FULL, BATCH_SOURCE_FULL
 typedef enum batch_reason {
   BATCH_FULL,       /* as many as the class runs well with, see cost_model.c; more may be waiting */
   BATCH_IDLE_SHARD, /* all that was there: a shard had nothing else to do */
-  BATCH_MAX_WAIT,   /* the oldest had waited for max_wait */
+  BATCH_MAX_WAIT,   /* it had waited, and more was not to be expected soon, or max_wait was over */
   BATCH_REASONS,
 } batch_reason;
 

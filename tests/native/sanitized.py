@@ -108,7 +108,6 @@ def main() -> int:
     extension, testing_library = Build(sanitizers, folder).make()
     environment = {
         **os.environ,
-        **OPTIONS,
         # libstdc++ too: the runtime has to find the function that throws before the extension is loaded.
         "LD_PRELOAD": f"{runtime(RUNTIMES[sanitizers])}:{runtime('libstdc++.so.6')}",
         "PYTHONPATH": f"{overlay(extension, folder)}{os.pathsep}{ROOT}",
@@ -116,8 +115,18 @@ def main() -> int:
         "SANITIZED": sanitizers,
         "PYTHONMALLOC": "malloc",
     }
+    # Reports go to files: pytest holds back what a process that is ended has written.
+    report = folder / "report"
+    for old in folder.glob("report.*"):
+        old.unlink()
+    for name in OPTIONS:
+        environment[name] = f"{OPTIONS[name]}:log_path={report}"
     command = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "--timeout=600", *arguments]
-    return subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
+    status = subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
+    reports = sorted(folder.glob("report.*"))
+    for found in reports:
+        print(f"== {found.name}\n{found.read_text(errors='replace')}", file=sys.stderr)
+    return 1 if reports else status
 
 
 if __name__ == "__main__":

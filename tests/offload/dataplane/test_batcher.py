@@ -215,7 +215,8 @@ def machine(native: ctypes.CDLL, max_wait: int) -> type[RuleBasedStateMachine]:
             batch = self.batcher.take(self.now, others_idle=others_idle)
             if batch is None:
                 assert ready_at > self.now
-                assert max_wait > 0 or self.model.queued == 0
+                oldest = min((i.arrived for i in self.model.items.values() if i.state == "queued"), default=NEVER)
+                assert oldest + max_wait > self.now  # nobody waits for longer
                 return
             assert ready_at == 0
             assert 1 <= len(set(batch.items)) == len(batch.items) <= LANES
@@ -235,7 +236,7 @@ def machine(native: ctypes.CDLL, max_wait: int) -> type[RuleBasedStateMachine]:
             assert batch.backend == self.batcher.best(batch.algorithm, size)
             if batch.reason == MAX_WAIT:
                 assert max_wait > 0
-                assert min(i.arrived for i in queued) + max_wait <= self.now
+                assert len(batch.items) == len(queued) < LANES
             elif batch.reason == IDLE_SHARD:
                 assert len(batch.items) == len(queued) < LANES
             else:
@@ -406,6 +407,59 @@ def test_backlogged_classes_share_kernel_time(native: ctypes.CDLL) -> None:
     shards = Shards(batcher, 2)
     shards.run_until(50_000 * US)
     assert shards.time_of[P256] == pytest.approx(shards.time_of[RSA4096], abs=2 * batcher.cost(RSA4096, 8))
+    batcher.close()
+
+
+# --- waiting ----------------------------------------------------------------------------------------------------------
+
+
+def waiting(native: ctypes.CDLL) -> Batcher:
+    return Batcher(native, with_lanes(), max_wait=400 * US)
+
+
+def test_operations_that_come_alone_do_not_wait(native: ctypes.CDLL) -> None:
+    batcher = waiting(native)
+    for now in range(10**6, 10**8, 10**6):  # one a millisecond
+        batcher.submit(0, RSA2048, now)
+        batch = batcher.take(now)
+        assert batch is not None
+        assert (batch.reason, len(batch.items)) == (IDLE_SHARD, 1)
+        batcher.complete(batch.items)
+    batcher.close()
+
+
+def test_operations_that_come_quickly_wait_for_a_full_batch(native: ctypes.CDLL) -> None:
+    batcher, now, sizes = waiting(native), 10**6, []
+    for _ in range(200):
+        now += 30 * US
+        batcher.submit(0, P256, now)
+        if (batch := batcher.take(now)) is not None:
+            sizes.append(len(batch.items))
+            batcher.complete(batch.items)
+    assert set(sizes[-10:]) == {8}
+    # And when no more come, they go after three gaps, long before max_wait.
+    batcher.submit(0, P256, now)
+    assert now < batcher.ready_at(now) <= now + 3 * 40 * US
+    batch = batcher.take(batcher.ready_at(now))
+    assert batch is not None
+    assert batch.reason == MAX_WAIT
+    batcher.close()
+
+
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=60))
+def test_nobody_waits_longer_than_max_wait(native: ctypes.CDLL, gaps: list[int]) -> None:
+    batcher, now, waiting_since = waiting(native), 10**6, {}
+    for gap in [*gaps, 1000]:
+        while (ready := batcher.ready_at(now)) <= now + gap * US and batcher.queued:
+            now_then = max(now, ready)
+            batch = batcher.take(now_then)
+            assert batch is not None
+            for item in batch.items:
+                assert now_then - waiting_since.pop(item) <= 400 * US
+            batcher.complete(batch.items)
+        now += gap * US
+        waiting_since[batcher.submit(0, RSA2048, now)[1]] = now
+        assert batcher.ready_at(now) <= now + 400 * US
     batcher.close()
 
 

@@ -1,0 +1,36 @@
+// module_tests units FOLDER | module_tests connections DAEMON_SOCKET IDENTITY COUNT
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "tests.h"
+
+namespace {
+
+void run(const char *name, void (*test)()) {
+  printf("%s\n", name);
+  fflush(stdout);
+  test();
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+  if (argc == 3 && strcmp(argv[1], "units") == 0) {
+    run("reconnect_states", tests::reconnect_states);
+    run("ticket_keys_rotate", tests::ticket_keys_rotate);
+    run("server_names_match", tests::server_names_match);
+    run("configurations_of_all_kinds", tests::configurations_of_all_kinds);
+    run("identities_of_all_kinds", tests::identities_of_all_kinds);
+    run("no_daemon", tests::no_daemon);
+    printf("rude_daemons\n");
+    tests::rude_daemons(argv[2]);
+    return 0;
+  }
+  if (argc == 5 && strcmp(argv[1], "connections") == 0) {
+    tests::connections(argv[2], argv[3], atoi(argv[4]));
+    return 0;
+  }
+  fprintf(stderr, "usage: module_tests units FOLDER | module_tests connections DAEMON_SOCKET IDENTITY COUNT\n");
+  return 2;
+}

@@ -1,0 +1,21 @@
+#ifndef TLS_OFFLOAD_TESTS_TESTS_H
+#define TLS_OFFLOAD_TESTS_TESTS_H
+
+#include <string>
+
+namespace tests {
+
+void reconnect_states();
+void ticket_keys_rotate();
+void server_names_match();
+void configurations_of_all_kinds();
+void identities_of_all_kinds();
+void no_daemon();
+void rude_daemons(const std::string &folder);
+
+// Against the daemon at `daemon_socket`: connections with data both ways, and connections dropped at any moment.
+void connections(const std::string &daemon_socket, const std::string &identity, int count);
+
+}  // namespace tests
+
+#endif
