@@ -19,14 +19,17 @@ import structlog
 from control.ca.authority import UnusableAuthority
 from control.ca.identities import Identities
 from control.ca.issue import RefusedRequest
+from control.ca.rotation import WAITS_FOR, Event, Rotation, WrongStage
 from control.metrics import Metrics
 from control.model.resource import Resource
 from control.store.errors import StoreError
 from control.store.store import Store
 from control.xds import proxy as proxies
 from control.xds import snapshot as snapshots
+from control.xds.encode import SECRET
 from control.xds.policies_of_proxy import ProxyPolicies
 from control.xds.snapshot import Snapshot
+from control.xds.states import Phase
 from control.xds.stream import Stream
 from control.xds.view import MeshView
 
@@ -57,6 +60,12 @@ class Proxy:
         """None: there is no such dataplane any more."""
         self.snapshot, self.gone = snapshot or self.snapshot, snapshot is None
         self.wake.set()
+
+
+def _has_secrets(proxy: Proxy, wanted: Snapshot) -> bool:
+    """Whether the proxy has acknowledged the secrets of this snapshot, all that it asked for."""
+    secrets = proxy.stream.subscriptions[SECRET] if proxy.stream is not None else None
+    return secrets is not None and secrets.phase is Phase.SETTLED and not secrets.lags(wanted)
 
 
 class ControlPlane:
@@ -120,6 +129,43 @@ class ControlPlane:
             # A proxy that comes before the push reads anew.
             self._epochs[mesh] += 1
         self._changed.set()
+
+    # --- rotation of CAs ----------------------------------------------------------------------------------------------
+
+    async def rotate(self, identity: Resource, event: Event) -> Rotation:
+        """One step of a rotation. Raises WrongStage where proxies are not as far as the step needs them."""
+        mesh = identity.mesh
+        if event is Event.BEGIN:
+            rotation = await asyncio.to_thread(self.identities.begin_rotation, mesh, identity)
+        else:
+            before = await asyncio.to_thread(self.identities.rotation, mesh, identity)
+            before.check(event)
+            if event is not Event.ABORT:
+                await self._check_proxies(identity, event, before)
+            rotation = await asyncio.to_thread(self.identities.step, mesh, identity, event)
+        self.mark_changed([mesh])
+        return rotation
+
+    async def _check_proxies(self, identity: Resource, event: Event, rotation: Rotation) -> None:
+        """Every proxy of the mesh has to be connected and to have taken its newest secrets; then it has the bundle."""
+        view = await self.view(identity.mesh, fresh=True)
+        late = []
+        for dataplane in view.dataplanes:
+            own = view.identity_of(dataplane)
+            if own is None:
+                continue
+            connected = self.connected(identity.mesh, dataplane.name)
+            snapshot = await self._build(view, dataplane.name)
+            if not connected or snapshot is None or not all(_has_secrets(proxy, snapshot) for proxy in connected):
+                late.append(dataplane.name)
+            held = self.identities.held(identity.mesh, dataplane.name)
+            if event is Event.REPLACED and held is not None and held.authority != rotation.issuer.fingerprint:
+                late.append(dataplane.name)
+        if late:
+            names = ", ".join(sorted(set(late))[:10])
+            raise WrongStage(
+                f"{event.value}: not every proxy is as far: {names}; this stage waits for {WAITS_FOR[rotation.stage]}"
+            )
 
     # --- views and snapshots ------------------------------------------------------------------------------------------
 

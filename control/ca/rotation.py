@@ -86,13 +86,17 @@ class Rotation:
             return (self.current,)
         return (self.current, self.other)
 
-    def step(self, event: Event, new: Authority | None = None) -> Rotation:
-        """Raises WrongStage. `new` goes with BEGIN."""
+    def check(self, event: Event) -> Stage:
+        """The stage that the event leads to. Raises WrongStage."""
         stage = TRANSITIONS[self.stage].get(event)
         if stage is None:
-            raise WrongStage(
-                f"{event.value} is not possible in stage {self.stage.value}, which waits for {WAITS_FOR[self.stage]}"
-            )
+            waits = WAITS_FOR[self.stage]
+            raise WrongStage(f"{event.value} is not possible in stage {self.stage.value}, which waits for {waits}")
+        return stage
+
+    def step(self, event: Event, new: Authority | None = None) -> Rotation:
+        """Raises WrongStage. `new` goes with BEGIN."""
+        stage = self.check(event)
         if event is Event.BEGIN:
             if new is None:
                 raise WrongStage("a rotation needs the new CA")

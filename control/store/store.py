@@ -125,6 +125,10 @@ class Store:
             raise NotFound(_missing(type_name, mesh, name))
         return self._resource(row)
 
+    def has(self, type_name: str, mesh: str, name: str) -> bool:
+        with self._transaction("get") as connection:
+            return connection.execute(sa.select(1).where(_is(type_name, mesh, name))).scalar() is not None
+
     def list(
         self, type_name: str | None = None, mesh: str | None = None, after: str = "", limit: int | None = None
     ) -> Sequence[Resource]:

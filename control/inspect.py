@@ -1,0 +1,86 @@
+"""Explains a proxy: its policies, what it should have, what it has, and why a call to it is let in or not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from control.model.resource import Resource
+from control.plane import ControlPlane, Proxy
+from control.policies import POLICIES
+from control.policies.meshtrafficpermission.generate import decide
+from control.xds import proxy as proxies
+from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
+from control.xds.inbounds import permission_entries
+from control.xds.policies_of_proxy import ProxyPolicies
+from control.xds.view import MeshView
+
+SHORT = {CLUSTER: "CDS", ENDPOINTS: "EDS", LISTENER: "LDS", ROUTES: "RDS", SECRET: "SDS"}
+
+
+def policies(view: MeshView, dataplane: Resource) -> list[dict[str, Any]]:
+    """Every policy that selects the proxy, of each type the weaker first."""
+    found = ProxyPolicies(view, dataplane)
+    return [
+        {"type": policy.type, "policies": [resource.to_data() for resource in found.of_type(policy.type)]}
+        for policy in POLICIES
+        if found.of_type(policy.type)
+    ]
+
+
+def config(view: MeshView, dataplane: Resource) -> dict[str, Any]:
+    """What the proxy should have, without secrets."""
+    rendered = proxies.render(view, dataplane)
+    return {
+        "clusters": list(rendered.clusters.values()),
+        "endpoints": list(rendered.endpoints.values()),
+        "listeners": list(rendered.listeners.values()),
+        "routes": list(rendered.routes.values()),
+        "problems": rendered.problems,
+    }
+
+
+def access(view: MeshView, dataplane: Resource, caller: str) -> list[dict[str, Any]]:
+    """For each inbound, whether the caller with this SPIFFE id is let in, and what decides it."""
+    found, identity = ProxyPolicies(view, dataplane), view.identity_of(dataplane)
+    answers = []
+    for inbound in dataplane.spec.networking.inbound:
+        if identity is None:
+            allowed, reason = True, "the dataplane has no identity: it takes plaintext, and permissions do not apply"
+        else:
+            allowed, reason = decide(permission_entries(found, inbound), caller)
+        answers.append({"inbound": inbound.section, "allowed": allowed, "reason": reason})
+    return answers
+
+
+def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> dict[str, Any]:
+    """Who it is, whether it is there, and what it took and refused."""
+    identity = view.identity_of(dataplane)
+    held = plane.identities.held(dataplane.mesh, dataplane.name)
+    settings = ProxyPolicies(view, dataplane).offload
+    return {
+        "name": dataplane.name,
+        "mesh": dataplane.mesh,
+        "spiffeID": identity.spiffe_id if identity else None,
+        "mode": settings.mode,
+        "certificate": {"notAfter": held.not_after.isoformat(), "renewAt": held.renew_at.isoformat()} if held else None,
+        "problems": proxies.render(view, dataplane).problems,
+        "connections": [_connection(proxy) for proxy in plane.connected(dataplane.mesh, dataplane.name)],
+    }
+
+
+def _connection(proxy: Proxy) -> dict[str, Any]:
+    subscriptions = proxy.stream.subscriptions if proxy.stream is not None else {}
+    types = {
+        SHORT[type_url]: {
+            "state": subscription.phase.value,
+            "sentVersion": subscription.version,
+            "acknowledgedVersion": subscription.acked_version,
+            "wantedVersion": proxy.snapshot.version(type_url) if proxy.snapshot else "",
+            **({"refused": subscription.nack_detail} if subscription.nack_detail else {}),
+        }
+        for type_url, subscription in subscriptions.items()
+        if subscription.is_asked
+    }
+    seconds = int((datetime.now(UTC) - proxy.connected_at).total_seconds())
+    return {"connectedSeconds": seconds, "types": types}
