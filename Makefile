@@ -92,13 +92,16 @@ bench: setup ## kernels and handshakes, ours against others, into build/bench; Q
 
 # --- longer tests: targets of their own -------------------------------------------------------------------------------
 
-.PHONY: test-asan test-tsan test-long
+.PHONY: test-asan test-tsan test-fuzz test-long
 test-asan: setup ## the C under AddressSanitizer and UndefinedBehaviorSanitizer, about 10 minutes
 	@$(PYTHON) tests/kernels/sanitized.py address,undefined
 	@$(PYTHON) tests/native/sanitized.py address,undefined
 
 test-tsan: setup ## the data plane under ThreadSanitizer
 	@$(PYTHON) tests/native/sanitized.py thread
+
+test-fuzz: setup ## the codec and the gRPC front under libFuzzer, FUZZ_SECONDS each (30)
+	@PYTHON=$(PYTHON) tests/native/fuzz/run.sh
 
 test-long: setup ## the tests marked `long`: many more random cases
 	@$(PYTHON) -m pytest -m long $(ARGS)

@@ -55,6 +55,8 @@ class IdentityRule(TypedDict):
 
 class Settings(TypedDict):
     shards: int  # kernel threads
+    # A class waits for more while at least two operations come in this time, on average, and at most this long; one
+    # that comes alone never waits. 0: nothing waits while a shard is idle.
     max_wait_us: int
     queue_limit: int  # operations queued, all connections
     connection_queue_limit: int  # operations queued and running, one connection
