@@ -96,9 +96,11 @@ bench: setup ## kernels and handshakes, ours against others, into build/bench; Q
 test-asan: setup ## the C under AddressSanitizer and UndefinedBehaviorSanitizer, about 10 minutes
 	@$(PYTHON) tests/kernels/sanitized.py address,undefined
 	@$(PYTHON) tests/native/sanitized.py address,undefined
+	@$(PYTHON) tests/native/module/sanitized.py address,undefined
 
 test-tsan: setup ## the data plane under ThreadSanitizer
 	@$(PYTHON) tests/native/sanitized.py thread
+	@$(PYTHON) tests/native/module/sanitized.py thread
 
 test-fuzz: setup ## the codec and the gRPC front under libFuzzer, FUZZ_SECONDS each (30)
 	@PYTHON=$(PYTHON) tests/native/fuzz/run.sh
