@@ -46,15 +46,16 @@ class BuildNative(build_ext):
             self.boringssl_prefix = boringssl.installed_prefix()
         except boringssl.NativeLibraryMissing as missing:
             raise SystemExit(f"error: {missing}") from None
-        native = self.cmake("native", [])
-        testing = self.cmake("native-testing", ["-DTESTING_HOOKS=ON"], targets=["kernels"]) if TESTING else native
+        # The tools of tests and benchmarks are no part of what is installed.
+        native = self.cmake("native", [], ["all"] if TESTING else ["kernels", "dataplane", "tls_offload"])
+        testing = self.cmake("native-testing", ["-DTESTING_HOOKS=ON"], ["kernels"]) if TESTING else native
         self.compile_protocols()
         for extension in self.extensions:
             self.link(extension, testing if extension.name.endswith("._testing") else native)
         super().run()
         self.copy_module(native)
 
-    def cmake(self, folder: str, options: list[str], targets: list[str] | None = None) -> Path:
+    def cmake(self, folder: str, options: list[str], targets: list[str]) -> Path:
         build = ROOT / "build" / folder
         self.announce(f"building the native libraries in build/{folder}", level=2)
         subprocess.run(
@@ -63,7 +64,7 @@ class BuildNative(build_ext):
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        subprocess.run(["cmake", "--build", str(build), *(f"--target={t}" for t in targets or ["all"])], check=True)
+        subprocess.run(["cmake", "--build", str(build), *(f"--target={t}" for t in targets)], check=True)
         return build
 
     def compile_protocols(self) -> None:
