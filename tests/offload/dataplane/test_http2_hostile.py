@@ -397,6 +397,7 @@ def test_a_client_that_never_reads(make_server: Callable[..., Server]) -> None:
     serves(server)
     before = memory_mib()
     with RawClient(server.connect(), settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}) as client:
+        client.ping()
         stream = client.open("Stream")
         client.socket.settimeout(0.5)
         sent = 0
@@ -426,12 +427,14 @@ def test_windows_reopen(server: Server) -> None:
     """Far more than a window passes through one stream, since answers leave."""
     with RawClient(server.connect(), settings={SettingsFrame.INITIAL_WINDOW_SIZE: 2**30}) as client:
         client.send(WindowUpdateFrame(0, window_increment=2**30))
+        client.ping()  # the server's settings are in force: windows of 256 KiB
         stream = client.open("Stream")
         answer, allowed, sent, asked = client.answer(stream), 256 * 1024, 0, 0
         while sent < 3 * 2**20:
             data = batch(server, range(asked, asked + 100))
             while client.windows.get(stream, 0) + allowed < sent + len(data):
-                client.step()
+                assert client.step() is not None
+                assert answer.reset is None
             client.data(stream, data)
             sent, asked = sent + len(data), asked + 100
         client.data(stream, b"", end=True)
