@@ -68,7 +68,8 @@ static int only_class(const batcher *all) {
 bool work_queue_take_lone(work_queue *work, uint64_t now, batch *taken) {
   taken->count = 0;
   int algorithm = work->idle_count == work->shard_count ? only_class(&work->batcher) : -1;
-  if (algorithm < 0) return false;
+  if (algorithm < 0 || deadlines_next(&work->batcher.deadlines) <= now)
+    return false; /* a shard sorts out the expired */
   unsigned queued = work->batcher.classes[algorithm].queued;
   if (queued > KERNEL_LANES || work->costs.best_ns[algorithm][queued] > WORK_LONE_NS + work->costs.overhead_ns)
     return false;

@@ -180,11 +180,10 @@ void call_closed(call *it) {
   call_finish(it, RPC_CANCELLED, NULL);
   drop_operations(it); /* answers of a call that was finished but not sent */
   message_free_buffer(it);
-  free(it->partial);
+  response_free_partial(it);
   free(it->watched);
   identity_message_release(it->sent);
   identity_message_release(it->pending);
-  it->partial = NULL;
   it->watched = NULL;
   it->sent = it->pending = NULL;
   if (--it->held == 0) free_call(it);

@@ -61,12 +61,18 @@ void connection_close(connection *it) {
   }
 }
 
+static void free_unsent(connection *it) {
+  if (it->unsent != NULL) explicit_bzero(it->unsent, it->unsent_size); /* a plaintext, perhaps */
+  free(it->unsent);
+  it->unsent = NULL;
+}
+
 void connection_free(connection *it) {
   list_remove(&it->link);
   nghttp2_session_del(it->session);
   caller_free(&it->caller);
   free(it->verdicts);
-  free(it->unsent);
+  free_unsent(it);
   free(it);
 }
 
@@ -119,8 +125,7 @@ static bool send_unsent(connection *it, bool *broken) {
   *broken = !send_some(it, it->unsent + it->unsent_at, it->unsent_size - it->unsent_at, &sent);
   it->unsent_at += sent;
   if (*broken || it->unsent_at < it->unsent_size) return false;
-  free(it->unsent);
-  it->unsent = NULL;
+  free_unsent(it);
   return true;
 }
 

@@ -15,6 +15,9 @@
 #define QUIET_TIME 50000000u    /* 50 ms */
 #define ANSWER_TIME 1000000000u /* 1 s for the answer to the PING */
 
+/* More than any listen queue holds; callers that come faster than they are accepted must not keep us from ending. */
+enum { ACCEPT_ROUNDS = 256 };
+
 static const uint8_t ping_mark[8] = {'d', 'r', 'a', 'i', 'n', 'i', 'n', 'g'};
 
 static void set_phase(front *front, drain_phase phase) {
@@ -55,7 +58,7 @@ void drain_begin(front *front) {
   }
   while (!list_empty(&front->listeners)) {
     listener *it = LIST_ENTRY(front->listeners.next, listener, link);
-    listener_accept(front, it);
+    for (unsigned rounds = 0; rounds < ACCEPT_ROUNDS && listener_accept(front, it); rounds++) continue;
     listener_close(front, it);
   }
 }

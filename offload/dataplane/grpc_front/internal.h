@@ -174,7 +174,7 @@ void front_loop_turn(front *front, int timeout_ms);
 void front_take_completions(front *front);
 
 /* listener.c */
-void listener_accept(front *front, listener *listener);
+bool listener_accept(front *front, listener *listener); /* true: there may be more than one turn's worth */
 void listener_close(front *front, listener *listener);
 
 /* connection.c */
@@ -217,7 +217,8 @@ static inline void message_write_header(uint8_t *to, size_t size) {
 void response_open(call *it);   /* headers, then data from the method */
 void response_resume(call *it); /* there is more data, or the status is final */
 void response_trailers_only(call *it);
-void response_give_credit(call *it);                              /* what answers did not take along */
+void response_give_credit(call *it); /* what answers did not take along */
+void response_free_partial(call *it);
 size_t response_fill_partial(call *it, uint8_t *to, size_t room); /* from call->partial */
 void response_http_status(call *it, const char *status);          /* not gRPC at all: 405, 415 */
 

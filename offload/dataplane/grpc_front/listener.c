@@ -43,17 +43,18 @@ static bool drop_one(front *front, const listener *from) {
   return descriptor >= 0;
 }
 
-void listener_accept(front *front, listener *from) {
+bool listener_accept(front *front, listener *from) {
   for (unsigned i = 0; i < ACCEPTS_PER_TURN; i++) {
     int descriptor = accept4(from->source.descriptor, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (descriptor >= 0) {
       admit(front, from, descriptor);
     } else if (errno == EMFILE || errno == ENFILE) {
-      if (!drop_one(front, from)) return;
+      if (!drop_one(front, from)) return false;
     } else if (errno != ECONNABORTED && errno != EINTR) {
-      return; /* EAGAIN: all are in */
+      return false; /* EAGAIN: all are in */
     }
   }
+  return true;
 }
 
 void listener_close(front *front, listener *it) {

@@ -47,12 +47,15 @@ size_t response_fill_partial(call *it, uint8_t *to, size_t room) {
   if (size > room) size = room;
   memcpy(to, it->partial + it->partial_at, size);
   it->partial_at += size;
-  if (it->partial_at == it->partial_size) {
-    free(it->partial);
-    it->partial = NULL;
-    it->partial_size = it->partial_at = 0;
-  }
+  if (it->partial_at == it->partial_size) response_free_partial(it);
   return size;
+}
+
+void response_free_partial(call *it) {
+  if (it->partial != NULL) explicit_bzero(it->partial, it->partial_size); /* a plaintext, perhaps */
+  free(it->partial);
+  it->partial = NULL;
+  it->partial_size = it->partial_at = 0;
 }
 
 static size_t fill(call *it, uint8_t *to, size_t room) {
