@@ -102,9 +102,11 @@ static uint64_t oldest_arrival(const batch_class *queue) {
   return oldest;
 }
 
+/* Whether waiting for more would gain little: 4 operations fill the lanes with RSA, and software gains nothing at all.
+ */
 static bool is_full(const batcher *self, unsigned algorithm) {
   const batch_class *queue = &self->classes[algorithm];
-  return queue->queued >= cost_model_batch_size(self->costs, algorithm, KERNEL_LANES, false);
+  return queue->queued >= cost_model_batch_size(self->costs, algorithm, KERNEL_LANES, true);
 }
 
 /* Whether enough operations come that a batch will fill while it waits. */

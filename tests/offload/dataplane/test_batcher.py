@@ -428,17 +428,18 @@ def test_operations_that_come_alone_do_not_wait(native: ctypes.CDLL) -> None:
     batcher.close()
 
 
-def test_operations_that_come_quickly_wait_for_a_full_batch(native: ctypes.CDLL) -> None:
+@pytest.mark.parametrize(("algorithm", "full"), [(P256, 8), (RSA2048, 4)])
+def test_operations_that_come_quickly_wait_for_full_lanes(native: ctypes.CDLL, algorithm: int, full: int) -> None:
     batcher, now, sizes = waiting(native), 10**6, []
     for _ in range(200):
         now += 30 * US
-        batcher.submit(0, P256, now)
+        batcher.submit(0, algorithm, now)
         if (batch := batcher.take(now)) is not None:
             sizes.append(len(batch.items))
             batcher.complete(batch.items)
-    assert set(sizes[-10:]) == {8}
+    assert set(sizes[-10:]) == {full}
     # And when no more come, they go after three gaps, long before max_wait.
-    batcher.submit(0, P256, now)
+    batcher.submit(0, algorithm, now)
     assert now < batcher.ready_at(now) <= now + 3 * 40 * US
     batch = batcher.take(batcher.ready_at(now))
     assert batch is not None
