@@ -74,9 +74,11 @@ VEC8_INLINE vec8 comb_tag(vec8 sum, const uint64_t table[COMB_PARTS][COMB_ENTRIE
   return vec8_select(digit->negative, vec8_sub(sum, tag), vec8_add(sum, tag));
 }
 
-/* Lanes where the tags sum up to the scalar mod 2^52 - 1. A number is the sum of its limbs there. */
-VEC8_INLINE vec8_mask comb_tags_right(vec8 tags, const comb_scalar *scalar) {
-  UNROLLED for (int i = 0; i < LIMBS; i++) tags = vec8_sub(tags, scalar->odd.limb[i]);
+/* Lanes where the tags sum up to k, or to n - k where k is even, mod 2^52 - 1; a number is the sum of its limbs there.
+ * k is taken from where the caller keeps it, not from the digits, so that the recoding is checked as well. */
+VEC8_INLINE vec8_mask comb_tags_right(vec8 tags, const num *k) {
+  const num wanted = comb_recode(k).odd;
+  UNROLLED for (int i = 0; i < LIMBS; i++) tags = vec8_sub(tags, wanted.limb[i]);
   /* above -(COMB_WINDOWS + LIMBS) 2^52: 128 times the modulus makes it positive */
   tags = vec8_add(tags, vec8_all(LIMB_MASK * 128));
   UNROLLED for (int i = 0; i < 2; i++) {

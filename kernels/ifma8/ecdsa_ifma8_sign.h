@@ -158,7 +158,7 @@ void ECDSA_SIGN(kernel_lane lanes[], size_t count, kernel_workspace *workspace) 
 
   comb_scalar scalar = comb_recode(&work->k);
   for (unsigned i = 0; i < count; i++) FAULT(i, FAULT_COMB_DIGIT, num_flip(&scalar.bits, i, bit));
-  vec8_mask good = comb_multiply(ECDSA_TABLE, &scalar, &work->sum);
+  vec8_mask good = comb_multiply(ECDSA_TABLE, &work->k, &scalar, &work->sum);
   for (unsigned i = 0; i < count; i++) { /* a bit of X, Y, ZZ or ZZZ, 52 LIMBS bits each */
     FAULT(i, FAULT_ECDSA_POINT, num_flip(&work->sum.x + bit / (52 * LIMBS) % 4, i, bit));
   }

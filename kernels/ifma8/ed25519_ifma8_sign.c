@@ -190,7 +190,7 @@ void VEC8_NAME(ed25519_sign)(kernel_lane lanes[], size_t count, kernel_workspace
   for (unsigned i = 0; i < count; i++) FAULT(i, FAULT_ED25519_NONCE, num_flip(&work->r, i, bit));
   comb_scalar scalar = comb_recode(&work->r);
   for (unsigned i = 0; i < count; i++) FAULT(i, FAULT_COMB_DIGIT, num_flip(&scalar.bits, i, bit));
-  vec8_mask good = comb_multiply(ed25519_comb, &scalar, &work->sum);
+  vec8_mask good = comb_multiply(ed25519_comb, &work->r_again, &scalar, &work->sum);
   work->turned = scalar.turned;
   good &= point_on_curve(&work->sum);
   make_affine(work);

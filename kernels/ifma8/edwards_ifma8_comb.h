@@ -50,10 +50,10 @@ VEC8_INLINE void point_add_entry(point *a, const entry *e, vec8_mask negative) {
   a->z = fe_mul(&ff, &gg);
 }
 
-/* sum = k' B, k' the odd one of k and n - k: -k B in the lanes of scalar->turned. Any k in [0, n) that comb_recode has
- * cut into digits. Returns the lanes in which the entries that were added are those of k': their tags have the right
+/* sum = k' B, k' the odd one of k and n - k: -k B in the lanes of scalar->turned. 0 <= k < n, and `scalar` is
+ * comb_recode(k). Returns the lanes in which the entries that were added are those of k': their tags have the right
  * sum. */
-static __attribute__((noinline)) vec8_mask comb_multiply(const uint64_t table[][COMB_PARTS][COMB_ENTRIES],
+static __attribute__((noinline)) vec8_mask comb_multiply(const uint64_t table[][COMB_PARTS][COMB_ENTRIES], const num *k,
                                                          const comb_scalar *scalar, point *sum) {
   vec8 tags = vec8_zero();
   *sum = (point){num_small(0), num_small(1), num_small(1), num_small(0)};
@@ -63,7 +63,7 @@ static __attribute__((noinline)) vec8_mask comb_multiply(const uint64_t table[][
     const entry e = comb_entry(table[w], &digit);
     point_add_entry(sum, &e, digit.negative);
   }
-  return comb_tags_right(tags, scalar);
+  return comb_tags_right(tags, k);
 }
 
 /* Lanes where the point is on the curve: (Y^2 - X^2) Z^2 = Z^4 + d X^2 Y^2 and X Y = Z T. */

@@ -88,9 +88,9 @@ VEC8_INLINE void comb_entry(const uint64_t table[COMB_PARTS][COMB_ENTRIES], cons
   }
 }
 
-/* sum = +-k G for a k in (0, n) that comb_recode has cut into digits. Returns the lanes in which the entries that were
- * added are those of k: their tags have the right sum. */
-static __attribute__((noinline)) vec8_mask comb_multiply(const uint64_t table[][COMB_PARTS][COMB_ENTRIES],
+/* sum = +-k G; 0 < k < n, and `scalar` is comb_recode(k). Returns the lanes in which the entries that were added are
+ * those of k: their tags have the right sum. */
+static __attribute__((noinline)) vec8_mask comb_multiply(const uint64_t table[][COMB_PARTS][COMB_ENTRIES], const num *k,
                                                          const comb_scalar *scalar, point *sum) {
   comb_digit digit = comb_digit_of(scalar, 0);
   num x, y;
@@ -109,7 +109,7 @@ static __attribute__((noinline)) vec8_mask comb_multiply(const uint64_t table[][
     const vec8_mask turned = (vec8_mask)((w & 1) - 1);
     point_add_affine_negated(sum, &x, &y, (vec8_mask)(digit.negative ^ turned));
   }
-  return comb_tags_right(tags, scalar);
+  return comb_tags_right(tags, k);
 }
 
 /* Lanes where the point is on the curve, Y^2 = X^3 - 3 X ZZ^2 + b ZZ^3 and ZZ^3 = ZZZ^2. */

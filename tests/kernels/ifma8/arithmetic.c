@@ -90,7 +90,7 @@ EXPORT unsigned multiply_base(lanes_of_number k, lanes_of_number coordinates[4])
   const num scalar = load(k);
   const comb_scalar digits = comb_recode(&scalar);
   point sum;
-  const unsigned good = comb_multiply(TABLE, &digits, &sum);
+  const unsigned good = comb_multiply(TABLE, &scalar, &digits, &sum);
   for (int i = 0; i < 4; i++) store(coordinates[i], (&sum.x)[i]);
   return good;
 }
