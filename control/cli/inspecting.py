@@ -1,0 +1,77 @@
+"""inspect: what a proxy is, should have and has, and why a call to it is let in or not."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from control.cli.client import Api
+from control.cli.output import Form, Mesh, Output, show
+
+Name = Annotated[str, typer.Argument(help="the dataplane")]
+
+
+def add_to(app: typer.Typer) -> None:
+    inspect = typer.Typer(help="Look into a dataplane.", no_args_is_help=True)
+    inspect.command()(overview)
+    inspect.command()(policies)
+    inspect.command()(config)
+    inspect.command()(access)
+    app.add_typer(inspect, name="inspect")
+
+
+def _path(mesh: str, name: str, what: str) -> str:
+    return f"/meshes/{mesh}/dataplanes/{name}/{what}"
+
+
+def overview(name: Name, mesh: Mesh = "default", output: Output = Form.TABLE) -> None:
+    """Identity, certificate, problems, and per connection and type what it took and refused."""
+    found = Api().call("GET", _path(mesh, name, "_overview"))
+    certificate = found["certificate"] or {}
+    if output is Form.TABLE:
+        for label, value in (
+            ("spiffe id", found["spiffeID"] or "none: no MeshIdentity selects it"),
+            ("TLS", found["mode"]),
+            ("certificate until", certificate.get("notAfter", "-")),
+            *(("problem", problem) for problem in found["problems"]),
+        ):
+            typer.echo(f"{label}: {value}")
+        if not found["connections"]:
+            typer.echo("not connected")
+            return
+    rows = [
+        [number, short, state["state"], state["acknowledgedVersion"], state["wantedVersion"], state.get("refused")]
+        for number, connection in enumerate(found["connections"], start=1)
+        for short, state in connection["types"].items()
+    ]
+    show(found, output, ["connection", "type", "state", "has", "should have", "refused because"], rows)
+
+
+def policies(name: Name, mesh: Mesh = "default", output: Output = Form.TABLE) -> None:
+    """The policies that select it; of each type the last is the strongest."""
+    found = Api().call("GET", _path(mesh, name, "_policies"))
+    rows = [[entry["type"], policy["name"]] for entry in found for policy in entry["policies"]]
+    show(found, output, ["type", "policy"], rows)
+
+
+def config(name: Name, mesh: Mesh = "default", output: Output = Form.YAML) -> None:
+    """The Envoy configuration that it should have."""
+    found = Api().call("GET", _path(mesh, name, "_xds"))
+    parts = ("listeners", "routes", "clusters")
+    rows = [[part.removesuffix("s"), item["name"]] for part in parts for item in found[part]]
+    show(found, output, ["type", "name"], rows)
+
+
+def access(
+    name: Name,
+    caller: Annotated[str, typer.Argument(help="SPIFFE id of the caller")],
+    mesh: Mesh = "default",
+    output: Output = Form.TABLE,
+) -> None:
+    """Whether a caller is let in by each inbound, and which rule decides. Exit code 1 if by none."""
+    found = Api().call("GET", _path(mesh, name, "_access") + f"?caller={caller}")
+    rows = [[entry["inbound"], "allowed" if entry["allowed"] else "denied", entry["reason"]] for entry in found]
+    show(found, output, ["inbound", "", "because"], rows)
+    if not any(entry["allowed"] for entry in found):
+        raise typer.Exit(1)

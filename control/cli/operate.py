@@ -1,0 +1,169 @@
+"""serve, generate, ca, backup, restore."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from control.cli.client import Api
+from control.cli.output import Form, Mesh, Output, show
+from control.settings import API_PORT, XDS_PORT, Files, data_folder, parse_address
+
+Data = Annotated[Path | None, typer.Option("--data", help="folder of the control plane [MESH_DATA, /var/lib/mesh]")]
+ValidFor = Annotated[str, typer.Option("--valid-for", help="for example 24h")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(serve)
+    app.command()(backup)
+    app.command()(restore)
+    generate = typer.Typer(help="Make tokens.", no_args_is_help=True)
+    generate.command()(dataplane_token)
+    generate.command()(node_token)
+    generate.command()(admin_token)
+    app.add_typer(generate, name="generate")
+    ca = typer.Typer(help="The CA of a MeshIdentity.", no_args_is_help=True)
+    ca.command()(rotate)
+    ca.command()(status)
+    app.add_typer(ca, name="ca")
+    app.command()(revoke)
+
+
+def _files(data: Path | None) -> Files:
+    return Files((data or data_folder()).absolute())
+
+
+def _passphrase() -> str | None:
+    return os.environ.get("MESH_STORE_PASSPHRASE")
+
+
+def serve(
+    data: Data = None,
+    api: Annotated[str, typer.Option(help="where the REST API is served")] = f"127.0.0.1:{API_PORT}",
+    xds: Annotated[str, typer.Option(help="where proxies connect")] = f"0.0.0.0:{XDS_PORT}",
+    name: Annotated[
+        list[str] | None, typer.Option(help="a host name or address under which it is reached (repeat it)")
+    ] = None,
+    zone: Annotated[str, typer.Option(help="of dataplanes without a label kuma.io/zone")] = "default",
+    database: Annotated[str | None, typer.Option(help="SQLAlchemy URL [SQLite in the data folder]")] = None,
+) -> None:
+    """Run the control plane. Secrets are sealed with <data>/store.key, or with MESH_STORE_PASSPHRASE."""
+    from control import serve as service  # gRPC and its friends take a while to load
+
+    try:
+        addresses = parse_address(api, API_PORT), parse_address(xds, XDS_PORT)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    settings = service.ServeSettings(
+        files=_files(data),
+        api=addresses[0],
+        xds=addresses[1],
+        names=["localhost", "127.0.0.1", *(name or [])],
+        zone=zone,
+        database=database,
+        passphrase=_passphrase(),
+    )
+    asyncio.run(service.serve(settings))
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="must not exist")],
+    data: Data = None,
+) -> None:
+    """Copy the store while it is in use. Keep the key (or passphrase) apart from it: it is needed to restore."""
+    from control.store import backup as store  # the database takes a while to load, and other commands need none
+
+    files = _files(data)
+    store.backup(files.database, file)
+    typer.echo(f"{file} holds the store of {files.folder}; its secrets need {files.key} or the passphrase")
+
+
+def restore(
+    file: Path,
+    data: Data = None,
+    replace: Annotated[bool, typer.Option("--replace", help="the store that is there")] = False,
+) -> None:
+    """Put a backup in place. The control plane must not be running."""
+    from control.kinds import KINDS
+    from control.store import backup as store
+    from control.store.store import StoreKey
+
+    files, passphrase = _files(data), _passphrase()
+    key = StoreKey(passphrase=passphrase) if passphrase else StoreKey(file=files.key)
+    count = store.restore(file, files.database, key, KINDS, replace)
+    typer.echo(f"{count} resources are in {files.folder} again")
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def _token(kind: str, body: dict[str, object]) -> None:
+    typer.echo(Api().call("POST", f"/tokens/{kind}", body)["token"])
+
+
+def dataplane_token(
+    mesh: Mesh = "default",
+    name: Annotated[str, typer.Option(help="of the one dataplane that it is for")] = "",
+    label: Annotated[list[str] | None, typer.Option(help="key=value that the dataplane must have (repeat it)")] = None,
+    valid_for: ValidFor = "24h",
+) -> None:
+    """For a proxy: it may be only the dataplanes that the token says."""
+    labels = {}
+    for text in label or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{text!r} is not key=value")
+        labels[key] = value
+    _token("dataplane", {"mesh": mesh, "name": name, "labels": labels, "validFor": valid_for})
+
+
+def node_token(
+    name: Annotated[str, typer.Option(help="of the node that it is for")] = "", valid_for: ValidFor = "24h"
+) -> None:
+    """For a node's daemon."""
+    _token("node", {"name": name, "validFor": valid_for})
+
+
+def admin_token(valid_for: ValidFor = "24h") -> None:
+    """For the API and this command elsewhere."""
+    _token("admin", {"validFor": valid_for})
+
+
+def revoke(
+    token: Annotated[str, typer.Argument(help="the token, or its id")],
+    reason: Annotated[str, typer.Option(help="for those who look at it later")] = "",
+) -> None:
+    """Make a token worthless from now on."""
+    found = Api().call("POST", "/tokens/revocations", {"token": token, "reason": reason})
+    typer.echo(f"revoked {found['jti']}")
+
+
+# --- CA ---------------------------------------------------------------------------------------------------------------
+
+Identity = Annotated[str, typer.Argument(help="the MeshIdentity")]
+
+
+def _rotation(mesh: str, name: str, action: str | None, output: Form) -> None:
+    path = f"/meshes/{mesh}/meshidentities/{name}/rotation"
+    found = Api().call("GET", path) if action is None else Api().call("POST", path, {"action": action})
+    rows = [[found["stage"], found["issuer"][:16], len(found["bundle"]), found["waitsFor"]]]
+    show(found, output, ["stage", "issuer", "CAs in the bundle", "waits for"], rows)
+
+
+def status(name: Identity, mesh: Mesh = "default", output: Output = Form.TABLE) -> None:
+    """The stage of the CA's rotation."""
+    _rotation(mesh, name, None, output)
+
+
+def rotate(
+    name: Identity,
+    action: Annotated[str, typer.Argument(help="begin, distributed, replaced, retired, abort")] = "begin",
+    mesh: Mesh = "default",
+    output: Output = Form.TABLE,
+) -> None:
+    """One step of replacing the CA. A step that proxies are not ready for is refused."""
+    _rotation(mesh, name, action, output)

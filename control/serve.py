@@ -1,0 +1,165 @@
+"""The process: store, control plane, ADS over TLS, REST over TLS; stops in order on SIGTERM and SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import grpc
+import structlog
+import uvicorn
+
+from control.kinds import KINDS
+from control.metrics import Metrics
+from control.plane import ControlPlane
+from control.rest.app import make_app
+from control.serving_certificate import ServingCertificate
+from control.settings import Address, Files, write_private
+from control.store.store import Store, StoreKey
+from control.tokens.tokens import Tokens
+from control.xds.server import MAX_REQUEST_BYTES, DiscoveryServer
+
+log = structlog.get_logger(__name__)
+
+# Of the token that is left for `mesh` on the same host; renewed at every start.
+LOCAL_TOKEN_S = 90 * 24 * 3600
+# How long streams may take to end; proxies connect again anyway.
+STOP_GRACE_S = 2.0
+RENEWAL_CHECK_S = 3600.0
+
+_GRPC_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    # A proxy that is gone without a word is noticed within a minute.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+)
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    files: Files
+    api: Address
+    xds: Address
+    # Under which the control plane is reached; in its certificate.
+    names: Sequence[str] = field(default=("localhost", "127.0.0.1"))
+    zone: str = "default"
+    database: str | None = None
+    passphrase: str | None = None
+
+    @property
+    def store_key(self) -> StoreKey:
+        return StoreKey(passphrase=self.passphrase) if self.passphrase else StoreKey(file=self.files.key)
+
+    @property
+    def url(self) -> str:
+        return self.database or self.files.database
+
+
+class Service:
+    """Started and stopped once. `api` and `xds` have the real ports, where 0 was asked for."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        metrics = Metrics()
+        settings.files.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.store = Store(settings.url, settings.store_key, KINDS, metrics.observe_store)
+        self.plane = ControlPlane(self.store, settings.zone, metrics)
+        self.tokens = Tokens(self.store)
+        self.certificate = ServingCertificate(self.store, settings.names)
+        self.api = self.xds = Address("", 0)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Raises OSError where an address cannot be had."""
+        settings = self._settings
+        self._grpc = grpc.aio.server(options=_GRPC_OPTIONS)
+        DiscoveryServer(self.plane, self.tokens).add_to(self._grpc)
+        try:
+            port = self._grpc.add_secure_port(str(settings.xds), self.certificate.grpc_credentials())
+        except RuntimeError as error:
+            raise OSError(f"xDS cannot be served at {settings.xds}: {error}") from error
+        self.xds = Address(settings.xds.host, port)
+        await self._grpc.start()
+        self._tasks = [asyncio.create_task(self.plane.run()), asyncio.create_task(self._renew())]
+        await self._start_api()
+        self._publish_expiry()
+        write_private(settings.files.ca, self.certificate.ca_pem)
+        token = await asyncio.to_thread(self.tokens.issue, "admin", LOCAL_TOKEN_S)
+        write_private(settings.files.admin_token, token + "\n")
+        log.info("serving", api=str(self.api), xds=str(self.xds), database=settings.url)
+
+    async def _start_api(self) -> None:
+        address = self._settings.api
+        app = make_app(self.plane, self.tokens)
+        config = uvicorn.Config(app, host=address.host, port=address.port, log_level="warning", lifespan="off")
+        config.load()
+        self._context = _tls_context(self.certificate)
+        config.ssl = self._context
+        self._api = uvicorn.Server(config)
+        self._api.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]  # they are ours
+        self._tasks.append(asyncio.create_task(self._api.serve()))
+        while not self._api.started:
+            if self._tasks[-1].done():
+                raise OSError(f"the API cannot be served at {address}")
+            await asyncio.sleep(0.01)
+        port = self._api.servers[0].sockets[0].getsockname()[1]
+        self.api = Address(address.host, port)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEWAL_CHECK_S)
+            if await asyncio.to_thread(self.certificate.renew_if_due):
+                _load_chain(self._context, self.certificate)
+                log.info("renewed the control plane's certificate")
+            self._publish_expiry()
+
+    def _publish_expiry(self) -> None:
+        end = self.certificate.certificate.not_valid_after_utc.timestamp()
+        self.plane.metrics.certificate_expiry.labels("server").set(end)
+
+    async def stop(self) -> None:
+        await self._grpc.stop(STOP_GRACE_S)
+        if hasattr(self, "_api"):
+            self._api.should_exit = True
+            await asyncio.wait([self._tasks[-1]], timeout=STOP_GRACE_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.store.close()
+
+
+def _tls_context(certificate: ServingCertificate) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load_chain(context, certificate)
+    return context
+
+
+def _load_chain(context: ssl.SSLContext, certificate: ServingCertificate) -> None:
+    """Python reads keys from files only; this one is in memory and has no name."""
+    key, chain = certificate.key_and_chain()
+    descriptor = os.memfd_create("mesh-certificate", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, chain + key)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
+async def serve(settings: ServeSettings) -> None:
+    """Until SIGTERM or SIGINT."""
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    service = Service(settings)
+    try:
+        await service.start()
+        await ended.wait()
+    finally:
+        await service.stop()

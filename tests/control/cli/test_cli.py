@@ -1,0 +1,242 @@
+"""The command `mesh` against a real `mesh serve` in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from control.cli import main
+from control.settings import Address, parse_address
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+MESH = [sys.executable, "-c", "from control.cli import main; main()"]
+ROOT = Path(__file__).parents[3]
+
+RESOURCES = """
+type: Dataplane
+name: web-1
+labels: {app: web, kuma.io/workload: web}
+spec:
+  networking:
+    address: 127.0.0.1
+    inbound: [{port: 21350, servicePort: 21351, name: http, protocol: http}]
+---
+type: Mesh
+name: default
+---
+type: MeshIdentity
+name: identity
+spec:
+  selector: {dataplane: {matchLabels: {}}}
+  provider: {type: Bundled, bundled: {autogenerate: {enabled: true}}}
+---
+type: MeshTrafficPermission
+name: web
+spec: {rules: [{default: {allow: [{spiffeID: {type: Exact, value: spiffe://a/web}}]}}]}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class ControlPlane:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.data = folder, folder / "data"
+        self.api, self.xds = free_port(), free_port()
+        self.environment = {**os.environ, "MESH_DATA": str(self.data), "MESH_API": f"https://127.0.0.1:{self.api}"}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [*MESH, "serve", "--api", f"127.0.0.1:{self.api}", "--xds", f"127.0.0.1:{self.xds}"]
+        with (self.folder / "serve.log").open("ab") as log:
+            self.process = subprocess.Popen(command, env=self.environment, cwd=ROOT, stdout=log, stderr=log)
+        for _ in range(300):
+            if self.run("get", "meshes").returncode == 0:
+                return
+            assert self.process.poll() is None, (self.folder / "serve.log").read_text()
+            time.sleep(0.1)
+        raise AssertionError((self.folder / "serve.log").read_text())
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(20)
+
+    def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """In this process: a new one for each command would take most of the test's time."""
+        stdin = io.TextIOWrapper(io.BytesIO(more.pop("stdin", "").encode()))
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            for name, value in {**self.environment, **more}.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["mesh", *arguments])
+            patch.setattr(sys, "stdin", stdin)
+            try:
+                main()
+            except SystemExit as end:
+                code = int(end.code or 0)
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+    def output(self, *arguments: str, **more: str) -> str:
+        done = self.run(*arguments, **more)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    running = ControlPlane(tmp_path_factory.mktemp("mesh"))
+    running.start()
+    running.output("apply", "-m", "default", "-f", "-", stdin=RESOURCES)
+    yield running
+    if running.process is not None and running.process.poll() is None:
+        assert running.stop() == 0
+
+
+def test_get_in_every_form(mesh: ControlPlane) -> None:
+    table = mesh.output("get", "dp")
+    assert "web-1" in table
+    assert "app=web" in table
+    assert json.loads(mesh.output("get", "Dataplane", "web-1", "-o", "json"))["name"] == "web-1"
+    assert yaml.safe_load(mesh.output("get", "dataplanes", "-o", "yaml"))["mesh"] == "default"
+    assert "identity" in mesh.output("get", "meshtrusts")
+
+
+def test_what_is_exported_can_be_applied(mesh: ControlPlane) -> None:
+    exported = mesh.output("export")
+    types = [document["type"] for document in yaml.safe_load_all(exported)]
+    assert sorted(types) == ["Dataplane", "Mesh", "MeshIdentity", "MeshTrafficPermission"]
+    assert mesh.output("apply", "-f", "-", stdin=exported).count("version 1") == 4
+
+
+def test_exit_codes(mesh: ControlPlane, tmp_path: Path) -> None:
+    assert mesh.run("get", "pods").returncode == 2
+    refused = mesh.run("apply", "-f", "-", stdin="type: Mesh\nname: A")
+    assert (refused.returncode, "name: must be an RFC 1035 label" in refused.stderr) == (1, True)
+    assert mesh.run("get", "dp", "none").returncode == 1
+    assert mesh.run("apply", "-f", str(tmp_path / "none")).returncode == 1
+    gone = mesh.run("get", "meshes", MESH_API="https://127.0.0.1:1")
+    assert (gone.returncode, "does not answer" in gone.stderr) == (3, True)
+    lost = mesh.run("get", "meshes", MESH_TOKEN_FILE=str(tmp_path / "none"))
+    assert (lost.returncode, "set MESH_TOKEN" in lost.stderr) == (3, True)
+    wrong = mesh.run("get", "meshes", MESH_TOKEN="x")
+    assert (wrong.returncode, "this is not a token" in wrong.stderr) == (1, True)
+
+
+def test_validate_needs_no_control_plane(mesh: ControlPlane) -> None:
+    nowhere = {"MESH_API": "https://127.0.0.1:1", "MESH_DATA": "/nowhere"}
+    text = mesh.output("validate", "-m", "default", "-f", "-", stdin=RESOURCES, **nowhere)
+    assert text == "4 resources, all valid\n"
+    old = mesh.run("validate", "-f", "-", stdin="type: TrafficPermission\nname: a", **nowhere)
+    assert (old.returncode, "use MeshTrafficPermission" in old.stderr) == (1, True)
+    assert "valid" in mesh.output("apply", "--dry-run", "-f", "-", stdin="type: Mesh\nname: a", **nowhere)
+
+
+def test_inspect(mesh: ControlPlane) -> None:
+    overview = mesh.output("inspect", "overview", "web-1")
+    assert "spiffe id: spiffe://default.default.mesh.local/workload/web" in overview
+    assert "not connected" in overview
+    assert "MeshTrafficPermission" in mesh.output("inspect", "policies", "web-1")
+    assert yaml.safe_load(mesh.output("inspect", "config", "web-1"))["listeners"][0]["name"] == "self_inbound_http"
+    assert "allowed" in mesh.output("inspect", "access", "web-1", "spiffe://a/web")
+    denied = mesh.run("inspect", "access", "web-1", "spiffe://a/other")
+    assert (denied.returncode, "the default is deny" in denied.stdout) == (1, True)
+
+
+def test_tokens_and_bootstrap(mesh: ControlPlane, tmp_path: Path) -> None:
+    token = mesh.output("generate", "dataplane-token", "--name", "web-1", "--valid-for", "10m")
+    path = tmp_path / "token"
+    path.write_text(token)
+    common = ["--name", "web-1", "--token-file", str(path), "--ca-file", str(mesh.data / "ca.pem")]
+    found = json.loads(mesh.output("dataplane", "bootstrap", *common, "--control-plane", f"127.0.0.1:{mesh.xds}"))
+    assert found["node"]["id"] == "default.web-1"
+    assert token.strip() in json.dumps(found)
+    assert mesh.run("generate", "dataplane-token", "--label", "x").returncode == 2
+    assert mesh.output("revoke", token.strip()).startswith("revoked ")
+    admin = mesh.output("generate", "admin-token")
+    assert "default" in mesh.output("get", "m", MESH_TOKEN=admin.strip())
+
+
+def test_the_files_of_the_control_plane_are_private(mesh: ControlPlane) -> None:
+    for name in ("store.key", "admin.token"):
+        assert (mesh.data / name).stat().st_mode & 0o077 == 0
+    assert mesh.data.stat().st_mode & 0o077 == 0
+
+
+def test_ca_rotation(mesh: ControlPlane) -> None:
+    assert "Stable" in mesh.output("ca", "status", "identity")
+    assert "Distributing" in mesh.output("ca", "rotate", "identity")
+    late = mesh.run("ca", "rotate", "identity", "distributed")
+    assert (late.returncode, "not every proxy is as far: web-1" in late.stderr) == (1, True)
+    assert "Stable" in mesh.output("ca", "rotate", "identity", "abort")
+
+
+def test_backup_restart_and_restore(mesh: ControlPlane, tmp_path: Path) -> None:
+    copy = tmp_path / "backup.db"
+    before = mesh.output("get", "dataplanes", "web-1", "-o", "json")
+    mesh.output("backup", str(copy))
+    assert "deleted" in mesh.output("delete", "dataplanes", "web-1")
+    assert mesh.stop() == 0
+    assert mesh.run("restore", str(copy)).returncode == 1
+    assert "resources are in" in mesh.output("restore", str(copy), "--replace")
+    ca = (mesh.data / "ca.pem").read_text()
+    mesh.start()
+    assert mesh.output("get", "dataplanes", "web-1", "-o", "json") == before
+    assert (mesh.data / "ca.pem").read_text() == ca
+
+
+@pytest.mark.envoy
+def test_dataplane_run(mesh: ControlPlane, tmp_path: Path, envoy_binary: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text(mesh.output("generate", "dataplane-token", "--name", "web-1"))
+    command = [*MESH, "dataplane", "run", "--name", "web-1", "--token-file", str(path), "--envoy", str(envoy_binary)]
+    command += ["--ca-file", str(mesh.data / "ca.pem"), "--control-plane", f"127.0.0.1:{mesh.xds}"]
+    with (tmp_path / "envoy.log").open("wb") as log:
+        envoy = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        for _ in range(100):
+            overview = mesh.output("inspect", "overview", "web-1", "-o", "json")
+            types = [state for connection in json.loads(overview)["connections"] for state in [connection["types"]]]
+            if types and all(state["state"] == "settled" for state in types[0].values()) and "LDS" in types[0]:
+                break
+            time.sleep(0.2)
+        else:
+            raise AssertionError(overview + (tmp_path / "envoy.log").read_text())
+        assert {"CDS", "LDS", "SDS"} <= types[0].keys()
+    finally:
+        envoy.terminate()
+        envoy.wait(20)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:80", Address("127.0.0.1", 80)),
+        ("localhost", Address("localhost", 7)),
+        ("[::1]:80", Address("::1", 80)),
+        ("[::1]", Address("::1", 7)),
+        ("::1", Address("::1", 7)),
+    ],
+)
+def test_addresses(text: str, address: Address) -> None:
+    assert parse_address(text, 7) == address
+
+
+@pytest.mark.parametrize("text", ["", ":80", "a:b", "a:70000"])
+def test_addresses_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match="use host:port"):
+        parse_address(text, 7)
