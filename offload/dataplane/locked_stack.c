@@ -1,6 +1,7 @@
 #include "locked_stack.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -29,13 +30,25 @@ static int map(locked_stack *stack) {
   return 0;
 }
 
+/* Signals are Python's, and are handled on its threads; but a crash shall still be reported where it happens. */
+static void block_signals(sigset_t *before) {
+  static const int crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP};
+  sigset_t blocked;
+  sigfillset(&blocked);
+  for (size_t i = 0; i < sizeof crashes / sizeof *crashes; i++) sigdelset(&blocked, crashes[i]);
+  pthread_sigmask(SIG_SETMASK, &blocked, before);
+}
+
 int locked_stack_start(locked_stack *stack, pthread_t *thread, void *(*run)(void *argument), void *argument) {
   int failure = map(stack);
   if (failure != 0) return failure;
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setstack(&attributes, (char *)stack->memory + page_size(), STACK_SIZE);
+  sigset_t before;
+  block_signals(&before); /* the thread inherits it */
   failure = pthread_create(thread, &attributes, run, argument);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attributes);
   if (failure != 0) locked_stack_free(stack);
   return failure;
