@@ -1,7 +1,7 @@
 /* The contenders of benchmarks.kernels that are called from C, each call timed by itself. A shared library for ctypes.
  *
- * A bench has eight keys of one algorithm and one input per lane. Times are nanoseconds of one call (the fastest of
- * `repeats`), negative where it cannot be run. Single-threaded.
+ * A bench has eight keys of one algorithm and one input per lane. Times are nanoseconds of one call (the
+ * fastest of `repeats`), negative where it cannot be run. Single-threaded.
  */
 #ifndef BENCHMARKS_KERNELBENCH_H
 #define BENCHMARKS_KERNELBENCH_H

@@ -7,7 +7,7 @@
 
 enum { POOL = 16, SPARSE = POOL }; /* random keys, and one more whose exponents have many zeros */
 
-typedef enum comparison { MESSAGES, KEYS, NONCES, CONTROL, COMPARISONS } comparison;
+typedef enum comparison { MESSAGES, KEYS, SPARSE_KEYS, NONCES, CONTROL, COMPARISONS } comparison;
 
 typedef struct key_slot {
   kernel_key key;
