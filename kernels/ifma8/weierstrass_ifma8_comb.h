@@ -15,7 +15,7 @@
  * 2^(7w), and 0 < |d_w 2^(7w)| >= 2^(7w): so T and +-d_w 2^(7w) differ, and their sum and difference are not 0 and
  * below 2^(7w+7) in size, hence not 0 mod n in any window but the last. In the last window the sum is k, not 0 mod n.
  * The difference T - d 2^(7w) is above -2^(7w) (d + 1), which is -n or less only for the largest d that can occur there
- * (15 of P-256, 63 of P-384: k < n), so it is 0 mod n for exactly one k, namely 2 d 2^(7w) - n, of about 2^256 (2^384).
+ * (15 of P-256, 63 of P-384: k < n), so it is 0 mod n for exactly one odd k, namely 2 d 2^(7w) - n, of about 2^256 (2^384).
  * That k cannot be found by anybody who does not choose k, and gives P = R = 0, ZZ = 0 and in the end r = 0, which the
  * checks refuse: software signs. A test does it. Lanes       limbs_ifma8.h. Bounds      in units of 2^256 (2^384), see
  * the field's header; on entry and exit of every addition X < 2.01, Y < 2.7, ZZ < 1.15, ZZZ < 1.15. Each value's bound
