@@ -1,7 +1,7 @@
 """Builds the data plane with sanitizers and runs its Python tests on that build.
 
-    python tests/native/sanitized.py address,undefined [pytest arguments]
-    python tests/native/sanitized.py thread [pytest arguments]
+    python tests/native/sanitized.py address,undefined [tests and arguments of pytest]
+    python tests/native/sanitized.py thread [tests and arguments of pytest]
 
 Sanitized are the C of offload/dataplane and the Cython extension; the kernels, which have a run of their own, come from
 the ordinary build in build/native (`make build`). The release build is not touched: the tests see a package
@@ -104,7 +104,9 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in RUNTIMES:
         print(f"usage: sanitized.py {' | '.join(RUNTIMES)} [pytest arguments]", file=sys.stderr)
         return 2
-    sanitizers, arguments = sys.argv[1], sys.argv[2:] or DEFAULT_TESTS
+    sanitizers, arguments = sys.argv[1], sys.argv[2:]
+    if not any(argument.startswith("tests") for argument in arguments):
+        arguments += DEFAULT_TESTS
     folder = ROOT / "build" / ("sanitized-" + sanitizers.replace(",", "-"))
     print(f"== building the data plane with -fsanitize={sanitizers}", flush=True)
     extension, testing_library = Build(sanitizers, folder).make()

@@ -101,7 +101,7 @@ void message_receive(call *it, const uint8_t *data, size_t size) {
 void message_resume(call *it) {
   list_remove(&it->paused);
   dispatch_buffer(it);
-  if (list_empty(&it->paused) && it->half_closed && !it->finished) it->method->half_closed(it);
+  if (it->half_closed) call_half_close(it); /* which had to wait for this */
 }
 
 bool message_is_cut_short(const call *it) {

@@ -423,6 +423,25 @@ def test_a_client_that_never_reads(make_server: Callable[..., Server]) -> None:
     wait_for(lambda: server.plane.statistics()["connections"] == 0)
 
 
+@pytest.mark.parametrize("tail", [b"", b"\0\0\0", grpc_frame(b"abcd")[:-1]])
+def test_end_of_a_stream_that_is_paused(make_server: Callable[..., Server], tail: bytes) -> None:
+    """More is sent than may be unanswered, then the end: every message is still dealt with, and so is the end."""
+    server = make_server(connection_queue_limit=2)
+    with RawClient(server.connect(), settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}) as client:
+        stream = client.open("Stream")
+        client.data(stream, b"".join(batch(server, range(n, n + 3)) for n in range(0, 60, 3)) + tail, end=True)
+        client.ping()
+        client.send(WindowUpdateFrame(stream, window_increment=2**20))
+        answer = client.wait(stream)
+    results = [r for m in answer.messages() for r in pb.ResultBatch.FromString(m).results]
+    if tail:
+        assert answer.status == "3"
+    else:
+        assert answer.status == "0"
+        assert sorted(r.id for r in results) == list(range(60))
+        assert {r.status for r in results} == {0, 8}
+
+
 def test_windows_reopen(server: Server) -> None:
     """Far more than a window passes through one stream, since answers leave."""
     with RawClient(server.connect(), settings={SettingsFrame.INITIAL_WINDOW_SIZE: 2**30}) as client:
