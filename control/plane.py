@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -22,6 +22,7 @@ from control.ca.issue import RefusedRequest
 from control.ca.rotation import WAITS_FOR, Event, Rotation, WrongStage
 from control.metrics import Metrics
 from control.model.resource import Resource
+from control.nodes.configuration import NODE_LABEL
 from control.store.errors import StoreError
 from control.store.store import Store
 from control.xds import proxy as proxies
@@ -84,6 +85,8 @@ class ControlPlane:
         self._dirty: set[str] = set()
         self._changed = asyncio.Event()
         self._generation = -1
+        self._watchers: list[Callable[[], None]] = []
+        self._node_has_bundle: Callable[[str], Awaitable[bool]] | None = None
         self._builders = ThreadPoolExecutor(BUILDS_AT_ONCE, thread_name_prefix="snapshot")
 
     # --- changes ------------------------------------------------------------------------------------------------------
@@ -130,6 +133,14 @@ class ControlPlane:
             self._epochs[mesh] += 1
         self._changed.set()
 
+    def watch(self, changed: Callable[[], None]) -> None:
+        """`changed` is called after every push."""
+        self._watchers.append(changed)
+
+    def ask_nodes(self, has_bundle: Callable[[str], Awaitable[bool]]) -> None:
+        """Who knows whether a node has taken its configuration; asked before each step of a rotation."""
+        self._node_has_bundle = has_bundle
+
     # --- rotation of CAs ----------------------------------------------------------------------------------------------
 
     async def rotate(self, identity: Resource, event: Event) -> Rotation:
@@ -154,18 +165,31 @@ class ControlPlane:
             own = view.identity_of(dataplane)
             if own is None:
                 continue
-            connected = self.connected(identity.mesh, dataplane.name)
-            snapshot = await self._build(view, dataplane.name)
-            if not connected or snapshot is None or not all(_has_secrets(proxy, snapshot) for proxy in connected):
+            if not await self._has_bundle(view, dataplane):
                 late.append(dataplane.name)
             held = self.identities.held(identity.mesh, dataplane.name)
-            if event is Event.REPLACED and held is not None and held.authority != rotation.issuer.fingerprint:
+            signed_by = {held.authority} if held is not None else set()
+            if ProxyPolicies(view, dataplane).offload.mode == "Offload":
+                node = dataplane.labels.get(NODE_LABEL, "")
+                signed_by.add(self.identities.last_issuer(identity.mesh, own.spiffe_id, node) or "unknown")
+            if event is Event.REPLACED and signed_by - {rotation.issuer.fingerprint}:
                 late.append(dataplane.name)
         if late:
             names = ", ".join(sorted(set(late))[:10])
             raise WrongStage(
                 f"{event.value}: not every proxy is as far: {names}; this stage waits for {WAITS_FOR[rotation.stage]}"
             )
+
+    async def _has_bundle(self, view: MeshView, dataplane: Resource) -> bool:
+        offloads = ProxyPolicies(view, dataplane).offload.mode == "Offload"
+        if offloads:
+            node = dataplane.labels.get(NODE_LABEL)
+            if node is None or self._node_has_bundle is None or not await self._node_has_bundle(node):
+                return False
+        if offloads and not dataplane.spec.networking.outbound:
+            return True  # it has no secrets of its own
+        connected, snapshot = self.connected(view.mesh, dataplane.name), await self._build(view, dataplane.name)
+        return bool(connected) and snapshot is not None and all(_has_secrets(p, snapshot) for p in connected)
 
     # --- views and snapshots ------------------------------------------------------------------------------------------
 
@@ -175,6 +199,10 @@ class ControlPlane:
             if kept is None or kept[0] != epoch or fresh:
                 kept = self._views[mesh] = (epoch, await asyncio.to_thread(self._load, mesh))
             return kept[1]
+
+    async def all_views(self) -> list[MeshView]:
+        meshes = await asyncio.to_thread(self.store.list, "Mesh")
+        return [await self.view(mesh.name) for mesh in meshes]
 
     def _load(self, mesh: str) -> MeshView:
         return MeshView(mesh, self.store.list(mesh=mesh), self.zone)
@@ -244,6 +272,8 @@ class ControlPlane:
                 meshes, self._dirty = self._dirty, set()
                 for mesh in meshes:
                     await self._push(mesh)
+                for changed in self._watchers:
+                    changed()
                 self.metrics.push.observe(time.perf_counter() - began)
         finally:
             poll.cancel()

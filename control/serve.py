@@ -16,6 +16,7 @@ import uvicorn
 
 from control.kinds import KINDS
 from control.metrics import Metrics
+from control.nodes.server import NodeServer
 from control.plane import ControlPlane
 from control.rest.app import make_app
 from control.serving_certificate import ServingCertificate
@@ -80,6 +81,7 @@ class Service:
         settings = self._settings
         self._grpc = grpc.aio.server(options=_GRPC_OPTIONS)
         DiscoveryServer(self.plane, self.tokens).add_to(self._grpc)
+        NodeServer(self.plane, self.tokens).add_to(self._grpc)
         try:
             port = self._grpc.add_secure_port(str(settings.xds), self.certificate.grpc_credentials())
         except RuntimeError as error:

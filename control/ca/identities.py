@@ -59,6 +59,7 @@ class Identities:
         self._held: dict[tuple[str, str], Held] = {}
         # One proxy's certificate must not be made twice at once, by two builds of its configuration.
         self._making = threading.Lock()
+        self._signed_by: dict[tuple[str, str, str], str] = {}
         self._issuers: dict[tuple[str, str], tuple[float, Rotation, timedelta]] = {}
 
     # --- authorities --------------------------------------------------------------------------------------------------
@@ -132,26 +133,36 @@ class Identities:
 
     # --- certificates -------------------------------------------------------------------------------------------------
 
-    def _issuing(self, mesh: str, identity: Identity) -> tuple[Rotation, timedelta]:
+    def _issuing(self, mesh: str, mesh_identity: str) -> tuple[Rotation, timedelta]:
         """Read anew every moment or so: another replica may have rotated."""
-        key, now = (mesh, identity.mesh_identity), time.monotonic()
+        key, now = (mesh, mesh_identity), time.monotonic()
         kept = self._issuers.get(key)
         if kept is None or now - kept[0] > ISSUER_FRESH_S:
-            resource = self._store.get("MeshIdentity", mesh, identity.mesh_identity)
+            resource = self._store.get("MeshIdentity", mesh, mesh_identity)
             spec: MeshIdentitySpec = resource.spec
             kept = self._issuers[key] = (now, self.rotation(mesh, resource), spec.provider.expiry or DEFAULT_EXPIRY)
         return kept[1], kept[2]
 
-    def sign(self, mesh: str, identity: Identity, request_der: bytes) -> Svid:
+    def issuer(self, mesh: str, mesh_identity: str) -> Authority:
+        """The CA that signs now. Raises NotFound, UnusableAuthority."""
+        return self._issuing(mesh, mesh_identity)[0].issuer
+
+    def sign(self, mesh: str, identity: Identity, request_der: bytes, node: str = "") -> Svid:
         """For a node: the key stays there. Raises RefusedRequest, NotFound, UnusableAuthority."""
         key = key_of_request(request_der, identity.spiffe_id)
-        rotation, expiry = self._issuing(mesh, identity)
-        return issue(rotation.issuer, key, identity.spiffe_id, expiry, self._now())
+        rotation, expiry = self._issuing(mesh, identity.mesh_identity)
+        svid = issue(rotation.issuer, key, identity.spiffe_id, expiry, self._now())
+        self._signed_by[mesh, identity.spiffe_id, node] = rotation.issuer.fingerprint
+        return svid
+
+    def last_issuer(self, mesh: str, spiffe_id: str, node: str) -> str | None:
+        """Fingerprint of the CA of the last certificate for the node; None if none was asked for since the start."""
+        return self._signed_by.get((mesh, spiffe_id, node))
 
     def credential(self, mesh: str, dataplane: str, identity: Identity, key_type: KeyType, client_only: bool) -> Held:
         """For a proxy on Envoy's own TLS: the one it has, or a new one when half of its life is over."""
         with self._making:
-            rotation, expiry = self._issuing(mesh, identity)
+            rotation, expiry = self._issuing(mesh, identity.mesh_identity)
             held = self._held.get((mesh, dataplane)) or self._load(mesh, dataplane)
             if held is None or not self._is_good(held, identity, rotation, key_type, client_only):
                 held = self._renew(mesh, dataplane, identity, rotation, expiry, key_type, client_only)

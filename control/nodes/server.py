@@ -1,0 +1,204 @@
+"""The gRPC service for daemons: one stream a node; who the node is stands in its token."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from control.ca.authority import UnusableAuthority
+from control.ca.identities import RENEWAL_JITTER
+from control.ca.issue import RefusedRequest
+from control.nodes.configuration import NodeConfiguration, NodeIdentity, configuration
+from control.plane import ControlPlane
+from control.store.errors import StoreError
+from control.tokens.tokens import InvalidToken, Tokens
+from control.xds.view import MeshView
+from offload.v1 import node_pb2, node_pb2_grpc
+
+log = structlog.get_logger(__name__)
+
+_SOFTWARE = {
+    "Allow": node_pb2.MeshIdentity.ALLOW,
+    "Require": node_pb2.MeshIdentity.REQUIRE,
+    "Forbid": node_pb2.MeshIdentity.FORBID,
+}
+REQUESTS_WAITING = 256
+
+
+@dataclass(eq=False)
+class NodeSession:
+    """A connected daemon."""
+
+    name: str
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    configuration: NodeConfiguration | None = None
+    # The newest version that it took, and what it could not do of the one it answered last.
+    applied_version: str = ""
+    problems: tuple[str, ...] = ()
+
+
+class NodeServer(node_pb2_grpc.NodeServiceServicer):
+    def __init__(self, plane: ControlPlane, tokens: Tokens) -> None:
+        self._plane, self._tokens = plane, tokens
+        self._sessions: set[NodeSession] = set()
+        plane.watch(self._changed)
+        plane.ask_nodes(self.has_bundle)
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        node_pb2_grpc.add_NodeServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]  # generated
+
+    def sessions(self, name: str) -> list[NodeSession]:
+        return [session for session in self._sessions if session.name == name]
+
+    def _changed(self) -> None:
+        for session in self._sessions:
+            session.wake.set()
+
+    async def has_bundle(self, node: str) -> bool:
+        """Whether every daemon of that name has taken what it should have now."""
+        wanted, sessions = (await self._configuration(node)).version, self.sessions(node)
+        return bool(sessions) and all(session.applied_version == wanted for session in sessions)
+
+    async def _configuration(self, node: str) -> NodeConfiguration:
+        views = await self._plane.all_views()
+        return configuration(views, node, await asyncio.to_thread(self._issuers, views))
+
+    def _issuers(self, views: Sequence[MeshView]) -> dict[tuple[str, str], str]:
+        found = {}
+        for view in views:
+            for identity in view.of_type("MeshIdentity"):
+                with contextlib.suppress(UnusableAuthority):  # which was logged when it was applied
+                    issuer = self._plane.identities.issuer(view.mesh, identity.name)
+                    found[view.mesh, identity.name] = issuer.fingerprint
+        return found
+
+    async def Connect(self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        metadata = dict(context.invocation_metadata() or ())
+        scheme, _, token = str(metadata.get("authorization", "")).partition(" ")
+        try:
+            if scheme.lower() != "bearer":
+                raise InvalidToken("no node token: send it as the metadata authorization: Bearer <token>")
+            claims = await asyncio.to_thread(self._tokens.check, token.strip(), "node")
+            if not claims.name:
+                raise InvalidToken("the token names no node: generate it with --name")
+        except InvalidToken as invalid:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(invalid))
+        session = NodeSession(claims.name)
+        self._sessions.add(session)
+        waiting: asyncio.Queue[Any] = asyncio.Queue(REQUESTS_WAITING)
+        reader = asyncio.create_task(_read(requests, waiting, session.wake))
+        try:
+            async for answer in self._converse(session, waiting):
+                yield answer
+        except StoreError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
+        finally:
+            reader.cancel()
+            self._sessions.discard(session)
+
+    async def _converse(self, session: NodeSession, waiting: asyncio.Queue[Any]) -> AsyncIterator[Any]:
+        while True:
+            session.wake.clear()
+            wanted = await self._configuration(session.name)
+            if session.configuration is None or wanted.version != session.configuration.version:
+                for problem in wanted.problems:
+                    log.warning("of a node's configuration", node=session.name, problem=problem)
+                session.configuration = wanted
+                yield node_pb2.ControlMessage(configuration=to_message(wanted))
+            while not waiting.empty():
+                message = waiting.get_nowait()
+                if message is None:
+                    return
+                kind = message.WhichOneof("message")
+                if kind == "hello":
+                    hello = message.hello
+                    log.info("a node joined", node=session.name, version=hello.daemon_version[:64])
+                elif kind == "applied":
+                    self._applied(session, message.applied)
+                elif kind == "certificate_request":
+                    answer = await asyncio.to_thread(self._sign, session, message.certificate_request)
+                    yield node_pb2.ControlMessage(certificate_answer=answer)
+            await session.wake.wait()
+
+    @staticmethod
+    def _applied(session: NodeSession, applied: Any) -> None:
+        session.problems = tuple(problem[:1000] for problem in applied.problems[:100])
+        if session.problems:
+            log.warning(
+                "a node could not do all", node=session.name, version=applied.version, problems=session.problems
+            )
+        else:
+            session.applied_version = applied.version
+
+    def _sign(self, session: NodeSession, wanted: Any) -> Any:
+        def refusal(status: grpc.StatusCode, message: str) -> Any:
+            log.warning(
+                "a certificate request was refused",
+                node=session.name,
+                spiffe_id=wanted.spiffe_id[:2048],
+                reason=message,
+            )
+            return node_pb2.CertificateAnswer(id=wanted.id, status=status.value[0], message=message)
+
+        assert session.configuration is not None
+        found = session.configuration.find(wanted.mesh, wanted.spiffe_id)
+        if found is None:
+            message = f"no dataplane on node {session.name!r} has the identity {wanted.spiffe_id[:2048]!r}"
+            return refusal(grpc.StatusCode.PERMISSION_DENIED, message)
+        try:
+            svid = self._plane.identities.sign(found.mesh, found.identity, wanted.request, session.name)
+        except RefusedRequest as error:
+            return refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except (UnusableAuthority, StoreError) as error:
+            return refusal(grpc.StatusCode.UNAVAILABLE, str(error))
+        chain = x509.load_pem_x509_certificates(svid.chain_pem.encode())
+        half = (svid.half_life - datetime.now(UTC)).total_seconds()
+        renew_at = svid.half_life.timestamp() + half * RENEWAL_JITTER * random.uniform(-1, 1)  # noqa: S311 (no secret)
+        der = [certificate.public_bytes(serialization.Encoding.DER) for certificate in chain]
+        return node_pb2.CertificateAnswer(id=wanted.id, certificate_chain=der, renew_at=int(renew_at))
+
+
+async def _read(requests: AsyncIterator[Any], waiting: asyncio.Queue[Any], wake: asyncio.Event) -> None:
+    async for request in requests:
+        await waiting.put(request)
+        wake.set()
+    await waiting.put(None)
+    wake.set()
+
+
+def to_message(wanted: NodeConfiguration) -> Any:
+    return node_pb2.Configuration(
+        version=wanted.version,
+        identities=[_identity(identity) for identity in wanted.identities],
+        trusted_domains=[
+            node_pb2.TrustedDomain(trust_domain=domain, authorities=authorities)
+            for domain, authorities in wanted.trusted
+        ],
+    )
+
+
+def _identity(wanted: NodeIdentity) -> Any:
+    settings = wanted.settings
+    return node_pb2.MeshIdentity(
+        spiffe_id=wanted.identity.spiffe_id,
+        mesh=wanted.mesh,
+        dataplanes=wanted.dataplanes,
+        selectors=[node_pb2.Selector(uid=caller.uid, gid=caller.gid) for caller in wanted.callers],
+        key_type=settings.key_type,
+        usage=settings.usage,
+        max_wait_us=settings.max_wait_us,
+        max_queue=settings.max_queue,
+        software=_SOFTWARE[settings.software],
+        socket=settings.socket,
+        issuer=bytes.fromhex(wanted.issuer),
+    )

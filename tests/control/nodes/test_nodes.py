@@ -1,0 +1,288 @@
+"""Nodes: what a daemon gets, whose certificates it may ask for, and that a rotation waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from control.ca.issue import svid_problems
+from control.ca.rotation import Event, Stage, WrongStage
+from control.kinds import KINDS
+from control.model.resource import Resource
+from control.nodes.configuration import configuration
+from control.nodes.server import NodeServer
+from control.plane import ControlPlane
+from control.store.store import Store, StoreKey
+from control.tokens.tokens import Tokens
+from control.xds.view import MeshView
+from offload.v1 import node_pb2, node_pb2_grpc
+
+Read = Callable[[str], list[Resource]]
+
+MESH = """
+type: Mesh
+name: default
+---
+type: MeshIdentity
+name: identity
+spec:
+  selector: {dataplane: {matchLabels: {}}}
+  provider: {type: Bundled, bundled: {autogenerate: {enabled: true}}}
+---
+type: MeshOffload
+name: all
+spec: {default: {keyType: rsa2048, batch: {maxQueue: 100}, software: Require, socket: /run/x.sock}}
+"""
+
+
+def dataplane(name: str, labels: str) -> str:
+    spec = "{networking: {address: 10.0.0.1, inbound: [{port: 80, servicePort: 8080}]}}"
+    return f"---\ntype: Dataplane\nname: {name}\nlabels: {{{labels}}}\nspec: {spec}\n"
+
+
+CART = "kuma.io/workload: cart, offload.mesh/node: n1"
+DATAPLANES = (
+    dataplane("cart-1", CART + ', offload.mesh/uid: "101"')
+    + dataplane("cart-2", CART + ', offload.mesh/uid: "102", offload.mesh/gid: "7"')
+    + dataplane("web-1", 'kuma.io/workload: web, offload.mesh/node: n2, offload.mesh/uid: "103"')
+)
+CART_ID = "spiffe://default.default.mesh.local/workload/cart"
+WEB_ID = "spiffe://default.default.mesh.local/workload/web"
+
+
+def request(spiffe_id: str) -> bytes:
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(names, critical=False)
+    return builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256()).public_bytes(
+        serialization.Encoding.DER
+    )
+
+
+# --- what a node should have ------------------------------------------------------------------------------------------
+
+
+def view_of(read: Read, text: str) -> MeshView:
+    return MeshView("default", read(MESH + text))
+
+
+def test_dataplanes_with_one_id_share_one_key(read_resources: Read) -> None:
+    found = configuration([view_of(read_resources, DATAPLANES)], "n1", {("default", "identity"): "ab"})
+    [identity] = found.identities
+    assert (identity.identity.spiffe_id, identity.dataplanes, identity.issuer) == (CART_ID, ("cart-1", "cart-2"), "ab")
+    assert [(caller.uid, caller.gid) for caller in identity.callers] == [(101, None), (102, 7)]
+    assert (identity.settings.key_type, identity.settings.software, found.problems) == ("rsa2048", "Require", ())
+    assert configuration([view_of(read_resources, DATAPLANES)], "n3").identities == ()
+
+
+def test_the_version_is_that_of_the_content(read_resources: Read) -> None:
+    one, same = (configuration([view_of(read_resources, DATAPLANES)], "n1") for _ in range(2))
+    more = view_of(read_resources, DATAPLANES + dataplane("cart-3", CART + ', offload.mesh/uid: "9"'))
+    assert one.version == same.version != configuration([more], "n1").version
+    assert (
+        one.version
+        != configuration([view_of(read_resources, DATAPLANES)], "n1", {("default", "identity"): "b"}).version
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (dataplane("a", "offload.mesh/node: n1"), "default/a is in mode Offload, but has no identity"),
+        (dataplane("a", CART), "default/a has no label offload.mesh/uid: nobody may use its key for it"),
+        (dataplane("a", CART + ", offload.mesh/uid: root"), "must be a number; got 'root'"),
+        (dataplane("a", CART + ', offload.mesh/uid: "4294967295"'), "must be a number"),
+        (
+            dataplane("a", CART + ', offload.mesh/uid: "1"')
+            + dataplane("b", CART + ', offload.mesh/uid: "1", x: y')
+            + "---\ntype: MeshOffload\nname: b\nspec:\n  targetRef: {kind: Dataplane, labels: {x: y}}\n"
+            + "  default: {keyType: p256}\n",
+            "different MeshOffload settings; those of a hold",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said(read_resources: Read, text: str, says: str) -> None:
+    found = configuration([view_of(read_resources, text)], "n1")
+    assert any(says in problem for problem in found.problems), found.problems
+
+
+def test_dataplanes_on_envoys_own_tls_are_not_the_nodes(read_resources: Read) -> None:
+    off = "---\ntype: MeshOffload\nname: all\nspec: {default: {mode: EnvoyTLS}}\n"
+    view = MeshView("default", [r for r in read_resources(MESH + DATAPLANES) if r.kind.type != "MeshOffload"])
+    assert configuration([view], "n1").identities == ()
+    assert configuration([view_of(read_resources, DATAPLANES + off)], "n1").identities == ()
+
+
+# --- the service ------------------------------------------------------------------------------------------------------
+
+
+class World:
+    def __init__(self, plane: ControlPlane, tokens: Tokens, nodes: NodeServer, stub: Any, read: Read) -> None:
+        self.plane, self.tokens, self.nodes, self.stub, self.read = plane, tokens, nodes, stub, read
+
+    async def join(self, name: str) -> Node:
+        token = self.tokens.issue("node", 600, name=name)
+        node = Node(self.stub.Connect(metadata=[("authorization", f"Bearer {token}")]))
+        await node.send(hello=node_pb2.Hello(daemon_version="1"))
+        return node
+
+
+class Node:
+    def __init__(self, call: Any) -> None:
+        self.call = call
+
+    async def send(self, **message: Any) -> None:
+        await self.call.write(node_pb2.NodeMessage(**message))
+
+    async def read(self) -> Any:
+        message = await asyncio.wait_for(self.call.read(), 20)
+        assert message is not grpc.aio.EOF
+        return getattr(message, message.WhichOneof("message"))
+
+    async def apply(self, configuration: Any, *problems: str) -> None:
+        await self.send(applied=node_pb2.Applied(version=configuration.version, problems=problems))
+
+    async def certificate(self, spiffe_id: str, der: bytes, number: int = 1) -> Any:
+        wanted = node_pb2.CertificateRequest(id=number, mesh="default", spiffe_id=spiffe_id, request=der)
+        await self.send(certificate_request=wanted)
+        return await self.read()
+
+
+@pytest.fixture
+async def world(tmp_path: Path, read_resources: Read) -> AsyncIterator[World]:
+    store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
+    plane, tokens, server = ControlPlane(store), Tokens(store), grpc.aio.server()
+    nodes = NodeServer(plane, tokens)
+    nodes.add_to(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    await plane.put_all(read_resources(MESH + DATAPLANES))
+    running = asyncio.create_task(plane.run())
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield World(plane, tokens, nodes, node_pb2_grpc.NodeServiceStub(channel), read_resources)
+    await server.stop(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    store.close()
+
+
+async def test_a_node_gets_its_identities_and_certificates(world: World) -> None:
+    node = await world.join("n1")
+    configured = await node.read()
+    [identity] = configured.identities
+    assert (identity.spiffe_id, list(identity.dataplanes), identity.key_type) == (
+        CART_ID,
+        ["cart-1", "cart-2"],
+        "rsa2048",
+    )
+    assert (identity.software, identity.socket, identity.max_queue) == (
+        node_pb2.MeshIdentity.REQUIRE,
+        "/run/x.sock",
+        100,
+    )
+    assert [selector.uid for selector in identity.selectors] == [101, 102]
+    assert not identity.selectors[0].HasField("gid")
+    [trusted] = configured.trusted_domains
+    authority = x509.load_der_x509_certificate(trusted.authorities[0])
+    assert authority.fingerprint(hashes.SHA256()) == identity.issuer
+    answer = await node.certificate(CART_ID, request(CART_ID), 7)
+    assert (answer.id, answer.status) == (7, 0)
+    leaf = x509.load_der_x509_certificate(answer.certificate_chain[0])
+    leaf.verify_directly_issued_by(authority)
+    assert list(svid_problems(leaf)) == []
+    begin, end = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
+    assert begin + (end - begin) * 0.4 < answer.renew_at < begin + (end - begin) * 0.6
+    node.call.cancel()
+
+
+async def test_a_node_gets_nothing_of_another(world: World) -> None:
+    node = await world.join("n1")
+    await node.read()
+    refused = await node.certificate(WEB_ID, request(WEB_ID))
+    assert (refused.status, len(refused.certificate_chain)) == (grpc.StatusCode.PERMISSION_DENIED.value[0], 0)
+    assert "no dataplane on node 'n1' has the identity" in refused.message
+    wrong = await node.certificate(CART_ID, request(WEB_ID))
+    assert (wrong.status, "which is not" in wrong.message) == (grpc.StatusCode.INVALID_ARGUMENT.value[0], True)
+    garbage = await node.certificate(CART_ID, b"x")
+    assert garbage.status == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert (await node.certificate(CART_ID, request(CART_ID))).status == 0  # the stream goes on
+    node.call.cancel()
+
+
+async def test_changes_arrive_and_only_changes(world: World) -> None:
+    node = await world.join("n1")
+    first = await node.read()
+    await world.plane.put_all(world.read(dataplane("web-2", "kuma.io/workload: web, offload.mesh/node: n2")))
+    await world.plane.put_all(world.read(dataplane("cart-3", CART + ', offload.mesh/uid: "104"')))
+    second = await node.read()
+    assert list(second.identities[0].dataplanes) == ["cart-1", "cart-2", "cart-3"]
+    assert second.version != first.version
+    node.call.cancel()
+
+
+@pytest.mark.parametrize(
+    ("token", "says"),
+    [
+        (lambda _: None, "no node token"),
+        (lambda _: "x", "this is not a token"),
+        (lambda tokens: tokens.issue("node", 60), "names no node"),
+        (lambda tokens: tokens.issue("dataplane", 60, "default", name="n1"), "the token"),
+    ],
+)
+async def test_who_is_let_in(world: World, token: Callable[[Tokens], str | None], says: str) -> None:
+    made = token(world.tokens)
+    call = world.stub.Connect(metadata=[("authorization", f"Bearer {made}")] if made else [])
+    with pytest.raises(grpc.aio.AioRpcError, match=says) as refused:
+        await asyncio.wait_for(call.read(), 20)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_rotation_waits_for_the_nodes(world: World) -> None:
+    identity = world.plane.store.get("MeshIdentity", "default", "identity")
+    one, two = await world.join("n1"), await world.join("n2")
+    for node in (one, two):
+        await node.apply(await node.read())
+    await world.plane.rotate(identity, Event.BEGIN)
+    bundles = [await node.read() for node in (one, two)]
+    assert all(len(bundle.trusted_domains[0].authorities) == 2 for bundle in bundles)
+    await one.apply(bundles[0])
+    await two.apply(bundles[1], "no room for another CA")
+    await settle(world, "n1", bundles[0].version)
+    with pytest.raises(WrongStage, match="not every proxy is as far: web-1"):
+        await world.plane.rotate(identity, Event.DISTRIBUTED)
+    await two.apply(bundles[1])
+    await settle(world, "n2", bundles[1].version)
+    assert (await world.plane.rotate(identity, Event.DISTRIBUTED)).stage is Stage.ISSUING
+    for node, spiffe_id in ((one, CART_ID), (two, WEB_ID)):
+        issuing = await node.read()
+        assert issuing.identities[0].issuer != bundles[0].identities[0].issuer
+        await node.apply(issuing)
+        await settle(world, "n1" if node is one else "n2", issuing.version)
+        with pytest.raises(WrongStage, match="not every proxy is as far"):
+            await world.plane.rotate(identity, Event.REPLACED)
+        assert (await node.certificate(spiffe_id, request(spiffe_id))).status == 0
+    assert (await world.plane.rotate(identity, Event.REPLACED)).stage is Stage.RETIRING
+    for node, name in ((one, "n1"), (two, "n2")):
+        retired = await node.read()
+        assert len(retired.trusted_domains[0].authorities) == 1
+        await node.apply(retired)
+        await settle(world, name, retired.version)
+    assert (await world.plane.rotate(identity, Event.RETIRED)).stage is Stage.STABLE
+    one.call.cancel()
+    two.call.cancel()
+
+
+async def settle(world: World, node: str, version: str) -> None:
+    """Until the control plane has read the node's answer."""
+    for _ in range(200):
+        if [session.applied_version for session in world.nodes.sessions(node)] == [version]:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{node} is not at {version}")
