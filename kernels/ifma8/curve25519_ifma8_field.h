@@ -2,10 +2,12 @@
  *
  * Formula     fe_mul(a, b) = a b mod p, no Montgomery form: 2^260 = 32 * 19 = 608 mod p, so the upper five limbs of a
  *             product, once their carries have run, come back into the lower five times 608 (10 vpmadd52), and what
- * then stands above bit 255 comes back times 19. Lanes       limbs_ifma8.h, LIMBS = 5: 260 bits for numbers of 255, 5
- * bits to spare. Bounds      counted in units of 2^255, a hair more than p. For tight a and b below 16 units each, a
- * product is below 2^518, so its top limb is below 2^50 and the seven-hundredfold of the upper half below 2^268: the
- * result of fe_close is tight and below 1.01 units whatever a and b were. Secret      every element. Nothing branches.
+ *             then stands above bit 255 comes back times 19.
+ * Lanes       limbs_ifma8.h, LIMBS = 5: 260 bits for numbers of 255, 5 bits to spare.
+ * Bounds      counted in units of 2^255, a hair more than p. For tight a and b below 16 units each, a product is
+ *             below 2^518, so its top limb is below 2^50, and 608 times the upper half is below 2^268: the result of
+ *             fe_close is tight and below 1.01 units whatever a and b were.
+ * Secret      every element. Nothing branches.
  */
 #ifndef KERNELS_IFMA8_CURVE25519_IFMA8_FIELD_H
 #define KERNELS_IFMA8_CURVE25519_IFMA8_FIELD_H

@@ -1,11 +1,13 @@
 /* ECDSA signatures, eight lanes at a time: the body of p256_ifma8_sign.c and p384_ifma8_sign.c.
  *
- * Formula     (x, y) = k G,   r = x mod n,   s = (m + r d) / k mod n;   k hedged (kernels/ecdsa_nonce.h), m the digest
- * as a number. x = X / ZZ: 1/ZZ mod p and 1/k mod n are computed side by side (divsteps_ifma8.h). Lanes       lane i is
- * operation i, with its own key. Lanes without an operation sign with d = k = m = 1. Bounds      order_mul takes
- * factors below 4 n and gives less than 2 n; m < 2^256 (2^384) < 2 n. Others at their place. Secret      d, k and
- * everything before r and s. Nothing branches but on the number of operations, which is public, and at the very end on
- * which lanes passed the check.
+ * Formula     (x, y) = k G,   r = x mod n,   s = (m + r d) / k mod n
+ *             with k hedged (kernels/ecdsa_nonce.h) and m the digest as a number. x = X / ZZ: 1/ZZ mod p and
+ *             1/k mod n are computed side by side (divsteps_ifma8.h).
+ * Lanes       lane i is operation i, with its own key. Lanes without an operation sign with d = k = m = 1.
+ * Bounds      order_mul takes factors below 4 n and gives less than 2 n; m < 2^256 (2^384) < 2 n.
+ *             Others at their place.
+ * Secret      d, k and everything before r and s. Nothing branches but on the number of operations, which is public,
+ *             and at the very end on which lanes passed the check.
  *
  * The check, before anything leaves. r and s are taken back out of the bytes that would be released, d and m out of key
  * and input once more, and must satisfy
@@ -13,10 +15,11 @@
  *   2. x ZZ = X mod p with x = r or r + n             (r is the abscissa of the point)
  *   3. (X, Y, ZZ, ZZZ) is on the curve                (the additions went right)
  *   4. the tags of the added entries sum up to k      (it is the point of this k, see comb_ifma8.h)
+ *
  * What it does not find: a fault in the stored key or digest before the lane was loaded (software would sign with it
- * too); a point that left the curve in one addition and came back to it in a later one, or two faults that cancel
- * each other (no single fault does; a random one with probability 2^-256 and 2^-52 for the tags); a nonce that was
- * wrong from the beginning (then the signature is right). A lane that fails is KERNEL_FAULT and is redone in software.
+ * too); two faults that cancel each other; a nonce that was wrong from the beginning (then the signature is right,
+ * and as nonces are never repeated, nothing follows from it). A lane that fails is KERNEL_FAULT and is redone
+ * in software.
  *
  * The including file defines ECDSA_SIGN, ECDSA_ALGORITHM and ECDSA_TABLE, and includes its field first.
  */

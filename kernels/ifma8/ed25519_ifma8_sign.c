@@ -3,21 +3,22 @@
  * Formula     r = SHA-512(prefix || M) mod n,   R = r B,   h = SHA-512(R || A || M) mod n,   S = r + h a mod n;
  *             signature = encoding of R (y, with the lowest bit of x on top), then S, both little-endian.
  * Lanes       lane i is operation i, with its own key and message. Lanes without an operation sign the empty message
- * with a key of zeros. Bounds      order_mul gives less than 2 n for factors below A n and B n with A B <= 256. Others
- * at their place. Secret      a, prefix, r and everything before R and S. Branches depend on the number of operations
- * and the lengths of the messages, which are public, and at the very end on which lanes passed the check.
+ *             with a key of zeros.
+ * Bounds      order_mul gives less than 2 n for factors below A n and B n with A B <= 256. Others at their place.
+ * Secret      a, prefix, r and everything before R and S. Branches depend on the number of operations and the lengths
+ *             of the messages, which are public, and at the very end on which lanes passed the check.
  *
  * The check, before anything leaves. Ed25519 is deterministic: two signatures of one message that differ by a fault in
  * r, R or h give the key away, even if both are valid. So both hashes and all scalar arithmetic are done twice, the
  * second time from key and message anew and from the bytes that would be released, and must agree:
  *   1. r, computed again, is the r of the first time
  *   2. S < n and S = r + h a mod n, with h computed again from the released R
- *   3. y Z = Y and x Z = +-X, with y and the sign of x from the released R       (R is the affine form of the point)
- *   4. (X, Y, Z, T) is on the curve                                              (the additions went right)
- *   5. the tags of the added entries sum up to r                                 (it is the point of this r,
- * comb_ifma8.h) What it does not find: a fault in the stored key or in the message before the first hash (software
- * would sign with it too), and faults that cancel each other. A lane that fails is KERNEL_FAULT and is redone in
- * software.
+ *   3. y Z = Y and x Z = +-X, with y and the sign of x from the released R     (R is the affine form of the point)
+ *   4. (X, Y, Z, T) is on the curve                                            (the additions went right)
+ *   5. the tags of the added entries sum up to r                               (it is the point of r: comb_ifma8.h)
+ *
+ * What it does not find: a fault in the stored key or in the message before the first hash (software would sign with it
+ * too), and faults that cancel each other. A lane that fails is KERNEL_FAULT and is redone in software.
  */
 #include <string.h>
 

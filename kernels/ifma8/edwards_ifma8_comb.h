@@ -1,12 +1,16 @@
 /* k B on -x^2 + y^2 = 1 + d x^2 y^2 (Ed25519), eight scalars at a time, from a table that all lanes share.
  *
  * Formula     Digits, table and tags are those of weierstrass_ifma8_comb.h: 37 odd digits, no doublings. The sum is
- * held as (X, Y, Z, T), x = X / Z, y = Y / Z, T = X Y / Z; an entry is (y + x, y - x, 2 d x y). Adding one: A = (Y -
- * X)(y - x)   B = (Y + X)(y + x)   C = T 2 d x y   D = 2 Z E = B - A   F = D - C   G = D + C   H = B + A X' = E F    Y'
- * = G H    T' = E H    Z' = F G 7 multiplications. The negative of an entry has the first two changed places and the
- * third negated. (Hisil, Wong, Carter, Dawson 2008; RFC 8032, 5.1.4.) Exceptions  none: -1 is a square and d is not, so
- * the formula is complete. k = 0 gives the neutral point. Lanes       limbs_ifma8.h. Bounds      in units of 2^255; X,
- * Y, Z, T < 1.01 on entry and exit of every addition. Secret      k and everything made of it. Nothing branches.
+ *             held as (X, Y, Z, T), x = X / Z, y = Y / Z, T = X Y / Z; an entry is (y + x, y - x, 2 d x y). Adding one:
+ *                 A = (Y - X)(y - x)     B = (Y + X)(y + x)     C = T 2 d x y     D = 2 Z
+ *                 E = B - A     F = D - C     G = D + C     H = B + A
+ *                 X' = E F     Y' = G H     T' = E H     Z' = F G
+ *             7 multiplications. The negative of an entry has the first two changed places and the third negated.
+ *             (Hisil, Wong, Carter, Dawson 2008; RFC 8032, 5.1.4.)
+ * Exceptions  none: -1 is a square and d is not, so the formula is complete. k = 0 gives the neutral point.
+ * Lanes       limbs_ifma8.h.
+ * Bounds      in units of 2^255; X, Y, Z, T < 1.01 on entry and exit of every addition.
+ * Secret      k and everything made of it. Nothing branches.
  */
 #ifndef KERNELS_IFMA8_EDWARDS_IFMA8_COMB_H
 #define KERNELS_IFMA8_EDWARDS_IFMA8_COMB_H

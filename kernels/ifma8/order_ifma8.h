@@ -2,9 +2,9 @@
  *
  * Formula     Montgomery with R = 2^(52 LIMBS); n has no special form. order_mul(a, b) = a b / R mod n.
  * Lanes       limbs_ifma8.h.
- * Bounds      for tight a < A n and b < B n the result is tight and below (A B n / R + 1) n. n / R is 1/16 for 5 limbs
- * of P-256, 2^-7 for 5 limbs of Ed25519 and 2^-32 for 8 limbs: with A, B <= 4 the result is below 2 n. Secret      all
- * but n. Nothing branches.
+ * Bounds      for tight a < A n and b < B n the result is tight and below (A B n / R + 1) n. n / R is below 1/16 for
+ *             P-256, 1/255 for Ed25519 and 2^-32 for P-384: with A, B <= 4 the result is below 2 n.
+ * Secret      all but n. Nothing branches.
  */
 #ifndef KERNELS_IFMA8_ORDER_IFMA8_H
 #define KERNELS_IFMA8_ORDER_IFMA8_H

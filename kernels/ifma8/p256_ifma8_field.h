@@ -6,7 +6,8 @@
  * Lanes       limbs_ifma8.h, LIMBS = 5: 260 bits for numbers of 256, 4 bits to spare.
  * Bounds      counted in units of 2^256, a hair more than p. For tight a < A units and b < B units the result is tight
  *             and below A B / 16 + 1 units, because a b / R < A B 2^512 / 2^260, and the quotient is below R, so that
- * it adds less than p. All results are kept below 16 units (260 bits). Secret      every element. Nothing branches.
+ *             it adds less than p. All results are kept below 16 units (260 bits).
+ * Secret      every element. Nothing branches.
  */
 #ifndef KERNELS_IFMA8_P256_IFMA8_FIELD_H
 #define KERNELS_IFMA8_P256_IFMA8_FIELD_H

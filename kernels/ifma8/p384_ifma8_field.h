@@ -1,13 +1,14 @@
 /* Arithmetic mod p = 2^384 - c, c = 2^128 + 2^96 - 2^32 + 1 (P-384), eight elements at a time.
  *
  * Formula     Montgomery with R = 2^416: fe_mul(a, b) = a b / R mod p. A reduction row *subtracts* q p, that is it adds
- *             q c, which has three limbs, and takes q 2^384 off with shifts: 6 vpmadd52 instead of 16. The quotient
- * digit is t0 / p mod 2^52, and 1/p = -(1 + 2^32) mod 2^52: a shift and an addition. Lanes       limbs_ifma8.h, LIMBS =
- * 8: 416 bits for numbers of 384, 32 bits to spare. Bounds      counted in units of 2^384, a hair more than p. For
- * tight a < A units and b < B units, a b - Q p with 0 <= Q < R is above -R p and below A B 2^768; with p added after
- * the division the result is tight and below A B / 2^32 + 1 units. That is less than what P-256 has
- * (p256_ifma8_field.h), so every bound that weierstrass_ifma8_comb.h proves for P-256 holds. Secret      every element.
- * Nothing branches.
+ *             q c, which has three limbs, and takes q 2^384 off with shifts: 6 vpmadd52 instead of 17. The quotient
+ *             digit is q = t0 / p mod 2^52; 1/p = -(1 + 2^32) mod 2^52.
+ * Lanes       limbs_ifma8.h, LIMBS = 8: 416 bits for numbers of 384, 32 bits to spare.
+ * Bounds      counted in units of 2^384, a hair more than p. For tight a < A units and b < B units, a b - Q p with
+ *             0 <= Q < R is above -R p and below A B 2^768; with p added after the division the result is tight and
+ *             below A B / 2^32 + 1 units. That is less than what P-256 has (p256_ifma8_field.h), so every bound that
+ *             weierstrass_ifma8_comb.h proves for P-256 holds.
+ * Secret      every element. Nothing branches.
  */
 #ifndef KERNELS_IFMA8_P384_IFMA8_FIELD_H
 #define KERNELS_IFMA8_P384_IFMA8_FIELD_H

@@ -1,6 +1,6 @@
 /* SHA-512 (FIPS 180-4) of eight messages at a time, one per lane.
  *
- * Eight hashes take about as long as one and a half of BoringSSL's, which matters where a signature on the lanes costs
+ * Eight hashes take less time than two of BoringSSL's, which matters where a signature on the lanes costs
  * a microsecond or two: the nonces of ECDSA, and the three hashes of Ed25519.
  *
  * Lanes       word i of the state of all lanes is one vec8.

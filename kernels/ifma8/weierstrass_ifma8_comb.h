@@ -2,25 +2,33 @@
  *
  * Formula     Digits. Let k be odd and W = 7 COMB_WINDOWS, at least one bit more than k has. Then
  *                 k = sum over w of  d_w 2^(7 w),   d_w = 2 B_w - 127,   B_w = 7 bits of B = (k + 2^W - 1) / 2
- *             so every digit is odd, from -127 to 127, and never 0: |d_w| picks one of 64 entries, and bit 6 of B_w is
- *             set for the positive ones. For an even k the kernel takes n - k: that is -k G, which has the same x, and
- * x is all that ECDSA wants. Sum. The 37 (55) entries are added one after the other; there are no doublings. The sum is
- * held as (X, Y, ZZ, ZZZ), x = X / ZZ, y = Y / ZZZ, ZZ^3 = ZZZ^2 ("XYZZ"). Adding an affine (x2, y2): U = x2 ZZ     P =
- * X - U        S = +-y2 ZZZ    R = S - Y      Q = X P^2 X' = R^2 + P^3 - 2 Q      Y' = R (Q - X') + Y P^3      ZZ' = ZZ
- * P^2     ZZZ' = ZZZ P^3 8 multiplications, 2 squares; the two products of Y' share a reduction. This P is the negative
- * of the usual one: it saves a negation of P^3 and gives the *negative* of the sum. So every addition turns the sign of
- * all before it, and the digits of every second window are taken with the other sign. (madd-2008-s of the
- * Explicit-Formulas Database.) Exceptions  The formula is wrong where a term is the neutral point or the two points are
- * equal or opposite. Write T for the sum of the digits below window w, times their powers of 2. T is odd and |T| <
- * 2^(7w), and 0 < |d_w 2^(7w)| >= 2^(7w): so T and +-d_w 2^(7w) differ, and their sum and difference are not 0 and
- * below 2^(7w+7) in size, hence not 0 mod n in any window but the last. In the last window the sum is k, not 0 mod n.
- * The difference T - d 2^(7w) is above -2^(7w) (d + 1), which is -n or less only for the largest d that can occur there
- * (15 of P-256, 63 of P-384: k < n), so it is 0 mod n for exactly one odd k, namely 2 d 2^(7w) - n, of about 2^256 (2^384).
- * That k cannot be found by anybody who does not choose k, and gives P = R = 0, ZZ = 0 and in the end r = 0, which the
- * checks refuse: software signs. A test does it. Lanes       limbs_ifma8.h. Bounds      in units of 2^256 (2^384), see
- * the field's header; on entry and exit of every addition X < 2.01, Y < 2.7, ZZ < 1.15, ZZZ < 1.15. Each value's bound
- * stands beside it, worst case P-256. Secret      k and everything made of it. Nothing branches; the table is read
- * whole for every digit, the digit only goes into the index of vpermt2q and into masks.
+ *             so every digit is odd, from -127 to 127, and never 0: |d_w| picks one of 64 entries, and bit 6 of B_w
+ *             is set for the positive ones. For an even k the kernel takes n - k: that is -k G, which has the same
+ *             x, and x is all that ECDSA wants.
+ *
+ *             Sum. The 37 (55) entries are added one after the other; there are no doublings. The sum is held as
+ *             (X, Y, ZZ, ZZZ), x = X / ZZ, y = Y / ZZZ, ZZ^3 = ZZZ^2 ("XYZZ"). Adding an affine (x2, y2):
+ *                 U = x2 ZZ     P = X - U     S = +-y2 ZZZ     R = S - Y     Q = X P^2
+ *                 X' = R^2 + P^3 - 2 Q     Y' = R (Q - X') + Y P^3     ZZ' = ZZ P^2     ZZZ' = ZZZ P^3
+ *             8 multiplications, 2 squares; the two products of Y' share a reduction. This P is the negative of the
+ *             usual one: it saves a negation of P^3 and gives the *negative* of the sum. So every addition turns the
+ *             sign of all before it, and the digits of every second window are taken with the other sign.
+ *             (madd-2008-s of the Explicit-Formulas Database.)
+ *
+ * Exceptions  The formula is wrong where a term is the neutral point or the two points are equal or opposite.
+ *             Write T for the sum of d_v 2^(7 v) over the windows v below w. T is odd and |T| < 2^(7 w), while
+ *             |d_w 2^(7 w)| >= 2^(7 w): the two differ in size, so neither their sum nor their difference is 0. Both
+ *             are below 2^(7 w + 7) in size, hence not 0 mod n either in any window but the last. In the last window
+ *             the sum is k, not 0 mod n. The difference T - d 2^(7 w) is between -(d + 1) 2^(7 w) and 0, and reaches
+ *             -n only for the largest d that can occur there (15 of P-256, 63 of P-384, as k < n), for exactly one odd
+ *             k: 2 d 2^(7 w) - n. Nobody who does not choose k can hit that k of 2^256 (2^384). It gives
+ *             P = R = 0, so ZZ = 0 and in the end r = 0, which the checks refuse: software signs. A test does it.
+ *
+ * Lanes       limbs_ifma8.h.
+ * Bounds      in units of 2^256 (2^384), see the field's header; on entry and exit of every addition
+ *             X < 2.01, Y < 2.7, ZZ < 1.15, ZZZ < 1.15. Each value's bound stands beside it, worst case P-256.
+ * Secret      k and everything made of it. Nothing branches; the table is read whole for every digit, the digit only
+ *             goes into the index of vpermt2q and into masks.
  */
 #ifndef KERNELS_IFMA8_WEIERSTRASS_IFMA8_COMB_H
 #define KERNELS_IFMA8_WEIERSTRASS_IFMA8_COMB_H
