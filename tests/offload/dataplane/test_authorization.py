@@ -8,7 +8,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -37,9 +38,6 @@ with grpc.insecure_channel("unix:" + path) as channel:
 
 def answer_to(server: Server, uid: int = 0, gid: int = 0, groups: str = "", listener: str = "main") -> str:
     """What another process of that user is told; OK or a status name."""
-    for part in (server.folder, *server.folder.parents):
-        if part.stat().st_uid == os.getuid() and part != Path("/"):
-            part.chmod(part.stat().st_mode | 0o011)
     os.chmod(server.path(listener), 0o777)  # noqa: S103  (the point is what the daemon says)
     result = subprocess.run(
         [
@@ -60,6 +58,14 @@ def answer_to(server: Server, uid: int = 0, gid: int = 0, groups: str = "", list
     return result.stdout.strip()
 
 
+@pytest.fixture
+def public(make_server: Callable[..., Server]) -> Iterator[Server]:
+    """A server whose socket every user can reach; pytest's own folders are private."""
+    with tempfile.TemporaryDirectory(prefix="dataplane-") as folder:
+        os.chmod(folder, 0o755)  # noqa: S103
+        yield make_server(folder=Path(folder))
+
+
 def only(server: Server, *selectors: dict[str, object]) -> None:
     server.plane.set_identities(
         [identity("www", [{"key": server.keys["p256"], "usage": "tls13", "decrypt": False}], list(selectors))]  # type: ignore[arg-type]
@@ -67,7 +73,8 @@ def only(server: Server, *selectors: dict[str, object]) -> None:
 
 
 @pytest.mark.root
-def test_uid_and_gid(server: Server) -> None:
+def test_uid_and_gid(public: Server) -> None:
+    server = public
     only(server, {"uid": 12345})
     assert answer_to(server) == "NOT_FOUND"
     assert answer_to(server, uid=12345) == "OK"
@@ -82,7 +89,8 @@ def test_uid_and_gid(server: Server) -> None:
 
 
 @pytest.mark.root
-def test_refusals_name_the_caller(server: Server) -> None:
+def test_refusals_name_the_caller(public: Server) -> None:
+    server = public
     only(server, {"uid": 12345})
     server.plane.take_refusals()
     assert answer_to(server, uid=777, gid=778) == "NOT_FOUND"
