@@ -49,7 +49,6 @@ class CompanionFilter {
   // meanwhile, that thread would destroy it, here and in Envoy, inside `wake`. After `release` no commit is under way.
   void release();
 
-
   void count(Counter counter) const { config_.metrics().add(envoy_, counter); }
   void record(Histogram histogram, uint64_t value) const { config_.metrics().record(envoy_, histogram, value); }
 

@@ -66,6 +66,8 @@ bool TlsContext::configure(std::string &error) {
   SSL_CTX_set_session_psk_dhe_timeout(context, lifetime);
   if (config_.session_tickets) {
     use_ticket_keys(context, config_.session_lifetime);
+    // Every resumed connection brings a new ticket, so one at a time is enough; BoringSSL's default is two.
+    SSL_CTX_set_num_tickets(context, 1);
   } else {
     SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
   }
