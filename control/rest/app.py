@@ -201,10 +201,12 @@ def _add_inspection(app: FastAPI, plane: ControlPlane, administrator: Any) -> No
     async def overview(mesh: str, name: str) -> dict[str, Any]:
         return inspect.overview(plane, *await find(mesh, name))
 
+    @app.get(prefix + "/policies", dependencies=[administrator], include_in_schema=False)
     @app.get(prefix + "/_policies", dependencies=[administrator])
     async def policies(mesh: str, name: str) -> list[dict[str, Any]]:
         return inspect.policies(*await find(mesh, name))
 
+    @app.get(prefix + "/xds", dependencies=[administrator], include_in_schema=False)
     @app.get(prefix + "/_xds", dependencies=[administrator])
     async def xds(mesh: str, name: str) -> dict[str, Any]:
         return inspect.config(*await find(mesh, name))

@@ -73,19 +73,19 @@ def listener(context: InboundContext, inbound: Inbound) -> Config:
     """With an identity: TLS with a permission filter, and beside it plaintext where MeshTLS is permissive."""
     networking, name = context.dataplane.spec.networking, name_of(inbound)
     conf = merged(_entries(context, "MeshTLS", inbound), TlsConf)
-    chains = [_plain_chain(context, inbound)]
     result: Config = {
         "name": name,
         "traffic_direction": "INBOUND",
         "address": shapes.address(inbound.address or networking.address, inbound.port),
     }
-    if context.identity is not None:
-        permissive = tls.is_permissive(conf)
-        chains = [_tls_chain(context, inbound, context.identity, conf)] + (chains if permissive else [])
-        if permissive:
-            chains[0]["filter_chain_match"] = {"transport_protocol": "tls"}
-            chains[1]["filter_chain_match"] = {"transport_protocol": "raw_buffer"}
-            result["listener_filters"] = [shapes.TLS_INSPECTOR]
+    if context.identity is None:
+        return result | {"filter_chains": [_plain_chain(context, inbound)]}
+    chains = [_tls_chain(context, inbound, context.identity, conf)]
+    if tls.is_permissive(conf):
+        chains.append(_plain_chain(context, inbound))
+        chains[0]["filter_chain_match"] = {"transport_protocol": "tls"}
+        chains[1]["filter_chain_match"] = {"transport_protocol": "raw_buffer"}
+        result["listener_filters"] = [shapes.TLS_INSPECTOR]
     return result | {"filter_chains": chains}
 
 

@@ -119,8 +119,33 @@ class MeshView:
         """The dataplanes that the service selects."""
         if service.name not in self._members:
             spec: MeshServiceSpec = service.spec
-            self._members[service.name] = [d for d in self.dataplanes if spec.selects(d.name, d.effective_labels)]
+            candidates = self._candidates(spec)
+            self._members[service.name] = [d for d in candidates if spec.selects(d.name, d.effective_labels)]
         return self._members[service.name]
+
+    def _candidates(self, spec: MeshServiceSpec) -> Sequence[Resource]:
+        """The dataplanes with the rarest of the selected labels; not all of them for each service."""
+        selector = spec.selector.dataplane_labels
+        if selector is None or not selector.match_labels:
+            return self.dataplanes
+        return min((self._by_label.get(label, []) for label in selector.match_labels.items()), key=len)
+
+    @cached_property
+    def _by_label(self) -> Mapping[tuple[str, str], list[Resource]]:
+        found: dict[tuple[str, str], list[Resource]] = defaultdict(list)
+        for dataplane in self.dataplanes:
+            for label in dataplane.effective_labels.items():
+                found[label].append(dataplane)
+        return found
+
+    @cached_property
+    def _services_of(self) -> Mapping[str, list[Resource]]:
+        """By dataplane, in the order of their names."""
+        found: dict[str, list[Resource]] = defaultdict(list)
+        for service in self.of_type("MeshService"):
+            for dataplane in self.members(service):
+                found[dataplane.name].append(service)
+        return found
 
     def endpoints(self, destination: Destination) -> tuple[Endpoint, ...]:
         """Of all inbounds that serve the port and are ready."""
@@ -149,9 +174,8 @@ class MeshView:
         inbound = next(i for i in dataplane.spec.networking.inbound if i.section == section)
         return [
             service.name
-            for service in self.of_type("MeshService")
-            if service.spec.selects(dataplane.name, dataplane.effective_labels)
-            and any(port.is_served_by(inbound) for port in service.spec.ports)
+            for service in self._services_of.get(dataplane.name, ())
+            if any(port.is_served_by(inbound) for port in service.spec.ports)
         ]
 
     def _select_service(self, labels: Mapping[str, str]) -> Resource | None:
