@@ -199,6 +199,7 @@ def test_busy_streams_are_refused_after_half_the_timeout(make_server: Callable[.
             try:
                 client.data(stream, grpc_frame(message.SerializeToString()))
             except BrokenPipeError:
+                client.wait_closed()  # what was said before
                 break
             before = len(answer.data)
             while len(answer.data) == before and not answer.ended and client.step() is not None:
