@@ -156,8 +156,9 @@ def crypto_mb() -> ctypes.CDLL:
 @pytest.mark.ifma
 @ALGORITHMS
 def test_crypto_mb_gives_the_same(algorithm, crypto_mb, load_in_hooks: Loader, hooks):
-    from benchmarks.crypto_mb import RsaPrivate
     from cryptography.hazmat.primitives.asymmetric import rsa
+
+    from benchmarks.crypto_mb import RsaPrivate
 
     size = RSA_SIZES[algorithm]
     privates = [rsa.generate_private_key(65537, size * 8) for _ in range(3)]
