@@ -41,6 +41,8 @@ class NodeSession:
 
     name: str
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    # Whether the meshes have changed since its configuration was made.
+    is_stale: bool = True
     configuration: NodeConfiguration | None = None
     # The newest version that it took, and what it could not do of the one it answered last.
     applied_version: str = ""
@@ -62,6 +64,7 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
 
     def _changed(self) -> None:
         for session in self._sessions:
+            session.is_stale = True
             session.wake.set()
 
     async def has_bundle(self, node: str) -> bool:
@@ -109,12 +112,14 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
     async def _converse(self, session: NodeSession, waiting: asyncio.Queue[Any]) -> AsyncIterator[Any]:
         while True:
             session.wake.clear()
-            wanted = await self._configuration(session.name)
-            if session.configuration is None or wanted.version != session.configuration.version:
-                for problem in wanted.problems:
-                    log.warning("of a node's configuration", node=session.name, problem=problem)
-                session.configuration = wanted
-                yield node_pb2.ControlMessage(configuration=to_message(wanted))
+            if session.is_stale:
+                session.is_stale = False
+                wanted = await self._configuration(session.name)
+                if session.configuration is None or wanted.version != session.configuration.version:
+                    for problem in wanted.problems:
+                        log.warning("of a node's configuration", node=session.name, problem=problem)
+                    session.configuration = wanted
+                    yield node_pb2.ControlMessage(configuration=to_message(wanted))
             while not waiting.empty():
                 message = waiting.get_nowait()
                 if message is None:

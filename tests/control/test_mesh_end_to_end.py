@@ -9,29 +9,20 @@ import asyncio
 import json
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-import grpc
 import httpx
 import pytest
 
-from control.bootstrap import ControlPlaneAddress, ProxyIdentity, bootstrap
-from control.kinds import KINDS
-from control.model.resource import Resource
-from control.plane import ControlPlane
-from control.serving_certificate import ServingCertificate
-from control.store.store import Store, StoreKey
-from control.tokens.tokens import Tokens
-from control.xds.server import DiscoveryServer
+from tests.control.scene import Read, Running, answer, application, until
 
 pytestmark = pytest.mark.envoy
 
-Read = Callable[[str], list[Resource]]
-
 # Beside the ports that the other tests use.
 WEB, BLUE, GREEN = 21310, 21320, 21330
+# Where web calls the backend.
+CALL = WEB + 1
 
 
 def mesh() -> str:
@@ -47,7 +38,7 @@ spec:
     outbound: {outbound}
 ---
 """
-    outbound = f"[{{port: {WEB + 1}, backendRef: {{kind: MeshService, name: backend, port: 80}}}}]"
+    outbound = f"[{{port: {CALL}, backendRef: {{kind: MeshService, name: backend, port: 80}}}}]"
     parts = [
         dataplane.format(name="web", app="web", admin=WEB + 2, port=WEB, service_port=WEB + 3, outbound=outbound),
         dataplane.format(name="blue", app="backend", admin=BLUE + 2, port=BLUE, service_port=BLUE + 3, outbound="[]"),
@@ -89,54 +80,6 @@ spec:
 """
 
 
-async def application(name: str, port: int) -> asyncio.Server:
-    """Answers every request with its name and with who it was told is calling."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                caller = next((h for h in head.split("\r\n") if h.startswith("x-forwarded-client-cert:")), "")
-                body = f"{name} {caller}".encode()
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    return await asyncio.start_server(serve, "127.0.0.1", port)
-
-
-class Running:
-    """The control plane, at an address that stays the same over a restart."""
-
-    def __init__(self, folder: Path, read: Read) -> None:
-        self.folder, self.read, self.port = folder, read, 0
-
-    async def start(self) -> None:
-        self.store = Store(f"sqlite:///{self.folder}/mesh.db", StoreKey(file=self.folder / "key"), KINDS)
-        self.plane, self.tokens = ControlPlane(self.store), Tokens(self.store)
-        self.certificate = ServingCertificate(self.store, ["127.0.0.1"])
-        self.server = grpc.aio.server()
-        DiscoveryServer(self.plane, self.tokens).add_to(self.server)
-        self.port = self.server.add_secure_port(f"127.0.0.1:{self.port}", self.certificate.grpc_credentials())
-        await self.server.start()
-        self.task = asyncio.create_task(self.plane.run())
-
-    async def stop(self) -> None:
-        await self.server.stop(0)
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
-        self.store.close()
-
-    async def apply(self, text: str) -> None:
-        await self.plane.put_all(self.read(text))
-
-    def bootstrap(self, name: str, admin: int, delta: bool) -> dict[str, Any]:
-        proxy = ProxyIdentity("default", name, self.tokens.issue("dataplane", 600, "default", name=name))
-        address = ControlPlaneAddress("127.0.0.1", self.port, self.certificate.ca_pem)
-        return bootstrap(proxy, address, admin, delta)
-
-
 @pytest.fixture
 async def running(tmp_path: Path, read_resources: Read, envoy_binary: Path) -> AsyncIterator[Running]:
     control_plane = Running(tmp_path, read_resources)
@@ -164,56 +107,39 @@ async def running(tmp_path: Path, read_resources: Read, envoy_binary: Path) -> A
     await control_plane.stop()
 
 
-async def answer(client: httpx.AsyncClient, port: int = WEB + 1) -> tuple[int, str]:
-    try:
-        response = await client.get(f"http://127.0.0.1:{port}/")
-    except httpx.TransportError as error:
-        return 0, repr(error)
-    return response.status_code, response.text
-
-
-async def until(client: httpx.AsyncClient, wanted: Callable[[int, str], bool], port: int = WEB + 1) -> str:
-    """Configuration takes a moment to arrive; returns the first answer that is wanted."""
-    last: tuple[int, str] = (0, "")
-    for _ in range(300):
-        last = await answer(client, port)
-        if wanted(*last):
-            return last[1]
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"the last answer was {last}")
-
-
 async def test_a_mesh(running: Running) -> None:
     async with httpx.AsyncClient(timeout=10) as client:
         # Nobody may call anybody.
-        assert await until(client, lambda status, _: status == 403) == "RBAC: access denied"
+        assert await until(client, lambda status, _: status == 403, CALL) == "RBAC: access denied"
 
         # A permission lets traffic in, and the application is told who calls.
         await running.apply(PERMISSION)
         for _ in range(10):  # of both backends, in turn
-            text = await until(client, lambda status, _: status == 200)
+            text = await until(client, lambda status, _: status == 200, CALL)
         assert "URI=spiffe://default.default.mesh.local/workload/web" in text
 
         # Strict: plaintext is not answered. Permissive: it is. And strict again.
         assert (await answer(client, BLUE))[0] == 0
         for mode, status in (("Permissive", 200), ("Strict", 0)):
             await running.apply(f"type: MeshTLS\nname: mode\nspec: {{rules: [{{default: {{mode: {mode}}}}}]}}")
-            await until(client, lambda found, _, wanted=status: found == wanted, BLUE)  # type: ignore[misc]
+            # A connection that is open stays what it is; each of these is a new one.
+            async with httpx.AsyncClient(limits=httpx.Limits(max_keepalive_connections=0)) as outside:
+                await until(outside, lambda found, _, wanted=status: found == wanted, BLUE)  # type: ignore[misc]
 
         # A switch from blue to green without a failed request, and shares by weight.
         await running.apply(CANARY % (1, 0))
-        await until(client, lambda _, text: text.startswith("blue"))
+        await until(client, lambda _, text: text.startswith("blue"), CALL)
         seen: Counter[str] = Counter()
         switch = asyncio.create_task(count_for(client, seen, 60))
         await running.apply(CANARY % (0, 1))
-        await until(client, lambda _, text: text.startswith("green"))
+        await until(client, lambda _, text: text.startswith("green"), CALL)
         await switch
         assert set(seen) <= {"200 blue", "200 green"}
         await running.apply(CANARY % (90, 10))
         shares: Counter[str] = Counter()
-        await until(client, lambda _, text: text.startswith("blue"))
+        await until(client, lambda _, text: text.startswith("blue"), CALL)
         for _ in range(400):
-            status, text = await answer(client)
+            status, text = await answer(client, CALL)
             shares[f"{status} {text.split()[0]}"] += 1
         assert set(shares) == {"200 blue", "200 green"}
         # 40 of 400 on average; outside of these bounds with a probability below one in a million.
@@ -229,12 +155,12 @@ async def test_a_mesh(running: Running) -> None:
         assert set(through) <= {"200 blue", "200 green"}
         await running.apply(CANARY % (0, 1))
         await running.apply(PERMISSION.replace("workload/web", "workload/nobody"))
-        await until(client, lambda status, _: status == 403)
+        await until(client, lambda status, _: status == 403, CALL)
         assert running.plane.metrics.nacks._metrics == {}
 
 
 async def count_for(client: httpx.AsyncClient, seen: Counter[str], requests: int) -> None:
     for _ in range(requests):
-        status, text = await answer(client)
+        status, text = await answer(client, CALL)
         seen[f"{status} {text.split()[0] if text else ''}"] += 1
         await asyncio.sleep(0.02)

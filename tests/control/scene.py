@@ -1,0 +1,89 @@
+"""The control plane in this process, applications, and calls to them: what the tests with real Envoys share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+
+from control.bootstrap import ControlPlaneAddress, ProxyIdentity, bootstrap
+from control.kinds import KINDS
+from control.model.resource import Resource
+from control.plane import ControlPlane
+from control.serving_certificate import ServingCertificate
+from control.store.store import Store, StoreKey
+from control.tokens.tokens import Tokens
+from control.xds.server import DiscoveryServer
+
+Read = Callable[[str], list[Resource]]
+
+
+async def application(name: str, port: int) -> asyncio.Server:
+    """Answers every request with its name and with who it was told is calling."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                caller = next((h for h in head.split("\r\n") if h.startswith("x-forwarded-client-cert:")), "")
+                body = f"{name} {caller}".encode()
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    return await asyncio.start_server(serve, "127.0.0.1", port)
+
+
+class Running:
+    """The control plane, at an address that stays the same over a restart."""
+
+    def __init__(self, folder: Path, read: Read) -> None:
+        self.folder, self.read, self.port = folder, read, 0
+
+    async def start(self) -> None:
+        self.store = Store(f"sqlite:///{self.folder}/mesh.db", StoreKey(file=self.folder / "key"), KINDS)
+        self.plane, self.tokens = ControlPlane(self.store), Tokens(self.store)
+        self.certificate = ServingCertificate(self.store, ["127.0.0.1"])
+        self.server = grpc.aio.server()
+        DiscoveryServer(self.plane, self.tokens).add_to(self.server)
+        self.port = self.server.add_secure_port(f"127.0.0.1:{self.port}", self.certificate.grpc_credentials())
+        await self.server.start()
+        self.task = asyncio.create_task(self.plane.run())
+
+    async def stop(self) -> None:
+        await self.server.stop(0)
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        self.store.close()
+
+    async def apply(self, text: str) -> None:
+        await self.plane.put_all(self.read(text))
+
+    def bootstrap(self, name: str, admin: int, delta: bool) -> dict[str, Any]:
+        proxy = ProxyIdentity("default", name, self.tokens.issue("dataplane", 600, "default", name=name))
+        address = ControlPlaneAddress("127.0.0.1", self.port, self.certificate.ca_pem)
+        return bootstrap(proxy, address, admin, delta)
+
+
+async def answer(client: httpx.AsyncClient, port: int) -> tuple[int, str]:
+    try:
+        response = await client.get(f"http://127.0.0.1:{port}/")
+    except httpx.TransportError as error:
+        return 0, repr(error)
+    return response.status_code, response.text
+
+
+async def until(client: httpx.AsyncClient, wanted: Callable[[int, str], bool], port: int) -> str:
+    """Configuration takes a moment to arrive; returns the first answer that is wanted."""
+    last: tuple[int, str] = (0, "")
+    for _ in range(300):
+        last = await answer(client, port)
+        if wanted(*last):
+            return last[1]
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"the last answer was {last}")

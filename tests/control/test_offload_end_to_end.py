@@ -1,0 +1,154 @@
+"""Mode Offload end to end: the backend's key is in the real daemon, its Envoy has the module, all configuration by ADS.
+
+The daemon's side of joining the mesh comes later: here its key files are made by the test, and its certificate is
+signed by the mesh's CA through the same call that nodes use.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from control.model.resource import Resource
+from control.xds.view import Identity
+from tests.control.scene import Running, answer, application, until
+from tests.offload.daemon_process import DaemonProcess
+
+ROOT = Path(__file__).parents[2]
+MODULE = ROOT / "envoy_ext" / "libtls_offload.so"
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.skipif(not MODULE.is_file(), reason="the module is not built: make build"),
+]
+
+WEB, BACKEND = 21360, 21370
+CALL = WEB + 1
+ID = "spiffe://default.default.mesh.local/workload/backend"
+
+MESH = f"""
+type: Mesh
+name: default
+---
+type: MeshIdentity
+name: identity
+spec:
+  selector: {{dataplane: {{matchLabels: {{}}}}}}
+  provider: {{type: Bundled, bundled: {{autogenerate: {{enabled: true}}}}}}
+---
+type: Dataplane
+name: web-1
+labels: {{app: web, kuma.io/workload: web}}
+spec:
+  networking:
+    address: 127.0.0.1
+    outbound: [{{port: {CALL}, backendRef: {{kind: MeshService, name: backend, port: 80}}}}]
+---
+type: Dataplane
+name: backend-1
+labels: {{app: backend, kuma.io/workload: backend}}
+spec:
+  networking:
+    address: 127.0.0.1
+    inbound: [{{port: {BACKEND}, servicePort: {BACKEND + 3}, name: http, protocol: http}}]
+---
+type: MeshService
+name: backend
+spec:
+  selector: {{dataplaneLabels: {{matchLabels: {{app: backend}}}}}}
+  ports: [{{port: 80, targetPort: http, appProtocol: http}}]
+---
+type: MeshOffload
+name: backend
+spec:
+  targetRef: {{kind: Dataplane, labels: {{app: backend}}}}
+  default: {{mode: Offload, keyType: rsa2048, socket: %s}}
+"""
+PERMISSION = """
+type: MeshTrafficPermission
+name: web-calls
+spec: {rules: [{default: {allow: [{spiffeID: {type: Exact, value: spiffe://default.default.mesh.local/workload/web}}]}}]}
+"""
+
+
+def write_keys(folder: Path, running: Running) -> Path:
+    """The daemon's files of the backend; returns the bundle of the mesh."""
+    key = rsa.generate_private_key(65537, 2048)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    request = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    identity = Identity(ID, "default.default.mesh.local", "identity")
+    svid = running.plane.identities.sign("default", identity, request)
+    folder.mkdir(parents=True)
+    (folder / "backend.crt").write_text(svid.chain_pem)
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "backend.key").write_bytes(key.private_bytes(*form))
+    (folder / "backend.key").chmod(0o600)
+    bundle = folder.parent / "mesh.pem"
+    resource = running.store.get("MeshIdentity", "default", "identity")
+    bundle.write_text(running.plane.identities.rotation("default", resource).current.certificate_pem)
+    return bundle
+
+
+@pytest.fixture
+async def running(
+    tmp_path: Path, read_resources: Callable[[str], list[Resource]], envoy_binary: Path
+) -> AsyncIterator[Running]:
+    control_plane, daemon = Running(tmp_path, read_resources), DaemonProcess(tmp_path)
+    await control_plane.start()
+    await control_plane.apply(MESH % daemon.socket)
+    bundle = write_keys(tmp_path / "keys", control_plane)
+    trust = [{"file": str(bundle), "trust_domain": "default.default.mesh.local"}]
+    backend = {"source": {"files": "backend"}, "selectors": [{"uid": os.getuid()}], "trust_bundles": trust}
+    daemon.configure(identities={ID: backend})
+    daemon.start()
+    behind, envoys = await application("backend", BACKEND + 3), []
+    environment = dict(os.environ) | {"ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(MODULE.parent)}
+    for name, admin in (("web-1", WEB + 2), ("backend-1", BACKEND + 2)):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(control_plane.bootstrap(name, admin, delta=True)))
+        command = [envoy_binary, "-c", path, "--concurrency", "1", "--log-level", "warning", "--use-dynamic-base-id"]
+        log = (tmp_path / f"{name}.log").open("w")
+        started = subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: ASYNC220 (comes back at once)
+        envoys.append(started)
+    yield control_plane
+    for envoy in envoys:
+        envoy.terminate()
+    for envoy in envoys:
+        envoy.wait(30)
+    daemon.stop()
+    behind.close()
+    await control_plane.stop()
+
+
+async def test_the_module_serves_what_the_control_plane_says(running: Running) -> None:
+    async with httpx.AsyncClient(timeout=10) as client:
+        # The handshake is the daemon's and the verified caller reaches the permission filter, which lets nobody in yet.
+        assert await until(client, lambda status, _: status == 403, CALL) == "RBAC: access denied"
+        await running.apply(PERMISSION)
+        text = await until(client, lambda status, _: status == 200, CALL)
+        # The application is told who calls, and a caller cannot say it is somebody else.
+        told = f"By={ID};URI=spiffe://default.default.mesh.local/workload/web"
+        assert told in text
+        forged = await client.get(
+            f"http://127.0.0.1:{CALL}/", headers={"x-forwarded-client-cert": "URI=spiffe://evil/x"}
+        )
+        assert told in forged.text
+        assert "evil" not in forged.text
+        # Plaintext is not answered.
+        assert (await answer(client, BACKEND))[0] == 0
+        stats = (await client.get(f"http://127.0.0.1:{BACKEND + 2}/stats?filter=tls_offload")).text
+        assert "tls_offload" in stats
+        # To Envoy's own TLS without a restart; its header has the certificate's hash, which the module's has not.
+        assert "Hash=" not in text
+        policy = MESH[MESH.index("type: MeshOffload") :] % "/nowhere"
+        await running.apply(policy.replace("mode: Offload, keyType: rsa2048, socket: /nowhere", "mode: EnvoyTLS"))
+        await until(client, lambda status, body: status == 200 and "Hash=" in body, CALL)
+        assert running.plane.metrics.nacks._metrics == {}
