@@ -1,11 +1,12 @@
 /* A batch should be no longer than it has to be: results leave when the whole batch is done, and what is not taken can
- * run on another core. So what is there (up to 8 operations) is cut into batches of the smallest size that costs little
- * more, over all these batches, than the cheapest way to cut it:
- *   - within 3% when all shards are busy (work must not be wasted),
- *   - within 25% when another shard is idle (latency counts for more than the last cycles).
- * A lane backend costs the same for 1 and for 8 operations, so it gets all there are; RSA on lanes (two lanes per
- * operation) is cut in halves, at least for an idle shard; software costs the same per operation for any size and is
- * served one or a few at a time.
+ * run on another core, or with what comes next.
+ *   - When all shards are busy, work must not be wasted: the smallest batch whose cost per operation is within 3% of
+ * the best that can be had. What is left over joins later arrivals.
+ *   - When another shard is idle, it will take the rest at once: the smallest size that, all cut into batches of it,
+ * costs at most 25% more than the cheapest way to cut. Latency counts for more than the last cycles. A lane backend
+ * costs the same for 1 and for 8 operations, so it gets all there are. RSA on lanes takes two lanes per operation: 5
+ * cost as much as 8, so 4 of 5 to 7 are taken, and 8 are cut in halves for an idle shard. Software costs the same per
+ * operation for any size and is served one or a few at a time.
  */
 #include "cost_model.h"
 
@@ -31,14 +32,24 @@ static uint64_t cost_in_batches(const uint64_t cost[KERNEL_LANES + 1], unsigned 
   return available / size * cost[size] + (rest > 0 ? cost[rest] : 0);
 }
 
-static unsigned smallest_near_best(const uint64_t cost[KERNEL_LANES + 1], unsigned available, unsigned tolerance) {
+static unsigned size_when_idle(const uint64_t cost[KERNEL_LANES + 1], unsigned available) {
   uint64_t best = UINT64_MAX;
   for (unsigned size = 1; size <= available; size++) {
     uint64_t total = cost_in_batches(cost, available, size);
     if (total < best) best = total;
   }
   unsigned size = 1;
-  while (cost_in_batches(cost, available, size) * 100 > best * (100 + tolerance)) size++;
+  while (cost_in_batches(cost, available, size) * 100 > best * (100 + IDLE_TOLERANCE_PERCENT)) size++;
+  return size;
+}
+
+static unsigned size_when_busy(const uint64_t cost[KERNEL_LANES + 1], unsigned available) {
+  unsigned best = 1; /* of the lowest cost per operation: cost[a] / a < cost[b] / b without a division */
+  for (unsigned size = 2; size <= available; size++) {
+    if (cost[size] * best < cost[best] * size) best = size;
+  }
+  unsigned size = 1;
+  while (cost[size] * best * 100 > cost[best] * size * (100 + BUSY_TOLERANCE_PERCENT)) size++;
   return size;
 }
 
@@ -54,8 +65,8 @@ void cost_model_settle(cost_model *model) {
       best_ns[count] = model->ns[best][algorithm][count] + model->overhead_ns;
     }
     for (unsigned available = 1; available <= KERNEL_LANES; available++) {
-      model->when_busy[algorithm][available] = smallest_near_best(best_ns, available, BUSY_TOLERANCE_PERCENT);
-      model->when_idle[algorithm][available] = smallest_near_best(best_ns, available, IDLE_TOLERANCE_PERCENT);
+      model->when_busy[algorithm][available] = (uint8_t)size_when_busy(best_ns, available);
+      model->when_idle[algorithm][available] = (uint8_t)size_when_idle(best_ns, available);
     }
   }
 }

@@ -476,7 +476,9 @@ def test_software_runs_small_batches_and_lanes_full_ones(native: ctypes.CDLL) ->
     assert lanes.batch_size(P256, 8, others_idle=False) == 8
     assert lanes.batch_size(P256, 5, others_idle=True) == 5
     assert lanes.batch_size(P256, 5, others_idle=False) == 5
-    # Two lanes per RSA operation: half a batch costs half, and leaves the rest to the other shard.
+    # Two lanes per RSA operation: 5 would cost as much as 8.
+    assert [lanes.batch_size(RSA2048, n, others_idle=False) for n in range(4, 8)] == [4, 4, 4, 4]
+    # Half a batch costs half, and leaves the rest to the other shard.
     assert lanes.batch_size(RSA2048, 8, others_idle=True) == 4
     software.close()
     lanes.close()
