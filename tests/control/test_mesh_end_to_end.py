@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from control.ca.rotation import Event, Stage, WrongStage
 from tests.control.scene import Read, Running, answer, application, until
 
 pytestmark = pytest.mark.envoy
@@ -145,6 +146,15 @@ async def test_a_mesh(running: Running) -> None:
         # 40 of 400 on average; outside of these bounds with a probability below one in a million.
         assert 12 <= shares["200 green"] <= 75
 
+        # A new CA without a failed request; each step waits until every proxy is as far.
+        rotated: Counter[str] = Counter()
+        traffic = asyncio.create_task(count_for(client, rotated, 200))
+        before = running.plane.identities.issuer("default", "identity").fingerprint
+        await rotate(running)
+        await traffic
+        assert set(rotated) <= {"200 blue", "200 green"}
+        assert running.plane.identities.issuer("default", "identity").fingerprint != before
+
         # The control plane goes and comes back with traffic going on; nothing is sent again, and changes arrive.
         through: Counter[str] = Counter()
         traffic = asyncio.create_task(count_for(client, through, 150))
@@ -157,6 +167,25 @@ async def test_a_mesh(running: Running) -> None:
         await running.apply(PERMISSION.replace("workload/web", "workload/nobody"))
         await until(client, lambda status, _: status == 403, CALL)
         assert running.plane.metrics.nacks._metrics == {}
+
+
+async def rotate(running: Running) -> None:
+    """In every stage clusters and listeners change too, so that there are new handshakes in it."""
+    identity = running.store.get("MeshIdentity", "default", "identity")
+    for number, event in enumerate((Event.BEGIN, Event.DISTRIBUTED, Event.REPLACED, Event.RETIRED)):
+        for _ in range(300):
+            try:
+                rotation = await running.plane.rotate(identity, event)
+                break
+            except WrongStage as late:
+                last = late
+                await asyncio.sleep(0.1)
+        else:
+            raise last
+        version = f"{{min: {('TLS12', 'TLS13')[number % 2]}, max: TLS13}}"
+        await running.apply(f"type: MeshTLS\nname: version\nspec: {{rules: [{{default: {{tlsVersion: {version}}}}}]}}")
+        await asyncio.sleep(0.5)
+    assert rotation.stage is Stage.STABLE
 
 
 async def count_for(client: httpx.AsyncClient, seen: Counter[str], requests: int) -> None:
