@@ -159,11 +159,13 @@ def reduce_row(f: Function, live: list[Column], r: int, size: int, q: str, next_
 
 def select_limb(f: Function, stride: int) -> str:
     """The limb at `table` of the entry whose number has the bits of bit0 to bit3 in each lane: a tree of blends that
-    reads all entries, the same way for every number; depth first, so that few registers are alive."""
+    reads all entries, the same way for every number; depth first, so that few registers are alive. The loads stand by
+    themselves: gcc would make them masked loads, and whether a processor takes the same time for those with every mask
+    is not known."""
 
     def node(bit: int, first: int) -> str:
         if bit < 0:
-            return f"vec8_load(&table[{first * stride}])"
+            return f.factor(f"entry{first}", f"table[{first * stride}]")
         clear = node(bit - 1, first)
         is_set = node(bit - 1, first + (1 << bit))
         name = f"entry{bit}_{first}"
@@ -179,7 +181,7 @@ def select_beside(f: Function, stride: int) -> Callable[[int], None]:
     def select(r: int) -> None:
         if r == 0:
             f.forget("table")
-            f.write(f"vec8_store(selected, {select_limb(f, stride)});")
+            f.block(lambda: f.write(f"vec8_store(selected, {select_limb(f, stride)});"))
             f.write("selected++;")
             f.write("table++;")
 

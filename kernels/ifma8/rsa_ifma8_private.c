@@ -132,7 +132,10 @@ static selection8 window_digit(const vec8 *exponent, unsigned window) {
 static void select_entry(vec8 *to, const vec8 *table, selection8 digit, unsigned limbs) {
   for (unsigned i = 0; i < limbs; i++) {
     vec8 level[ENTRIES];
-    for (unsigned entry = 0; entry < ENTRIES; entry++) level[entry] = vec8_load(&table[entry * limbs + i]);
+    for (unsigned entry = 0; entry < ENTRIES; entry++) {
+      level[entry] = vec8_load(&table[entry * limbs + i]);
+      VEC8_KEEP(level[entry]); /* no masked load: see select_limb in montgomery.py */
+    }
     for (unsigned bit = 0; bit < WINDOW_BITS; bit++) {
       for (unsigned j = 0; j < (unsigned)ENTRIES >> (bit + 1); j++) {
         level[j] = vec8_select(digit.bit[bit], level[2 * j + 1], level[2 * j]);
