@@ -1,6 +1,6 @@
 #include "batcher.h"
 
-enum { GAP_WEIGHT = 8, GAPS_IN_WAIT = 2, GAPS_WITHOUT_ARRIVAL = 3 };
+enum { GAP_WEIGHT = 8, GAPS_IN_WAIT = 2, GAPS_WITHOUT_ARRIVAL = 3, WAIT_PER_COST = 4 };
 
 bool batcher_init(batcher *self, const cost_model *costs, uint32_t queue_limit, uint32_t source_limit,
                   uint64_t max_wait) {
@@ -109,18 +109,21 @@ static bool is_full(const batcher *self, unsigned algorithm) {
   return queue->queued >= cost_model_batch_size(self->costs, algorithm, KERNEL_LANES, true);
 }
 
-/* Whether enough operations come that a batch will fill while it waits. */
-static bool is_worth_waiting(const batcher *self, const batch_class *queue) {
-  return self->max_wait > 0 && queue->gap * GAPS_IN_WAIT <= self->max_wait;
+/* How long a class may wait; 0 when waiting gains nothing, because it is not allowed or too few operations come. */
+static uint64_t longest_wait(const batcher *self, unsigned algorithm) {
+  uint64_t wait = WAIT_PER_COST * self->costs->best_ns[algorithm][1];
+  if (wait > self->max_wait) wait = self->max_wait;
+  return self->classes[algorithm].gap * GAPS_IN_WAIT <= wait ? wait : 0;
 }
 
 /* When a class may be served: 0 for now. */
 static uint64_t ready_at(const batcher *self, unsigned algorithm) {
   const batch_class *queue = &self->classes[algorithm];
   if (queue->queued == 0) return NEVER;
-  if (!is_worth_waiting(self, queue) || is_full(self, algorithm)) return 0;
+  uint64_t wait = longest_wait(self, algorithm);
+  if (wait == 0 || is_full(self, algorithm)) return 0;
   uint64_t latest = queue->latest + GAPS_WITHOUT_ARRIVAL * queue->gap;
-  uint64_t oldest = oldest_arrival(queue) + self->max_wait;
+  uint64_t oldest = oldest_arrival(queue) + wait;
   return latest < oldest ? latest : oldest;
 }
 
@@ -156,7 +159,7 @@ void batcher_take(batcher *self, uint64_t now, bool others_idle, batch *out) {
   batch_class *queue = &self->classes[chosen];
   unsigned available = queue->queued;
   unsigned count = cost_model_batch_size(self->costs, (kernel_algorithm)chosen, available, others_idle);
-  bool waited = is_worth_waiting(self, queue) && !is_full(self, (unsigned)chosen);
+  bool waited = longest_wait(self, (unsigned)chosen) > 0 && !is_full(self, (unsigned)chosen);
 
   out->algorithm = (kernel_algorithm)chosen;
   out->backend = self->costs->best[chosen][count];
