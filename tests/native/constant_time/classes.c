@@ -14,10 +14,10 @@ const char *comparison_name(comparison c) {
   return names[c];
 }
 
-bool comparison_exists(comparison c, kernel_algorithm algorithm, bool sparse_rsa) {
+bool comparison_exists(comparison c, kernel_algorithm algorithm, bool sparse) {
   if (c == NONCES) return algorithm == KERNEL_P256 || algorithm == KERNEL_P384;
-  /* Known to differ on Zen 5, by 0.1%: docs/decisions.md, "Timing of RSA with degenerate exponents". */
-  if (c == SPARSE_KEYS && algorithm <= KERNEL_RSA4096) return sparse_rsa;
+  /* Known to differ on Zen 5, by 0.1%: docs/decisions.md, "Timing with degenerate keys". */
+  if (c == SPARSE_KEYS) return sparse;
   return c != CONTROL || algorithm == KERNEL_P256; /* one control is enough */
 }
 

@@ -29,7 +29,7 @@ typedef struct subject {
 /* False when memory ran out. */
 bool subject_new(subject *s, kernel_algorithm algorithm, unsigned count);
 void subject_free(subject *s);
-bool comparison_exists(comparison c, kernel_algorithm algorithm, bool sparse_rsa);
+bool comparison_exists(comparison c, kernel_algorithm algorithm, bool sparse);
 /* Makes ready a batch of class 0 (the same every time) or class 1 (random). */
 void subject_prepare(subject *s, comparison c, int class);
 const char *comparison_name(comparison c);

@@ -1,4 +1,4 @@
-/* timing [--batches N] [--report FILE] [--sparse-rsa yes] [ALGORITHM...]
+/* timing [--batches N] [--report FILE] [--sparse yes] [ALGORITHM...]
  *
  * Does the time of a batch depend on secrets? After dudect (Reparaz, Balasch, Verbauwhede, "Dude, is my code constant
  * time?", 2017): batches of two classes, in random order, on the native 8-lane kernels; Welch's t of the times. |t|
@@ -6,7 +6,7 @@
  * again, over those below percentiles of the first thousand. Every algorithm has its own number of batches; a control
  * that leaks one bit on purpose must be found.
  *
- * --sparse-rsa adds RSA keys whose exponents are nearly all 0 (not real keys), which are known to differ.
+ * --sparse adds keys whose exponents or scalars are nearly all 0 (not real keys); RSA is known to differ.
  *
  * Ends with 0 when no comparison but the control exceeds the threshold.
  */
@@ -127,7 +127,7 @@ static const char *option(const char *name, int count, char **argument) {
 
 static int leaks;
 
-static void run_algorithm(kernel_algorithm algorithm, unsigned long batches, bool sparse_rsa, FILE *report) {
+static void run_algorithm(kernel_algorithm algorithm, unsigned long batches, bool sparse, FILE *report) {
   static subject s;
   /* Four RSA operations fill the lanes. */
   if (!subject_new(&s, algorithm, algorithm <= KERNEL_RSA4096 ? 4 : KERNEL_LANES)) {
@@ -135,7 +135,7 @@ static void run_algorithm(kernel_algorithm algorithm, unsigned long batches, boo
     exit(2);
   }
   for (comparison c = 0; c < COMPARISONS; c++) {
-    if (!comparison_exists(c, algorithm, sparse_rsa)) continue;
+    if (!comparison_exists(c, algorithm, sparse)) continue;
     double means[2], t = compare(&s, c, batches, means);
     bool differs = t > THRESHOLD, as_it_should = differs == (c == CONTROL);
     if (!as_it_should) leaks++;
@@ -157,7 +157,7 @@ int main(int count, char **argument) {
     return 77;
   }
   const char *batches = option("--batches", count, argument), *file = option("--report", count, argument);
-  bool sparse_rsa = option("--sparse-rsa", count, argument) != NULL;
+  bool sparse = option("--sparse", count, argument) != NULL;
   FILE *report = file != NULL ? fopen(file, "w") : NULL;
   if (file != NULL && report == NULL) {
     perror(file);
@@ -165,7 +165,7 @@ int main(int count, char **argument) {
   }
   for (kernel_algorithm a = 0; a < KERNEL_ALGORITHMS; a++) {
     if (!wanted(kernel_algorithm_name(a), count, argument) || kernel_ifma8.run[a] == NULL) continue;
-    run_algorithm(a, batches != NULL ? strtoul(batches, NULL, 10) : default_batches(a), sparse_rsa, report);
+    run_algorithm(a, batches != NULL ? strtoul(batches, NULL, 10) : default_batches(a), sparse, report);
   }
   if (report != NULL) fclose(report);
   return leaks == 0 ? 0 : 1;
