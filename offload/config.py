@@ -275,10 +275,10 @@ class DataPlane(Section):
         description="Threads that sign: a quarter of the CPUs, 2 to 16; two keep P-256 from waiting behind RSA.",
     )
     max_wait_us: int = Field(
-        default=0,
+        default=1000,
         ge=0,
         le=100_000,
-        description="Batches form by themselves under load; an idle core should not wait for one.",
+        description="RSA batches fill while operations come quickly; one that comes alone never waits; 0 turns it off.",
     )
     queue_limit: int = Field(
         default=4096,
