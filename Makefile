@@ -74,16 +74,6 @@ demo: setup ## real Envoys, real clients, keys only in the daemon; KEEP=1 leaves
 test: setup ## all tests
 	@$(PYTHON) -m pytest $(ARGS)
 
-.PHONY: test-ct
-CONSTANT_TIME := build/constant-time
-test-ct: build ## statistical test that the 8-lane kernels take constant time (about ten minutes; ALGORITHMS="p256 ...")
-	@cmake -G Ninja -S . -B $(CONSTANT_TIME) -DTESTING_HOOKS=ON -DSECRET_MEMORY_MALLOC=ON \
-	  -DPython3_EXECUTABLE=$(CURDIR)/$(PYTHON) > /dev/null
-	@cmake --build $(CONSTANT_TIME) --target timing
-	@taskset -c $$(($$(nproc) - 1)) $(CONSTANT_TIME)/tests/native/constant_time/timing \
-	  --report $(CONSTANT_TIME)/report.txt $(ALGORITHMS)
-	@echo 'report: $(CONSTANT_TIME)/report.txt'
-
 .PHONY: bench
 bench: setup ## kernels and handshakes, ours against others, into build/bench; QUICK=1 takes 3 minutes, else about 20
 	@mkdir -p build/bench
@@ -107,6 +97,16 @@ test-fuzz: setup ## the codec and the gRPC front under libFuzzer, FUZZ_SECONDS e
 
 test-long: setup ## the tests marked `long`: many more random cases
 	@$(PYTHON) -m pytest -m long $(ARGS)
+
+.PHONY: test-ct
+CONSTANT_TIME := build/constant-time
+test-ct: build ## statistical test that the 8-lane kernels take constant time (about ten minutes; ALGORITHMS="p256 ...")
+	@cmake -G Ninja -S . -B $(CONSTANT_TIME) -DTESTING_HOOKS=ON -DSECRET_MEMORY_MALLOC=ON \
+	  -DPython3_EXECUTABLE=$(CURDIR)/$(PYTHON) > /dev/null
+	@cmake --build $(CONSTANT_TIME) --target timing
+	@taskset -c $$(($$(nproc) - 1)) $(CONSTANT_TIME)/tests/native/constant_time/timing \
+	  --report $(CONSTANT_TIME)/report.txt $(ALGORITHMS)
+	@echo 'report: $(CONSTANT_TIME)/report.txt'
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
