@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import yaml
 from cryptography import x509
@@ -28,6 +29,14 @@ MESH = """
 type: Mesh
 name: default
 """
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keep_grpc_running() -> None:
+    """gRPC's asyncio side ends with its last object, which may be collected in any later test, without the loop that it
+    belongs to; it then waits for its poller for ever. One reference more, and it never ends.
+    """
+    grpc.aio.init_grpc_aio()
 
 
 class PlainDumper(yaml.SafeDumper):

@@ -19,6 +19,7 @@ def test_equal_resources_are_one_object_and_go_with_the_last_user() -> None:
     assert first is second
     other = encode.encode(encode.CLUSTER, "a", CLUSTER | {"connect_timeout": "6s"})
     assert other.version != first.version
+    gc.collect()
     before = len(encode._shared)
     del first, second
     gc.collect()
