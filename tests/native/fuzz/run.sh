@@ -3,7 +3,8 @@
 # New inputs go to build/fuzz; a crash is left there, named crash-*, and the script fails.
 set -eu
 cd "$(dirname "$0")/../../.."
-CLANG=${CLANG:-$(command -v clang-14 || command -v clang)}
+CLANG=${CLANG:-$(command -v clang-14 || command -v clang || true)}
+test -n "$CLANG" || { echo "clang with libFuzzer is missing: apt-get install clang-14 libclang-rt-14-dev" >&2; exit 1; }
 BUILD=build/fuzz
 SECONDS_EACH=${FUZZ_SECONDS:-30}
 PYTHON=${PYTHON:-python3}
