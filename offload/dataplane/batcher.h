@@ -17,8 +17,9 @@
  * When: a shard takes what is there when it is free ("natural batching"). With max_wait set, a class with less than a
  * full batch waits for more while that looks worthwhile: as long as operations come, on average, at least two in the
  * time that the class may wait; not longer than three such gaps after the latest; and never longer than that time after
- * the oldest. The time is max_wait, or four times what an operation takes alone if that is less: what is cheap has little
- * to gain. So an operation that comes alone is served at once, and P-256 practically always, whatever max_wait is.
+ * the oldest. The time is max_wait, or four times what an operation takes alone if that is less: what is cheap has
+ * little to gain. So an operation that comes alone is served at once, and P-256 practically always, whatever max_wait
+ * is.
  *
  * Bounds: per connection (queued and running) and overall (queued). Beyond the overall bound a connection may still
  * have BATCH_RESERVE operations, so that others cannot lock it out: the true bound is limit + BATCH_RESERVE * sources.

@@ -9,7 +9,7 @@ typedef struct list_node {
   struct list_node *next, *previous;
 } list_node;
 
-#define LIST_ENTRY(node, type, member) ((type *)((char *)(node)-offsetof(type, member)))
+#define LIST_ENTRY(node, type, member) ((type *)((char *)(node) - offsetof(type, member)))
 
 static inline void list_init(list_node *node) {
   node->next = node->previous = node;

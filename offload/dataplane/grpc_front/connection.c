@@ -191,7 +191,7 @@ void connection_flush(connection *it) {
     }
   }
   bool over = it->unsent == NULL && !nghttp2_session_want_read(it->session) && !nghttp2_session_want_write(it->session);
-  if (broken || over) {
+  if (broken || (over && !drain_lingers(it))) {
     connection_close(it);
     return;
   }

@@ -5,14 +5,17 @@
  *   2. DRAIN_FINAL, when the PING is answered (or after a second): GOAWAY with the last call that was seen; a client
  *      knows that what it began after this was never looked at, and gRPC retries it by itself. Watchers are ended.
  *   3. Unary calls end by themselves. A Stream is ended with UNAVAILABLE once it has been quiet for QUIET_TIME; from
- * half of the drain timeout on, new operations of busy ones are answered UNAVAILABLE, so that they become quiet.
- *   4. A connection without calls is closed; at the drain timeout, every connection is.
+ *      half of the drain timeout on, operations of busy ones are answered UNAVAILABLE, so that they become quiet.
+ *   4. A connection without calls is closed, by the client or after LINGER_TIME: a call that it was about to write
+ *      should find GOAWAY, not a broken pipe, after which gRPC could not know whether to retry. At the drain timeout,
+ *      every connection is closed.
  */
 #include <string.h>
 
 #include "internal.h"
 
 #define QUIET_TIME 50000000u    /* 50 ms */
+#define LINGER_TIME 200000000u  /* 200 ms */
 #define ANSWER_TIME 1000000000u /* 1 s for the answer to the PING */
 
 /* More than any listen queue holds; callers that come faster than they are accepted must not keep us from ending. */
@@ -34,6 +37,7 @@ void drain_connection(connection *it) {
 
 static void go_away(connection *it) {
   it->drain = DRAIN_FINAL;
+  it->drain_final_at = it->front->now;
   int32_t last = nghttp2_session_get_last_proc_stream_id(it->session);
   nghttp2_submit_goaway(it->session, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL, 0);
   connection_mark_dirty(it);
@@ -85,8 +89,14 @@ void drain_turn(front *front) {
       continue;
     }
     if (it->drain == DRAIN_NOTICE && elapsed >= ANSWER_TIME) go_away(it);
-    if (it->drain == DRAIN_FINAL) end_quiet_streams(it);
+    if (it->drain != DRAIN_FINAL) continue;
+    end_quiet_streams(it);
+    if (it->call_count == 0 && !drain_lingers(it)) connection_mark_dirty(it); /* flushing closes it */
   }
+}
+
+bool drain_lingers(const connection *it) {
+  return it->drain == DRAIN_FINAL && it->front->now - it->drain_final_at < LINGER_TIME;
 }
 
 bool drain_refuses(const call *call) {

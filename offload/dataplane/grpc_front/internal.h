@@ -11,8 +11,8 @@
 enum {
   STREAM_WINDOW = 256 * 1024, /* request bytes of one call that may be unanswered */
   CONNECTION_WINDOW = 1024 * 1024,
-  CONNECTION_BUFFER_MAX =
-      4 * 1024 * 1024,     /* request bytes buffered for one connection: unfinished or paused messages */
+  CONNECTION_BUFFER_MAX = 4 * 1024 *
+      1024,                /* request bytes buffered for one connection: unfinished or paused messages */
   HEADERS_MAX = 16 * 1024, /* names and values of one request */
   READ_SIZE = 128 * 1024,
   WRITE_SIZE = 128 * 1024,
@@ -59,6 +59,7 @@ typedef struct connection {
   size_t unsent_size, unsent_at;
   uint64_t control_credit, control_credited_at; /* flood.c */
   drain_phase drain;
+  uint64_t drain_final_at; /* when DRAIN_FINAL began */
   bool awaits_writable, flooded, closed;
 } connection;
 
@@ -246,7 +247,9 @@ void drain_begin(front *front);
 void drain_connection(connection *it);
 void drain_acknowledged(connection *it);
 void drain_turn(front *front); /* what is due at front->now */
-/* Whether new operations are still taken on the call. */
+/* Whether a connection that has nothing left to do must be kept open for a little longer. */
+bool drain_lingers(const connection *it);
+/* Whether new operations are refused on the call. */
 bool drain_refuses(const call *call);
 
 #endif

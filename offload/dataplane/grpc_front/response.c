@@ -9,11 +9,9 @@
 
 #include "internal.h"
 
-#define HEADER(text, content)                                                       \
-  {                                                                                 \
-    (uint8_t *)(text), (uint8_t *)(content), sizeof(text) - 1, sizeof(content) - 1, \
-        NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE                \
-  }
+#define HEADER(text, content)                                                      \
+  {(uint8_t *)(text), (uint8_t *)(content), sizeof(text) - 1, sizeof(content) - 1, \
+   NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE}
 
 enum { TRAILERS_MAX = 3, MESSAGE_MAX = 512 };
 
