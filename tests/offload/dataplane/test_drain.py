@@ -241,13 +241,12 @@ def test_after_the_end(server: Server) -> None:
 
 def test_stop_under_load_does_not_wait_for_clients(make_server: Callable[..., Server]) -> None:
     server = make_server(backend="software")
-    clients = []
-    for _ in range(10):
-        client = RawClient(server.connect())
-        stream = client.open("Stream")
-        message = pb.OperationBatch(operations=[operation(server, n) for n in range(200)])
-        client.data(stream, grpc_frame(message.SerializeToString()))
-        clients.append(client)
+    clients = [RawClient(server.connect()) for _ in range(10)]
+    # One that is not accepted yet is not the data plane's to close: it waits at the listening socket, which is ours.
+    wait_for(lambda: server.plane.statistics()["connections"] == len(clients))
+    message = pb.OperationBatch(operations=[operation(server, n) for n in range(200)])
+    for client in clients * 2:
+        client.data(client.open("Stream"), grpc_frame(message.SerializeToString()))
     wait_for(lambda: server.plane.statistics()["queued"] > 500)
     server.plane.stop()
     for client in clients:
