@@ -95,7 +95,8 @@ void call_release_operation(call *it, operation *op) {
   it->held--;
   connection->held--;
   operation_release(&front->operations, op);
-  if (!list_empty(&connection->paused) && list_empty(&connection->resumable)) {
+  /* Of a closed one, other calls may still be listed as paused: they are the next to be closed. */
+  if (!connection->closed && !list_empty(&connection->paused) && list_empty(&connection->resumable)) {
     list_push(&front->resumable, &connection->resumable);
   }
   if (it->closed && it->held == 0) free_call(it);

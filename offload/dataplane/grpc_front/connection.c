@@ -46,8 +46,7 @@ void connection_mark_dirty(connection *it) {
 void connection_close(connection *it) {
   if (it->closed) return;
   it->closed = true;
-  close(it->source.descriptor);
-  it->source.descriptor = -1;
+  front_unwatch(it->front, &it->source);
   list_remove(&it->dirty);
   list_remove(&it->resumable);
   list_remove(&it->link);

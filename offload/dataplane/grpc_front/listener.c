@@ -59,7 +59,7 @@ bool listener_accept(front *front, listener *from) {
 
 void listener_close(front *front, listener *it) {
   list_remove(&it->link);
-  close(it->source.descriptor);
+  front_unwatch(front, &it->source);
   free(it->name);
   free(it);
 }

@@ -31,6 +31,13 @@ bool front_watch(front *it, event_source *source, uint32_t events) {
   return epoll_ctl(it->epoll, EPOLL_CTL_ADD, source->descriptor, &event) == 0;
 }
 
+void front_unwatch(front *it, event_source *source) {
+  if (source->descriptor < 0) return;
+  epoll_ctl(it->epoll, EPOLL_CTL_DEL, source->descriptor, NULL);
+  close(source->descriptor);
+  source->descriptor = -1;
+}
+
 uint32_t front_wire_backend(const front *it, unsigned backend) {
   const kernel_backend *used = it->work->backends[backend];
   return used == &kernel_software ? WIRE_BACKEND_SOFTWARE
