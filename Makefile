@@ -130,4 +130,4 @@ format: $(VENV)/.stamp ## format Python and C
 .PHONY: clean
 clean: ## remove what the build made (not the caches)
 	rm -rf build
-	find kernels offload envoy_ext \( -name '*.so' -o -name '*.so.14' -o -name '*_pb2*.py*' \) -delete
+	find kernels offload envoy_ext \( -name '*.so' -o -name '*.so.14' -o -name '*_pb2*.py*' -o -name keyload -type f \) -delete

@@ -24,7 +24,11 @@ import boringssl  # noqa: E402  (found by the line above: the build must not nee
 
 PROTO_ROOT = ROOT / "offload" / "proto"
 TESTING = os.environ.get("TLS_OFFLOAD_TESTING") == "1"
-MODULE_FILES = ("libtls_offload.so", "libnghttp2.so.14")
+# Package, folder in the build, files.
+COPIED = (
+    ("envoy_ext", "envoy_ext/module", ("libtls_offload.so", "libnghttp2.so.14")),
+    ("offload", "benchmarks/native", ("keyload",)),
+)
 
 
 def native_extensions() -> list[Extension]:
@@ -46,14 +50,14 @@ class BuildNative(build_ext):
             self.boringssl_prefix = boringssl.installed_prefix()
         except boringssl.NativeLibraryMissing as missing:
             raise SystemExit(f"error: {missing}") from None
-        # The tools of tests and benchmarks are no part of what is installed.
-        native = self.cmake("native", [], ["all"] if TESTING else ["kernels", "dataplane", "tls_offload"])
+        # Of the tools of tests and benchmarks only keyload is installed: `offload bench` loads a service with it.
+        native = self.cmake("native", [], ["all"] if TESTING else ["kernels", "dataplane", "tls_offload", "keyload"])
         testing = self.cmake("native-testing", ["-DTESTING_HOOKS=ON"], ["kernels"]) if TESTING else native
         self.compile_protocols()
         for extension in self.extensions:
             self.link(extension, testing if extension.name.endswith("._testing") else native)
         super().run()
-        self.copy_module(native)
+        self.copy_built(native)
 
     def cmake(self, folder: str, options: list[str], targets: list[str]) -> Path:
         build = ROOT / "build" / folder
@@ -94,14 +98,15 @@ class BuildNative(build_ext):
         extension.extra_compile_args += ["-O2", "-fvisibility=hidden"]
         extension.extra_link_args += ["-Wl,--exclude-libs,ALL"]
 
-    def copy_module(self, build: Path) -> None:
-        destination = (ROOT if self.inplace else Path(self.build_lib)) / "envoy_ext"
-        destination.mkdir(parents=True, exist_ok=True)
-        for name in MODULE_FILES:
-            source = build / "envoy_ext" / "module" / name
-            # Renamed into place: an Envoy that has the old file mapped keeps it.
-            shutil.copy2(source, destination / f".{name}.new")
-            (destination / f".{name}.new").rename(destination / name)
+    def copy_built(self, build: Path) -> None:
+        """What is no Python extension goes into its package."""
+        for package, folder, names in COPIED:
+            destination = (ROOT if self.inplace else Path(self.build_lib)) / package
+            destination.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                # Renamed into place: a process that has the old file mapped keeps it.
+                shutil.copy2(build / folder / name, destination / f".{name}.new")
+                (destination / f".{name}.new").rename(destination / name)
 
 
 setup(

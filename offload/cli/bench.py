@@ -1,8 +1,9 @@
-"""`offload bench`: how fast this host signs, software against the vector kernels, in a minute or less."""
+"""`offload bench`: what the offload gives on this host, without Envoy and without a running daemon, in 20 seconds."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from statistics import median
 from typing import Annotated
@@ -11,6 +12,8 @@ import typer
 from rich.table import Table
 
 from offload import _dataplane, exit_codes
+from offload.bench import service
+from offload.bench.verdict import ENVOY_HANDOVER_US, Choice, Verdict, judge, summary
 from offload.cli.output import Format, Output, err, fail, out, print_json
 
 BATCHES = range(1, 9)
@@ -33,13 +36,47 @@ def bench(
     rounds: Annotated[int, typer.Option(help="Batches of each size; the median is shown.", min=1, max=1000)] = 7,
     output: Output = Format.table,
 ) -> None:
-    """Measure this host: microseconds for batches of 1 to 8 signatures, software against vector kernels.
+    """Measure this host and say for which keys the offload pays: kernels, the service over its socket, and batches.
 
     Example: `offload bench --algorithm rsa2048 --algorithm p256`
 
-    No daemon is needed; fresh keys are made for it. The two backends take turns, so that noise on the host hits both.
+    Neither daemon nor Envoy is needed; fresh keys are made for it. Software and vector kernels take turns, so that
+    noise on the host hits both. Then a service like the daemon's is loaded by a native client: as fast as it can, and
+    at 60% of that by 1, 8 and 32 simulated sidecars. `python -m benchmarks.handshake` measures with real Envoys.
     """
     _dataplane.harden_process()
+    wanted = [one.value for one in algorithm or list(Algorithm)]
+    began = time.monotonic()
+    with err.status("measuring") as progress:
+        try:
+            backends, kernels = _measure_kernels(wanted, rounds, progress.update)
+            services = _measure_service(wanted, progress.update)
+        except (ValueError, RuntimeError) as error:
+            fail(f"this host cannot be measured: {error}", exit_codes.FAILED)
+    verdicts = {name: judge(kernels[name]["software"][0], services[name].sidecars[1].cpu_us) for name in wanted}
+    sentence = summary(verdicts, len(backends) > 1)
+    if output is Format.json:
+        print_json(
+            {
+                "rounds": rounds,
+                "batch_us": kernels,
+                "service": {name: result.as_dict() for name, result in services.items()},
+                "verdict": {name: _verdict_dict(verdict) for name, verdict in verdicts.items()},
+                "summary": sentence,
+            }
+        )
+        return
+    out.print(_table(kernels))
+    out.print(_service_table(services))
+    out.print(_verdict_table(verdicts))
+    out.print(f"[bold]{sentence}[/]")
+    out.print(f"medians of {rounds} batches; {time.monotonic() - began:.0f} s in all", style="dim")
+
+
+def _measure_kernels(
+    algorithms: list[str], rounds: int, say: Callable[[str], None]
+) -> tuple[list[str], dict[str, dict[str, list[float]]]]:
+    """The backends of this host, and for each algorithm and backend the microseconds of batches of 1 to 8."""
     plane = _dataplane.DataPlane(
         {
             "shards": 1,
@@ -54,21 +91,20 @@ def bench(
     )
     backends = [b for b in BACKENDS if b == "software" or plane.statistics()["backend"] == b]
     results: dict[str, dict[str, list[float]]] = {}
-    began = time.monotonic()
-    with err.status("measuring") as progress:
-        for one in algorithm or list(Algorithm):
-            progress.update(f"measuring {one.value}")
-            try:
-                results[one.value] = _measure(plane, one.value, backends, rounds)
-            except (ValueError, RuntimeError) as error:
-                fail(f"{one.value} cannot be measured: {error}", exit_codes.FAILED)
-    if output is Format.json:
-        print_json({"rounds": rounds, "batch_us": results})
-        return
-    out.print(_table(results))
-    if len(backends) == 1:
-        out.print("The vector kernels do not run here: the CPU has no AVX-512 IFMA.")
-    out.print(f"median of {rounds}, {time.monotonic() - began:.1f} s in all")
+    for algorithm in algorithms:
+        say(f"kernels: {algorithm}")
+        results[algorithm] = _measure(plane, algorithm, backends, rounds)
+    return backends, results
+
+
+def _measure_service(algorithms: list[str], say: Callable[[str], None]) -> dict[str, service.ServiceResult]:
+    say("starting a service")
+    results: dict[str, service.ServiceResult] = {}
+    with service.running(algorithms) as running:
+        for algorithm in algorithms:
+            say(f"service: {algorithm}")
+            results[algorithm] = running.measure(algorithm)
+    return results
 
 
 def _measure(plane: _dataplane.DataPlane, algorithm: str, backends: list[str], rounds: int) -> dict[str, list[float]]:
@@ -103,3 +139,48 @@ def _table(results: dict[str, dict[str, list[float]]]) -> Table:
                 pays if backend != "software" else "",
             )
     return table
+
+
+def _service_table(results: dict[str, service.ServiceResult]) -> Table:
+    table = Table(title="The service over its socket", title_justify="left")
+    table.add_column("algorithm")
+    for column in ("at most /s", "batch", "CPU each", "alone p50"):
+        table.add_column(column, justify="right")
+    for sidecars in service.SIDECARS:
+        table.add_column(f"{sidecars} sidecar{'s' if sidecars > 1 else ''}: batch", justify="right")
+        table.add_column("p99", justify="right")
+    for algorithm, result in results.items():
+        cells = [f"{result.saturation_per_s:,.0f}", f"{result.saturation_batch:.1f}"]
+        cells += [f"{result.saturation_cpu_us:.0f} us", f"{result.alone_p50_us:.0f} us"]
+        for one in result.sidecars:
+            cells += [f"{one.mean_batch:.1f}", f"{one.p99_us / 1e3:.1f} ms"]
+        table.add_row(algorithm, *cells)
+    return table
+
+
+def _verdict_table(verdicts: dict[str, Verdict]) -> Table:
+    table = Table(title="CPU for the signature of one handshake", title_justify="left")
+    table.add_column("algorithm")
+    for column in ("in Envoy", "offloaded*"):
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
+    colours = {Choice.OFFLOAD: "green", Choice.EVEN: "yellow", Choice.ENVOY: "yellow"}
+    for algorithm, verdict in verdicts.items():
+        table.add_row(
+            algorithm,
+            f"{verdict.in_envoy_us:.0f} us",
+            f"{verdict.offloaded_us:.0f} us",
+            f"[{colours[verdict.choice]}]{verdict.text}[/]",
+        )
+    table.caption = f"* daemon at 8 sidecars, and {ENVOY_HANDOVER_US:.0f} us for Envoy's part of the hand-over"
+    table.caption_justify = "left"
+    return table
+
+
+def _verdict_dict(verdict: Verdict) -> dict[str, object]:
+    return {
+        "choice": verdict.choice.value,
+        "in_envoy_us": round(verdict.in_envoy_us, 1),
+        "offloaded_us": round(verdict.offloaded_us, 1),
+        "text": verdict.text,
+    }

@@ -313,6 +313,9 @@ def test_bench() -> None:
     for times in shown["batch_us"].values():
         assert all(len(values) == 8 and min(values) > 0 for values in times.values())
         assert "software" in times
+    assert set(shown["service"]["p256"]["sidecars"]) == {"1", "8", "32"}
+    assert {verdict["choice"] for verdict in shown["verdict"].values()} <= {"offload", "even", "envoy"}
+    assert shown["summary"]
     assert "pays from" in good(run_process("bench", "-a", "p256", "--rounds", "1"))
 
 

@@ -1,0 +1,182 @@
+"""A data plane of its own behind a temporary socket, and keyload in front of it, as so many sidecars.
+
+keyload is the native load client of benchmarks/native, which is installed beside this package: a client in Python would
+measure itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offload._dataplane import DataPlane, Key
+from offload.config import DataPlane as DataPlaneSettings
+from offload.v1 import private_key_pb2
+
+if TYPE_CHECKING:
+    from offload._dataplane import Settings
+
+KEYLOAD = Path(__file__).resolve().parents[1] / "keyload"
+SCHEMES = {
+    "rsa2048": "rsa_pss_rsae_sha256",
+    "rsa3072": "rsa_pss_rsae_sha256",
+    "rsa4096": "rsa_pss_rsae_sha256",
+    "p256": "ecdsa_secp256r1_sha256",
+    "p384": "ecdsa_secp384r1_sha384",
+    "ed25519": "ed25519",
+}
+SIDECARS = (1, 8, 32)
+SLICE_SECONDS = 0.4
+ALONE_OPERATIONS = 300
+# Of what the host can do at most: a node that is busy, with room left.
+LOAD_OF_SATURATION = 0.6
+
+
+class ServiceBenchError(RuntimeError):
+    """The measurement is not possible; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Sidecars:
+    """So many connections, which share one total rate of single operations."""
+
+    count: int
+    operations_per_s: float
+    mean_batch: float
+    cpu_us: float  # the service's, per operation, kernels included
+    p50_us: float
+    p99_us: float
+
+
+@dataclass(frozen=True)
+class ServiceResult:
+    """One key type."""
+
+    saturation_per_s: float
+    saturation_batch: float
+    saturation_cpu_us: float
+    alone_p50_us: float  # one operation in flight, from sending it to having the signature
+    sidecars: tuple[Sidecars, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "saturation_per_s": round(self.saturation_per_s),
+            "saturation_batch": round(self.saturation_batch, 2),
+            "saturation_cpu_us": round(self.saturation_cpu_us, 1),
+            "alone_p50_us": round(self.alone_p50_us, 1),
+            "sidecars": {
+                str(one.count): {
+                    "operations_per_s": round(one.operations_per_s),
+                    "mean_batch": round(one.mean_batch, 2),
+                    "cpu_us": round(one.cpu_us, 1),
+                    "p50_us": round(one.p50_us, 1),
+                    "p99_us": round(one.p99_us, 1),
+                }
+                for one in self.sidecars
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running data plane with one key of each type, for our own user."""
+
+    path: Path
+    keys: dict[str, Key]
+
+    def measure(self, algorithm: str, seconds: float = SLICE_SECONDS) -> ServiceResult:
+        """Saturation first, then the sidecars at a part of it. ServiceBenchError."""
+        full, full_cpu = self._load(algorithm, connections=8, in_flight=16, batch=4, duration=seconds)
+        alone, _ = self._load(algorithm, connections=1, in_flight=1, batch=1, count=ALONE_OPERATIONS)
+        rate = full["operations_per_s"] * LOAD_OF_SATURATION
+        sidecars = []
+        for count in SIDECARS:
+            result, cpu = self._load(algorithm, connections=count, in_flight=256, rate=rate, duration=seconds)
+            sidecars.append(
+                Sidecars(
+                    count,
+                    result["operations_per_s"],
+                    result["mean_batch"],
+                    cpu,
+                    result["latency_ms"]["p50"] * 1e3,
+                    result["latency_ms"]["p99"] * 1e3,
+                )
+            )
+        return ServiceResult(
+            full["operations_per_s"],
+            full["mean_batch"],
+            full_cpu,
+            alone["latency_ms"]["p50"] * 1e3,
+            tuple(sidecars),
+        )
+
+    def _load(self, algorithm: str, **options: float) -> tuple[dict[str, Any], float]:
+        """What keyload says, and the CPU time of this process (so of the data plane) per operation, microseconds."""
+        line = [str(KEYLOAD), "--socket", str(self.path), "--scheme", SCHEMES[algorithm]]
+        line += ["--key-id", self.keys[algorithm].key_id.hex()]
+        for option, value in options.items():
+            line += ["--" + option.replace("_", "-"), f"{value:g}"]
+        before = time.process_time_ns()
+        try:
+            done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+        except OSError as error:
+            raise ServiceBenchError(
+                f"cannot run {KEYLOAD}: {error.strerror}; it is a part of the build: pip install . or make build"
+            ) from error
+        except subprocess.TimeoutExpired:
+            raise ServiceBenchError(f"no end of the load within 60 s: {' '.join(line)}") from None
+        cpu = time.process_time_ns() - before
+        if done.returncode != 0:
+            raise ServiceBenchError(f"keyload failed: {(done.stderr or done.stdout).strip()[:500]}")
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result, cpu / 1e3 / result["operations"]
+
+
+@contextmanager
+def running(algorithms: list[str]) -> Iterator[Service]:
+    """Starts the data plane with the daemon's default settings; ServiceBenchError."""
+    defaults = DataPlaneSettings()
+    settings: Settings = {
+        "shards": defaults.shard_count(),
+        "max_wait_us": defaults.max_wait_us,
+        "queue_limit": defaults.queue_limit,
+        "connection_queue_limit": defaults.connection_queue_limit,
+        "max_connections": defaults.max_connections,
+        "max_streams_per_connection": defaults.max_streams_per_connection,
+        "drain_timeout_ms": 1000,
+        "backend": defaults.backend,
+    }
+    keys = {algorithm: Key.generate(algorithm) for algorithm in algorithms}
+    plane = DataPlane(settings)
+    plane.set_identities(
+        [
+            {
+                "name": "bench",
+                "selectors": [{"uid": os.getuid()}],
+                "keys": [{"key": key, "usage": "tls13", "decrypt": False} for key in keys.values()],
+                "message": private_key_pb2.Identity(name="bench", version=1).SerializeToString(),
+            }
+        ]
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="offload-bench-") as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as listening,
+    ):
+        path = Path(folder) / "offload.sock"
+        listening.bind(str(path))
+        listening.listen(64)
+        plane.add_listener("main", listening.fileno())
+        plane.start()
+        try:
+            yield Service(path, keys)
+        finally:
+            plane.stop()
