@@ -170,8 +170,8 @@ struct front {
 uint32_t front_wire_backend(const front *front, unsigned backend);
 void front_wake(void *front);
 bool front_watch(front *front, event_source *source, uint32_t events);
-/* Also closes the descriptor. Closing alone is not enough: while somebody else has a duplicate (a child between fork and
- * exec, who made a listening socket), epoll would go on reporting a source that is freed. */
+/* Also closes the descriptor. Closing alone is not enough: while somebody else has a duplicate (a child between fork
+ * and exec, who made a listening socket), epoll would go on reporting a source that is freed. */
 void front_unwatch(front *front, event_source *source);
 void front_run_command(front *it, void (*run)(front *front, void *argument), void *argument);
 void front_loop_turn(front *front, int timeout_ms);
