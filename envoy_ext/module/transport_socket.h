@@ -12,7 +12,7 @@
 
 #include "abi.h"
 #include "handshake.h"
-#include "record_io.h"
+#include "record_stream.h"
 #include "tls_context.h"
 
 namespace tls_offload {
@@ -53,26 +53,20 @@ class TransportSocket final : private Handshake::Observer {
   bool drive(abi::IoResult &result);
   void finish_handshake();
   abi::IoResult fail(std::string reason);
+  abi::IoResult noted(abi::IoResult result);  // of the records
   abi::IoResult peer_left(std::string reason);
-  abi::IoResult read_records();
-  abi::IoResult write_records(bool end_stream);
-  size_t encrypt(size_t most, bool &failed);
-  bool flush_pending(uint64_t &drained, bool &failed);
-  void send_close_notify();
   bool peer_gone() const;
 
   const TlsContext &context_;
   const abi::Socket envoy_;
-  RecordIo io_;
+  RecordStream records_;
   Handshake handshake_;
   State state_ = State::Handshaking;
   CompanionFilter *filter_ = nullptr;
   uint64_t connection_id_ = 0;
   bool mapped_ = false;
-  bool close_notify_sent_ = false;
-  bool aborted_ = false;    // by the peer, during the handshake
-  bool broken_ = false;     // no more TLS records may be written
-  uint64_t encrypted_ = 0;  // bytes of Envoy's write buffer that are sealed but not yet all with the socket
+  bool aborted_ = false;  // by the peer, during the handshake
+  bool broken_ = false;
   Time began_{};
   std::string failure_;
   std::string protocol_;
