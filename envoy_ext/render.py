@@ -7,13 +7,14 @@ the results.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from envoy_ext.location import MODULE_NAME
-from envoy_ext.settings import FILTER_STATE_PREFIX, TlsSettings
+from envoy_ext.settings import FILTER_STATE_PREFIX, CommonTlsSettings, TlsSettings, UpstreamTlsSettings
 
 Config = dict[str, Any]
 
@@ -44,8 +45,8 @@ def module_config(library: Path | None = None) -> Config:
     return where | {"do_not_close": True, "metrics_namespace": MODULE_NAME}
 
 
-def transport_socket(tls: TlsSettings, library: Path | None = None) -> Config:
-    """A filter chain's `transport_socket`. It works together with `companion_filter` only."""
+def transport_socket(tls: CommonTlsSettings, library: Path | None = None) -> Config:
+    """The `transport_socket` of a filter chain, where it needs `companion_filter`, or of a cluster."""
     return {
         "name": "envoy.transport_sockets.dynamic_modules",
         "typed_config": {
@@ -206,14 +207,40 @@ def http_listener(
     return listener(name, port, [chain], host=host, access_logs=access_logs)
 
 
-def cluster(name: str, host: str, port: int, *, http2: bool = False) -> Config:
-    """A plaintext cluster of one static endpoint."""
-    endpoint = {"endpoint": {"address": socket_address(host, port)}}
+def pipe_address(path: Path) -> Config:
+    return {"pipe": {"path": str(path)}}
+
+
+def cluster(
+    name: str, host: str, port: int, *, http2: bool = False, tls: UpstreamTlsSettings | None = None, **more: Any
+) -> Config:
+    """A cluster of one static endpoint; as `cluster_of`."""
+    return cluster_of(name, [socket_address(host, port)], http2=http2, tls=tls, **more)
+
+
+def cluster_of(
+    name: str,
+    addresses: Sequence[Config],
+    *,
+    http2: bool = False,
+    tls: UpstreamTlsSettings | None = None,
+    library: Path | None = None,
+    connect_timeout_s: float = 5,
+) -> Config:
+    """A cluster of static endpoints: in plaintext, or with `tls` by the module.
+
+    ALPN follows from `http2` where `tls` names none. `connect_timeout_s` bounds connection and handshake together,
+    waiting for the daemon included. `auto_config` is not possible: Envoy wants a transport socket of its own for that.
+    """
+    endpoints = [{"endpoint": {"address": address}} for address in addresses]
     result: Config = {
         "name": name,
-        "connect_timeout": "5s",
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "connect_timeout": f"{connect_timeout_s:g}s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
     }
+    if tls is not None:
+        settings = tls if tls.alpn or not http2 else replace(tls, alpn=("h2",))
+        result["transport_socket"] = transport_socket(settings, library)
     if http2:
         options = {"@type": _HTTP_OPTIONS, "explicit_http_config": {"http2_protocol_options": {}}}
         result["typed_extension_protocol_options"] = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}

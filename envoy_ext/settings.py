@@ -1,4 +1,4 @@
-"""Typed parameters of the module's transport socket and companion filter.
+"""Typed parameters of the module's transport sockets and companion filter.
 
 Only what differs from the module's own default is rendered, so that the module stays the one place that knows the
 defaults. The module validates strictly when Envoy loads the configuration; what is checked here as well is what a
@@ -37,9 +37,24 @@ FILTER_STATE_KEYS = (
 )
 
 
+SPIFFE_SCHEME = "spiffe://"
+
+
+@dataclass(frozen=True)
+class SpiffeMatch:
+    """Accepts one SPIFFE id, or those below a prefix, which ends where a path segment does."""
+
+    kind: Literal["exact", "prefix"]
+    value: str
+
+    def __post_init__(self) -> None:
+        if not self.value.startswith(SPIFFE_SCHEME) or not self.value.removeprefix(SPIFFE_SCHEME).strip("/"):
+            raise ValueError(f"peer_spiffe_ids: {self.value!r} is not a SPIFFE id: spiffe://<trust domain>/<path>")
+
+
 @dataclass(frozen=True, kw_only=True)
-class TlsSettings:
-    """One downstream TLS configuration. None, or an empty tuple, leaves the module's default."""
+class CommonTlsSettings:
+    """What both ends of a connection can be told. None, or an empty tuple, leaves the module's default."""
 
     identities: tuple[str, ...]
     daemon_socket: Path = DEFAULT_DAEMON_SOCKET
@@ -48,23 +63,18 @@ class TlsSettings:
     tls_maximum: TlsVersion | None = None
     cipher_suites: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
-    unknown_server_name: UnknownServerName | None = None
     operation_timeout_ms: int | None = None
     handshake_wait_ms: int | None = None
     session_tickets: bool | None = None
     session_lifetime_s: int | None = None
-    client_certificate: ClientCertificate | None = None
     trusted_ca_file: Path | None = None
     trust_domains: tuple[str, ...] = ()
-    # Of the companion filter: which facts it publishes; empty: all of FILTER_STATE_KEYS.
-    publish: tuple[str, ...] = field(default=(), metadata={"filter": True})
+    # Whom to accept of those whose certificate verifies.
+    peer_spiffe_ids: tuple[SpiffeMatch, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.identities:
             raise ValueError("identities: at least one name is needed")
-        unknown = sorted(set(self.publish) - set(FILTER_STATE_KEYS))
-        if unknown:
-            raise ValueError(f"publish: no such key: {', '.join(unknown)}; known: {', '.join(FILTER_STATE_KEYS)}")
 
     def socket_config(self) -> dict[str, Any]:
         """The transport socket's configuration, as JSON-able values."""
@@ -74,13 +84,47 @@ class TlsSettings:
             if "filter" not in f.metadata and (value := getattr(self, f.name)) not in (None, ())
         }
 
+
+@dataclass(frozen=True, kw_only=True)
+class TlsSettings(CommonTlsSettings):
+    """One downstream TLS configuration: of a listener's filter chain."""
+
+    unknown_server_name: UnknownServerName | None = None
+    client_certificate: ClientCertificate | None = None
+    # Of the companion filter: which facts it publishes; empty: all of FILTER_STATE_KEYS.
+    publish: tuple[str, ...] = field(default=(), metadata={"filter": True})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unknown = sorted(set(self.publish) - set(FILTER_STATE_KEYS))
+        if unknown:
+            raise ValueError(f"publish: no such key: {', '.join(unknown)}; known: {', '.join(FILTER_STATE_KEYS)}")
+
     def filter_config(self) -> dict[str, Any]:
         """The companion filter's configuration."""
         config: dict[str, Any] = {"daemon_socket": str(self.daemon_socket)}
         return config | ({"publish": list(self.publish)} if self.publish else {})
 
 
+@dataclass(frozen=True, kw_only=True)
+class UpstreamTlsSettings(CommonTlsSettings):
+    """One upstream TLS configuration: of a cluster. `identities` has one name, who we are to the server."""
+
+    server_name: str | None = None
+    peer_dns_names: tuple[str, ...] = ()
+    sessions_kept: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.identities) != 1:
+            raise ValueError("identities: a client has one")
+        if not self.peer_spiffe_ids and not self.peer_dns_names:
+            raise ValueError("peer_spiffe_ids or peer_dns_names: say whom to accept as the server")
+
+
 def _plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, SpiffeMatch):
+        return {value.kind: value.value}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

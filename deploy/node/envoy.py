@@ -75,7 +75,7 @@ class Envoy:
 
     process: Process
     admin: str  # host:port
-    ports: Mapping[str, int]  # by listener
+    ports: Mapping[str, int]  # by listener; those on TCP
 
     @property
     def pid(self) -> int:
@@ -139,6 +139,5 @@ def _get(admin: str, path: str) -> str:
 
 def _listener_ports(admin: str) -> dict[str, int]:
     status = json.loads(_get(admin, "/listeners?format=json"))
-    return {
-        one["name"]: one["local_address"]["socket_address"]["port_value"] for one in status.get("listener_statuses", [])
-    }
+    addresses = ((one["name"], one["local_address"]) for one in status.get("listener_statuses", []))
+    return {name: address["socket_address"]["port_value"] for name, address in addresses if "socket_address" in address}

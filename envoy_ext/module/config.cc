@@ -99,6 +99,32 @@ class Fields {
     return result;
   }
 
+  // A list of {"exact": id} and {"prefix": id}.
+  std::vector<SpiffeMatch> spiffe_matches(const char *name) {
+    const Json *value = take(name, false);
+    std::vector<SpiffeMatch> result;
+    if (value == nullptr) return result;
+    bool good = value->is_array() && value->size() <= 256;
+    for (size_t i = 0; good && i < value->size(); i++) {
+      const Json &item = (*value)[i];
+      good = item.is_object() && item.size() == 1 && (item.contains("exact") || item.contains("prefix")) &&
+             item.front().is_string();
+      std::string id = good ? item.front().get<std::string>() : std::string();
+      constexpr std::string_view scheme = "spiffe://";
+      good = good && id.size() > scheme.size() && id.size() <= 2048 && id.compare(0, scheme.size(), scheme) == 0 &&
+             id[scheme.size()] != '/';
+      auto kind = good && item.contains("exact") ? SpiffeMatch::Kind::Exact : SpiffeMatch::Kind::Prefix;
+      if (good) result.push_back({kind, std::move(id)});
+    }
+    if (!good) {
+      refuse(
+          std::string(name) +
+          ": must be a list of at most 256 of {\"exact\": \"spiffe://...\"} and {\"prefix\": \"spiffe://...\"}, is " +
+          value->dump());
+    }
+    return result;
+  }
+
   // The fields of this configuration are all taken; what is left is unknown.
   void finish() {
     for (const auto &[name, value] : json_.items()) {
@@ -169,38 +195,62 @@ void protocol(Fields &fields, SocketConfig &config) {
   check_names(fields, "groups", config.groups, SSL_CTX_set1_groups_list);
 }
 
-void peers(Fields &fields, SocketConfig &config) {
-  constexpr ClientCertificate modes[] = {ClientCertificate::Off, ClientCertificate::Optional,
-                                         ClientCertificate::Required};
-  config.client_certificate = modes[fields.choice("client_certificate", {"off", "optional", "required"}, 0)];
+void trust(Fields &fields, SocketConfig &config) {
   config.trusted_ca_file = fields.text("trusted_ca_file", false);
   config.trust_domains = fields.list("trust_domains", 0, 256, 255);
-  bool trust = !config.trusted_ca_file.empty() || !config.trust_domains.empty();
-  if (trust && config.client_certificate == ClientCertificate::Off) {
-    fields.refuse("client_certificate: is \"off\", so trusted_ca_file and trust_domains would have no effect");
-  }
   if (!config.trusted_ca_file.empty() && !config.trust_domains.empty()) {
     fields.refuse("trusted_ca_file: excludes trust_domains");
   }
+  config.peer_spiffe_ids = fields.spiffe_matches("peer_spiffe_ids");
+}
+
+void clients(Fields &fields, SocketConfig &config) {
+  constexpr ClientCertificate modes[] = {ClientCertificate::Off, ClientCertificate::Optional,
+                                         ClientCertificate::Required};
+  config.client_certificate = modes[fields.choice("client_certificate", {"off", "optional", "required"}, 0)];
+  bool trusts = !config.trusted_ca_file.empty() || !config.trust_domains.empty() || !config.peer_spiffe_ids.empty();
+  if (trusts && config.client_certificate == ClientCertificate::Off) {
+    fields.refuse(
+        "client_certificate: is \"off\", so trusted_ca_file, trust_domains and peer_spiffe_ids would have no effect");
+  }
+  config.unknown_server_name = fields.choice("unknown_server_name", {"first", "reject"}, 0) == 0
+                                   ? UnknownServerName::First
+                                   : UnknownServerName::Reject;
+}
+
+void servers(Fields &fields, SocketConfig &config) {
+  config.server_name = fields.text("server_name", false);
+  if (config.server_name.size() > TLSEXT_MAXLEN_host_name) fields.refuse("server_name: is longer than 255 bytes");
+  config.peer_dns_names = fields.list("peer_dns_names", 0, 256, 255);
+  if (std::count(config.peer_dns_names.begin(), config.peer_dns_names.end(), "")) {
+    fields.refuse("peer_dns_names: a name is empty");
+  }
+  // Any holder of a certificate of the trust domain could stand in for the server otherwise.
+  if (config.peer_spiffe_ids.empty() && config.peer_dns_names.empty()) {
+    fields.refuse(
+        "peer_spiffe_ids: is missing: say whom to accept, for instance [{\"exact\": \"spiffe://...\"}], or give "
+        "peer_dns_names");
+  }
+  config.sessions_kept = static_cast<size_t>(fields.number("sessions_kept", 0, 1024, 16));
 }
 
 }  // namespace
 
-std::optional<SocketConfig> parse_socket_config(std::string_view json, std::string &error) {
+std::optional<SocketConfig> parse_socket_config(std::string_view json, Direction direction, std::string &error) {
+  bool downstream = direction == Direction::Downstream;
   Fields fields(json, error);
   SocketConfig config;
+  config.direction = direction;
   config.daemon_socket = daemon_socket(fields);
-  config.identities = fields.list("identities", 1, 64, 2048);
+  config.identities = fields.list("identities", 1, downstream ? 64 : 1, 2048);
   if (std::count(config.identities.begin(), config.identities.end(), "")) fields.refuse("identities: a name is empty");
   protocol(fields, config);
-  config.unknown_server_name = fields.choice("unknown_server_name", {"first", "reject"}, 0) == 0
-                                   ? UnknownServerName::First
-                                   : UnknownServerName::Reject;
   config.operation_timeout = std::chrono::milliseconds(fields.number("operation_timeout_ms", 1, 60000, 2000));
   config.handshake_wait = std::chrono::milliseconds(fields.number("handshake_wait_ms", 0, 60000, 1000));
   config.session_tickets = fields.flag("session_tickets", true);
   config.session_lifetime = std::chrono::seconds(fields.number("session_lifetime_s", 1, 604800, 7200));
-  peers(fields, config);
+  trust(fields, config);
+  downstream ? clients(fields, config) : servers(fields, config);
   fields.finish();
   if (!fields.ok()) return std::nullopt;
   return config;

@@ -10,21 +10,25 @@
 #include <string_view>
 #include <vector>
 
+#include "spiffe_match.h"
+
 namespace tls_offload {
 
+enum class Direction { Downstream, Upstream };
 enum class ClientCertificate { Off, Optional, Required };
 enum class UnknownServerName { First, Reject };
 
 struct SocketConfig {
-  std::string daemon_socket;            // required; absolute path
-  std::vector<std::string> identities;  // required; the first serves clients that name no known server
+  Direction direction = Direction::Downstream;
+  std::string daemon_socket;  // required; absolute path
+  // Required. Downstream: the first serves clients that name no known server. Upstream: the one that we are.
+  std::vector<std::string> identities;
 
   std::vector<std::string> alpn;
   uint16_t tls_minimum;  // TLS1_2_VERSION or TLS1_3_VERSION
   uint16_t tls_maximum;
   std::vector<std::string> cipher_suites;  // TLS 1.2 only; those of TLS 1.3 are fixed
   std::vector<std::string> groups;
-  UnknownServerName unknown_server_name = UnknownServerName::First;
 
   // Enough for a batch of the slowest class behind another one; a client gives up later than that.
   std::chrono::milliseconds operation_timeout{2000};
@@ -35,9 +39,18 @@ struct SocketConfig {
   bool session_tickets = true;
   std::chrono::seconds session_lifetime{7200};
 
+  std::string trusted_ca_file;               // else the trust bundles of the identity
+  std::vector<std::string> trust_domains;    // which of them; empty: all
+  std::vector<SpiffeMatch> peer_spiffe_ids;  // whom to accept of those who verify; downstream: empty: all
+
+  // Downstream only.
+  UnknownServerName unknown_server_name = UnknownServerName::First;
   ClientCertificate client_certificate = ClientCertificate::Off;
-  std::string trusted_ca_file;             // else the trust bundles of the identity
-  std::vector<std::string> trust_domains;  // which of them; empty: all
+
+  // Upstream only.
+  std::string server_name;                  // SNI; empty: none is sent
+  std::vector<std::string> peer_dns_names;  // as an alternative to peer_spiffe_ids
+  size_t sessions_kept = 16;                // a few for each worker; each is used once with TLS 1.3
 };
 
 struct FilterSettings {
@@ -46,7 +59,7 @@ struct FilterSettings {
 };
 
 // Empty, with the reason in `error` (field, value, what is allowed), when `json` is not a valid configuration.
-std::optional<SocketConfig> parse_socket_config(std::string_view json, std::string &error);
+std::optional<SocketConfig> parse_socket_config(std::string_view json, Direction direction, std::string &error);
 std::optional<FilterSettings> parse_filter_settings(std::string_view json, std::string &error);
 
 }  // namespace tls_offload

@@ -7,6 +7,8 @@
 #include <cctype>
 #include <cstring>
 
+#include "peer.h"
+
 namespace tls_offload {
 namespace {
 
@@ -21,7 +23,7 @@ constexpr size_t kPremasterSize = 48;
 
 Handshake::Handshake(const TlsContext &context, Observer &observer)
     : context_(context), observer_(observer), ssl_(context.new_ssl()), given_up_(context.watches().size()) {
-  SSL_set_accept_state(ssl_.get());
+  context.is_client() ? SSL_set_connect_state(ssl_.get()) : SSL_set_accept_state(ssl_.get());
   SSL_set_ex_data(ssl_.get(), ex_index(), this);
 }
 
@@ -38,9 +40,13 @@ bool Handshake::cancel() {
 }
 
 Handshake::Progress Handshake::advance() {
+  if (context_.is_client() && identity_ == nullptr) {
+    Progress prepared = prepare_client();
+    if (prepared != Progress::Done) return prepared;
+  }
   ERR_clear_error();
   int done = SSL_do_handshake(ssl_.get());
-  if (done == 1) return Progress::Done;
+  if (done == 1) return resumed_peer_is_good() ? Progress::Done : Progress::Failed;
   switch (SSL_get_error(ssl_.get(), done)) {
     case SSL_ERROR_WANT_READ:
     case SSL_ERROR_WANT_WRITE:
@@ -66,22 +72,58 @@ void Handshake::note_failure() {
 
 // ---- identity ----
 
+// After waiting for one; false while the answer is out.
+bool Handshake::take_identity_answer() {
+  if (operation_ == nullptr) return true;
+  if (!operation_->finished()) return false;
+  observer_.on_operation(*operation_);
+  if (operation_->answer().failure != Failure::None) {
+    const auto &watches = context_.watches();
+    auto failed = std::find(watches.begin(), watches.end(), operation_->watch) - watches.begin();
+    given_up_[static_cast<size_t>(failed)] = true;
+    if (wait_failure_.empty()) wait_failure_ = operation_->answer().reason;
+  }
+  operation_.reset();
+  return true;
+}
+
+// A client knows from the start who it is: identity, server name and session are settled before the first byte.
+Handshake::Progress Handshake::prepare_client() {
+  if (waker_ == nullptr) {  // refused at once, and not only when there is something to wait for
+    failure_ = "this connection has no TCP or Unix socket (an internal listener?), so no answer could wake it";
+    return Progress::Failed;
+  }
+  if (!take_identity_answer()) return Progress::Waits;
+  IdentityPtr identity = context_.watches()[0]->current();
+  if (identity == nullptr && !given_up_[0]) return await(0) ? Progress::Waits : Progress::Failed;
+  if (identity == nullptr) {
+    failure_ = wait_failure_;
+    return Progress::Failed;
+  }
+  const std::string &name = context_.config().server_name;
+  if (!use(std::move(identity), Credential::Match::None) ||
+      (!name.empty() && !SSL_set_tlsext_host_name(ssl_.get(), name.c_str()))) {
+    note_failure();
+    return Progress::Failed;
+  }
+  bssl::UniquePtr<SSL_SESSION> session = context_.sessions().take(*identity_);
+  if (session != nullptr) SSL_set_session(ssl_.get(), session.get());
+  return Progress::Done;
+}
+
+int Handshake::session_callback(SSL *ssl, SSL_SESSION *session) {
+  Handshake &self = of(ssl);
+  self.context_.sessions().put(*self.identity_, bssl::UniquePtr<SSL_SESSION>(session));
+  return 1;  // taken over
+}
+
 ssl_select_cert_result_t Handshake::select_callback(const SSL_CLIENT_HELLO *hello) {
   return of(hello->ssl).select(hello);
 }
 
 ssl_select_cert_result_t Handshake::select(const SSL_CLIENT_HELLO *hello) {
   const auto &watches = context_.watches();
-  if (operation_ != nullptr) {  // we come back from waiting for an identity
-    if (!operation_->finished()) return ssl_select_cert_retry;
-    observer_.on_operation(*operation_);
-    if (operation_->answer().failure != Failure::None) {
-      auto failed = std::find(watches.begin(), watches.end(), operation_->watch) - watches.begin();
-      given_up_[static_cast<size_t>(failed)] = true;
-      if (wait_failure_.empty()) wait_failure_ = operation_->answer().reason;
-    }
-    operation_.reset();
-  }
+  if (!take_identity_answer()) return ssl_select_cert_retry;
   const char *name = SSL_get_servername(hello->ssl, TLSEXT_NAMETYPE_host_name);
   server_name_ = name != nullptr ? name : "";
   std::transform(server_name_.begin(), server_name_.end(), server_name_.begin(),
@@ -150,10 +192,44 @@ int Handshake::credentials_callback(SSL *ssl, void *) {
 ssl_verify_result_t Handshake::verify_callback(SSL *ssl, uint8_t *alert) {
   Handshake &self = of(ssl);
   std::string reason;
-  if (self.context_.trust().verify(ssl, *self.identity_, "ssl_client", *alert, reason)) return ssl_verify_ok;
+  const char *purpose = self.context_.is_client() ? "ssl_server" : "ssl_client";
+  if (self.context_.trust().verify(ssl, *self.identity_, purpose, *alert, reason)) {
+    if (self.accepts_peer(reason)) return ssl_verify_ok;
+    *alert = SSL_AD_ACCESS_DENIED;
+  }
   self.failure_ = reason;
   self.observer_.on_peer_rejected();
   return ssl_verify_invalid;
+}
+
+// A client's certificate that came with a ticket is judged again, by the trust there is now: it may have expired, or
+// its CA may be trusted no more. (For servers' certificates BoringSSL does it: SSL_CTX_set_reverify_on_resume.)
+bool Handshake::resumed_peer_is_good() {
+  if (context_.is_client() || !SSL_session_reused(ssl_.get())) return true;
+  STACK_OF(X509) *chain = SSL_get_peer_full_cert_chain(ssl_.get());
+  if (chain == nullptr || sk_X509_num(chain) == 0) return true;
+  uint8_t alert = SSL_AD_CERTIFICATE_UNKNOWN;
+  if (verify_callback(ssl_.get(), &alert) == ssl_verify_ok) return true;
+  SSL_send_fatal_alert(ssl_.get(), alert);
+  ERR_clear_error();
+  return false;
+}
+
+// Whether a peer whose certificate is good is one that the configuration wants.
+bool Handshake::accepts_peer(std::string &reason) const {
+  const SocketConfig &config = context_.config();
+  if (config.peer_spiffe_ids.empty() && config.peer_dns_names.empty()) return true;
+  X509 *leaf = sk_X509_value(SSL_get_peer_full_cert_chain(ssl_.get()), 0);
+  bool valid;
+  std::string id = spiffe_id(leaf, valid);
+  if (!id.empty() && any_matches(config.peer_spiffe_ids, id)) return true;
+  for (const std::string &name : config.peer_dns_names) {
+    if (X509_check_host(leaf, name.data(), name.size(), X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, nullptr) == 1)
+      return true;
+  }
+  reason = id.empty() ? "peer certificate has no SPIFFE id and no name that is accepted here"
+                      : "peer " + id + " is not one that is accepted here";
+  return false;
 }
 
 // ---- private key ----

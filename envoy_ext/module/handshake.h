@@ -1,4 +1,4 @@
-// One server handshake: which identity and credentials it uses, the operation it waits for, and what it learnt.
+// One handshake, of either end: which identity and credentials it uses, the operation it waits for, and what it learnt.
 //
 // BoringSSL calls in while SSL_do_handshake runs; where something must come from the daemon, an operation is submitted
 // and BoringSSL is told to retry. Until the operation has finished (`waiting`), nobody need call SSL_do_handshake.
@@ -50,12 +50,17 @@ class Handshake {
   static ssl_select_cert_result_t select_callback(const SSL_CLIENT_HELLO *hello);
   static int credentials_callback(SSL *ssl, void *);
   static ssl_verify_result_t verify_callback(SSL *ssl, uint8_t *alert);
+  static int session_callback(SSL *ssl, SSL_SESSION *session);  // client
   static Handshake &of(const SSL *ssl);
   ssl_private_key_result_t begin_private_key(Operation::Kind kind, uint16_t scheme, const uint8_t *in, size_t size);
   ssl_private_key_result_t complete_private_key(uint8_t *out, size_t *out_size, size_t room);
 
  private:
   ssl_select_cert_result_t select(const SSL_CLIENT_HELLO *hello);
+  Progress prepare_client();
+  bool take_identity_answer();
+  bool resumed_peer_is_good();
+  bool accepts_peer(std::string &reason) const;
   bool use(IdentityPtr identity, Credential::Match match);
   bool await(size_t watch);
   std::shared_ptr<Operation> make_operation(Operation::Kind kind) const;
@@ -76,7 +81,6 @@ class Handshake {
   std::string wait_failure_;
   std::string server_name_;
   bool credentials_added_ = false;
-  bool peer_verified_ = false;
   std::string failure_;
 };
 

@@ -3,9 +3,12 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pool.h>
+#include <openssl/sha.h>
+#include <openssl/x509.h>
 
 #include <algorithm>
 #include <cctype>
+#include <set>
 
 namespace tls_offload {
 namespace {
@@ -29,6 +32,23 @@ bssl::UniquePtr<X509> parse_certificate(wire_view der) {
   return certificate;
 }
 
+std::string alternative_names(const X509 *leaf) {
+  int at = X509_get_ext_by_NID(leaf, NID_subject_alt_name, -1);
+  if (at < 0) return {};
+  const ASN1_OCTET_STRING *value = X509_EXTENSION_get_data(X509_get_ext(leaf, at));
+  return {reinterpret_cast<const char *>(ASN1_STRING_get0_data(value)), static_cast<size_t>(ASN1_STRING_length(value))};
+}
+
+Identity::NamesDigest digest_of_names(const std::vector<std::unique_ptr<Credential>> &credentials) {
+  std::set<std::string_view> distinct;
+  for (const auto &credential : credentials) distinct.insert(credential->alternative_names);
+  std::string text;
+  for (std::string_view names : distinct) text.append(std::to_string(names.size())).append(":").append(names);
+  Identity::NamesDigest digest;
+  SHA256(reinterpret_cast<const uint8_t *>(text.data()), text.size(), digest.data());
+  return digest;
+}
+
 bool set_chain(Credential &into, wire_view reader, std::string &error) {
   std::vector<bssl::UniquePtr<CRYPTO_BUFFER>> owned;
   std::vector<CRYPTO_BUFFER *> chain;
@@ -42,6 +62,7 @@ bool set_chain(Credential &into, wire_view reader, std::string &error) {
         return false;
       }
       into.key_type = EVP_PKEY_id(key.get());
+      into.alternative_names = alternative_names(leaf.get());
     }
     owned.emplace_back(CRYPTO_BUFFER_new(der.data, der.size, nullptr));
     chain.push_back(owned.back().get());
@@ -163,6 +184,7 @@ std::shared_ptr<const Identity> Identity::decode(wire_view message, std::string 
     error = "it has no credential";
     return nullptr;
   }
+  identity->names = digest_of_names(identity->credentials);
   return identity;
 }
 

@@ -6,6 +6,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
+#include <array>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -23,6 +24,7 @@ struct Credential {
   bool tls12 = false;
   int64_t not_after = 0;
   std::vector<std::string> dns_names;  // lower case
+  std::string alternative_names;       // of the leaf: the extension's DER
 
   enum class Match { None, Wildcard, Exact };
   Match match(std::string_view server_name) const;  // lower case, no trailing dot
@@ -34,7 +36,12 @@ struct TrustBundle {
 };
 
 struct Identity {
+  // Of the subject alternative names of all leaf certificates: the same across a renewal, another when the identity
+  // became another one under its name at the daemon. SHA-256.
+  using NamesDigest = std::array<uint8_t, 32>;
+
   std::string name;
+  NamesDigest names{};
   uint64_t version = 0;
   std::vector<std::unique_ptr<Credential>>
       credentials;  // elliptic curves first, RSA last: as cheap as the client allows

@@ -55,9 +55,8 @@ TLS_OFFLOAD_HOOK const void *envoy_dynamic_module_on_transport_socket_factory_co
                                                                                          bool is_upstream) {
   constexpr const char *what = "transport socket";
   if (view(name) != kName) return refuse(what, "transport_socket_name must be 'tls_offload'");
-  if (is_upstream) return refuse(what, "only downstream listeners are supported, not clusters");
   std::string error;
-  auto parsed = parse_socket_config(view(config), error);
+  auto parsed = parse_socket_config(view(config), is_upstream ? Direction::Upstream : Direction::Downstream, error);
   if (!parsed) return refuse(what, error);
   auto context = TlsContext::create(std::move(*parsed), connects(), error);
   return context != nullptr ? context.release() : refuse(what, error);

@@ -32,6 +32,13 @@ constexpr const char *kCounters[] = {
     "connection_failures",
     "identity_updates",
     "identities_refused",
+    "upstream_handshakes",
+    "upstream_handshakes_resumed",
+    "upstream_handshakes_failed",
+    "upstream_handshakes_aborted",
+    "upstream_operations_ok",
+    "upstream_operations_failed",
+    "upstream_peers_rejected",
 };
 constexpr const char *kGauges[] = {"connected"};
 constexpr const char *kHistograms[] = {"operation_us", "daemon_queue_us", "daemon_run_us", "batch_size",

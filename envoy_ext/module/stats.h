@@ -32,13 +32,20 @@ enum class Counter : uint8_t {
   IdentityWaits,
   IdentityWaitsFailed,
   PeersRejected,
-  // Of the key client; shared by all listeners that use the same daemon.
+  // Of the key client; shared by all listeners and clusters that use the same daemon.
   OperationsRetried,
   Connections,
   Reconnects,
   ConnectionFailures,
   IdentityUpdates,
   IdentitiesRefused,
+  UpstreamHandshakes,
+  UpstreamHandshakesResumed,
+  UpstreamHandshakesFailed,
+  UpstreamHandshakesAborted,
+  UpstreamOperationsOk,
+  UpstreamOperationsFailed,
+  UpstreamPeersRejected,
   Count,
 };
 

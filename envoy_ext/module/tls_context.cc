@@ -43,8 +43,15 @@ std::unique_ptr<TlsContext> TlsContext::create(SocketConfig config, bool connect
 
 bool TlsContext::configure(std::string &error) {
   context_.reset(SSL_CTX_new(TLS_method()));
+  if (!trust_.load(config_.trusted_ca_file, config_.trust_domains, error) || !configure_protocol(error)) return false;
+  SSL_CTX_set_cert_cb(context_.get(), Handshake::credentials_callback, nullptr);
+  if (is_client()) return configure_client(error);
+  configure_server();
+  return true;
+}
+
+bool TlsContext::configure_protocol(std::string &error) {
   SSL_CTX *context = context_.get();
-  if (!trust_.load(config_.trusted_ca_file, config_.trust_domains, error)) return false;
   for (const std::string &name : config_.alpn) {
     alpn_.push_back(static_cast<uint8_t>(name.size()));
     alpn_.insert(alpn_.end(), name.begin(), name.end());
@@ -57,19 +64,23 @@ bool TlsContext::configure(std::string &error) {
     error = "BoringSSL refuses the versions, cipher suites or groups";
     return false;
   }
-  SSL_CTX_set_options(context, SSL_OP_CIPHER_SERVER_PREFERENCE);
   SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
-  // Sessions live in tickets only; a cache in memory would be per process and grow.
-  SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
   auto lifetime = static_cast<uint32_t>(config_.session_lifetime.count());
   SSL_CTX_set_timeout(context, lifetime);
   SSL_CTX_set_session_psk_dhe_timeout(context, lifetime);
+  if (!config_.session_tickets) SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
+  return true;
+}
+
+void TlsContext::configure_server() {
+  SSL_CTX *context = context_.get();
+  SSL_CTX_set_options(context, SSL_OP_CIPHER_SERVER_PREFERENCE);
+  // Sessions live in tickets only; a cache in memory would be per process and grow.
+  SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
   if (config_.session_tickets) {
     use_ticket_keys(context, config_.session_lifetime);
     // Every resumed connection brings a new ticket, so one at a time is enough; BoringSSL's default is two.
     SSL_CTX_set_num_tickets(context, 1);
-  } else {
-    SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
   }
   if (!alpn_.empty()) SSL_CTX_set_alpn_select_cb(context, select_alpn, &alpn_);
   if (config_.client_certificate != ClientCertificate::Off) {
@@ -79,8 +90,21 @@ bool TlsContext::configure(std::string &error) {
     if (trust_.names() != nullptr) SSL_CTX_set_client_CA_list(context, SSL_dup_CA_list(trust_.names()));
   }
   SSL_CTX_set_select_certificate_cb(context, Handshake::select_callback);
-  SSL_CTX_set_cert_cb(context, Handshake::credentials_callback, nullptr);
-  return true;
+}
+
+bool TlsContext::configure_client(std::string &error) {
+  SSL_CTX *context = context_.get();
+  SSL_CTX_set_custom_verify(context, SSL_VERIFY_PEER, Handshake::verify_callback);
+  // A server that is trusted no more is not resumed either.
+  SSL_CTX_set_reverify_on_resume(context, 1);
+  bool keeps = config_.session_tickets && config_.sessions_kept > 0;
+  SSL_CTX_set_session_cache_mode(context,
+                                 keeps ? SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL : SSL_SESS_CACHE_OFF);
+  if (keeps) SSL_CTX_sess_set_new_cb(context, Handshake::session_callback);
+  if (alpn_.empty() || SSL_CTX_set_alpn_protos(context, alpn_.data(), alpn_.size()) == 0) return true;
+  ERR_clear_error();
+  error = "alpn: BoringSSL refuses the list";
+  return false;
 }
 
 TlsContext::SessionContext TlsContext::session_context(const Identity &identity) const {
@@ -89,9 +113,13 @@ TlsContext::SessionContext TlsContext::session_context(const Identity &identity)
   auto add = [&](const std::string &part) { text += std::to_string(part.size()) + ":" + part; };
   add(config_.daemon_socket);
   add(identity.name);
+  add(std::string(identity.names.begin(), identity.names.end()));
   add(std::to_string(static_cast<int>(config_.client_certificate)));
   add(config_.trusted_ca_file);
-  for (const std::string &domain : config_.trust_domains) add(domain);
+  for (const std::string &domain : config_.trust_domains) add("domain " + domain);
+  for (const SpiffeMatch &match : config_.peer_spiffe_ids) {
+    add((match.kind == SpiffeMatch::Kind::Exact ? "exact " : "prefix ") + match.value);
+  }
   SessionContext digest;
   SHA256(reinterpret_cast<const uint8_t *>(text.data()), text.size(), digest.data());
   return digest;

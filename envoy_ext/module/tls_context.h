@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "client_sessions.h"
 #include "config.h"
 #include "identity.h"
 #include "key_client.h"
@@ -23,20 +24,27 @@ class TlsContext {
   static std::unique_ptr<TlsContext> create(SocketConfig config, bool connect, std::string &error);
 
   const SocketConfig &config() const { return config_; }
+  bool is_client() const { return config_.direction == Direction::Upstream; }
   KeyClient &client() const { return *client_; }
   const Trust &trust() const { return trust_; }
   bssl::UniquePtr<SSL> new_ssl() const { return bssl::UniquePtr<SSL>(SSL_new(context_.get())); }
   const std::vector<std::shared_ptr<IdentityWatch>> &watches() const { return watches_; }
+
+  ClientSessions &sessions() const { return sessions_; }
 
   // The session id context: tickets resume only where it is the same.
   using SessionContext = std::array<uint8_t, 32>;
   SessionContext session_context(const Identity &identity) const;
 
  private:
-  explicit TlsContext(SocketConfig config) : config_(std::move(config)) {}
+  explicit TlsContext(SocketConfig config) : config_(std::move(config)), sessions_(config_.sessions_kept) {}
   bool configure(std::string &error);
+  bool configure_protocol(std::string &error);
+  void configure_server();
+  bool configure_client(std::string &error);
 
-  SocketConfig config_;
+  const SocketConfig config_;
+  mutable ClientSessions sessions_;  // upstream
   Trust trust_;
   std::vector<uint8_t> alpn_;  // as on the wire
   bssl::UniquePtr<SSL_CTX> context_;

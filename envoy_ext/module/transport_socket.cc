@@ -10,6 +10,7 @@
 
 #include "companion_filter.h"
 #include "log.h"
+#include "poke_waker.h"
 
 namespace tls_offload {
 namespace {
@@ -36,6 +37,7 @@ TransportSocket::TransportSocket(const TlsContext &context, abi::Socket envoy)
 TransportSocket::~TransportSocket() {
   if (mapped_) unattached().erase(connection_id_);
   if (filter_ != nullptr) filter_->release();
+  if (poke_ != nullptr) poke_->disarm();
 }
 
 TransportSocket *TransportSocket::of_connection(uint64_t connection_id) {
@@ -44,8 +46,19 @@ TransportSocket *TransportSocket::of_connection(uint64_t connection_id) {
 }
 
 void TransportSocket::set_callbacks() {
+  if (context_.is_client()) {
+    envoy_dynamic_module_callback_transport_socket_get_connection_id(envoy_, &connection_id_);
+    return;
+  }
   mapped_ = envoy_dynamic_module_callback_transport_socket_get_connection_id(envoy_, &connection_id_);
   if (mapped_) unattached()[connection_id_] = this;
+}
+
+void TransportSocket::on_connected() {
+  began_ = Clock::now();
+  if (!context_.is_client()) return;
+  poke_ = PokeWaker::of(envoy_dynamic_module_callback_transport_socket_get_fd(envoy_));
+  handshake_.set_waker(poke_);
 }
 
 void TransportSocket::attach(CompanionFilter *filter, std::shared_ptr<Waker> waker) {
@@ -96,11 +109,11 @@ bool TransportSocket::drive(abi::IoResult &result) {
 
 void TransportSocket::finish_handshake() {
   state_ = State::Open;
-  if (filter_ != nullptr) {
-    filter_->count(Counter::Handshakes);
-    if (SSL_session_reused(handshake_.ssl())) filter_->count(Counter::HandshakesResumed);
-    filter_->record(Histogram::HandshakeUs, microseconds(Clock::now() - began_));
+  count(Counter::Handshakes, Counter::UpstreamHandshakes);
+  if (SSL_session_reused(handshake_.ssl())) {
+    count(Counter::HandshakesResumed, Counter::UpstreamHandshakesResumed);
   }
+  if (filter_ != nullptr) filter_->record(Histogram::HandshakeUs, microseconds(Clock::now() - began_));
   // Envoy runs filters inside this call, and one of them may close this connection or write to another of this worker.
   records_.leave();
   envoy_dynamic_module_callback_transport_socket_raise_event(envoy_, abi::Event::Connected);
@@ -128,7 +141,18 @@ abi::IoResult TransportSocket::noted(abi::IoResult result) {
   return result;
 }
 
+// Of a listener's connection in the listener's statistics; a cluster has none that a module could add to, so its
+// connections are counted with those of the daemon's client.
+void TransportSocket::count(Counter downstream, Counter upstream) {
+  if (filter_ != nullptr) filter_->count(downstream);
+  if (context_.is_client()) context_.client().stats().add(upstream);
+}
+
 void TransportSocket::on_operation(const Operation &operation) {
+  if (context_.is_client() && operation.kind != Operation::Kind::AwaitIdentity) {
+    bool failed = operation.answer().failure != Failure::None;
+    context_.client().stats().add(failed ? Counter::UpstreamOperationsFailed : Counter::UpstreamOperationsOk);
+  }
   if (filter_ == nullptr) return;
   const Answer &answer = operation.answer();
   if (operation.kind == Operation::Kind::AwaitIdentity) {
@@ -155,7 +179,7 @@ void TransportSocket::on_operation(const Operation &operation) {
 }
 
 void TransportSocket::on_peer_rejected() {
-  if (filter_ != nullptr) filter_->count(Counter::PeersRejected);
+  count(Counter::PeersRejected, Counter::UpstreamPeersRejected);
 }
 
 // ---- data ----
@@ -191,11 +215,16 @@ void TransportSocket::close(abi::Event, bool abort_reset) {
     records_.leave();
   }
   if (handshake_.cancel() && filter_ != nullptr) filter_->count(Counter::OperationsCancelled);
-  if (state_ == State::Handshaking && filter_ != nullptr) {
-    filter_->count(broken_ && !aborted_ ? Counter::HandshakesFailed : Counter::HandshakesAborted);
+  if (state_ == State::Handshaking) {
+    if (broken_ && !aborted_) {
+      count(Counter::HandshakesFailed, Counter::UpstreamHandshakesFailed);
+    } else {
+      count(Counter::HandshakesAborted, Counter::UpstreamHandshakesAborted);
+    }
   }
   state_ = State::Closed;
   if (filter_ != nullptr) filter_->release();
+  if (poke_ != nullptr) poke_->disarm();
 }
 
 std::string_view TransportSocket::protocol() {

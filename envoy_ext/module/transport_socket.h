@@ -1,9 +1,10 @@
-// The downstream TLS transport socket: one per connection, on its worker thread.
+// The TLS transport socket, of a listener's or of a cluster's connection, on its worker thread.
 //
 //   Handshaking --done--> Open --close--> Closed          Handshaking --failed, or the peer left--> Closed
 //
 // While the handshake waits for the daemon nothing is read, so the peer's close is looked for by poll; the answer
-// wakes the worker through the companion filter, which makes the socket writable, and `do_write` goes on.
+// wakes the worker, and `do_write` goes on: downstream through the companion filter, which makes the socket writable,
+// upstream by a poke at the descriptor (poke_waker.h).
 #ifndef TLS_OFFLOAD_TRANSPORT_SOCKET_H
 #define TLS_OFFLOAD_TRANSPORT_SOCKET_H
 
@@ -26,7 +27,7 @@ class TransportSocket final : private Handshake::Observer {
 
   // Hooks.
   void set_callbacks();
-  void on_connected() { began_ = Clock::now(); }
+  void on_connected();
   abi::IoResult do_read();
   abi::IoResult do_write(bool end_stream);
   void close(abi::Event event, bool abort_reset);
@@ -55,6 +56,7 @@ class TransportSocket final : private Handshake::Observer {
   abi::IoResult fail(std::string reason);
   abi::IoResult noted(abi::IoResult result);  // of the records
   abi::IoResult peer_left(std::string reason);
+  void count(Counter downstream, Counter upstream);
   bool peer_gone() const;
 
   const TlsContext &context_;
@@ -63,6 +65,7 @@ class TransportSocket final : private Handshake::Observer {
   Handshake handshake_;
   State state_ = State::Handshaking;
   CompanionFilter *filter_ = nullptr;
+  std::shared_ptr<Waker> poke_;  // upstream
   uint64_t connection_id_ = 0;
   bool mapped_ = false;
   bool aborted_ = false;  // by the peer, during the handshake

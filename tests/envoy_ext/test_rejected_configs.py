@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from envoy_ext import location, render
-from envoy_ext.settings import TlsSettings
+from envoy_ext.settings import SpiffeMatch, TlsSettings, UpstreamTlsSettings
 
 pytestmark = pytest.mark.envoy
 
@@ -93,7 +93,7 @@ def test_the_good_one_is_accepted(validator: Validator) -> None:
         ({"session_tickets": "yes"}, "session_tickets: must be true or false"),
         ({"session_lifetime_s": 604801}, "session_lifetime_s: must be a whole number from 1 to 604800"),
         ({"client_certificate": "always"}, 'client_certificate: must be one of "off", "optional", "required"'),
-        ({"trusted_ca_file": "/tmp/ca.pem"}, "trusted_ca_file and trust_domains would have no effect"),
+        ({"trusted_ca_file": "/tmp/ca.pem"}, "trusted_ca_file, trust_domains and peer_spiffe_ids would have no effect"),
         ({"client_certificate": "required", "trusted_ca_file": "/nowhere/ca.pem"}, "/nowhere/ca.pem cannot be opened"),
         (
             {"client_certificate": "required", "trusted_ca_file": "/etc/hostname"},
@@ -154,9 +154,38 @@ def test_another_socket_name(validator: Validator) -> None:
     assert "transport_socket_name must be 'tls_offload'" in said
 
 
-def test_clusters_are_refused(validator: Validator) -> None:
-    cluster = render.cluster("upstream", "127.0.0.1", 1, http2=True)
-    cluster["transport_socket"] = render.transport_socket(TLS)
-    accepted, said = validator.run(render.bootstrap([], [cluster]))
+UPSTREAM = UpstreamTlsSettings(identities=("cart",), peer_spiffe_ids=(SpiffeMatch("prefix", "spiffe://mesh.test/"),))
+
+
+def with_upstream_fields(fields: Mapping[str, Any]) -> render.Config:
+    cluster = render.cluster("prices", "127.0.0.1", 1, http2=True, tls=UPSTREAM)
+    cluster["transport_socket"]["typed_config"]["transport_socket_config"]["value"].update(fields)
+    return render.bootstrap([], [cluster])
+
+
+def test_a_good_cluster_is_accepted(validator: Validator) -> None:
+    accepted, said = validator.run(with_upstream_fields({}))
+    assert accepted, said
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"identities": ["cart", "web"]}, "identities: must be a list of 1 to 1 different strings"),
+        ({"peer_spiffe_ids": []}, "peer_spiffe_ids: is missing: say whom to accept"),
+        ({"peer_spiffe_ids": [{"exact": "prices"}]}, 'peer_spiffe_ids: must be a list of at most 256 of {"exact"'),
+        ({"peer_spiffe_ids": [{"suffix": "spiffe://mesh.test/a"}]}, "peer_spiffe_ids: must be a list"),
+        ({"peer_spiffe_ids": [{"prefix": "spiffe:///a"}]}, "peer_spiffe_ids: must be a list"),
+        ({"peer_spiffe_ids": ["spiffe://mesh.test/a"]}, "peer_spiffe_ids: must be a list"),
+        ({"peer_dns_names": [""]}, "peer_dns_names: a name is empty"),
+        ({"server_name": "x" * 256}, "server_name: is longer than 255 bytes"),
+        ({"sessions_kept": 1025}, "sessions_kept: must be a whole number from 0 to 1024"),
+        ({"client_certificate": "required"}, "unknown field 'client_certificate'"),
+        ({"unknown_server_name": "first"}, "unknown field 'unknown_server_name'"),
+    ],
+)
+def test_the_upstream_socket_refuses(validator: Validator, fields: Mapping[str, Any], reason: str) -> None:
+    accepted, said = validator.run(with_upstream_fields(fields))
     assert not accepted
-    assert "only downstream listeners are supported" in said
+    assert "tls_offload: transport socket configuration refused: " in said
+    assert reason in said, said

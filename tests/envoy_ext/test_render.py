@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from envoy_ext import location, render
-from envoy_ext.settings import FILTER_STATE_KEYS, TlsSettings
+from envoy_ext.settings import FILTER_STATE_KEYS, SpiffeMatch, TlsSettings, UpstreamTlsSettings
 from tests.envoy_ext.test_rejected_configs import Validator
 
 HEADER = Path(__file__).resolve().parents[2] / "envoy_ext" / "module" / "filter_state.h"
@@ -28,6 +28,7 @@ EVERYTHING = TlsSettings(
     session_lifetime_s=60,
     client_certificate="optional",
     trust_domains=("mesh.test", ""),
+    peer_spiffe_ids=(SpiffeMatch("exact", "spiffe://mesh.test/a"), SpiffeMatch("prefix", "spiffe://mesh.test/ns")),
     publish=("peer_spiffe_id", "alpn"),
 )
 
@@ -48,6 +49,7 @@ def test_every_field_is_rendered() -> None:
     assert config["handshake_wait_ms"] == 0
     assert config["trust_domains"] == ["mesh.test", ""]
     assert "publish" not in config
+    assert config["peer_spiffe_ids"] == [{"exact": "spiffe://mesh.test/a"}, {"prefix": "spiffe://mesh.test/ns"}]
     assert EVERYTHING.filter_config()["publish"] == ["peer_spiffe_id", "alpn"]
 
 
@@ -56,6 +58,28 @@ def test_mistakes_are_refused_early() -> None:
         TlsSettings(identities=())
     with pytest.raises(ValueError, match="publish: no such key: weather"):
         TlsSettings(identities=("web",), publish=("weather",))
+    with pytest.raises(ValueError, match="a client has one"):
+        UpstreamTlsSettings(identities=("web", "shop"), peer_dns_names=("prices.test",))
+    with pytest.raises(ValueError, match="say whom to accept"):
+        UpstreamTlsSettings(identities=("web",))
+    with pytest.raises(ValueError, match="is not a SPIFFE id"):
+        SpiffeMatch("exact", "https://mesh.test/a")
+
+
+def test_a_cluster_of_the_module(validator: Validator) -> None:
+    tls = UpstreamTlsSettings(
+        identities=("cart",),
+        server_name="prices.test",
+        peer_spiffe_ids=(SpiffeMatch("exact", "spiffe://mesh.test/prices"),),
+        peer_dns_names=("prices.test",),
+        sessions_kept=0,
+    )
+    cluster = render.cluster_of("prices", [render.socket_address("127.0.0.1", 1)], http2=True, tls=tls)
+    value = cluster["transport_socket"]["typed_config"]["transport_socket_config"]["value"]
+    assert value["alpn"] == ["h2"], "follows from the protocol"
+    assert value["sessions_kept"] == 0
+    accepted, said = validator.run(render.bootstrap([], [cluster]))
+    assert accepted, said
 
 
 def test_the_module_must_not_be_unloaded() -> None:

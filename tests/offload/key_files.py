@@ -71,8 +71,9 @@ class Authority:
         begin: datetime.timedelta = -DAY,
         end: datetime.timedelta = 90 * DAY,
         usage: x509.KeyUsage | None = None,
+        uris: Sequence[str] = (),
     ) -> x509.Certificate:
-        return build_certificate(name, key, self.key, self.certificate.subject, dns, begin, end, usage=usage)
+        return build_certificate(name, key, self.key, self.certificate.subject, dns, begin, end, usage=usage, uris=uris)
 
     @property
     def pem(self) -> bytes:
@@ -89,6 +90,7 @@ def build_certificate(
     end: datetime.timedelta = 3650 * DAY,
     ca: bool = False,
     usage: x509.KeyUsage | None = None,
+    uris: Sequence[str] = (),
 ) -> x509.Certificate:
     builder = (
         x509.CertificateBuilder()
@@ -100,8 +102,9 @@ def build_certificate(
         .not_valid_after(NOW + end)
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     )
-    if dns:
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(d) for d in dns]), critical=False)
+    names = [x509.DNSName(d) for d in dns] + [x509.UniformResourceIdentifier(uri) for uri in uris]
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     if usage:
         builder = builder.add_extension(usage, critical=True)
     return builder.sign(issuer_key, hashes.SHA256())

@@ -284,11 +284,36 @@ def test_envoy_config() -> None:
     assert "--upstream must be an IP address and a port" in result.stderr
 
 
+def test_envoy_config_of_a_cluster() -> None:
+    of_cluster = ("envoy-config", "-i", "cart", "--connect-to", "10.0.0.7:8443")
+    prices = "spiffe://mesh.example/ns/shop/sa/prices"
+    snippet = yaml.safe_load(good(run(*of_cluster, "--peer", prices, "--peer", "prices.example")))
+    assert set(snippet) == {"clusters"}
+    value = snippet["clusters"][0]["transport_socket"]["typed_config"]["transport_socket_config"]["value"]
+    assert value["peer_spiffe_ids"] == [{"exact": prices}]
+    assert value["peer_dns_names"] == ["prices.example"]
+    result = run(*of_cluster)
+    assert result.exit_code == exit_codes.USAGE
+    assert "say whom to accept as the server" in result.stderr
+    result = run("envoy-config", "-i", "cart", "--peer", prices)
+    assert result.exit_code == exit_codes.USAGE
+    assert "--peer goes with --connect-to" in result.stderr
+
+
 @pytest.mark.envoy
 def test_envoy_takes_the_config(tmp_path: Path, envoy_binary: Path) -> None:
     from envoy_ext.location import module_library
 
-    for number, more in enumerate(([], ["--tcp"], ["--http2-upstream", "--client-certificate", "optional"])):
+    cluster = ["--connect-to", "10.0.0.7:8443", "--peer", "spiffe://mesh.example/prices"]
+    sets: list[list[str]] = [
+        [],
+        ["--tcp"],
+        ["--http2-upstream", "--client-certificate", "optional"],
+        cluster,
+        [*cluster, "--http2-upstream"],
+        [*cluster, "--tcp"],
+    ]
+    for number, more in enumerate(sets):
         config = tmp_path / f"{number}.yaml"
         options = [
             "-i",

@@ -123,7 +123,7 @@ void connections(const std::string &daemon_socket, const std::string &identity, 
   std::string error;
   SocketConfig config = *parse_socket_config(
       "{\"daemon_socket\":\"" + daemon_socket + "\",\"identities\":[\"" + identity + "\"],\"handshake_wait_ms\":5000}",
-      error);
+      Direction::Downstream, error);
   auto context = TlsContext::create(config, true, error);
   CHECK(context != nullptr);
   auto filter = CompanionFilterConfig::create(nullptr, FilterSettings{daemon_socket, {}}, true, error);

@@ -86,13 +86,27 @@ void server_names_match() {
 }
 
 // Mutations of a good configuration never crash, and a refusal always has a reason.
+void spiffe_ids_match() {
+  SpiffeMatch exact{SpiffeMatch::Kind::Exact, "spiffe://a/ns/shop"};
+  CHECK(exact.matches("spiffe://a/ns/shop"));
+  CHECK(!exact.matches("spiffe://a/ns/shop/cart") && !exact.matches("spiffe://a/ns") && !exact.matches(""));
+  SpiffeMatch prefix{SpiffeMatch::Kind::Prefix, "spiffe://a/ns/shop"};
+  CHECK(prefix.matches("spiffe://a/ns/shop") && prefix.matches("spiffe://a/ns/shop/cart"));
+  CHECK(!prefix.matches("spiffe://a/ns/shopping") && !prefix.matches("spiffe://a/ns/sho"));
+  SpiffeMatch domain{SpiffeMatch::Kind::Prefix, "spiffe://a"};
+  CHECK(domain.matches("spiffe://a/x") && !domain.matches("spiffe://a.evil/x") && !domain.matches("spiffe://ab"));
+  SpiffeMatch below{SpiffeMatch::Kind::Prefix, "spiffe://a/"};
+  CHECK(below.matches("spiffe://a/x") && !below.matches("spiffe://a"));
+  CHECK(any_matches({exact, domain}, "spiffe://a/x") && !any_matches({}, "spiffe://a/x"));
+}
+
 void configurations_of_all_kinds() {
   const std::string good =
       R"({"daemon_socket":"/d","identities":["a","b"],"alpn":["h2"],"tls_minimum":"1.2","operation_timeout_ms":5.0,)"
       R"("session_tickets":true,"groups":["X25519"],"client_certificate":"optional","trust_domains":["x"]})";
   std::string error;
-  CHECK(parse_socket_config(good, error));
-  CHECK(!parse_socket_config("", error) && !error.empty());
+  CHECK(parse_socket_config(good, Direction::Downstream, error));
+  CHECK(!parse_socket_config("", Direction::Downstream, error) && !error.empty());
   std::mt19937 random(1);
   for (int i = 0; i < 20000; i++) {
     std::string text = good;
@@ -105,7 +119,7 @@ void configurations_of_all_kinds() {
       }
       if (text.empty()) text = "{";
     }
-    bool parsed = parse_socket_config(text, error).has_value();
+    bool parsed = parse_socket_config(text, Direction::Downstream, error).has_value();
     CHECK(parsed == error.empty());
   }
 }
