@@ -96,6 +96,20 @@ def filter_chain(
     return chain
 
 
+def permissive_filter_chains(
+    tls: TlsSettings,
+    filters: Sequence[Config],
+    plaintext_filters: Sequence[Config],
+    *,
+    library: Path | None = None,
+) -> list[Config]:
+    """TLS and plaintext on one port, told apart by the TLS inspector: for the time until every client speaks TLS."""
+    return [
+        filter_chain(tls, filters, library=library, match={"transport_protocol": "tls"}),
+        {"filters": [*plaintext_filters], "filter_chain_match": {"transport_protocol": "raw_buffer"}},
+    ]
+
+
 def access_log(path: str, fields: Mapping[str, str] | None = None) -> Config:
     """A JSON access log with the TLS facts; `fields` adds to or replaces them."""
     standard = {
@@ -178,12 +192,13 @@ def listener(
     host: str = ALL_INTERFACES,
     access_logs: Sequence[Config] = (),
 ) -> Config:
-    """A listener; with a filter chain that matches on server names it gets the TLS inspector, which reads SNI.
+    """A listener; with a filter chain that matches on server names or on TLS it gets the TLS inspector.
 
     `access_logs` are the listener's own: they also tell of connections whose handshake failed.
     """
     result: Config = {"name": name, "address": socket_address(host, port), "filter_chains": [*filter_chains]}
-    if any("server_names" in chain.get("filter_chain_match", {}) for chain in filter_chains):
+    inspected = {"server_names", "transport_protocol"}
+    if any(inspected & set(chain.get("filter_chain_match", {})) for chain in filter_chains):
         inspector = {"name": "envoy.filters.listener.tls_inspector", "typed_config": {"@type": _TLS_INSPECTOR}}
         result["listener_filters"] = [inspector]
     if access_logs:

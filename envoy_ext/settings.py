@@ -69,6 +69,8 @@ class CommonTlsSettings:
     session_lifetime_s: int | None = None
     trusted_ca_file: Path | None = None
     trust_domains: tuple[str, ...] = ()
+    crl_file: Path | None = None
+    clock_skew_s: int | None = None
     # Whom to accept of those whose certificate verifies.
     peer_spiffe_ids: tuple[SpiffeMatch, ...] = ()
 

@@ -201,6 +201,8 @@ void trust(Fields &fields, SocketConfig &config) {
   if (!config.trusted_ca_file.empty() && !config.trust_domains.empty()) {
     fields.refuse("trusted_ca_file: excludes trust_domains");
   }
+  config.crl_file = fields.text("crl_file", false);
+  config.clock_skew = std::chrono::seconds(fields.number("clock_skew_s", 0, 3600, 10));
   config.peer_spiffe_ids = fields.spiffe_matches("peer_spiffe_ids");
 }
 
@@ -208,10 +210,12 @@ void clients(Fields &fields, SocketConfig &config) {
   constexpr ClientCertificate modes[] = {ClientCertificate::Off, ClientCertificate::Optional,
                                          ClientCertificate::Required};
   config.client_certificate = modes[fields.choice("client_certificate", {"off", "optional", "required"}, 0)];
-  bool trusts = !config.trusted_ca_file.empty() || !config.trust_domains.empty() || !config.peer_spiffe_ids.empty();
+  bool trusts = !config.trusted_ca_file.empty() || !config.trust_domains.empty() || !config.peer_spiffe_ids.empty() ||
+                !config.crl_file.empty();
   if (trusts && config.client_certificate == ClientCertificate::Off) {
     fields.refuse(
-        "client_certificate: is \"off\", so trusted_ca_file, trust_domains and peer_spiffe_ids would have no effect");
+        "client_certificate: is \"off\", so trusted_ca_file, crl_file, trust_domains and peer_spiffe_ids would have no "
+        "effect");
   }
   config.unknown_server_name = fields.choice("unknown_server_name", {"first", "reject"}, 0) == 0
                                    ? UnknownServerName::First

@@ -41,6 +41,8 @@ struct SocketConfig {
 
   std::string trusted_ca_file;               // else the trust bundles of the identity
   std::vector<std::string> trust_domains;    // which of them; empty: all
+  std::string crl_file;                      // revocation lists; empty: none are looked at
+  std::chrono::seconds clock_skew{10};       // by which a certificate may be too old or too young: clocks differ
   std::vector<SpiffeMatch> peer_spiffe_ids;  // whom to accept of those who verify; downstream: empty: all
 
   // Downstream only.

@@ -7,8 +7,6 @@
 #include <cctype>
 #include <cstring>
 
-#include "peer.h"
-
 namespace tls_offload {
 namespace {
 
@@ -191,14 +189,11 @@ int Handshake::credentials_callback(SSL *ssl, void *) {
 
 ssl_verify_result_t Handshake::verify_callback(SSL *ssl, uint8_t *alert) {
   Handshake &self = of(ssl);
-  std::string reason;
-  const char *purpose = self.context_.is_client() ? "ssl_server" : "ssl_client";
-  if (self.context_.trust().verify(ssl, *self.identity_, purpose, *alert, reason)) {
-    if (self.accepts_peer(reason)) return ssl_verify_ok;
-    *alert = SSL_AD_ACCESS_DENIED;
-  }
-  self.failure_ = reason;
-  self.observer_.on_peer_rejected();
+  PeerVerdict verdict = self.context_.trust().judge(ssl, *self.identity_);
+  if (verdict.good()) return ssl_verify_ok;
+  *alert = verdict.alert;
+  self.failure_ = verdict.reason;
+  self.observer_.on_peer_rejected(verdict.fault);
   return ssl_verify_invalid;
 }
 
@@ -212,23 +207,6 @@ bool Handshake::resumed_peer_is_good() {
   if (verify_callback(ssl_.get(), &alert) == ssl_verify_ok) return true;
   SSL_send_fatal_alert(ssl_.get(), alert);
   ERR_clear_error();
-  return false;
-}
-
-// Whether a peer whose certificate is good is one that the configuration wants.
-bool Handshake::accepts_peer(std::string &reason) const {
-  const SocketConfig &config = context_.config();
-  if (config.peer_spiffe_ids.empty() && config.peer_dns_names.empty()) return true;
-  X509 *leaf = sk_X509_value(SSL_get_peer_full_cert_chain(ssl_.get()), 0);
-  bool valid;
-  std::string id = spiffe_id(leaf, valid);
-  if (!id.empty() && any_matches(config.peer_spiffe_ids, id)) return true;
-  for (const std::string &name : config.peer_dns_names) {
-    if (X509_check_host(leaf, name.data(), name.size(), X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, nullptr) == 1)
-      return true;
-  }
-  reason = id.empty() ? "peer certificate has no SPIFFE id and no name that is accepted here"
-                      : "peer " + id + " is not one that is accepted here";
   return false;
 }
 

@@ -25,7 +25,7 @@ class Handshake {
    public:
     virtual ~Observer() = default;
     virtual void on_operation(const Operation &operation) = 0;
-    virtual void on_peer_rejected() = 0;
+    virtual void on_peer_rejected(PeerFault fault) = 0;
   };
 
   Handshake(const TlsContext &context, Observer &observer);
@@ -60,7 +60,6 @@ class Handshake {
   Progress prepare_client();
   bool take_identity_answer();
   bool resumed_peer_is_good();
-  bool accepts_peer(std::string &reason) const;
   bool use(IdentityPtr identity, Credential::Match match);
   bool await(size_t watch);
   std::shared_ptr<Operation> make_operation(Operation::Kind kind) const;

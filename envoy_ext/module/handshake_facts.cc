@@ -6,6 +6,7 @@
 
 #include "handshake.h"
 #include "peer.h"
+#include "spiffe_id.h"
 
 namespace tls_offload {
 namespace {
@@ -56,10 +57,7 @@ std::string Handshake::peer_fact(Fact fact) const {
   STACK_OF(X509) *chain = SSL_get_peer_full_cert_chain(ssl_.get());
   if (chain == nullptr || sk_X509_num(chain) == 0) return {};
   X509 *leaf = sk_X509_value(chain, 0);
-  if (fact == Fact::PeerSpiffeId) {
-    bool valid;
-    return spiffe_id(leaf, valid);
-  }
+  if (fact == Fact::PeerSpiffeId) return svid_names(leaf).id;
   if (fact == Fact::PeerSha256) {
     uint8_t digest[EVP_MAX_MD_SIZE];
     unsigned size = 0;

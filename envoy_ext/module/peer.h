@@ -5,36 +5,49 @@
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "config.h"
 #include "identity.h"
+#include "revocation.h"
 
 namespace tls_offload {
 
-// Whom to trust: the CAs of a file, or the trust bundles that came with an identity.
+// Why a peer is refused, as the counters peers_rejected_* tell it apart.
+enum class PeerFault : uint8_t { None, SpiffeId, UnknownCa, Expired, Revoked, Unsuitable, NotAccepted, Other };
+
+struct PeerVerdict {
+  PeerFault fault = PeerFault::None;
+  uint8_t alert = 0;     // what the peer is told
+  std::string reason{};  // for the access log
+  bool good() const { return fault == PeerFault::None; }
+};
+
+// Whom to trust: the CAs of a file, or the trust bundles that came with an identity; and whom of these to accept.
 class Trust {
  public:
-  // Empty path: bundles. False with the reason in `error`.
-  bool load(const std::string &ca_file, std::vector<std::string> trust_domains, std::string &error);
+  // False with the reason in `error`.
+  bool load(const SocketConfig &config, std::string &error);
 
-  // Verifies the peer's chain for `purpose` ("ssl_client" or "ssl_server"). A certificate with a SPIFFE id is judged by
-  // the bundle of its trust domain alone (and by bundles bound to no domain); others by the unbound bundles alone.
-  // False with the TLS alert and the reason.
-  bool verify(SSL *ssl, const Identity &identity, const char *purpose, uint8_t &alert, std::string &reason) const;
+  // Judges the peer's chain. A certificate with a SPIFFE id is judged by the bundle of its trust domain alone (and by
+  // bundles bound to no domain); others by the unbound bundles alone.
+  PeerVerdict judge(SSL *ssl, const Identity &identity) const;
 
   STACK_OF(X509_NAME) * names() const { return names_.get(); }  // of the file's CAs; null for bundles
 
  private:
+  bool load_authorities(const std::string &file, std::string &error);
+  bool fill(X509_STORE *store, const Identity &identity, const std::string &id) const;
+  PeerVerdict verify_chain(X509_STORE *store, STACK_OF(X509) * chain, const std::string &id) const;
+  PeerVerdict accept(X509 *leaf, const std::string &id) const;
+
+  const SocketConfig *config_ = nullptr;
   std::vector<bssl::UniquePtr<X509>> file_;
   bssl::UniquePtr<STACK_OF(X509_NAME)> names_;
-  bool from_file_ = false;
-  std::vector<std::string> trust_domains_;
+  std::unique_ptr<Revocation> revocation_;
 };
-
-// The one URI of the certificate, when it is a SPIFFE id; empty when it has no SPIFFE id. `valid` is false when it has
-// one in a form that SPIFFE forbids (more than one URI).
-std::string spiffe_id(const X509 *certificate, bool &valid);
 
 std::string hex(const uint8_t *data, size_t size);
 

@@ -32,6 +32,13 @@ enum class Counter : uint8_t {
   IdentityWaits,
   IdentityWaitsFailed,
   PeersRejected,
+  PeersRejectedSpiffeId,
+  PeersRejectedUnknownCa,
+  PeersRejectedExpired,
+  PeersRejectedRevoked,
+  PeersRejectedUnsuitable,
+  PeersRejectedNotAccepted,
+  PeersRejectedOther,
   // Of the key client; shared by all listeners and clusters that use the same daemon.
   OperationsRetried,
   Connections,

@@ -43,7 +43,7 @@ std::unique_ptr<TlsContext> TlsContext::create(SocketConfig config, bool connect
 
 bool TlsContext::configure(std::string &error) {
   context_.reset(SSL_CTX_new(TLS_method()));
-  if (!trust_.load(config_.trusted_ca_file, config_.trust_domains, error) || !configure_protocol(error)) return false;
+  if (!trust_.load(config_, error) || !configure_protocol(error)) return false;
   SSL_CTX_set_cert_cb(context_.get(), Handshake::credentials_callback, nullptr);
   if (is_client()) return configure_client(error);
   configure_server();
@@ -116,6 +116,7 @@ TlsContext::SessionContext TlsContext::session_context(const Identity &identity)
   add(std::string(identity.names.begin(), identity.names.end()));
   add(std::to_string(static_cast<int>(config_.client_certificate)));
   add(config_.trusted_ca_file);
+  add(config_.crl_file);
   for (const std::string &domain : config_.trust_domains) add("domain " + domain);
   for (const SpiffeMatch &match : config_.peer_spiffe_ids) {
     add((match.kind == SpiffeMatch::Kind::Exact ? "exact " : "prefix ") + match.value);

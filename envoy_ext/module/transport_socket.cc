@@ -178,8 +178,19 @@ void TransportSocket::on_operation(const Operation &operation) {
   filter_->record(Histogram::BatchSize, answer.batch_size);
 }
 
-void TransportSocket::on_peer_rejected() {
+void TransportSocket::on_peer_rejected(PeerFault fault) {
   count(Counter::PeersRejected, Counter::UpstreamPeersRejected);
+  if (filter_ == nullptr) return;
+  switch (fault) {
+    case PeerFault::None: break;
+    case PeerFault::SpiffeId: filter_->count(Counter::PeersRejectedSpiffeId); break;
+    case PeerFault::UnknownCa: filter_->count(Counter::PeersRejectedUnknownCa); break;
+    case PeerFault::Expired: filter_->count(Counter::PeersRejectedExpired); break;
+    case PeerFault::Revoked: filter_->count(Counter::PeersRejectedRevoked); break;
+    case PeerFault::Unsuitable: filter_->count(Counter::PeersRejectedUnsuitable); break;
+    case PeerFault::NotAccepted: filter_->count(Counter::PeersRejectedNotAccepted); break;
+    case PeerFault::Other: filter_->count(Counter::PeersRejectedOther); break;
+  }
 }
 
 // ---- data ----

@@ -48,7 +48,7 @@ class TransportSocket final : private Handshake::Observer {
   enum class State { Handshaking, Open, Closed };
 
   void on_operation(const Operation &operation) override;
-  void on_peer_rejected() override;
+  void on_peer_rejected(PeerFault fault) override;
 
   // False: the handshake is not done, and `result` is what to tell Envoy.
   bool drive(abi::IoResult &result);

@@ -93,12 +93,21 @@ def test_the_good_one_is_accepted(validator: Validator) -> None:
         ({"session_tickets": "yes"}, "session_tickets: must be true or false"),
         ({"session_lifetime_s": 604801}, "session_lifetime_s: must be a whole number from 1 to 604800"),
         ({"client_certificate": "always"}, 'client_certificate: must be one of "off", "optional", "required"'),
-        ({"trusted_ca_file": "/tmp/ca.pem"}, "trusted_ca_file, trust_domains and peer_spiffe_ids would have no effect"),
+        (
+            {"trusted_ca_file": "/tmp/ca.pem"},
+            "trusted_ca_file, crl_file, trust_domains and peer_spiffe_ids would have no effect",
+        ),
         ({"client_certificate": "required", "trusted_ca_file": "/nowhere/ca.pem"}, "/nowhere/ca.pem cannot be opened"),
         (
             {"client_certificate": "required", "trusted_ca_file": "/etc/hostname"},
             "/etc/hostname: certificate 1 is missing or malformed",
         ),
+        ({"client_certificate": "required", "crl_file": "/nowhere/crl"}, "crl_file: /nowhere/crl cannot be opened"),
+        (
+            {"client_certificate": "required", "crl_file": "/etc/hostname"},
+            "crl_file: /etc/hostname: revocation list 1 is missing or malformed",
+        ),
+        ({"clock_skew_s": 3601}, "clock_skew_s: must be a whole number from 0 to 3600"),
         (
             {"client_certificate": "optional", "trusted_ca_file": "/a", "trust_domains": ["b"]},
             "trusted_ca_file: excludes trust_domains",

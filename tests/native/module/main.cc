@@ -20,6 +20,7 @@ int main(int argc, char **argv) {
     run("reconnect_states", tests::reconnect_states);
     run("ticket_keys_rotate", tests::ticket_keys_rotate);
     run("server_names_match", tests::server_names_match);
+    run("spiffe_ids_are_read_strictly", tests::spiffe_ids_are_read_strictly);
     run("spiffe_ids_match", tests::spiffe_ids_match);
     run("configurations_of_all_kinds", tests::configurations_of_all_kinds);
     run("identities_of_all_kinds", tests::identities_of_all_kinds);

@@ -8,6 +8,7 @@ namespace tests {
 void reconnect_states();
 void ticket_keys_rotate();
 void server_names_match();
+void spiffe_ids_are_read_strictly();
 void spiffe_ids_match();
 void configurations_of_all_kinds();
 void identities_of_all_kinds();

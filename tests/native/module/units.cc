@@ -15,6 +15,7 @@
 #include "key_client.h"
 #include "reconnect.h"
 #include "session_tickets.h"
+#include "spiffe_id.h"
 #include "tests.h"
 
 namespace tests {
@@ -86,6 +87,40 @@ void server_names_match() {
 }
 
 // Mutations of a good configuration never crash, and a refusal always has a reason.
+void spiffe_ids_are_read_strictly() {
+  for (const char *good : {"spiffe://a/b", "spiffe://mesh.example/ns/shop/sa/cart", "spiffe://1_a-b.c/A.z_-9/..."}) {
+    CHECK(spiffe_id_fault(good).empty());
+  }
+  for (const char *bad : {"",
+                          "spiffe",
+                          "spiffe://",
+                          "spiffe:///a",
+                          "spiffe://a",
+                          "spiffe://a/",
+                          "spiffe://a//b",
+                          "spiffe://a/b/",
+                          "spiffe://a/.",
+                          "spiffe://a/../b",
+                          "spiffe://A/b",
+                          "spiffe://a:1/b",
+                          "spiffe://u@a/b",
+                          "spiffe://a/b?c",
+                          "spiffe://a/b#c",
+                          "spiffe://a/%41",
+                          "spiffe://a/b c",
+                          "http://a/b",
+                          "SPIFFE://a/b",
+                          "spiffe://\xc3\xa4/b"}) {
+    CHECK(!spiffe_id_fault(bad).empty());
+  }
+  std::string longest = "spiffe://a/" + std::string(2048 - 11, 'x');
+  CHECK(spiffe_id_fault(longest).empty() && !spiffe_id_fault(longest + "x").empty());
+  std::string domain(255, 'd');
+  CHECK(spiffe_id_fault("spiffe://" + domain + "/x").empty() && !spiffe_id_fault("spiffe://d" + domain + "/x").empty());
+  CHECK(!spiffe_id_fault(std::string_view("spiffe://a/b\0c", 14)).empty());
+  CHECK(trust_domain_of("spiffe://mesh.example/ns/shop") == "mesh.example");
+}
+
 void spiffe_ids_match() {
   SpiffeMatch exact{SpiffeMatch::Kind::Exact, "spiffe://a/ns/shop"};
   CHECK(exact.matches("spiffe://a/ns/shop"));

@@ -1,0 +1,34 @@
+// SPIFFE ids and the names of X.509-SVIDs: what the specifications "SPIFFE-ID" and "X509-SVID" allow, read strictly.
+#ifndef TLS_OFFLOAD_SPIFFE_ID_H
+#define TLS_OFFLOAD_SPIFFE_ID_H
+
+#include <openssl/x509.h>
+
+#include <string>
+#include <string_view>
+
+namespace tls_offload {
+
+// Empty when `text` is the id of a workload; else what is wrong with it.
+//
+//   spiffe://<trust domain>/<segment>/...   trust domain: a-z 0-9 . - _, at most 255 bytes
+//                                           segments: a-z A-Z 0-9 . - _, none empty, none "." or ".."
+//   at most 2048 bytes; no port, user, query, fragment or percent-encoding; a workload's has a path
+std::string_view spiffe_id_fault(std::string_view text);
+
+// Of a valid id.
+std::string_view trust_domain_of(std::string_view id);
+
+// What a certificate says about who it is for.
+struct SvidNames {
+  std::string id;     // its SPIFFE id; empty when it has none, and then it is no SVID
+  std::string fault;  // not empty: it has one, or names like one, in a form that is forbidden
+};
+SvidNames svid_names(const X509 *certificate);
+
+// A leaf that is an SVID must not sign others, and must be good for signatures. Empty, or what is wrong.
+std::string_view svid_usage_fault(X509 *leaf);
+
+}  // namespace tls_offload
+
+#endif
