@@ -2,7 +2,7 @@
 # Installs the Debian packages that are missing. Without root it says what to install and fails.
 set -eu
 
-packages="gcc g++ make python3-venv libnghttp2-dev nlohmann-json3-dev openssl curl valgrind"
+packages="gcc g++ make python3-venv libnghttp2-dev nghttp2-client nlohmann-json3-dev openssl curl valgrind"
 
 missing=""
 for package in $packages; do

@@ -9,12 +9,14 @@ namespace {
 
 // Four full records; more per system call gained nothing measurable on loopback.
 constexpr size_t kInboxSize = 64 * 1024;
+constexpr size_t kOutboxSize = 4 * (16 * 1024 + 256);
 
 struct WorkerBuffers {
   std::unique_ptr<char[]> inbox{new char[kInboxSize]};
   size_t inbox_at = 0;
   size_t inbox_end = 0;
-  std::string outbox;
+  std::unique_ptr<char[]> outbox{new char[kOutboxSize]};
+  size_t outbox_end = 0;
 };
 
 WorkerBuffers &buffers() {
@@ -23,6 +25,11 @@ WorkerBuffers &buffers() {
 }
 
 }  // namespace
+
+void copy_bytes(char *to, const char *from, size_t size) {
+  for (; size >= 64; size -= 64, to += 64, from += 64) std::memcpy(to, from, 64);
+  std::memcpy(to, from, size);
+}
 
 const BIO_METHOD *RecordIo::method() {
   static const BIO_METHOD *made = [] {
@@ -45,8 +52,7 @@ bssl::UniquePtr<BIO> RecordIo::make_bio() {
 void RecordIo::enter(abi::Socket socket) {
   socket_ = socket;
   WorkerBuffers &mine = buffers();
-  mine.inbox_at = mine.inbox_end = 0;
-  mine.outbox.clear();
+  mine.inbox_at = mine.inbox_end = mine.outbox_end = 0;
 }
 
 void RecordIo::leave() {
@@ -68,7 +74,7 @@ int RecordIo::bio_read(BIO *bio, char *into, int size) {
 int RecordIo::read(BIO *bio, char *into, size_t size) {
   if (!unread_.empty()) {
     size_t taken = std::min(size, unread_.size());
-    std::memcpy(into, unread_.data(), taken);
+    copy_bytes(into, unread_.data(), taken);
     unread_.erase(0, taken);
     return static_cast<int>(taken);
   }
@@ -87,41 +93,55 @@ int RecordIo::read(BIO *bio, char *into, size_t size) {
   }
   if (failed_) return -1;
   size_t taken = std::min(size, mine.inbox_end - mine.inbox_at);  // 0 at the end of the stream
-  std::memcpy(into, mine.inbox.get() + mine.inbox_at, taken);
+  copy_bytes(into, mine.inbox.get() + mine.inbox_at, taken);
   mine.inbox_at += taken;
   return static_cast<int>(taken);
 }
 
 int RecordIo::bio_write(BIO *bio, const char *from, int size) {
   BIO_clear_retry_flags(bio);
-  auto &self = *static_cast<RecordIo *>(BIO_get_data(bio));
-  if (self.failed_) return -1;
-  std::string &into = self.unsent_.empty() ? buffers().outbox : self.unsent_;
-  into.append(from, static_cast<size_t>(size));
-  return size;
+  return static_cast<RecordIo *>(BIO_get_data(bio))->write(from, static_cast<size_t>(size));
 }
 
-RecordIo::Flush RecordIo::flush() {
-  std::string &from = unsent_.empty() ? buffers().outbox : unsent_;
+int RecordIo::write(const char *from, size_t size) {
+  WorkerBuffers &mine = buffers();
+  if (size > kOutboxSize - mine.outbox_end && unsent_.empty()) flush();
+  if (failed_) return -1;
+  if (!unsent_.empty()) {
+    unsent_.append(from, size);
+    return static_cast<int>(size);
+  }
+  size_t taken = std::min(size, kOutboxSize - mine.outbox_end);
+  copy_bytes(mine.outbox.get() + mine.outbox_end, from, taken);
+  mine.outbox_end += taken;
+  return static_cast<int>(taken);
+}
+
+// Gives the socket as much as it takes; the count of that.
+size_t RecordIo::send(const char *from, size_t size) {
   size_t at = 0;
-  while (at < from.size() && !failed_) {
+  while (at < size && !failed_) {
     size_t put = 0;
-    abi::Io io =
-        envoy_dynamic_module_callback_transport_socket_io_write(socket_, from.data() + at, from.size() - at, &put);
+    abi::Io io = envoy_dynamic_module_callback_transport_socket_io_write(socket_, from + at, size - at, &put);
     if (io == abi::Io::Again) break;
     if (io == abi::Io::Error) failed_ = true;
     at += put;
   }
-  if (failed_) return Flush::Failed;
-  bool done = at == from.size();
-  if (&from == &unsent_) {
-    unsent_.erase(0, at);
-    if (done) unsent_.shrink_to_fit();
-  } else {
-    unsent_.assign(from, at);
-    from.clear();
+  return at;
+}
+
+RecordIo::Flush RecordIo::flush() {
+  WorkerBuffers &mine = buffers();
+  if (!unsent_.empty()) {
+    unsent_.erase(0, send(unsent_.data(), unsent_.size()));
+    if (unsent_.empty()) unsent_.shrink_to_fit();
+  } else if (mine.outbox_end > 0) {
+    size_t sent = send(mine.outbox.get(), mine.outbox_end);
+    unsent_.assign(mine.outbox.get() + sent, mine.outbox_end - sent);
+    mine.outbox_end = 0;
   }
-  return done ? Flush::Done : Flush::Blocked;
+  if (failed_) return Flush::Failed;
+  return unsent_.empty() ? Flush::Done : Flush::Blocked;
 }
 
 }  // namespace tls_offload

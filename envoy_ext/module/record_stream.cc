@@ -3,7 +3,6 @@
 #include <openssl/err.h>
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <utility>
 
@@ -106,7 +105,7 @@ size_t RecordStream::encrypt(size_t most, bool &failed) {
         continue;
       }
       size_t taken = std::min(left, kRecordMax - held);
-      std::memcpy(gathered.get() + held, data, taken);
+      copy_bytes(gathered.get() + held, data, taken);
       held += taken;
       data += taken;
       left -= taken;
