@@ -63,8 +63,10 @@ def measured(rig: Rig, loads: Sequence[Load], rounds: int) -> list[dict[str, Any
 
 def show(cells: Sequence[dict[str, Any]]) -> None:
     table = Table(title="Record path: CPU of Envoy per MB or request, and rate", title_justify="left")
-    for column in ("load", "", "CPU", "per second", "CPU, stock / this", "rate, this / stock", "client's CPU"):
-        table.add_column(column, justify="right" if column not in ("load", "") else "left")
+    for column in ("load", "", "CPU", "per second"):
+        table.add_column(column, justify="left" if column in ("load", "") else "right", no_wrap=True)
+    for column in ("CPU, stock / this", "rate, this / stock", "client's CPU"):
+        table.add_column(column, justify="right")
     for cell in cells:
         stock = cell["mode"] == STOCK
         colour = "green" if results.met(cell) else "red"
