@@ -33,6 +33,18 @@ cdef extern from "kernels/key.h" nogil:
     const uint8_t *kernel_key_public(const kernel_key *key, size_t *size)
 
 
+cdef extern from "kernels/certificate_request.h" nogil:
+    ctypedef struct certificate_request_names:
+        const char *const *uris
+        size_t uri_count
+        const char *const *dns_names
+        size_t dns_name_count
+
+    bint certificate_request_make(const kernel_key *key, const certificate_request_names *names, uint8_t **request,
+                                  size_t *size, char *error)
+    void certificate_request_free(uint8_t *request)
+
+
 cdef extern from "kernels/secret_memory.h" nogil:
     const char *c_secret_memory_kind "secret_memory_kind"()
     size_t secret_memory_used()

@@ -23,6 +23,8 @@ class Key:
     def key_id(self) -> bytes: ...  # SHA-256 of the SubjectPublicKeyInfo
     @property
     def public_key_der(self) -> bytes: ...
+    def certificate_request(self, uris: Sequence[str], dns_names: Sequence[str]) -> bytes:
+        """A PKCS#10 request (DER) for these names, signed by the key. ValueError. C: kernels/certificate_request.h."""
 
 def read_certificates(path: str) -> tuple[Sequence[bytes], int]:
     """The DER certificates of a PEM file, in its order, and how many private keys it holds (which stay in C).

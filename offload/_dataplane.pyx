@@ -4,7 +4,7 @@ import os
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 QUEUE_SECONDS_BOUNDS = tuple(2**k / 1e6 for k in range(COUNTER_BOUNDS))
@@ -88,6 +88,33 @@ cdef class Key:
         cdef size_t size = 0
         cdef const uint8_t *der = kernel_key_public(self.key, &size)
         return PyBytes_FromStringAndSize(<const char *>der, size)
+
+    def certificate_request(self, uris, dns_names):
+        cdef list encoded = [_c_string("a name", name) for name in (*uris, *dns_names)]
+        cdef size_t uri_count = len(uris), count = len(encoded), size = 0
+        cdef const char **texts = <const char **>malloc((count + 1) * sizeof(char *))
+        cdef certificate_request_names names
+        cdef char error[KERNEL_ERROR_MAX]
+        cdef uint8_t *request = NULL
+        cdef bytes one
+        cdef bint made
+        if texts == NULL:
+            raise MemoryError("names")
+        for i in range(count):
+            one = encoded[i]
+            texts[i] = one
+        names.uris, names.uri_count = texts, uri_count
+        names.dns_names, names.dns_name_count = texts + uri_count, count - uri_count
+        error[0] = 0
+        with nogil:
+            made = certificate_request_make(self.key, &names, &request, &size, error)
+        free(texts)
+        if not made:
+            raise ValueError(f"no certificate request: {_text(error)}")
+        try:
+            return PyBytes_FromStringAndSize(<const char *>request, size)
+        finally:
+            certificate_request_free(request)
 
     def __repr__(self):
         return f"<Key {self.algorithm} {self.key_id.hex()[:16]}>"

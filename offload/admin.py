@@ -195,6 +195,7 @@ def _key_message(pair: KeyPair, usage: str) -> admin_pb2.KeyInForce:
         chain_length=len(chain.der),
         signature_schemes=schemes_for(pair.key.algorithm, usage),
         kept=pair.kept,
+        renew_at=int(pair.renew_at or 0),
     )
 
 

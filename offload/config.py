@@ -24,6 +24,9 @@ MAIN_SOCKET = "main"
 SOCKET_PATH_MAX = 107  # sockaddr_un.sun_path less its terminating zero
 ID_MAX = 2**32 - 1  # (uid_t)-1 means none
 
+SPIFFE_SCHEME = "spiffe://"
+
+KeyType = Literal["p256", "p384", "rsa2048", "rsa3072", "rsa4096", "ed25519"]
 Usage = Literal["tls13", "tls12+13", "any"]
 Backend = Literal["auto", "software", "ifma8"]
 
@@ -238,14 +241,72 @@ class Selector(Section):
         return ", ".join(parts)
 
 
-class FilesSource(Section):
-    """From the keys directory: <files>/*.{pem,crt,cer,key}, or <files>.crt with <files>.key, or <files>.pem."""
+class LocalCa(Section):
+    """A CA on this host, for development and tests."""
 
-    files: Annotated[str, Field(pattern=r"^[^/.\x00][^/\x00]*$", description="For names that no file can have.")]
+    certificate: AbsolutePath = Field(description="PEM: the CA, then what leads to the root.")
+    key: AbsolutePath = Field(description="PEM, not encrypted.")
+    lifetime_hours: float = Field(
+        default=24, ge=0.001, le=8784, description="Short: what is renewed by itself need not be revoked."
+    )
+
+
+class ExecProgram(Section):
+    """A program that reads a certificate request and prints a chain."""
+
+    command: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="Program (absolute path) and arguments; no shell reads them."
+    )
+    timeout_seconds: float = Field(default=30, ge=0.1, le=600, description="A CA over the network takes a while.")
+
+    @model_validator(mode="after")
+    def _absolute_program(self) -> Self:
+        if not self.command[0].startswith("/"):
+            raise ValueError(f"the program must be an absolute path, not '{self.command[0]}'")
+        return self
+
+
+class Issuer(Section):
+    """Who certifies keys that are generated here: exactly one kind."""
+
+    local_ca: LocalCa | None = Field(default=None, description="A CA in files on this host.")
+    exec: ExecProgram | None = Field(default=None, description="A program that asks some CA.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.local_ca is None) == (self.exec is None):
+            raise ValueError("give exactly one of 'local_ca' and 'exec'")
+        return self
+
+
+class GenerateSource(Section):
+    """Generated on this node, in locked memory: a new key for each certificate, none on disk."""
+
+    issuer: Name = Field(description="One of 'issuers'.")
+    key_type: KeyType = Field(default="p256", description="The cheapest that every TLS peer takes.")
+    dns_names: tuple[Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")], ...] = Field(
+        default=(), description="In the certificate, beside the SPIFFE id that the identity's name is."
+    )
+
+
+class Source(Section):
+    """Where an identity's keys are from: exactly one kind. Files are <files>/*.{pem,crt,cer,key}, or <files>.crt with
+    <files>.key, or <files>.pem in the keys directory."""
+
+    files: Annotated[str, Field(pattern=r"^[^/.\x00][^/\x00]*$")] | None = Field(
+        default=None, description="For names that no file can have."
+    )
+    generate: GenerateSource | None = Field(default=None, description="unset: from files.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.files is None) == (self.generate is None):
+            raise ValueError("give exactly one of 'files' and 'generate'")
+        return self
 
 
 class Identity(Section):
-    source: FilesSource | None = Field(default=None, description="unset: files named like the identity.")
+    source: Source | None = Field(default=None, description="unset: files named like the identity.")
     selectors: tuple[Selector, ...] = Field(
         default=(), description="Deny by default: without a selector nobody may use it."
     )
@@ -258,6 +319,16 @@ class Identity(Section):
     trust_bundles: tuple[TrustBundleFile, ...] | None = Field(
         default=None, description="unset: ca.crt or ca.pem beside the key pair, else keys.trust_bundles."
     )
+
+    @property
+    def generate(self) -> GenerateSource | None:
+        return self.source.generate if self.source else None
+
+    def files_name(self, name: str) -> str | None:
+        """What its files are named like; None when it is generated."""
+        if self.generate:
+            return None
+        return self.source.files if self.source and self.source.files else name
 
     @model_validator(mode="after")
     def _decrypt_needs_tls12(self) -> Self:
@@ -357,6 +428,7 @@ class Config(Section):
     identities: dict[str, Identity] = Field(
         default={}, description="None: the keys directory says which there are, and nobody may use them."
     )
+    issuers: dict[Name, Issuer] = Field(default={}, description="None: all keys are from files.")
     data_plane: DataPlane = DataPlane()
     admin: AdminSocket | None = Field(default=AdminSocket(), description="null: no admin interface.")
     metrics: Metrics = Metrics()
@@ -379,7 +451,10 @@ class Config(Section):
                         f"identity '{name}' wants socket '{selector.socket}', which is not in 'sockets'; "
                         f"there {'is' if len(known) == 1 else 'are'}: {', '.join(sorted(known))}"
                     )
-            files = identity.source.files if identity.source else name
+            self._check_generated(name, identity)
+            files = identity.files_name(name)
+            if files is None:
+                continue
             if files in sources:
                 raise ValueError(f"identities '{sources[files]}' and '{name}' both want the files of '{files}'")
             sources[files] = name
@@ -388,6 +463,20 @@ class Config(Section):
         ):
             raise ValueError(f"the admin socket needs a path of its own, not {self.admin.path}")
         return self
+
+    def _check_generated(self, name: str, identity: Identity) -> None:
+        if identity.generate is None:
+            return
+        if identity.generate.issuer not in self.issuers:
+            raise ValueError(
+                f"identity '{name}' wants issuer '{identity.generate.issuer}', which is not in 'issuers'; there "
+                f"{'are: ' + ', '.join(sorted(self.issuers)) if self.issuers else 'is none'}"
+            )
+        if not name.startswith(SPIFFE_SCHEME) and not identity.generate.dns_names:
+            raise ValueError(
+                f"identity '{name}' is generated, and its certificate would name nobody: make its name a SPIFFE id "
+                f"(spiffe://...) or give 'dns_names'"
+            )
 
 
 def user_id(user: str | int) -> int:

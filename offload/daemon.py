@@ -20,6 +20,7 @@ from offload import __version__, _dataplane, exit_codes, logs
 from offload.admin import AdminServer
 from offload.config import Config, Sockets
 from offload.config_file import ConfigError
+from offload.generated import GeneratedIdentities
 from offload.identities import Changes, Plan
 from offload.keyring import DirectoryWatcher, Keyring
 from offload.listeners import Listener, SocketError, make_listener, open_listeners
@@ -30,7 +31,7 @@ TICK_SECONDS = 1.0  # refusals are logged, and systemd's watchdog is fed, at lea
 DRAIN_POLL_SECONDS = 0.05
 DRAIN_MARGIN_SECONDS = 2.0  # for a data plane that does not keep its own timeout
 # What a reload takes over; everything else needs a restart.
-LIVE_SECTIONS = frozenset({"identities", "logging"})
+LIVE_SECTIONS = frozenset({"identities", "issuers", "logging"})
 LIVE_KEYS = frozenset({"trust_bundles", "warn_before_expiry_days"})
 
 
@@ -74,12 +75,17 @@ class Daemon:
         self._admin: AdminServer | None = None
         self._metrics: MetricsServer | None = None
         self._watcher: DirectoryWatcher | None = None
+        self._generated = GeneratedIdentities(lambda: self._events.put(Event(Ask.LOOK, "issued")))
 
     # ---- for the admin server and the metrics, on their threads ----
 
     @property
     def plan(self) -> Plan:
         return self._keyring.current
+
+    @property
+    def generated(self) -> GeneratedIdentities:
+        return self._generated
 
     def statistics(self) -> _dataplane.Statistics:
         return self._data_plane.statistics()
@@ -143,8 +149,9 @@ class Daemon:
         self._log.info("starting", version=__version__, pid=os.getpid(), keys=str(self.config.keys.directory))
         self._notifier.send("STATUS=measuring the backends")
         self._data_plane.calibrate()
-        self._keyring.refresh(self.config)
-        if not self._keyring.current.identities:
+        self._generated.configure(self.config)
+        self._keyring.refresh(self.config, self._generated.current())
+        if not self._keyring.current.identities and not self._generated.names():
             self._log.warning("no identity is in force; waiting for key pairs", keys=str(self.config.keys.directory))
         try:
             handed_over = take_sockets(self._environment)
@@ -153,6 +160,7 @@ class Daemon:
         for listener in open_listeners(self.config.sockets, handed_over):
             self._serve_listener(listener)
         self._data_plane.start()
+        self._generated.start()
         self._log_backend()
         if self.config.admin:
             self._admin = AdminServer(self, self.config.admin)
@@ -265,6 +273,7 @@ class Daemon:
             update={section: getattr(loaded, section) for section in LIVE_SECTIONS} | {"keys": keys, "sockets": sockets}
         )
         logs.set_level(loaded.logging.level)
+        self._generated.configure(self.config)
         restart = tuple(_differences(self.config, loaded))
         if restart:
             self._log.warning("these settings changed and take effect at the next start", settings=restart)
@@ -291,7 +300,7 @@ class Daemon:
 
     def _refresh(self) -> Changes:
         try:
-            difference = self._keyring.refresh(self.config)
+            difference = self._keyring.refresh(self.config, self._generated.current())
         except (OSError, KeyError, ValueError, RuntimeError, MemoryError) as error:
             # Nothing on disk or in the user database may take down what is in force.
             self._log.exception(
@@ -318,6 +327,7 @@ class Daemon:
         deadline = time.monotonic() + timeout
         self.draining = True
         self._log.info("draining", why=why, timeout_seconds=timeout)
+        self._generated.stop()
         self._notifier.send("STOPPING=1", f"STATUS=draining, at most {timeout:g} s")
         if self._admin:
             self._admin.set_serving(False)
@@ -344,6 +354,7 @@ class Daemon:
         return exit_codes.OK
 
     def _stop(self) -> None:
+        self._generated.stop()
         if self._watcher:
             self._watcher.stop()
         for listener in self._listeners.values():

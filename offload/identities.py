@@ -32,6 +32,7 @@ class KeyPair:
     key_file: str
     certificate_file: str
     kept: bool = False  # its files are broken now; this is the last good version
+    renew_at: float | None = None  # generated here: when the next one is asked for, seconds since 1970
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,17 @@ class IdentityInForce:
     bundles: tuple[TrustBundle, ...]
     version: int
     message: bytes  # serialized offload.v1.Identity
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What the generator has, by identity: pairs in force, and why there is no newer one."""
+
+    pairs: Mapping[str, KeyPair] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+
+NONE_GENERATED = Generated()
 
 
 @dataclass(frozen=True)
@@ -86,30 +98,31 @@ class Changes:
         return bool(self.added or self.changed or self.removed)
 
 
-def plan(previous: Mapping[str, IdentityInForce], listing: Listing, config: Config, now: datetime) -> Plan:
+def plan(
+    previous: Mapping[str, IdentityInForce],
+    listing: Listing,
+    config: Config,
+    now: datetime,
+    generated: Generated = NONE_GENERATED,
+) -> Plan:
     """What shall be in force next. Never raises for anything that is on disk."""
     wanted = _wanted(listing, config)
-    if listing.problem is not None:
-        # Not listed is not the same as empty: a file system that went away must not take the keys with it. Who may use
-        # them is the configuration's to say all the same.
-        problem = Problem("", str(config.keys.directory), listing.problem, previous_kept=bool(previous))
-        settings_of = {name: settings for name, (settings, _) in wanted.items()}
-        kept = {
-            name: _seal(name, settings_of.get(name, Identity()), identity.pairs, identity.bundles, identity)
-            for name, identity in previous.items()
-        }
-        return Plan(kept, (problem,), _remarks(kept.values(), config, now))
+    if listing.problem is not None and _needs_directory(wanted, previous):
+        return _unlisted(wanted, previous, listing, config, now, generated)
     identities: dict[str, IdentityInForce] = {}
     problems: list[Problem] = []
     for name, (settings, files_name) in sorted(wanted.items()):
-        files = listing.entries.get(files_name, ())
+        files = () if files_name is None else listing.entries.get(files_name, ())
         before = previous.get(name)
-        pairs, its_problems = _pairs(name, files, before, now)
+        if files_name is None:
+            pairs, its_problems = _generated_pair(name, settings, generated)
+        else:
+            pairs, its_problems = _pairs(name, files, before, now)
         bundles, bundle_problems = _bundles(name, settings, files, before, listing, config)
         problems += its_problems + bundle_problems
         if pairs:
             identities[name] = _seal(name, settings, pairs, bundles, before)
-        elif name in config.identities:
+        elif files_name is not None and name in config.identities:
             path = str(config.keys.directory / files_name)
             problems.append(
                 Problem(
@@ -120,6 +133,49 @@ def plan(previous: Mapping[str, IdentityInForce], listing: Listing, config: Conf
                 )
             )
     return Plan(identities, tuple(problems), _remarks(identities.values(), config, now, listing))
+
+
+Wanted = Mapping[str, tuple[Identity, str | None]]  # settings, and the name of the files; None: it is generated
+
+
+def _needs_directory(wanted: Wanted, previous: Mapping[str, IdentityInForce]) -> bool:
+    """Where all keys are, and were, generated, the directory need not exist."""
+    from_files = any(files is not None for _, files in wanted.values())
+    were_from_files = any(pair.renew_at is None for identity in previous.values() for pair in identity.pairs)
+    return from_files or were_from_files or not (wanted or previous)
+
+
+def _unlisted(
+    wanted: Wanted,
+    previous: Mapping[str, IdentityInForce],
+    listing: Listing,
+    config: Config,
+    now: datetime,
+    generated: Generated,
+) -> Plan:
+    """Not listed is not the same as empty: a file system that went away must not take the keys with it. Who may use
+    them is the configuration's to say all the same."""
+    problems = [Problem("", str(config.keys.directory), listing.problem or "", previous_kept=bool(previous))]
+    identities: dict[str, IdentityInForce] = {}
+    for name in previous.keys() | wanted.keys():
+        settings, files_name = wanted.get(name, (Identity(), name))
+        before = previous.get(name)
+        if files_name is None:
+            pairs, its_problems = _generated_pair(name, settings, generated)
+            bundles, bundle_problems = _bundles(name, settings, (), before, listing, config)
+            problems += its_problems + bundle_problems
+        else:
+            pairs, bundles = (before.pairs, before.bundles) if before else ((), ())
+        if pairs:
+            identities[name] = _seal(name, settings, pairs, bundles, before)
+    return Plan(identities, tuple(problems), _remarks(identities.values(), config, now))
+
+
+def _generated_pair(name: str, settings: Identity, generated: Generated) -> tuple[tuple[KeyPair, ...], list[Problem]]:
+    pair, reason = generated.pairs.get(name), generated.problems.get(name)
+    issuer = f"issuer {settings.generate.issuer if settings.generate else ''}"
+    problems = [] if reason is None else [Problem(name, issuer, reason, previous_kept=pair is not None)]
+    return (() if pair is None else (pair,)), problems
 
 
 def changes(old: Mapping[str, IdentityInForce], new: Mapping[str, IdentityInForce]) -> Changes:
@@ -151,9 +207,9 @@ def bundle_files(config: Config) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(bundle.file for bundles in lists for bundle in bundles))
 
 
-def _wanted(listing: Listing, config: Config) -> dict[str, tuple[Identity, str]]:
-    """Every identity with its settings and the name of its files."""
-    wanted = {n: (i, i.source.files if i.source else n) for n, i in config.identities.items()}
+def _wanted(listing: Listing, config: Config) -> Wanted:
+    """Every identity."""
+    wanted: dict[str, tuple[Identity, str | None]] = {n: (i, i.files_name(n)) for n, i in config.identities.items()}
     taken = {files for _, files in wanted.values()}
     return wanted | {name: (Identity(), name) for name in listing.entries if name not in taken and name not in wanted}
 
@@ -304,9 +360,10 @@ def _remarks(
             found.append(Remark(name, "has no selectors, so nobody may use it; add some under 'identities'"))
         for pair in identity.pairs:
             days = (pair.chain.chain_not_after - now.timestamp()) / 86400
+            renews = pair.renew_at is not None and pair.renew_at > now.timestamp()
             if days < 0:
                 found.append(Remark(name, f"{pair.certificate_file} has expired and peers refuse it"))
-            elif days < config.keys.warn_before_expiry_days:
+            elif days < config.keys.warn_before_expiry_days and not renews:
                 found.append(Remark(name, f"{pair.certificate_file} expires within {ceil(days)} days"))
             if not pair.chain.dns_names and not pair.chain.uris:
                 found.append(Remark(name, f"{pair.certificate_file} names nobody: no DNS name or URI in it"))

@@ -16,7 +16,7 @@ from watchfiles import watch
 
 from offload import _dataplane
 from offload.config import Config
-from offload.identities import Changes, Plan, bundle_files, changes, plan, rule_of
+from offload.identities import NONE_GENERATED, Changes, Generated, Plan, bundle_files, changes, plan, rule_of
 from offload.keys_directory import KeysDirectory
 from offload.logs import get_logger
 
@@ -30,10 +30,10 @@ class Keyring:
         self._log = get_logger()
         self.current = Plan()
 
-    def refresh(self, config: Config) -> Changes:
-        """Reads the directory again and puts into force what is good in it."""
+    def refresh(self, config: Config, generated: Generated) -> Changes:
+        """Reads the directory again and puts into force what is good in it, and what was generated."""
         before = self.current
-        new = look(self._directory, config, before)
+        new = look(self._directory, config, before, generated)
         difference = changes(before.identities, new.identities)
         if difference:
             self._data_plane.set_identities([rule_of(identity) for identity in new.identities.values()])
@@ -83,9 +83,9 @@ class Keyring:
             )
 
 
-def look(directory: KeysDirectory, config: Config, before: Plan) -> Plan:
+def look(directory: KeysDirectory, config: Config, before: Plan, generated: Generated = NONE_GENERATED) -> Plan:
     """What `before` becomes with what is on disk now; changes nothing."""
-    return plan(before.identities, directory.look(bundle_files(config)), config, datetime.now(UTC))
+    return plan(before.identities, directory.look(bundle_files(config)), config, datetime.now(UTC), generated)
 
 
 def _may_read_executables() -> bool:

@@ -21,6 +21,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from offload import __version__, _dataplane
+from offload.generated import GeneratedIdentities, IssuanceStatus
 from offload.identities import Plan
 from offload.listeners import SocketError
 
@@ -33,6 +34,8 @@ class Measured(Protocol):
 
     @property
     def plan(self) -> Plan: ...
+    @property
+    def generated(self) -> GeneratedIdentities: ...
     def statistics(self) -> _dataplane.Statistics: ...
 
 
@@ -72,6 +75,7 @@ class DaemonCollector(Collector):
         yield from _calibration(statistics["classes"])
         yield from _connections(statistics)
         yield from _expiry(self._daemon.plan)
+        yield from _issuance(self._daemon.generated.status())
         started = GaugeMetricFamily("offload_start_time_seconds", "When the daemon started, seconds since 1970.")
         started.add_metric([], self._daemon.started_at)
         yield started
@@ -213,3 +217,19 @@ def _expiry(plan: Plan) -> Iterator[Metric]:
     now = GaugeMetricFamily("offload_time_seconds", "The daemon's clock, to compare the expiry with.")
     now.add_metric([], time.time())
     yield from (expiry, kept, loaded, problems, now)
+
+
+def _issuance(status: IssuanceStatus) -> Iterator[Metric]:
+    results = CounterMetricFamily(
+        "offload_certificate_requests", "Certificates asked for, of keys generated here.", labels=["issuer", "result"]
+    )
+    for (issuer, result), count in sorted(status.results.items()):
+        results.add_metric([issuer, result], count)
+    renewal = GaugeMetricFamily(
+        "offload_certificate_renewal_seconds",
+        "When a generated identity's next certificate is asked for, seconds since 1970.",
+        labels=["identity"],
+    )
+    for identity, due in sorted(status.next_renewal.items()):
+        renewal.add_metric([identity], due)
+    yield from (results, renewal)

@@ -108,13 +108,25 @@ def _key_as_json(key: admin_pb2.KeyInForce) -> dict[str, Any]:
         "chain_length": key.chain_length,
         "signature_schemes": [BY_CODE[code].name for code in key.signature_schemes],
         "kept": key.kept,
+        "renew_at": key.renew_at,
     }
 
 
 def _expiry(key: admin_pb2.KeyInForce) -> str:
-    days = (key.chain_not_after - time.time()) / 86400
+    seconds = key.chain_not_after - time.time()
+    if key.renew_at:
+        renewal = time.strftime("%Y-%m-%d %H:%M", time.gmtime(key.renew_at))
+        colour = "green" if key.renew_at > time.time() else "yellow"
+        return f"[{colour}]in {_duration(seconds)}, renewal {renewal}Z[/]" if seconds > 0 else "[red]expired[/]"
+    days = seconds / 86400
     day = time.strftime("%Y-%m-%d", time.gmtime(key.chain_not_after))
     if days < 0:
         return f"[red]{day} (expired)[/]"
     colour = "yellow" if days < 7 else "green"
     return f"[{colour}]{day} ({days:.0f} days)[/]" + (" [yellow]file broken[/]" if key.kept else "")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.monitoring.dashboard import dashboard
 from offload import _dataplane
+from offload.generated import GeneratedIdentities
 from offload.identities import Plan
 from offload.metrics import DaemonCollector
 from tests.offload.daemon_process import DaemonProcess, sign_request, status_of, wait_for
@@ -129,6 +130,7 @@ class _Idle:
 
     started_at = 0.0
     plan = Plan()
+    generated = GeneratedIdentities(lambda: None)
 
     def __init__(self) -> None:
         self._plane = _dataplane.DataPlane(

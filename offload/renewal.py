@@ -1,0 +1,85 @@
+"""When a certificate that is issued to this node is asked for: the pure core, without clock, threads or issuers.
+
+    NEEDED --asked--> ASKING --issued--> IN_FORCE --asked (at half its life)--> ASKING
+                         |                                                         |
+                         +--refused--> WAITING --asked (after a backoff)-----------+
+
+Every method takes the time and returns nothing that depends on another clock; `random` gives numbers from 0 to 1, which
+spread renewals and repetitions of many nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+RENEWAL_SHARE = 0.5  # of its life: half of it is left for an issuer that is away
+RENEWAL_JITTER = 0.05  # of its life, in either direction
+BACKOFF_FIRST_S = 1.0
+BACKOFF_MAX_S = 300.0
+BACKOFF_SHARE = 0.1  # of what is left of the certificate's life, so that its end is not slept through
+LEAST_PAUSE_SHARE = 0.1  # of what is left of its life: an issuer that gives old certificates is not asked in a loop
+
+
+class State(Enum):
+    NEEDED = auto()
+    ASKING = auto()
+    IN_FORCE = auto()
+    WAITING = auto()
+
+
+class Event(Enum):
+    ASKED = auto()
+    ISSUED = auto()
+    REFUSED = auto()
+
+
+TRANSITIONS: Mapping[tuple[State, Event], State] = {
+    (State.NEEDED, Event.ASKED): State.ASKING,
+    (State.IN_FORCE, Event.ASKED): State.ASKING,
+    (State.WAITING, Event.ASKED): State.ASKING,
+    (State.ASKING, Event.ISSUED): State.IN_FORCE,
+    (State.ASKING, Event.REFUSED): State.WAITING,
+}
+
+
+@dataclass
+class Renewal:
+    """One identity's. Times are seconds since 1970."""
+
+    random: Callable[[], float]
+    state: State = State.NEEDED
+    due_at: float = 0  # when to ask next; no meaning while ASKING
+    failures: int = 0  # in a row
+    not_after: float | None = field(default=None)  # of the certificate in force
+
+    def is_due(self, now: float) -> bool:
+        return self.state is not State.ASKING and now >= self.due_at
+
+    def asked(self) -> None:
+        self._move(Event.ASKED)
+
+    def issued(self, now: float, not_before: float, not_after: float, renew_at: float | None = None) -> None:
+        """`renew_at`: the issuer's own word for it."""
+        self._move(Event.ISSUED)
+        self.failures, self.not_after = 0, not_after
+        life = max(0.0, not_after - not_before)
+        if renew_at is None:
+            share = RENEWAL_SHARE + RENEWAL_JITTER * (2 * self.random() - 1)
+            renew_at = not_before + share * life
+        self.due_at = max(renew_at, now + LEAST_PAUSE_SHARE * max(0.0, not_after - now), now + BACKOFF_FIRST_S)
+
+    def refused(self, now: float) -> None:
+        self._move(Event.REFUSED)
+        pause = min(BACKOFF_FIRST_S * 2**self.failures, self._longest_pause(now))
+        self.failures = min(self.failures + 1, 32)
+        self.due_at = now + pause * (0.5 + 0.5 * self.random())
+
+    def _longest_pause(self, now: float) -> float:
+        if self.not_after is None:
+            return BACKOFF_MAX_S
+        return min(BACKOFF_MAX_S, max(BACKOFF_FIRST_S, BACKOFF_SHARE * (self.not_after - now)))
+
+    def _move(self, event: Event) -> None:
+        self.state = TRANSITIONS[self.state, event]
