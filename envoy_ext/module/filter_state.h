@@ -12,28 +12,32 @@ namespace tls_offload {
 inline constexpr std::string_view kFilterStatePrefix = "tls_offload.";
 
 // Documented in docs/envoy.md; the order is that of Fact.
-inline constexpr std::array<std::string_view, 14> kPublishable = {
-    "peer_spiffe_id",  // the URI of a client certificate that was verified
-    "peer_sha256",     // of the client's leaf certificate, hex
-    "peer_serial",     // of the client's leaf certificate, hex
-    "identity",        // whose certificate was shown
-    "server_name",     // SNI
-    "tls_version",     // "TLSv1.3"
-    "cipher",          // "TLS_AES_128_GCM_SHA256"
-    "group",           // "X25519"
-    "alpn",            // "h2"
-    "resumed",         // "true", "false"
-    "key_type",        // "rsa", "ec", "ed25519"; not when resumed
-    "backend",         // "software", "ifma8": what served our signature
-    "batch_size",      // operations that ran together with ours, ours included
-    "operation_us",    // from asking for the signature until its answer
+inline constexpr std::array<std::string_view, 16> kPublishable = {
+    "peer_spiffe_id",   // the URI of a client certificate that was verified
+    "peer_sha256",      // of the client's leaf certificate, hex
+    "peer_serial",      // of the client's leaf certificate, hex
+    "xfcc",             // these and our own id as one element of x-forwarded-client-cert
+    "identity",         // whose certificate was shown
+    "local_spiffe_id",  // that certificate's SPIFFE id
+    "server_name",      // SNI
+    "tls_version",      // "TLSv1.3"
+    "cipher",           // "TLS_AES_128_GCM_SHA256"
+    "group",            // "X25519"
+    "alpn",             // "h2"
+    "resumed",          // "true", "false"
+    "key_type",         // "rsa", "ec", "ed25519"; not when resumed
+    "backend",          // "software", "ifma8": what served our signature
+    "batch_size",       // operations that ran together with ours, ours included
+    "operation_us",     // from asking for the signature until its answer
 };
 
 enum class Fact : size_t {
   PeerSpiffeId,
   PeerSha256,
   PeerSerial,
+  Xfcc,
   Identity,
+  LocalSpiffeId,
   ServerName,
   TlsVersion,
   Cipher,

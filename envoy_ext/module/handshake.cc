@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cstring>
+#include <ctime>
 
 namespace tls_offload {
 namespace {
@@ -16,6 +17,14 @@ int ex_index() {
 }
 
 constexpr size_t kPremasterSize = 48;
+
+// The session that is being made must not outlive what the peer was verified with: resuming verifies nothing.
+void limit_session(SSL *ssl, int64_t valid_until) {
+  SSL_SESSION *session = SSL_get_session(ssl);
+  int64_t left = std::max<int64_t>(valid_until - time(nullptr), 0);
+  if (session == nullptr || left >= SSL_SESSION_get_timeout(session)) return;
+  SSL_SESSION_set_timeout(session, static_cast<uint32_t>(left));
+}
 
 }  // namespace
 
@@ -44,7 +53,7 @@ Handshake::Progress Handshake::advance() {
   }
   ERR_clear_error();
   int done = SSL_do_handshake(ssl_.get());
-  if (done == 1) return resumed_peer_is_good() ? Progress::Done : Progress::Failed;
+  if (done == 1) return Progress::Done;
   switch (SSL_get_error(ssl_.get(), done)) {
     case SSL_ERROR_WANT_READ:
     case SSL_ERROR_WANT_WRITE:
@@ -64,6 +73,12 @@ void Handshake::note_failure() {
   if (failure_.empty()) {
     const char *reason = ERR_reason_error_string(error);
     failure_ = std::string("TLS handshake failed: ") + (reason != nullptr ? reason : "no reason given");
+  }
+  // What BoringSSL refuses by itself, before it asks us.
+  if (ERR_GET_LIB(error) == ERR_LIB_SSL) {
+    int reason = ERR_GET_REASON(error);
+    if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) observer_.on_peer_rejected(PeerFault::NoCertificate);
+    if (reason == SSL_R_KEY_USAGE_BIT_INCORRECT) observer_.on_peer_rejected(PeerFault::Unsuitable);
   }
   ERR_clear_error();
 }
@@ -104,14 +119,14 @@ Handshake::Progress Handshake::prepare_client() {
     note_failure();
     return Progress::Failed;
   }
-  bssl::UniquePtr<SSL_SESSION> session = context_.sessions().take(*identity_);
+  bssl::UniquePtr<SSL_SESSION> session = context_.sessions().take(session_context_);
   if (session != nullptr) SSL_set_session(ssl_.get(), session.get());
   return Progress::Done;
 }
 
 int Handshake::session_callback(SSL *ssl, SSL_SESSION *session) {
   Handshake &self = of(ssl);
-  self.context_.sessions().put(*self.identity_, bssl::UniquePtr<SSL_SESSION>(session));
+  self.context_.sessions().put(self.session_context_, bssl::UniquePtr<SSL_SESSION>(session));
   return 1;  // taken over
 }
 
@@ -155,8 +170,8 @@ ssl_select_cert_result_t Handshake::select(const SSL_CLIENT_HELLO *hello) {
 bool Handshake::use(IdentityPtr identity, Credential::Match match) {
   identity_ = std::move(identity);
   match_ = match;
-  auto session_context = context_.session_context(*identity_);
-  if (!SSL_set_session_id_context(ssl_.get(), session_context.data(), session_context.size())) return false;
+  session_context_ = context_.session_context(*identity_);
+  if (!SSL_set_session_id_context(ssl_.get(), session_context_.data(), session_context_.size())) return false;
   // Rather a clear version failure than a handshake that finds no credential.
   if (!identity_->any_tls12() && context_.config().tls_maximum >= TLS1_3_VERSION) {
     return SSL_set_min_proto_version(ssl_.get(), TLS1_3_VERSION) == 1;
@@ -190,24 +205,14 @@ int Handshake::credentials_callback(SSL *ssl, void *) {
 ssl_verify_result_t Handshake::verify_callback(SSL *ssl, uint8_t *alert) {
   Handshake &self = of(ssl);
   PeerVerdict verdict = self.context_.trust().judge(ssl, *self.identity_);
-  if (verdict.good()) return ssl_verify_ok;
-  *alert = verdict.alert;
+  if (verdict.good()) {
+    limit_session(ssl, verdict.valid_until);
+    return ssl_verify_ok;
+  }
+  *alert = alert_of(verdict.fault);
   self.failure_ = verdict.reason;
   self.observer_.on_peer_rejected(verdict.fault);
   return ssl_verify_invalid;
-}
-
-// A client's certificate that came with a ticket is judged again, by the trust there is now: it may have expired, or
-// its CA may be trusted no more. (For servers' certificates BoringSSL does it: SSL_CTX_set_reverify_on_resume.)
-bool Handshake::resumed_peer_is_good() {
-  if (context_.is_client() || !SSL_session_reused(ssl_.get())) return true;
-  STACK_OF(X509) *chain = SSL_get_peer_full_cert_chain(ssl_.get());
-  if (chain == nullptr || sk_X509_num(chain) == 0) return true;
-  uint8_t alert = SSL_AD_CERTIFICATE_UNKNOWN;
-  if (verify_callback(ssl_.get(), &alert) == ssl_verify_ok) return true;
-  SSL_send_fatal_alert(ssl_.get(), alert);
-  ERR_clear_error();
-  return false;
 }
 
 // ---- private key ----

@@ -59,7 +59,6 @@ class Handshake {
   ssl_select_cert_result_t select(const SSL_CLIENT_HELLO *hello);
   Progress prepare_client();
   bool take_identity_answer();
-  bool resumed_peer_is_good();
   bool use(IdentityPtr identity, Credential::Match match);
   bool await(size_t watch);
   std::shared_ptr<Operation> make_operation(Operation::Kind kind) const;
@@ -67,6 +66,7 @@ class Handshake {
   void note_failure();
   std::string peer_fact(Fact fact) const;
   std::string operation_fact(Fact fact) const;
+  std::string forwarded_client_cert() const;
 
   const TlsContext &context_;
   Observer &observer_;
@@ -75,6 +75,8 @@ class Handshake {
   OperationPtr operation_;  // under way, or finished and not yet used
   OperationPtr signed_;     // the last one that gave an answer
   IdentityPtr identity_;
+  // Of before the verification: what changes in between makes the session stale, not valid.
+  TlsContext::SessionContext session_context_{};
   Credential::Match match_ = Credential::Match::None;
   std::vector<bool> given_up_;  // watches that failed in this handshake
   std::string wait_failure_;

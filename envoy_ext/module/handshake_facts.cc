@@ -32,6 +32,8 @@ std::string Handshake::fact(Fact fact) const {
     case Fact::PeerSpiffeId:
     case Fact::PeerSha256:
     case Fact::PeerSerial: return peer_fact(fact);
+    case Fact::Xfcc: return forwarded_client_cert();
+    case Fact::LocalSpiffeId: return identity_ != nullptr ? identity_->spiffe_id() : "";
     case Fact::Identity: return identity_ != nullptr ? identity_->name : "";
     case Fact::ServerName: return server_name_;
     case Fact::TlsVersion: return SSL_get_version(ssl);
@@ -66,6 +68,14 @@ std::string Handshake::peer_fact(Fact fact) const {
   bssl::UniquePtr<BIGNUM> serial(ASN1_INTEGER_to_BN(X509_get0_serialNumber(leaf), nullptr));
   bssl::UniquePtr<char> text(serial ? BN_bn2hex(serial.get()) : nullptr);
   return or_empty(text.get());
+}
+
+// One element of Envoy's x-forwarded-client-cert. SPIFFE ids have no character that would need quotes there.
+std::string Handshake::forwarded_client_cert() const {
+  std::string digest = peer_fact(Fact::PeerSha256);
+  if (digest.empty()) return {};
+  std::string local = fact(Fact::LocalSpiffeId), peer = peer_fact(Fact::PeerSpiffeId);
+  return (local.empty() ? "" : "By=" + local + ";") + "Hash=" + digest + (peer.empty() ? "" : ";URI=" + peer);
 }
 
 std::string Handshake::operation_fact(Fact fact) const {

@@ -10,6 +10,8 @@
 #include <cctype>
 #include <set>
 
+#include "spiffe_id.h"
+
 namespace tls_offload {
 namespace {
 
@@ -63,6 +65,7 @@ bool set_chain(Credential &into, wire_view reader, std::string &error) {
       }
       into.key_type = EVP_PKEY_id(key.get());
       into.alternative_names = alternative_names(leaf.get());
+      into.spiffe_id = svid_names(leaf.get()).id;
     }
     owned.emplace_back(CRYPTO_BUFFER_new(der.data, der.size, nullptr));
     chain.push_back(owned.back().get());
@@ -117,17 +120,27 @@ std::unique_ptr<Credential> make_credential(const wire_credential &wire, std::st
   return result;
 }
 
-bool add_bundle(Identity &identity, const wire_trust_bundle &wire, std::string &error) {
+// Each part with its length, so that no two different lists give the same digest.
+void hash_part(SHA256_CTX &hash, wire_view part) {
+  uint64_t size = part.size;
+  SHA256_Update(&hash, &size, sizeof size);
+  SHA256_Update(&hash, part.data, part.size);
+}
+
+bool add_bundle(Identity &identity, const wire_trust_bundle &wire, SHA256_CTX &hash, std::string &error) {
   TrustBundle bundle;
   bundle.trust_domain = lower(wire.trust_domain);
+  hash_part(hash, wire.trust_domain);
   wire_view reader = wire.authorities, der;
   while (wire_next_authority(&reader, &der)) {
+    hash_part(hash, der);
     bundle.authorities.push_back(parse_certificate(der));
     if (bundle.authorities.back() == nullptr) {
       error = "trust bundle '" + bundle.trust_domain + "': a CA certificate cannot be parsed";
       return false;
     }
   }
+  hash_part(hash, {});
   identity.trust_bundles.push_back(std::move(bundle));
   return true;
 }
@@ -156,6 +169,13 @@ bool Identity::any_tls12() const {
   return std::any_of(credentials.begin(), credentials.end(), [](const auto &c) { return c->tls12; });
 }
 
+const std::string &Identity::spiffe_id() const {
+  static const std::string none;
+  auto found =
+      std::find_if(credentials.begin(), credentials.end(), [](const auto &c) { return !c->spiffe_id.empty(); });
+  return found != credentials.end() ? (*found)->spiffe_id : none;
+}
+
 std::shared_ptr<const Identity> Identity::decode(wire_view message, std::string &error) {
   wire_identity wire;
   if (wire_decode_identity(message, &wire) != WIRE_OK) {
@@ -177,9 +197,12 @@ std::shared_ptr<const Identity> Identity::decode(wire_view message, std::string 
   std::stable_partition(identity->credentials.begin(), identity->credentials.end(),
                         [](const auto &c) { return c->key_type != EVP_PKEY_RSA; });
   wire_trust_bundle bundle;
+  SHA256_CTX hash;
+  SHA256_Init(&hash);
   while (wire_next_trust_bundle(&wire.trust_bundles, &bundle)) {
-    if (!add_bundle(*identity, bundle, error)) return nullptr;
+    if (!add_bundle(*identity, bundle, hash, error)) return nullptr;
   }
+  SHA256_Final(identity->bundles_digest.data(), &hash);
   if (identity->credentials.empty()) {
     error = "it has no credential";
     return nullptr;

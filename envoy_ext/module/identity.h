@@ -25,6 +25,7 @@ struct Credential {
   int64_t not_after = 0;
   std::vector<std::string> dns_names;  // lower case
   std::string alternative_names;       // of the leaf: the extension's DER
+  std::string spiffe_id;               // of the leaf; empty when it has none
 
   enum class Match { None, Wildcard, Exact };
   Match match(std::string_view server_name) const;  // lower case, no trailing dot
@@ -46,8 +47,11 @@ struct Identity {
   std::vector<std::unique_ptr<Credential>>
       credentials;  // elliptic curves first, RSA last: as cheap as the client allows
   std::vector<TrustBundle> trust_bundles;
+  std::array<uint8_t, 32> bundles_digest{};  // SHA-256 of all of them
 
   bool any_tls12() const;
+  // Of the first credential that has one; empty when none has.
+  const std::string &spiffe_id() const;
 
   // From an Identity message; null with the reason in `error`.
   static std::shared_ptr<const Identity> decode(wire_view message, std::string &error);

@@ -1,31 +1,39 @@
 // Revocation lists of a file, read again when the file changes.
 //
 // A file that cannot be read later on, or is malformed, changes nothing: what was read last stays in force, and Envoy's
-// log says so. Whether a list is too old to be relied on is judged by the verification, by its next update.
+// log and a counter say so. Whether a list is too old to be relied on is judged by the verification, by its next
+// update: so holding back new lists does not bring a revoked peer back in.
 #ifndef TLS_OFFLOAD_REVOCATION_H
 #define TLS_OFFLOAD_REVOCATION_H
 
 #include <openssl/x509.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
 #include "reconnect.h"
+#include "stats.h"
 
 namespace tls_offload {
 
-using RevocationLists = std::vector<bssl::UniquePtr<X509_CRL>>;
+struct RevocationLists {
+  std::vector<bssl::UniquePtr<X509_CRL>> lists;
+  std::array<uint8_t, 32> digest{};  // SHA-256 of their signed contents
+
+  bool has_list_of(const X509_NAME *issuer) const;
+};
 
 class Revocation {
  public:
   // False with the reason in `error`.
   bool load(const std::string &file, std::string &error);
 
-  // Any thread. The file is looked at once a second at most.
-  std::shared_ptr<const RevocationLists> current(Time now);
+  // Any thread. The file is looked at once a second at most; what comes of it is counted in `stats` unless null.
+  std::shared_ptr<const RevocationLists> current(Time now, ClientStats *stats);
 
  private:
   std::string file_;

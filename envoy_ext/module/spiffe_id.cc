@@ -48,6 +48,31 @@ std::string_view path_fault(std::string_view path) {
   return {};
 }
 
+// The URI that has the scheme of SPIFFE, unread; with a fault when it is not the only URI.
+SvidNames spiffe_uri(const X509 *certificate) {
+  SvidNames result;
+  int critical = 0;
+  bssl::UniquePtr<GENERAL_NAMES> names(
+      static_cast<GENERAL_NAMES *>(X509_get_ext_d2i(certificate, NID_subject_alt_name, &critical, nullptr)));
+  ERR_clear_error();
+  if (names == nullptr && critical != -1) result.fault = "has alternative names that cannot be read";
+  size_t uris = 0;
+  for (size_t i = 0; names != nullptr && i < sk_GENERAL_NAME_num(names.get()); i++) {
+    const GENERAL_NAME *name = sk_GENERAL_NAME_value(names.get(), i);
+    if (name->type != GEN_URI) continue;
+    uris++;
+    const ASN1_IA5STRING *uri = name->d.uniformResourceIdentifier;
+    std::string_view text(reinterpret_cast<const char *>(ASN1_STRING_get0_data(uri)),
+                          static_cast<size_t>(ASN1_STRING_length(uri)));
+    if (starts_like_one(text)) result.id = text;
+  }
+  if (!result.id.empty() && uris > 1) {
+    result.id.clear();
+    result.fault = "has a SPIFFE id that is not its only URI";
+  }
+  return result;
+}
+
 }  // namespace
 
 std::string_view spiffe_id_fault(std::string_view text) {
@@ -68,31 +93,22 @@ std::string_view trust_domain_of(std::string_view id) {
 }
 
 SvidNames svid_names(const X509 *certificate) {
-  SvidNames result;
-  bssl::UniquePtr<GENERAL_NAMES> names(
-      static_cast<GENERAL_NAMES *>(X509_get_ext_d2i(certificate, NID_subject_alt_name, nullptr, nullptr)));
-  ERR_clear_error();
-  if (names == nullptr) return result;
-  std::string_view found;
-  size_t uris = 0;
-  for (size_t i = 0; i < sk_GENERAL_NAME_num(names.get()); i++) {
-    const GENERAL_NAME *name = sk_GENERAL_NAME_value(names.get(), i);
-    if (name->type != GEN_URI) continue;
-    uris++;
-    const ASN1_IA5STRING *uri = name->d.uniformResourceIdentifier;
-    std::string_view text(reinterpret_cast<const char *>(ASN1_STRING_get0_data(uri)),
-                          static_cast<size_t>(ASN1_STRING_length(uri)));
-    if (starts_like_one(text)) found = text;
-  }
-  if (found.empty()) return result;
-  if (uris > 1) {
-    result.fault = "has a SPIFFE id that is not its only URI";
-  } else if (std::string_view fault = spiffe_id_fault(found); !fault.empty()) {
+  SvidNames result = spiffe_uri(certificate);
+  if (result.id.empty()) return result;
+  if (std::string_view fault = spiffe_id_fault(result.id); !fault.empty()) {
     result.fault = "has a SPIFFE id that " + std::string(fault);
-  } else {
-    result.id = found;
+    result.id.clear();
   }
   return result;
+}
+
+std::string svid_issuer_fault(const X509 *authority) {
+  SvidNames result = spiffe_uri(authority);
+  if (result.id.empty()) return result.fault;
+  // A trust domain's id is a workload's without the path.
+  if (result.id.find('/', kScheme.size()) != std::string::npos) return "has a SPIFFE id with a path";
+  std::string_view fault = spiffe_id_fault(result.id + "/x");
+  return fault.empty() ? "" : "has a SPIFFE id that " + std::string(fault);
 }
 
 std::string_view svid_usage_fault(X509 *leaf) {

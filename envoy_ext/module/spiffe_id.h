@@ -29,6 +29,9 @@ SvidNames svid_names(const X509 *certificate);
 // A leaf that is an SVID must not sign others, and must be good for signatures. Empty, or what is wrong.
 std::string_view svid_usage_fault(X509 *leaf);
 
+// The CAs above an SVID may name a trust domain, and nothing else as a SPIFFE id. Empty, or what is wrong.
+std::string svid_issuer_fault(const X509 *authority);
+
 }  // namespace tls_offload
 
 #endif

@@ -31,9 +31,9 @@ int select_alpn(SSL *, const uint8_t **out, uint8_t *out_size, const uint8_t *in
 
 std::unique_ptr<TlsContext> TlsContext::create(SocketConfig config, bool connect, std::string &error) {
   std::unique_ptr<TlsContext> context(new TlsContext(std::move(config)));
+  if (connect) context->client_ = KeyClient::of(context->config_.daemon_socket);
   if (!context->configure(error)) return nullptr;
   if (connect) {
-    context->client_ = KeyClient::of(context->config_.daemon_socket);
     for (const std::string &name : context->config_.identities) {
       context->watches_.push_back(context->client_->watch(name));
     }
@@ -43,7 +43,8 @@ std::unique_ptr<TlsContext> TlsContext::create(SocketConfig config, bool connect
 
 bool TlsContext::configure(std::string &error) {
   context_.reset(SSL_CTX_new(TLS_method()));
-  if (!trust_.load(config_, error) || !configure_protocol(error)) return false;
+  if (!trust_.load(config_, client_ != nullptr ? &client_->stats() : nullptr, error) || !configure_protocol(error))
+    return false;
   SSL_CTX_set_cert_cb(context_.get(), Handshake::credentials_callback, nullptr);
   if (is_client()) return configure_client(error);
   configure_server();
@@ -95,8 +96,6 @@ void TlsContext::configure_server() {
 bool TlsContext::configure_client(std::string &error) {
   SSL_CTX *context = context_.get();
   SSL_CTX_set_custom_verify(context, SSL_VERIFY_PEER, Handshake::verify_callback);
-  // A server that is trusted no more is not resumed either.
-  SSL_CTX_set_reverify_on_resume(context, 1);
   bool keeps = config_.session_tickets && config_.sessions_kept > 0;
   SSL_CTX_set_session_cache_mode(context,
                                  keeps ? SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL : SSL_SESS_CACHE_OFF);
@@ -115,12 +114,7 @@ TlsContext::SessionContext TlsContext::session_context(const Identity &identity)
   add(identity.name);
   add(std::string(identity.names.begin(), identity.names.end()));
   add(std::to_string(static_cast<int>(config_.client_certificate)));
-  add(config_.trusted_ca_file);
-  add(config_.crl_file);
-  for (const std::string &domain : config_.trust_domains) add("domain " + domain);
-  for (const SpiffeMatch &match : config_.peer_spiffe_ids) {
-    add((match.kind == SpiffeMatch::Kind::Exact ? "exact " : "prefix ") + match.value);
-  }
+  if (is_client() || config_.client_certificate != ClientCertificate::Off) add(trust_.fingerprint(identity));
   SessionContext digest;
   SHA256(reinterpret_cast<const uint8_t *>(text.data()), text.size(), digest.data());
   return digest;

@@ -32,8 +32,9 @@ class TlsContext {
 
   ClientSessions &sessions() const { return sessions_; }
 
-  // The session id context: tickets resume only where it is the same.
-  using SessionContext = std::array<uint8_t, 32>;
+  // The session id context: sessions resume only where it is the same. The peer is not verified again when they do, so
+  // all is in it that the verification rests on but for time, which bounds the session's life (Handshake).
+  using SessionContext = ClientSessions::Context;
   SessionContext session_context(const Identity &identity) const;
 
  private:

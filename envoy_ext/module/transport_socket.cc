@@ -15,6 +15,12 @@
 namespace tls_offload {
 namespace {
 
+Counter counter_of(PeerFault fault) {
+  constexpr size_t first = static_cast<size_t>(Counter::PeersRejectedNoCertificate);
+  static_assert(first + static_cast<size_t>(PeerFault::Other) == static_cast<size_t>(Counter::PeersRejectedOther));
+  return static_cast<Counter>(first + static_cast<size_t>(fault));
+}
+
 constexpr abi::IoResult kKeep{abi::Action::KeepOpen, 0, false};
 
 // Sockets that wait for their filter: Envoy makes both on this worker, the socket first.
@@ -180,17 +186,7 @@ void TransportSocket::on_operation(const Operation &operation) {
 
 void TransportSocket::on_peer_rejected(PeerFault fault) {
   count(Counter::PeersRejected, Counter::UpstreamPeersRejected);
-  if (filter_ == nullptr) return;
-  switch (fault) {
-    case PeerFault::None: break;
-    case PeerFault::SpiffeId: filter_->count(Counter::PeersRejectedSpiffeId); break;
-    case PeerFault::UnknownCa: filter_->count(Counter::PeersRejectedUnknownCa); break;
-    case PeerFault::Expired: filter_->count(Counter::PeersRejectedExpired); break;
-    case PeerFault::Revoked: filter_->count(Counter::PeersRejectedRevoked); break;
-    case PeerFault::Unsuitable: filter_->count(Counter::PeersRejectedUnsuitable); break;
-    case PeerFault::NotAccepted: filter_->count(Counter::PeersRejectedNotAccepted); break;
-    case PeerFault::Other: filter_->count(Counter::PeersRejectedOther); break;
-  }
+  if (filter_ != nullptr) filter_->count(counter_of(fault));
 }
 
 // ---- data ----
