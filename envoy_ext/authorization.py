@@ -43,19 +43,31 @@ def rbac_rules(allowed: Mapping[str, Sequence[SpiffeMatch]]) -> Config:
 
 
 def rbac_filter(layer: Literal["http", "network"], allowed: Mapping[str, Sequence[SpiffeMatch]]) -> Config:
-    """The RBAC filter for HTTP requests (403), or for connections (closed), which goes behind the companion filter."""
+    """The RBAC filter for HTTP requests (403), or for connections (closed), which goes behind the companion filter.
+
+    Envoy asks the one for connections when the first bytes of the client come. Until then a server that speaks first
+    is heard by anybody who has a good certificate: for those protocols, and wherever it is enough to know the peer,
+    `peer_spiffe_ids` of the transport socket is the better place, as it refuses in the handshake.
+    """
     config: dict[str, Any] = {"@type": _TYPES + _RBAC.format(layer), "rules": rbac_rules(allowed)}
     if layer == "network":
         config["stat_prefix"] = "tls_offload."
     return {"name": f"envoy.filters.{layer}.rbac", "typed_config": config}
 
 
-def xfcc_header(by: str | None = None) -> Config:
+def xfcc_header() -> Config:
     """An entry of `request_headers_to_add`: x-forwarded-client-cert of the verified peer, in place of a forged one.
 
-    `by` is our own SPIFFE id. Set on routes or hosts whose listeners require client certificates: without a peer,
-    the values are "-".
+    In Envoy's own form, By (our SPIFFE id), Hash and URI (the peer's SPIFFE id), as far as they are known. Without a
+    client certificate there is no value, and then Envoy adds no header: see `forwarded_client_cert`.
     """
-    own = f"By={by};" if by else ""
-    value = f"{own}Hash={filter_state('peer_sha256')};URI={filter_state('peer_spiffe_id')}"
-    return {"header": {"key": XFCC, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    header = {"key": XFCC, "value": filter_state("xfcc")}
+    return {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def forwarded_client_cert() -> Config:
+    """Fields for a route, a virtual host or a route configuration: `xfcc_header`, and no header where there is no peer.
+
+    Envoy removes before it adds, so what a client sent never gets through, whatever the connection manager forwards.
+    """
+    return {"request_headers_to_add": [xfcc_header()], "request_headers_to_remove": [XFCC]}

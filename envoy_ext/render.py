@@ -121,16 +121,34 @@ def access_log(path: str, fields: Mapping[str, str] | None = None) -> Config:
         "duration_ms": "%DURATION%",
         "tls_failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
     }
-    keys = ("peer_spiffe_id", "identity", "tls_version", "cipher", "resumed", "backend", "operation_us")
-    facts = {key: filter_state(key) for key in keys}
     return {
         "name": "envoy.access_loggers.file",
         "typed_config": {
             "@type": _FILE_LOG,
             "path": path,
-            "log_format": {"json_format": standard | facts | dict(fields or {})},
+            "log_format": {"json_format": standard | access_log_fields() | dict(fields or {})},
         },
     }
+
+
+LOGGED_FACTS = (
+    "peer_spiffe_id",
+    "peer_serial",
+    "identity",
+    "server_name",
+    "tls_version",
+    "cipher",
+    "alpn",
+    "resumed",
+    "backend",
+    "batch_size",
+    "operation_us",
+)
+
+
+def access_log_fields(keys: Sequence[str] = LOGGED_FACTS) -> dict[str, str]:
+    """Facts of the handshake as a `json_format`, for access logs of any kind. Those that are not there are null."""
+    return {key: filter_state(key) for key in keys}
 
 
 def filter_state(key: str) -> str:
@@ -144,18 +162,20 @@ def http_connection_manager(
     stat_prefix: str = "https",
     access_logs: Sequence[Config] = (),
     http_filters: Sequence[Config] = (),
+    encrypted: bool = True,
 ) -> Config:
     """An HTTP connection manager behind the module's TLS: routes of one virtual host for all names.
 
     Envoy does not see that the connection is encrypted (its `ssl()` is null), so the scheme is overwritten: without
-    that, upstreams would get `x-forwarded-proto: http`.
+    that, upstreams would get `x-forwarded-proto: http`. Not `encrypted` is the plaintext side of a permissive listener,
+    whose clients cannot say that they came by https either.
     """
     router = {"name": "envoy.filters.http.router", "typed_config": {"@type": _ROUTER}}
     hosts = {"name": "all", "domains": ["*"], "routes": [*routes]}
     manager: Config = {
         "@type": _HCM,
         "stat_prefix": stat_prefix,
-        "scheme_header_transformation": {"scheme_to_overwrite": "https"},
+        "scheme_header_transformation": {"scheme_to_overwrite": "https" if encrypted else "http"},
         "route_config": {"name": stat_prefix, "virtual_hosts": [hosts]},
         "http_filters": [*http_filters, router],
     }

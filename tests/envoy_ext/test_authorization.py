@@ -51,7 +51,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, behind: Behind) -> Iterato
     services = Services.make(folder)
     services.daemon.start()
     echo = render.route_to_cluster("http")
-    echo["request_headers_to_add"] = [authorization.xfcc_header(PRICES)]
+    echo |= authorization.forwarded_client_cert()
 
     def http_guarded(name: str, allowed: dict[str, list[SpiffeMatch]]) -> render.Config:
         guard = authorization.rbac_filter("http", allowed)
