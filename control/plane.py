@@ -221,12 +221,10 @@ class ControlPlane:
     def _credential(self, view: MeshView, dataplane: Resource) -> proxies.Credential | None:
         identity = view.identity_of(dataplane)
         settings = ProxyPolicies(view, dataplane).offload
-        client_only = settings.mode == "Offload"
-        if identity is None or (client_only and not dataplane.spec.networking.outbound):
+        if identity is None or settings.mode == "Offload":  # then the key is at the node's daemon
             return None
         try:
-            key_type = settings.key_type
-            held = self.identities.credential(view.mesh, dataplane.name, identity, key_type, client_only)
+            held = self.identities.credential(view.mesh, dataplane.name, identity, settings.key_type)
         except (UnusableAuthority, RefusedRequest, StoreError) as error:
             # The proxy keeps the certificate that it has; the next look tries again.
             log.error("no certificate for a proxy", mesh=view.mesh, dataplane=dataplane.name, error=str(error))

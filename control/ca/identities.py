@@ -47,7 +47,6 @@ class Held:
     credential: Credential
     spiffe_id: str
     authority: str
-    client_only: bool
     key_type: KeyType
     not_after: datetime
     renew_at: datetime
@@ -159,23 +158,21 @@ class Identities:
         """Fingerprint of the CA of the last certificate for the node; None if none was asked for since the start."""
         return self._signed_by.get((mesh, spiffe_id, node))
 
-    def credential(self, mesh: str, dataplane: str, identity: Identity, key_type: KeyType, client_only: bool) -> Held:
+    def credential(self, mesh: str, dataplane: str, identity: Identity, key_type: KeyType) -> Held:
         """For a proxy on Envoy's own TLS: the one it has, or a new one when half of its life is over."""
         with self._making:
             rotation, expiry = self._issuing(mesh, identity.mesh_identity)
             held = self._held.get((mesh, dataplane)) or self._load(mesh, dataplane)
-            if held is None or not self._is_good(held, identity, rotation, key_type, client_only):
-                held = self._renew(mesh, dataplane, identity, rotation, expiry, key_type, client_only)
+            if held is None or not self._is_good(held, identity, rotation, key_type):
+                held = self._renew(mesh, dataplane, identity, rotation, expiry, key_type)
             self._held[mesh, dataplane] = held
             return held
 
-    def _is_good(
-        self, held: Held, identity: Identity, rotation: Rotation, key_type: KeyType, client_only: bool
-    ) -> bool:
+    def _is_good(self, held: Held, identity: Identity, rotation: Rotation, key_type: KeyType) -> bool:
         return (
             held.spiffe_id == identity.spiffe_id
             and held.authority == rotation.issuer.fingerprint
-            and (held.key_type, held.client_only) == (key_type, client_only)
+            and held.key_type == key_type
             and self._now() < held.renew_at
         )
 
@@ -187,10 +184,9 @@ class Identities:
         rotation: Rotation,
         expiry: timedelta,
         key_type: KeyType,
-        client_only: bool,
     ) -> Held:
         key = _generate_key(key_type)
-        svid = issue(rotation.issuer, key.public_key(), identity.spiffe_id, expiry, self._now(), client_only)
+        svid = issue(rotation.issuer, key.public_key(), identity.spiffe_id, expiry, self._now())
         pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
         key_pem = key.private_bytes(pem, form, serialization.NoEncryption()).decode()
         spread = (svid.half_life - self._now()) * RENEWAL_JITTER * random.uniform(-1, 1)  # noqa: S311 (no secret)
@@ -199,7 +195,6 @@ class Identities:
             "key": key_pem,
             "spiffeID": identity.spiffe_id,
             "authority": rotation.issuer.fingerprint,
-            "clientOnly": client_only,
             "keyType": key_type,
             "renewAt": (svid.half_life + spread).timestamp(),
         }
@@ -222,7 +217,6 @@ class Identities:
             credential=Credential(chain, str(kept["key"])),
             spiffe_id=str(kept["spiffeID"]),
             authority=str(kept["authority"]),
-            client_only=bool(kept["clientOnly"]),
             key_type=kept["keyType"],  # type: ignore[arg-type]  # as it was written
             not_after=certificate.not_valid_after_utc,
             renew_at=datetime.fromtimestamp(float(str(kept["renewAt"])), UTC),

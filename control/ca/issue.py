@@ -89,9 +89,8 @@ def issue(
     spiffe_id: str,
     expiry: timedelta,
     now: datetime,
-    client_only: bool = False,
 ) -> Svid:
-    """`client_only`: for calling others, not for serving (see control/policies/meshoffload/generate.py)."""
+    """For both ends of connections. RefusedRequest."""
     problem = spiffe_id_problem(spiffe_id)
     if problem is not None:
         raise RefusedRequest(f"{spiffe_id!r} is not a SPIFFE id: {problem}")
@@ -99,7 +98,7 @@ def issue(
     not_after = min(now + expiry, authority.certificate.not_valid_after_utc)
     if not_after <= now:
         raise RefusedRequest("the CA has expired: rotate it (mesh ca rotate)")
-    uses = [ExtendedKeyUsageOID.CLIENT_AUTH] + ([] if client_only else [ExtendedKeyUsageOID.SERVER_AUTH])
+    uses = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
     builder = x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(authority.certificate.subject)
     builder = builder.public_key(key).serial_number(x509.random_serial_number())
     builder = builder.not_valid_before(now - CLOCK_SKEW).not_valid_after(not_after)

@@ -16,6 +16,7 @@ from control.policies.meshhealthcheck.schema import Conf as HealthCheckConf
 from control.policies.meshhttproute import generate as http_route
 from control.policies.meshloadbalancingstrategy import generate as balancing
 from control.policies.meshloadbalancingstrategy.schema import Conf as BalancingConf
+from control.policies.meshoffload import generate as offload
 from control.policies.meshtls import generate as tls
 from control.xds import shapes
 from control.xds.policies_of_proxy import ProxyPolicies
@@ -129,8 +130,17 @@ def cluster(context: OutboundContext, destination: Destination) -> Config:
     server_ids = context.view.server_ids(destination.service)
     if context.identity is not None and server_ids:
         alpn = {"tcp": (), "http": ("http/1.1",)}.get(protocol, ("h2",))
-        result["transport_socket"] = tls.upstream_socket(context.policies.client_tls, destination.sni, server_ids, alpn)
+        server = offload.Server(server_ids, destination.sni, alpn)
+        result["transport_socket"] = _tls(context, context.identity, server)
     return result
+
+
+def _tls(context: OutboundContext, identity: Identity, server: offload.Server) -> Config:
+    settings, conf = context.policies.offload, context.policies.client_tls
+    if settings.mode == "EnvoyTLS":
+        return tls.upstream_socket(conf, server.sni, server.spiffe_ids, server.alpn)
+    domains = context.view.trust_domains or (identity.trust_domain,)
+    return offload.upstream(settings, conf, identity.spiffe_id, domains, server)
 
 
 def load_assignment(context: OutboundContext, destination: Destination) -> Config:

@@ -53,10 +53,10 @@ def render(view: MeshView, dataplane: Resource, credential: Credential | None = 
     _add_outbounds(OutboundContext(view, dataplane, policies, identity, tracing), config)
     _add_metrics(dataplane, policies, config)
     if identity is not None:
-        if view.trust_bundles:
-            config.secrets[tls.TRUST_SECRET] = tls.trust_secret(view.trust_bundles)
-        else:
+        if not view.trust_bundles:
             config.problems.append("there is no MeshTrust in the mesh: no peer can be verified")
+        elif policies.offload.mode == "EnvoyTLS":
+            config.secrets[tls.TRUST_SECRET] = tls.trust_secret(view.trust_bundles)
         if credential is not None:
             config.secrets[tls.IDENTITY_SECRET] = tls.identity_secret(credential.chain_pem, credential.key_pem)
     return config

@@ -1,4 +1,4 @@
-"""Mode Offload end to end: the backend's key is in the real daemon, its Envoy has the module, all configuration by ADS.
+"""Mode Offload end to end: both keys are in the real daemon, both Envoys have the module, all configuration by ADS.
 
 The daemon's side of joining the mesh comes later: here its key files are made by the test, and its certificate is
 signed by the mesh's CA through the same call that nodes use.
@@ -33,6 +33,7 @@ pytestmark = [
 WEB, BACKEND = 21360, 21370
 CALL = WEB + 1
 ID = "spiffe://default.default.mesh.local/workload/backend"
+CALLER = "spiffe://default.default.mesh.local/workload/web"
 
 MESH = f"""
 type: Mesh
@@ -67,9 +68,8 @@ spec:
   ports: [{{port: 80, targetPort: http, appProtocol: http}}]
 ---
 type: MeshOffload
-name: backend
+name: all
 spec:
-  targetRef: {{kind: Dataplane, labels: {{app: backend}}}}
   default: {{mode: Offload, keyType: rsa2048, socket: %s}}
 """
 PERMISSION = """
@@ -80,17 +80,18 @@ spec: {rules: [{default: {allow: [{spiffeID: {type: Exact, value: spiffe://defau
 
 
 def write_keys(folder: Path, running: Running) -> Path:
-    """The daemon's files of the backend; returns the bundle of the mesh."""
-    key = rsa.generate_private_key(65537, 2048)
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-    request = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
-    identity = Identity(ID, "default.default.mesh.local", "identity")
-    svid = running.plane.identities.sign("default", identity, request)
+    """The daemon's files of both; returns the bundle of the mesh."""
     folder.mkdir(parents=True)
-    (folder / "backend.crt").write_text(svid.chain_pem)
-    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "backend.key").write_bytes(key.private_bytes(*form))
-    (folder / "backend.key").chmod(0o600)
+    for name, spiffe_id in (("backend", ID), ("web", CALLER)):
+        key = rsa.generate_private_key(65537, 2048)
+        builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+        request = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+        identity = Identity(spiffe_id, "default.default.mesh.local", "identity")
+        svid = running.plane.identities.sign("default", identity, request)
+        (folder / f"{name}.crt").write_text(svid.chain_pem)
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        (folder / f"{name}.key").write_bytes(key.private_bytes(*form))
+        (folder / f"{name}.key").chmod(0o600)
     bundle = folder.parent / "mesh.pem"
     resource = running.store.get("MeshIdentity", "default", "identity")
     bundle.write_text(running.plane.identities.rotation("default", resource).current.certificate_pem)
@@ -106,8 +107,9 @@ async def running(
     await control_plane.apply(MESH % daemon.socket)
     bundle = write_keys(tmp_path / "keys", control_plane)
     trust = [{"file": str(bundle), "trust_domain": "default.default.mesh.local"}]
-    backend = {"source": {"files": "backend"}, "selectors": [{"uid": os.getuid()}], "trust_bundles": trust}
-    daemon.configure(identities={ID: backend})
+    ours = {"selectors": [{"uid": os.getuid()}], "trust_bundles": trust}
+    names = {ID: "backend", CALLER: "web"}
+    daemon.configure(identities={one: ours | {"source": {"files": name}} for one, name in names.items()})
     daemon.start()
     behind, envoys = await application("backend", BACKEND + 3), []
     environment = dict(os.environ) | {"ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(MODULE.parent)}
@@ -135,7 +137,7 @@ async def test_the_module_serves_what_the_control_plane_says(running: Running) -
         await running.apply(PERMISSION)
         text = await until(client, lambda status, _: status == 200, CALL)
         # The application is told who calls, and a caller cannot say it is somebody else.
-        told = f"By={ID};URI=spiffe://default.default.mesh.local/workload/web"
+        told = f"By={ID};URI={CALLER}"
         assert told in text
         forged = await client.get(
             f"http://127.0.0.1:{CALL}/", headers={"x-forwarded-client-cert": "URI=spiffe://evil/x"}
@@ -146,6 +148,13 @@ async def test_the_module_serves_what_the_control_plane_says(running: Running) -
         assert (await answer(client, BACKEND))[0] == 0
         stats = (await client.get(f"http://127.0.0.1:{BACKEND + 2}/stats?filter=tls_offload")).text
         assert "tls_offload" in stats
+        assert "operations_ok" in stats
+        # No key, and nothing to verify peers with, is in either Envoy's configuration.
+        for admin in (WEB + 2, BACKEND + 2):
+            dump = (await client.get(f"http://127.0.0.1:{admin}/config_dump")).text
+            assert "PRIVATE KEY" not in dump
+            assert "tls_certificate_sds_secret_configs" not in dump
+            assert "transport_sockets.dynamic_modules" in dump
         # To Envoy's own TLS without a restart; its header has the certificate's hash, which the module's has not.
         assert "Hash=" not in text
         policy = MESH[MESH.index("type: MeshOffload") :] % "/nowhere"

@@ -1,7 +1,6 @@
-"""MeshOffload: the settings in force for a proxy, and the filter chain whose TLS is the module's.
+"""MeshOffload: the settings in force for a proxy, and its transport sockets: the module's, for both directions.
 
-The module does the server's side of TLS. Until it does the client's side as well, a proxy in mode Offload calls others
-with Envoy's own TLS and a certificate that is good for calling only (see control/ca/issue.py).
+In mode Offload no key and no trust bundle comes to Envoy: the module has both from the node's daemon.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from control.policies.meshoffload.schema import Conf, KeyType
 from control.policies.meshtls.generate import DEFAULT_VERSION
 from control.policies.meshtls.schema import Conf as TlsConf
 from envoy_ext import render
-from envoy_ext.settings import DEFAULT_DAEMON_SOCKET, TlsSettings, TlsVersion
+from envoy_ext.settings import DEFAULT_DAEMON_SOCKET, SpiffeMatch, TlsSettings, TlsVersion, UpstreamTlsSettings
 
 Config = dict[str, Any]
 
@@ -57,25 +56,56 @@ def settings(conf: Conf | None) -> OffloadSettings:
 _VERSIONS: dict[str, TlsVersion | None] = {"TLSAuto": None, "TLS12": "1.2", "TLS13": "1.3"}
 
 
+def _versions(offload: OffloadSettings, tls: TlsConf | None) -> dict[str, Any]:
+    """Versions and ciphers, as MeshTLS and the key's usage allow. A key of usage tls13 cannot sign for 1.2."""
+    version = (tls.tls_version if tls else None) or DEFAULT_VERSION
+    only13 = offload.usage == "tls13"
+    return {
+        "tls_minimum": "1.3" if only13 else _VERSIONS[version.min or "TLSAuto"],
+        "tls_maximum": _VERSIONS[version.max or "TLSAuto"],
+        "cipher_suites": tuple(tls.tls_ciphers or ()) if tls and not only13 else (),
+    }
+
+
 def tls_settings(
     offload: OffloadSettings, tls: TlsConf | None, identity: str, trust_domains: Sequence[str]
 ) -> TlsSettings:
     """The module's side of MeshTLS and MeshOffload for an inbound."""
-    version = (tls.tls_version if tls else None) or DEFAULT_VERSION
-    # A key of usage tls13 cannot sign for 1.2, whatever MeshTLS allows.
-    minimum = "1.3" if offload.usage == "tls13" else _VERSIONS[version.min or "TLSAuto"]
     return TlsSettings(
         identities=(identity,),
         daemon_socket=Path(offload.socket),
         alpn=("h2", "http/1.1"),
-        tls_minimum=minimum,
-        tls_maximum=_VERSIONS[version.max or "TLSAuto"],
-        cipher_suites=tuple(tls.tls_ciphers or ()) if tls and offload.usage != "tls13" else (),
         client_certificate="required",
         trust_domains=tuple(trust_domains),
+        **_versions(offload, tls),
     )
 
 
 def downstream(settings: TlsSettings) -> tuple[Config, Config]:
     """(transport socket, companion filter) of a filter chain; the filter has to be its first."""
     return render.transport_socket(settings), render.companion_filter(settings)
+
+
+@dataclass(frozen=True)
+class Server:
+    """Whom a cluster calls: its SPIFFE ids, server name, and the protocols that are offered."""
+
+    spiffe_ids: Sequence[str]
+    sni: str
+    alpn: Sequence[str]
+
+
+def upstream(
+    offload: OffloadSettings, tls: TlsConf | None, identity: str, trust_domains: Sequence[str], server: Server
+) -> Config:
+    """The transport socket of a cluster. It takes only a server that is one of `server.spiffe_ids`."""
+    settings = UpstreamTlsSettings(
+        identities=(identity,),
+        daemon_socket=Path(offload.socket),
+        alpn=tuple(server.alpn),
+        server_name=server.sni,
+        trust_domains=tuple(trust_domains),
+        peer_spiffe_ids=tuple(SpiffeMatch("exact", one) for one in server.spiffe_ids),
+        **_versions(offload, tls),
+    )
+    return render.transport_socket(settings)

@@ -10,7 +10,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from control.ca.authority import AUTHORITY_LIFETIME, Authority, UnusableAuthority, from_pem, generate
 from control.ca.issue import MAX_REQUEST_BYTES, RefusedRequest, issue, key_of_request, svid_problems
@@ -63,12 +62,6 @@ def test_openssl_agrees(authority: Authority, tmp_path: Path) -> None:
         command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile", "ca.pem", "leaf.pem"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_a_certificate_for_calling_cannot_serve(authority: Authority) -> None:
-    svid = issue(authority, KEYS["p256"].public_key(), ID, DAY, NOW, client_only=True)
-    usage = svid.certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
 
 
 def test_no_certificate_outlives_its_ca(authority: Authority) -> None:
