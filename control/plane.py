@@ -167,12 +167,14 @@ class ControlPlane:
                 continue
             if not await self._has_bundle(view, dataplane):
                 late.append(dataplane.name)
-            held = self.identities.held(identity.mesh, dataplane.name)
-            signed_by = {held.authority} if held is not None else set()
+            signed_by: str | None
             if ProxyPolicies(view, dataplane).offload.mode == "Offload":
                 node = dataplane.labels.get(NODE_LABEL, "")
-                signed_by.add(self.identities.last_issuer(identity.mesh, own.spiffe_id, node) or "unknown")
-            if event is Event.REPLACED and signed_by - {rotation.issuer.fingerprint}:
+                signed_by = self.identities.last_issuer(identity.mesh, own.spiffe_id, node) or "unknown"
+            else:
+                held = self.identities.held(identity.mesh, dataplane.name)
+                signed_by = held.authority if held is not None else None
+            if event is Event.REPLACED and signed_by not in (None, rotation.issuer.fingerprint):
                 late.append(dataplane.name)
         if late:
             names = ", ".join(sorted(set(late))[:10])
@@ -181,13 +183,9 @@ class ControlPlane:
             )
 
     async def _has_bundle(self, view: MeshView, dataplane: Resource) -> bool:
-        offloads = ProxyPolicies(view, dataplane).offload.mode == "Offload"
-        if offloads:
+        if ProxyPolicies(view, dataplane).offload.mode == "Offload":  # the node has it; the proxy has no secrets
             node = dataplane.labels.get(NODE_LABEL)
-            if node is None or self._node_has_bundle is None or not await self._node_has_bundle(node):
-                return False
-        if offloads and not dataplane.spec.networking.outbound:
-            return True  # it has no secrets of its own
+            return node is not None and self._node_has_bundle is not None and await self._node_has_bundle(node)
         connected, snapshot = self.connected(view.mesh, dataplane.name), await self._build(view, dataplane.name)
         return bool(connected) and snapshot is not None and all(_has_secrets(p, snapshot) for p in connected)
 

@@ -25,6 +25,7 @@ SOCKET_PATH_MAX = 107  # sockaddr_un.sun_path less its terminating zero
 ID_MAX = 2**32 - 1  # (uid_t)-1 means none
 
 SPIFFE_SCHEME = "spiffe://"
+MESH_ISSUER = "mesh"
 
 KeyType = Literal["p256", "p384", "rsa2048", "rsa3072", "rsa4096", "ed25519"]
 Usage = Literal["tls13", "tls12+13", "any"]
@@ -266,6 +267,16 @@ class ExecProgram(Section):
         return self
 
 
+class Mesh(Section):
+    """A control plane that says which identities this node has, whom they trust, and certifies their keys."""
+
+    control_plane: Annotated[str, Field(pattern=r"^[^\s/:]+:[0-9]{1,5}$|^\[[0-9a-fA-F:]+\]:[0-9]{1,5}$")] = Field(
+        description="host:port of its xDS address; the name has to be in its certificate."
+    )
+    ca_file: AbsolutePath = Field(description="PEM: the CA of the control plane's certificate (its ca.pem).")
+    token_file: AbsolutePath = Field(description="The node token: mesh generate node-token --name NODE.")
+
+
 class Issuer(Section):
     """Who certifies keys that are generated here: exactly one kind."""
 
@@ -429,6 +440,7 @@ class Config(Section):
         default={}, description="None: the keys directory says which there are, and nobody may use them."
     )
     issuers: dict[Name, Issuer] = Field(default={}, description="None: all keys are from files.")
+    mesh: Mesh | None = Field(default=None, description="null: identities are in this file alone.")
     data_plane: DataPlane = DataPlane()
     admin: AdminSocket | None = Field(default=AdminSocket(), description="null: no admin interface.")
     metrics: Metrics = Metrics()
@@ -467,6 +479,8 @@ class Config(Section):
     def _check_generated(self, name: str, identity: Identity) -> None:
         if identity.generate is None:
             return
+        if MESH_ISSUER in self.issuers or identity.generate.issuer == MESH_ISSUER:
+            raise ValueError(f"the issuer '{MESH_ISSUER}' is the control plane's, for identities that it names")
         if identity.generate.issuer not in self.issuers:
             raise ValueError(
                 f"identity '{name}' wants issuer '{identity.generate.issuer}', which is not in 'issuers'; there "
@@ -477,6 +491,11 @@ class Config(Section):
                 f"identity '{name}' is generated, and its certificate would name nobody: make its name a SPIFFE id "
                 f"(spiffe://...) or give 'dns_names'"
             )
+
+
+def wanted_sockets(sockets: Sockets) -> tuple[Socket, ...]:
+    """Every socket of the configuration, the main one first."""
+    return (*([sockets.main] if sockets.main else []), *sockets.dedicated)
 
 
 def user_id(user: str | int) -> int:

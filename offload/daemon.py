@@ -18,14 +18,16 @@ from enum import Enum, auto
 
 from offload import __version__, _dataplane, exit_codes, logs
 from offload.admin import AdminServer
-from offload.config import Config, Sockets
+from offload.config import MESH_ISSUER, Config, Mesh, Sockets
 from offload.config_file import ConfigError
-from offload.generated import GeneratedIdentities
+from offload.generated import GeneratedIdentities, orders_of
 from offload.identities import Changes, Plan
 from offload.keyring import DirectoryWatcher, Keyring
 from offload.listeners import Listener, SocketError, make_listener, open_listeners
+from offload.mesh.membership import Membership
 from offload.metrics import MetricsServer
 from offload.systemd import ActivationError, Notifier, take_sockets
+from offload.v1 import node_pb2
 
 TICK_SECONDS = 1.0  # refusals are logged, and systemd's watchdog is fed, at least this often
 DRAIN_POLL_SECONDS = 0.05
@@ -42,7 +44,8 @@ class StartError(Exception):
 class Ask(Enum):
     STOP = auto()
     RELOAD = auto()
-    LOOK = auto()  # at the keys directory
+    LOOK = auto()  # at the keys directory, and at what was generated
+    CONFIGURE = auto()  # as the control plane says
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Event:
     ask: Ask
     why: str
     answer: Future[ReloadReport] | None = None
+    message: node_pb2.Configuration | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class Daemon:
         self._metrics: MetricsServer | None = None
         self._watcher: DirectoryWatcher | None = None
         self._generated = GeneratedIdentities(lambda: self._events.put(Event(Ask.LOOK, "issued")))
+        self._membership: Membership | None = None
 
     # ---- for the admin server and the metrics, on their threads ----
 
@@ -86,6 +91,11 @@ class Daemon:
     @property
     def generated(self) -> GeneratedIdentities:
         return self._generated
+
+    @property
+    def is_connected(self) -> bool | None:
+        """To the control plane; None without one."""
+        return self._membership.is_connected if self._membership else None
 
     def statistics(self) -> _dataplane.Statistics:
         return self._data_plane.statistics()
@@ -149,9 +159,9 @@ class Daemon:
         self._log.info("starting", version=__version__, pid=os.getpid(), keys=str(self.config.keys.directory))
         self._notifier.send("STATUS=measuring the backends")
         self._data_plane.calibrate()
-        self._generated.configure(self.config)
-        self._keyring.refresh(self.config, self._generated.current())
-        if not self._keyring.current.identities and not self._generated.names():
+        self._order()
+        self._keyring.refresh(self._merged(), self._generated.current())
+        if not self._keyring.current.identities and not self._generated.names() and not self.config.mesh:
             self._log.warning("no identity is in force; waiting for key pairs", keys=str(self.config.keys.directory))
         try:
             handed_over = take_sockets(self._environment)
@@ -162,6 +172,8 @@ class Daemon:
         self._data_plane.start()
         self._generated.start()
         self._log_backend()
+        if self.config.mesh:
+            self._join(self.config.mesh)
         if self.config.admin:
             self._admin = AdminServer(self, self.config.admin)
         if (address := self.config.metrics.host_and_port()) is not None:
@@ -182,6 +194,30 @@ class Daemon:
             admin=str(self.config.admin.path) if self.config.admin else None,
             metrics=self._metrics.address if self._metrics else None,
         )
+
+    def _join(self, mesh: Mesh) -> None:
+        self._membership = Membership(
+            mesh,
+            self._data_plane.statistics()["backend"],
+            lambda message: self._events.put(Event(Ask.CONFIGURE, "control plane", message=message)),
+            lambda: self._generated.hurry(MESH_ISSUER),
+        )
+        self._membership.start()
+
+    def _configure(self, membership: Membership, message: node_pb2.Configuration) -> None:
+        """Puts the control plane's configuration into force, and tells it so."""
+        membership.take(message, self.config)
+        self._order()
+        self._refresh()
+        membership.report()
+
+    def _merged(self) -> Config:
+        return self._membership.merged(self.config) if self._membership else self.config
+
+    def _order(self) -> None:
+        """Has generated what the configuration file and the control plane want."""
+        orders, bundles = self._membership.orders() if self._membership else ({}, {})
+        self._generated.configure(orders | orders_of(self.config), bundles)
 
     def _serve_listener(self, listener: Listener) -> None:
         self._data_plane.add_listener(listener.name, listener.socket.fileno())
@@ -216,6 +252,8 @@ class Daemon:
                 report = self._reload(event.why)
                 if event.answer:
                     event.answer.set_result(report)
+            elif self._membership and event.message is not None:
+                self._configure(self._membership, event.message)
             else:
                 self._refresh()
 
@@ -273,7 +311,7 @@ class Daemon:
             update={section: getattr(loaded, section) for section in LIVE_SECTIONS} | {"keys": keys, "sockets": sockets}
         )
         logs.set_level(loaded.logging.level)
-        self._generated.configure(self.config)
+        self._order()
         restart = tuple(_differences(self.config, loaded))
         if restart:
             self._log.warning("these settings changed and take effect at the next start", settings=restart)
@@ -300,7 +338,7 @@ class Daemon:
 
     def _refresh(self) -> Changes:
         try:
-            difference = self._keyring.refresh(self.config, self._generated.current())
+            difference = self._keyring.refresh(self._merged(), self._generated.current())
         except (OSError, KeyError, ValueError, RuntimeError, MemoryError) as error:
             # Nothing on disk or in the user database may take down what is in force.
             self._log.exception(
@@ -354,6 +392,8 @@ class Daemon:
         return exit_codes.OK
 
     def _stop(self) -> None:
+        if self._membership:
+            self._membership.stop()
         self._generated.stop()
         if self._watcher:
             self._watcher.stop()

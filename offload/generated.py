@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from offload import _dataplane, issuers
-from offload.config import SPIFFE_SCHEME, Config, GenerateSource, Identity
+from offload.config import SPIFFE_SCHEME, Config, GenerateSource
 from offload.config import Issuer as IssuerSettings
-from offload.identities import Generated, KeyPair
+from offload.identities import Generated, KeyPair, TrustBundle
 from offload.issuers import Issuer, IssuerError, Wanted
 from offload.issuers.exec_program import ExecIssuer
 from offload.issuers.local_ca import LocalCaIssuer
@@ -40,10 +40,10 @@ def make_issuer(settings: IssuerSettings) -> Issuer:
 
 @dataclass(frozen=True)
 class Order:
-    """What is wanted for one identity; another order means another certificate."""
+    """What is wanted for one identity; another order means another certificate. Issuers compare by their settings."""
 
     source: GenerateSource
-    issuer: IssuerSettings
+    issuer: Issuer
     wanted: Wanted
 
 
@@ -73,6 +73,7 @@ class GeneratedIdentities:
         self._log = get_logger()
         self._condition = threading.Condition()
         self._entries: dict[str, Entry] = {}
+        self._bundles: dict[str, tuple[TrustBundle, ...]] = {}
         self._results: dict[tuple[str, str], int] = {}
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -80,16 +81,27 @@ class GeneratedIdentities:
 
     # ---- for the daemon ----
 
-    def configure(self, config: Config) -> None:
-        """Takes over the identities that are to be generated; those that others replace go on until theirs is there."""
-        orders = {name: order for name, i in config.identities.items() if (order := _order(name, i, config))}
+    def configure(self, orders: Mapping[str, Order], bundles: Mapping[str, tuple[TrustBundle, ...]]) -> None:
+        """Takes over what is to be generated, by identity; certificates that others replace serve until these come.
+
+        `bundles`: of identities whose trust comes with their order, and not from files.
+        """
         with self._condition:
+            self._bundles = dict(bundles)
             for name in self._entries.keys() - orders.keys():
                 del self._entries[name]
             for name, order in orders.items():
                 entry = self._entries.get(name)
                 if entry is None or entry.order != order:
                     self._entries[name] = Entry(order, Renewal(self._random), entry.pair if entry else None)
+            self._condition.notify()
+
+    def hurry(self, issuer: str) -> None:
+        """The issuer is back: what waits for it is due now."""
+        with self._condition:
+            for entry in self._entries.values():
+                if entry.order.source.issuer == issuer and entry.renewal.state is State.WAITING:
+                    entry.renewal.due_at = self._clock()
             self._condition.notify()
 
     def start(self) -> None:
@@ -114,6 +126,7 @@ class GeneratedIdentities:
             return Generated(
                 {name: entry.pair for name, entry in self._entries.items() if entry.pair is not None},
                 {name: entry.problem for name, entry in self._entries.items() if entry.problem is not None},
+                dict(self._bundles),
             )
 
     def status(self) -> IssuanceStatus:
@@ -145,7 +158,7 @@ class GeneratedIdentities:
         try:
             key = _dataplane.Key.generate(order.source.key_type)
             request = key.certificate_request(order.wanted.uris, order.wanted.dns_names)
-            issued = make_issuer(order.issuer).issue(request, order.wanted)
+            issued = order.issuer.issue(request, order.wanted)
             chain = issuers.check(issued.chain, key.key_id, order.wanted, datetime.fromtimestamp(self._clock(), UTC))
             pair = KeyPair(key, chain, GENERATED_HERE, f"issuer {order.source.issuer}", renew_at=issued.renew_at)
         except (IssuerError, ValueError) as error:
@@ -187,9 +200,15 @@ class GeneratedIdentities:
         )
 
 
-def _order(name: str, identity: Identity, config: Config) -> Order | None:
-    source = identity.generate
-    if source is None:
-        return None
+def order(name: str, source: GenerateSource, issuer: Issuer) -> Order:
     uris = (name,) if name.startswith(SPIFFE_SCHEME) else ()
-    return Order(source, config.issuers[source.issuer], Wanted(name, uris, source.dns_names))
+    return Order(source, issuer, Wanted(name, uris, source.dns_names))
+
+
+def orders_of(config: Config) -> dict[str, Order]:
+    """What the configuration file wants to be generated."""
+    return {
+        name: order(name, identity.generate, make_issuer(config.issuers[identity.generate.issuer]))
+        for name, identity in config.identities.items()
+        if identity.generate is not None
+    }

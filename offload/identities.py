@@ -58,6 +58,8 @@ class Generated:
 
     pairs: Mapping[str, KeyPair] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
+    # Of those whose trust does not come from files.
+    bundles: Mapping[str, tuple[TrustBundle, ...]] = field(default_factory=dict)
 
 
 NONE_GENERATED = Generated()
@@ -118,7 +120,7 @@ def plan(
             pairs, its_problems = _generated_pair(name, settings, generated)
         else:
             pairs, its_problems = _pairs(name, files, before, now)
-        bundles, bundle_problems = _bundles(name, settings, files, before, listing, config)
+        bundles, bundle_problems = _all_bundles(name, settings, files, before, listing, config, generated)
         problems += its_problems + bundle_problems
         if pairs:
             identities[name] = _seal(name, settings, pairs, bundles, before)
@@ -162,13 +164,26 @@ def _unlisted(
         before = previous.get(name)
         if files_name is None:
             pairs, its_problems = _generated_pair(name, settings, generated)
-            bundles, bundle_problems = _bundles(name, settings, (), before, listing, config)
+            bundles, bundle_problems = _all_bundles(name, settings, (), before, listing, config, generated)
             problems += its_problems + bundle_problems
         else:
             pairs, bundles = (before.pairs, before.bundles) if before else ((), ())
         if pairs:
             identities[name] = _seal(name, settings, pairs, bundles, before)
     return Plan(identities, tuple(problems), _remarks(identities.values(), config, now))
+
+
+def _all_bundles(
+    name: str,
+    settings: Identity,
+    files: tuple[KeyFile, ...],
+    before: IdentityInForce | None,
+    listing: Listing,
+    config: Config,
+    generated: Generated,
+) -> tuple[tuple[TrustBundle, ...], list[Problem]]:
+    given = generated.bundles.get(name)
+    return (given, []) if given is not None else _bundles(name, settings, files, before, listing, config)
 
 
 def _generated_pair(name: str, settings: Identity, generated: Generated) -> tuple[tuple[KeyPair, ...], list[Problem]]:

@@ -36,6 +36,8 @@ class Measured(Protocol):
     def plan(self) -> Plan: ...
     @property
     def generated(self) -> GeneratedIdentities: ...
+    @property
+    def is_connected(self) -> bool | None: ...
     def statistics(self) -> _dataplane.Statistics: ...
 
 
@@ -76,6 +78,10 @@ class DaemonCollector(Collector):
         yield from _connections(statistics)
         yield from _expiry(self._daemon.plan)
         yield from _issuance(self._daemon.generated.status())
+        connected = GaugeMetricFamily("offload_mesh_connected", "1 while there is a stream to the control plane.")
+        if self._daemon.is_connected is not None:
+            connected.add_metric([], float(self._daemon.is_connected))
+        yield connected
         started = GaugeMetricFamily("offload_start_time_seconds", "When the daemon started, seconds since 1970.")
         started.add_metric([], self._daemon.started_at)
         yield started

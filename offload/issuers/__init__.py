@@ -2,7 +2,8 @@
 
 An issuer is given a certificate request and gives a chain. It is called on a thread of its own, may take its time, and
 is not trusted to have done what was asked: `check` holds the chain against the request before it is put into force.
-To add an issuer: a class with `issue`, its settings in `config.Issuer`, a line in `make`.
+To add an issuer: a class with `issue`, its settings in `config.Issuer`, a line in `generated.make_issuer`. The mesh
+control plane is one too (mesh/client.py).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from typing import IO
 
 from cryptography import x509
@@ -27,12 +28,12 @@ COMPLAINT_MAX = 1000
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+@dataclass(frozen=True)
 class ExecIssuer:
-    def __init__(self, settings: ExecProgram) -> None:
-        self._settings = settings
+    settings: ExecProgram
 
     def issue(self, request: bytes, wanted: Wanted) -> Issued:
-        program = self._settings.command[0]
+        program = self.settings.command[0]
         environment = {
             "PATH": PATH,
             "LANG": "C.UTF-8",
@@ -51,12 +52,12 @@ class ExecIssuer:
 
     def _run(self, given: IO[bytes], environment: dict[str, str]) -> tuple[int, bytes, bytes]:
         """Exit status and both outputs. IssuerError when it cannot run, is too slow, or says too much."""
-        program, deadline = self._settings.command[0], time.monotonic() + self._settings.timeout_seconds
+        program, deadline = self.settings.command[0], time.monotonic() + self.settings.timeout_seconds
         pipe = subprocess.PIPE
         try:
             # A session of its own: what it starts can be ended with it.
             process = subprocess.Popen(
-                self._settings.command,
+                self.settings.command,
                 env=environment,
                 cwd="/",
                 stdin=given,
@@ -71,7 +72,7 @@ class ExecIssuer:
                 output, complaint = _read_both(process, deadline)
                 return process.wait(max(0.1, deadline - time.monotonic())), output, complaint
             except (TimeoutError, subprocess.TimeoutExpired):
-                raise IssuerError(f"{program} did not end within {self._settings.timeout_seconds:g} s") from None
+                raise IssuerError(f"{program} did not end within {self.settings.timeout_seconds:g} s") from None
             except OverflowError:
                 raise IssuerError(f"{program} printed more than {OUTPUT_MAX} bytes") from None
             finally:

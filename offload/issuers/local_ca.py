@@ -5,6 +5,7 @@ The CA's key is an ordinary object of Python here. Where that is not good enough
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,36 +24,36 @@ BACKDATED = timedelta(minutes=1)  # for peers whose clocks are a little behind
 CaKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 
+@dataclass(frozen=True)
 class LocalCaIssuer:
     """Reads its files for each certificate, so that a replaced CA is used at once."""
 
-    def __init__(self, settings: LocalCa) -> None:
-        self._settings = settings
+    settings: LocalCa
 
     def issue(self, request: bytes, wanted: Wanted) -> Issued:
         authority, chain = self._certificates()
         key = self._key()
         if key.public_key() != authority.public_key():
-            raise IssuerError(f"{self._settings.key} is not the key of {self._settings.certificate}")
-        leaf = sign(request, wanted, authority, key, timedelta(hours=self._settings.lifetime_hours))
+            raise IssuerError(f"{self.settings.key} is not the key of {self.settings.certificate}")
+        leaf = sign(request, wanted, authority, key, timedelta(hours=self.settings.lifetime_hours))
         return Issued((leaf.public_bytes(Encoding.DER), *(one.public_bytes(Encoding.DER) for one in chain)))
 
     def _certificates(self) -> tuple[x509.Certificate, list[x509.Certificate]]:
         """The CA, and what goes into the chain: all of the file but the root."""
         try:
-            found = x509.load_pem_x509_certificates(_read(self._settings.certificate))
+            found = x509.load_pem_x509_certificates(_read(self.settings.certificate))
         except ValueError as error:
-            raise IssuerError(f"{self._settings.certificate}: {error}") from error
+            raise IssuerError(f"{self.settings.certificate}: {error}") from error
         return found[0], [one for one in found if one.subject != one.issuer]
 
     def _key(self) -> CaKey:
         try:
-            key = load_pem_private_key(_read(self._settings.key), password=None)
+            key = load_pem_private_key(_read(self.settings.key), password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
             # The library's message could quote the file.
-            raise IssuerError(f"{self._settings.key} is not an unencrypted private key in PEM form") from None
+            raise IssuerError(f"{self.settings.key} is not an unencrypted private key in PEM form") from None
         if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
-            raise IssuerError(f"{self._settings.key} is no RSA, ECDSA or Ed25519 key")
+            raise IssuerError(f"{self.settings.key} is no RSA, ECDSA or Ed25519 key")
         return key
 
 

@@ -13,6 +13,7 @@ import httpx
 from control.bootstrap import ControlPlaneAddress, ProxyIdentity, bootstrap
 from control.kinds import KINDS
 from control.model.resource import Resource
+from control.nodes.server import NodeServer
 from control.plane import ControlPlane
 from control.serving_certificate import ServingCertificate
 from control.store.store import Store, StoreKey
@@ -51,6 +52,8 @@ class Running:
         self.certificate = ServingCertificate(self.store, ["127.0.0.1"])
         self.server = grpc.aio.server()
         DiscoveryServer(self.plane, self.tokens).add_to(self.server)
+        self.nodes = NodeServer(self.plane, self.tokens)
+        self.nodes.add_to(self.server)
         self.port = self.server.add_secure_port(f"127.0.0.1:{self.port}", self.certificate.grpc_credentials())
         await self.server.start()
         self.task = asyncio.create_task(self.plane.run())

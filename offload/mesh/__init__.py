@@ -1,0 +1,1 @@
+"""The daemon as a node of a mesh: identities, trust and settings come from a control plane, keys stay here."""

@@ -1,0 +1,226 @@
+"""The stream to the control plane: kept open, opened again, and spoken on. One thread.
+
+What comes is handed on (`configured`); certificate requests wait on the threads of the issuing pool for their answers.
+While there is no stream, requests fail at once and the daemon goes on with what it has.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from offload import __version__
+from offload.config import Mesh
+from offload.issuers import Issued, IssuerError, Wanted
+from offload.logs import get_logger
+from offload.v1 import node_pb2, node_pb2_grpc
+
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 30.0
+ANSWER_SECONDS = 30.0
+MESSAGE_MAX = 16 * 1024 * 1024
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_MAX),
+    # A control plane that is gone without a word is noticed within a minute.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # Reconnecting is ours; gRPC's own backoff would come on top.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+class MeshError(Exception):
+    """The control plane cannot be asked; the message names the file and the way out."""
+
+
+def backoff_seconds(failures: int, number: float) -> float:
+    """How long after this many failures in a row; `number`, from 0 to 1, spreads the nodes of a mesh."""
+    longest = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * float(2 ** min(failures, 16)))
+    return longest * (0.5 + 0.5 * number)
+
+
+@dataclass
+class Stream:
+    """One connection's outgoing messages; None ends it."""
+
+    outgoing: queue.SimpleQueue[node_pb2.NodeMessage | None]
+
+    def messages(self) -> Iterator[node_pb2.NodeMessage]:
+        while (message := self.outgoing.get()) is not None:
+            yield message
+
+
+class MeshClient(threading.Thread):
+    def __init__(
+        self,
+        settings: Mesh,
+        backends: list[str],
+        configured: Callable[[node_pb2.Configuration], None],
+        connected: Callable[[], None],
+    ) -> None:
+        """`configured` and `connected` are called on this thread."""
+        super().__init__(name="mesh", daemon=True)
+        self._settings = settings
+        self._backends = backends
+        self._configured, self._connected = configured, connected
+        self._log = get_logger()
+        self._random = random.SystemRandom().random
+        self._lock = threading.Lock()
+        self._stream: Stream | None = None
+        self._waiting: dict[int, Future[node_pb2.CertificateAnswer]] = {}
+        self._last_id = 0
+        self._stopping = threading.Event()
+        self._call: grpc.Call | None = None
+
+    # ---- for other threads ----
+
+    @property
+    def is_connected(self) -> bool:
+        return self._stream is not None
+
+    def applied(self, version: str, problems: tuple[str, ...]) -> None:
+        self._send(node_pb2.NodeMessage(applied=node_pb2.Applied(version=version, problems=problems)))
+
+    def certify(self, mesh: str, spiffe_id: str, request: bytes) -> node_pb2.CertificateAnswer:
+        """Blocks until the control plane answers. IssuerError."""
+        answer: Future[node_pb2.CertificateAnswer] = Future()
+        with self._lock:
+            self._last_id += 1
+            number = self._last_id
+            self._waiting[number] = answer
+        asked = node_pb2.CertificateRequest(id=number, mesh=mesh, spiffe_id=spiffe_id, request=request)
+        try:
+            if not self._send(node_pb2.NodeMessage(certificate_request=asked)):
+                raise IssuerError(f"no connection to the control plane {self._settings.control_plane}")
+            return answer.result(ANSWER_SECONDS)
+        except NotYet:
+            raise IssuerError(f"the control plane did not answer within {ANSWER_SECONDS:g} s") from None
+        finally:
+            with self._lock:
+                self._waiting.pop(number, None)
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._end_stream("the daemon stops")
+        if self._call is not None:
+            self._call.cancel()
+        if self.is_alive():
+            self.join(timeout=5)
+
+    def _send(self, message: node_pb2.NodeMessage) -> bool:
+        with self._lock:
+            if self._stream is None:
+                return False
+            self._stream.outgoing.put(message)
+            return True
+
+    # ---- the thread ----
+
+    def run(self) -> None:
+        failures = 0
+        told = ""
+        while not self._stopping.is_set():
+            try:
+                self._converse()
+                reason, failures = "the control plane ended the stream", 0
+            except (grpc.RpcError, MeshError) as error:
+                reason = _words(error)
+                failures = 0 if self.is_connected else failures + 1
+            self._end_stream(reason)
+            if self._stopping.is_set():
+                return
+            pause = backoff_seconds(failures, self._random())
+            if reason != told:
+                told = reason
+                self._log.warning(
+                    "not connected to the control plane; what is in force stays",
+                    control_plane=self._settings.control_plane,
+                    reason=reason,
+                    again_in_seconds=round(pause, 1),
+                )
+            self._stopping.wait(pause)
+
+    def _converse(self) -> None:
+        """One stream, to its end. RpcError, MeshError."""
+        settings = self._settings
+        credentials = grpc.ssl_channel_credentials(_read(settings.ca_file, "mesh.ca_file"))
+        token = _read(settings.token_file, "mesh.token_file").decode(errors="replace").strip()
+        stream = Stream(queue.SimpleQueue())
+        hello = node_pb2.Hello(daemon_version=__version__, backends=self._backends)
+        stream.outgoing.put(node_pb2.NodeMessage(hello=hello))
+        with grpc.secure_channel(settings.control_plane, credentials, options=_OPTIONS) as channel:
+            call = node_pb2_grpc.NodeServiceStub(channel).Connect(  # type: ignore[no-untyped-call]
+                stream.messages(), metadata=(("authorization", f"Bearer {token}"),)
+            )
+            self._call = call
+            try:
+                for message in call:
+                    if self._stream is None:
+                        with self._lock:
+                            self._stream = stream
+                        self._log.info("connected to the control plane", control_plane=settings.control_plane)
+                        self._connected()
+                    self._take(message)
+            finally:
+                stream.outgoing.put(None)
+                self._call = None
+
+    def _take(self, message: node_pb2.ControlMessage) -> None:
+        if message.WhichOneof("message") == "configuration":
+            self._configured(message.configuration)
+        elif message.WhichOneof("message") == "certificate_answer":
+            with self._lock:
+                waiting = self._waiting.get(message.certificate_answer.id)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(message.certificate_answer)
+
+    def _end_stream(self, reason: str) -> None:
+        with self._lock:
+            stream, self._stream = self._stream, None
+            waiting, self._waiting = self._waiting, {}
+        if stream is not None:
+            stream.outgoing.put(None)
+        for answer in waiting.values():
+            if not answer.done():
+                answer.set_exception(IssuerError(f"the connection to the control plane was lost: {reason}"))
+
+
+@dataclass(frozen=True)
+class MeshIssuer:
+    """The control plane as an issuer. Equal ones give the same certificates: another CA makes another issuer."""
+
+    client: MeshClient
+    mesh: str
+    authority: bytes  # SHA-256 of the certificate of the CA that signs now
+
+    def issue(self, request: bytes, wanted: Wanted) -> Issued:
+        answer = self.client.certify(self.mesh, wanted.identity, request)
+        if answer.status != 0:
+            raise IssuerError(f"the control plane refused: {answer.message[:1000]}")
+        return Issued(tuple(answer.certificate_chain), answer.renew_at or None)
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MeshError(f"{what}: cannot read {path}: {error.strerror}") from error
+
+
+def _words(error: grpc.RpcError | MeshError) -> str:
+    if isinstance(error, MeshError):
+        return str(error)
+    code = error.code()
+    details = str(error.details() or "")[:1000]
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        return f"the control plane refuses the node token: {details}"
+    return f"{code.name}: {details}"

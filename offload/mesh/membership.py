@@ -1,0 +1,68 @@
+"""The daemon's membership of a mesh: what the control plane said last, and what the daemon makes of it.
+
+Belongs to the daemon's main thread; only `MeshClient` has a thread of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from offload.config import Config, Mesh
+from offload.generated import Order, order
+from offload.identities import TrustBundle
+from offload.logs import get_logger
+from offload.mesh.client import MeshClient, MeshIssuer
+from offload.mesh.configuration import MeshConfiguration, read_configuration
+from offload.v1 import node_pb2
+
+
+class Membership:
+    def __init__(
+        self,
+        settings: Mesh,
+        backend: str,
+        configured: Callable[[node_pb2.Configuration], None],
+        connected: Callable[[], None],
+    ) -> None:
+        """`configured` and `connected` are called on the client's thread."""
+        self._vector = backend != "software"
+        self._client = MeshClient(settings, ["software", *({backend} - {"software"})], configured, connected)
+        self._log = get_logger()
+        self._in_force = MeshConfiguration()
+
+    @property
+    def is_connected(self) -> bool:
+        return self._client.is_connected
+
+    def start(self) -> None:
+        self._client.start()
+
+    def stop(self) -> None:
+        self._client.stop()
+
+    def take(self, message: node_pb2.Configuration, config: Config) -> None:
+        """What the others of these methods speak of from now on."""
+        self._in_force = read_configuration(message, config, self._vector)
+
+    def report(self) -> None:
+        """After it was put into force: tells the control plane, and the log."""
+        version, problems = self._in_force.version, self._in_force.problems
+        log = self._log.warning if problems else self._log.info
+        identities = sorted(self._in_force.identities)
+        log("configured by the control plane", version=version, identities=identities, problems=problems)
+        self._client.applied(version, problems)
+
+    def merged(self, config: Config) -> Config:
+        """With the control plane's identities beside the configuration file's, which go first."""
+        others = {name: identity.settings for name, identity in self._in_force.identities.items()}
+        return config.model_copy(update={"identities": others | config.identities})
+
+    def orders(self) -> tuple[dict[str, Order], dict[str, tuple[TrustBundle, ...]]]:
+        """What is to be generated, and the trust that comes with it."""
+        orders, bundles = {}, {}
+        for name, identity in self._in_force.identities.items():
+            if identity.settings.generate is not None:
+                issuer = MeshIssuer(self._client, identity.mesh, identity.issuer)
+                orders[name] = order(name, identity.settings.generate, issuer)
+                bundles[name] = identity.bundles
+        return orders, bundles

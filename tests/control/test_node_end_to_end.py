@@ -1,0 +1,226 @@
+"""A real daemon joins a real control plane: identities, certificates for keys that stay on the node, trust, rotation.
+
+Then real Envoys, configured by ADS, with both keys at that daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+
+from control.ca.rotation import Event, Stage, WrongStage
+from control.model.resource import Resource
+from offload.v1 import admin_pb2, private_key_pb2
+from tests.control.scene import Running, application, until
+from tests.control.test_offload_end_to_end import MESH, MODULE, PERMISSION
+from tests.offload.daemon_process import DaemonProcess
+
+ROOT = Path(__file__).parents[2]
+WEB, BACKEND = 21460, 21470
+CALL = WEB + 1
+BACKEND_ID = "spiffe://default.default.mesh.local/workload/backend"
+WEB_ID = "spiffe://default.default.mesh.local/workload/web"
+
+
+def mesh_on_node(socket: Path) -> str:
+    """The two services, placed on node n1 and run by us."""
+    text = (MESH % socket).replace("2136", "2146").replace("2137", "2147").replace("rsa2048", "p256")
+    placed = f'offload.mesh/node: n1, offload.mesh/uid: "{os.getuid()}"'
+    for name in ("web", "backend"):
+        text = text.replace(f"kuma.io/workload: {name}}}", f"kuma.io/workload: {name}, {placed}}}")
+    return text
+
+
+@dataclass
+class Joined:
+    plane: Running
+    daemon: DaemonProcess
+    folder: Path
+
+    def keys(self) -> admin_pb2.ListKeysResponse:
+        with self.daemon.admin() as stub:
+            answer: admin_pb2.ListKeysResponse = stub.ListKeys(admin_pb2.ListKeysRequest(), timeout=10)
+            return answer
+
+    def identity(self, name: str) -> Any:
+        with self.daemon.client() as stub:
+            return next(iter(stub.WatchIdentity(private_key_pb2.WatchIdentityRequest(identity=name), timeout=10)))
+
+
+async def wait_for(what: str, condition: Callable[[], Any], seconds: float = 60) -> Any:
+    for _ in range(int(seconds / 0.05)):
+        if found := await asyncio.to_thread(condition):
+            return found
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"waited {seconds} s in vain for: {what}")
+
+
+@pytest.fixture
+async def joined(tmp_path: Path, read_resources: Callable[[str], list[Resource]]) -> AsyncIterator[Joined]:
+    plane, daemon = Running(tmp_path, read_resources), DaemonProcess(tmp_path)
+    await plane.start()
+    await plane.apply(mesh_on_node(daemon.socket))
+    (tmp_path / "mesh-ca.pem").write_text(plane.certificate.ca_pem)
+    (tmp_path / "token").write_text(plane.tokens.issue("node", 600, name="n1") + "\n")
+    mesh = {
+        "control_plane": f"127.0.0.1:{plane.port}",
+        "ca_file": str(tmp_path / "mesh-ca.pem"),
+        "token_file": str(tmp_path / "token"),
+    }
+    daemon.configure(mesh=mesh)
+    await asyncio.to_thread(daemon.start)
+    yield Joined(plane, daemon, tmp_path)
+    await asyncio.to_thread(daemon.stop)
+    await plane.stop()
+
+
+async def both(joined: Joined) -> list[Any]:
+    def there() -> list[Any]:
+        identities = list(joined.keys().identities)
+        return identities if {i.name for i in identities} == {BACKEND_ID, WEB_ID} else []
+
+    return list(await wait_for("both identities", there))
+
+
+async def test_identities_come_and_keys_stay(joined: Joined) -> None:
+    for identity in await both(joined):
+        (key,) = identity.keys
+        assert key.algorithm == "p256"
+        assert list(key.uris) == [identity.name]
+        assert key.key_file == "generated on this node"
+        assert key.certificate_file == "issuer mesh"
+        assert identity.usage == "tls13"
+        assert list(identity.selectors) == [f"uid {os.getuid()}"]
+        assert key.not_before < key.renew_at < key.not_after
+    identity = await asyncio.to_thread(joined.identity, BACKEND_ID)
+    assert [bundle.trust_domain for bundle in identity.trust_bundles] == ["default.default.mesh.local"]
+    leaf = x509.load_der_x509_certificate(identity.credentials[0].certificate_chain[0])
+    leaf.verify_directly_issued_by(x509.load_der_x509_certificate(identity.trust_bundles[0].authorities[0]))
+    assert joined.daemon.events("connected to the control plane")
+    await wait_for("the daemon's word", lambda: [s.applied_version for s in joined.plane.nodes.sessions("n1")] != [""])
+    assert not (joined.folder / "keys").exists(), "nothing was written"
+
+
+async def test_changes_follow(joined: Joined) -> None:
+    await both(joined)
+    text = mesh_on_node(joined.daemon.socket)
+    await joined.plane.apply(text.replace("keyType: p256", "keyType: rsa2048"))
+    await wait_for("RSA keys", lambda: {k.algorithm for i in joined.keys().identities for k in i.keys} == {"rsa2048"})
+    await joined.plane.plane.delete("Dataplane", "default", "web-1")
+    await wait_for("one identity less", lambda: [i.name for i in joined.keys().identities] == [BACKEND_ID])
+
+
+async def test_what_the_node_cannot_do_is_said(joined: Joined) -> None:
+    await both(joined)
+    await joined.plane.apply(mesh_on_node(Path("/run/somewhere/else.sock")))
+    await wait_for("the daemon's word", lambda: any(s.problems for s in joined.plane.nodes.sessions("n1")))
+    (session,) = joined.plane.nodes.sessions("n1")
+    assert all("/run/somewhere/else.sock is none of this daemon's" in problem for problem in session.problems)
+    assert not await joined.plane.nodes.has_bundle("n1"), "a version with problems does not count"
+    await wait_for("nothing is served", lambda: not joined.keys().identities)
+
+
+async def test_the_control_plane_goes_and_comes_back(joined: Joined) -> None:
+    before = {i.name: i.version for i in await both(joined)}
+    await joined.plane.stop()
+    await wait_for("the daemon to notice", lambda: joined.daemon.events("not connected to the control plane; " + STAYS))
+    assert {i.name: i.version for i in joined.keys().identities} == before, "what is in force stays"
+    await joined.plane.start()
+    await wait_for("the daemon again", lambda: joined.plane.nodes.sessions("n1"))
+    await wait_for("its word", lambda: [s.applied_version for s in joined.plane.nodes.sessions("n1")] != [""])
+    assert {i.name: i.version for i in joined.keys().identities} == before, "and there was nothing to renew"
+
+
+STAYS = "what is in force stays"
+
+
+async def test_a_bad_token_is_said_plainly(joined: Joined) -> None:
+    (joined.folder / "token").write_text("nonsense")
+    await joined.plane.stop()
+    await joined.plane.start()
+
+    def refused() -> bool:
+        events = joined.daemon.events("not connected to the control plane; " + STAYS)
+        return any("refuses the node token" in event["reason"] for event in events)
+
+    await wait_for("the refusal", refused)
+    token = joined.plane.tokens.issue("node", 600, name="n1")
+    (joined.folder / "token").write_text(token)
+    await wait_for("the daemon with a good token", lambda: joined.plane.nodes.sessions("n1"))
+
+
+async def test_a_ca_rotation_reaches_the_node(joined: Joined) -> None:
+    await both(joined)
+    store, identities = joined.plane.store, joined.plane.plane.identities
+    resource = store.get("MeshIdentity", "default", "identity")
+    before = await asyncio.to_thread(joined.identity, BACKEND_ID)
+    await joined.plane.plane.rotate(resource, Event.BEGIN)
+    await wait_for("both CAs", lambda: len(joined.identity(BACKEND_ID).trust_bundles[0].authorities) == 2)
+
+    async def step(event: Event) -> None:
+        for _ in range(200):
+            try:
+                await joined.plane.plane.rotate(resource, event)
+                return
+            except WrongStage as error:  # which names who is late
+                last = error
+                await asyncio.sleep(0.1)
+        raise AssertionError(f"not ready: {last}")
+
+    await step(Event.DISTRIBUTED)
+
+    def renewed() -> bool:
+        now = joined.identity(BACKEND_ID).credentials[0]
+        leaf = x509.load_der_x509_certificate(now.certificate_chain[0])
+        current = identities.rotation("default", resource).issuer.certificate
+        return bool(now.key_id != before.credentials[0].key_id and leaf.issuer == current.subject)
+
+    await wait_for("certificates of the new CA", renewed)
+    await step(Event.REPLACED)
+    await wait_for("one CA", lambda: len(joined.identity(BACKEND_ID).trust_bundles[0].authorities) == 1)
+    await step(Event.RETIRED)
+    assert identities.rotation("default", resource).stage is Stage.STABLE
+
+
+@pytest.mark.envoy
+@pytest.mark.skipif(not MODULE.is_file(), reason="the module is not built: make build")
+async def test_traffic_with_both_keys_at_the_node(joined: Joined, envoy_binary: Path, tmp_path: Path) -> None:
+    await both(joined)
+    behind, envoys = await application("backend", BACKEND + 3), []
+    environment = dict(os.environ) | {"ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(MODULE.parent)}
+    try:
+        for name, admin in (("web-1", WEB + 2), ("backend-1", BACKEND + 2)):
+            path = tmp_path / f"{name}.json"
+            path.write_text(json.dumps(joined.plane.bootstrap(name, admin, delta=False)))
+            command = [
+                envoy_binary,
+                "-c",
+                path,
+                "--concurrency",
+                "1",
+                "--log-level",
+                "warning",
+                "--use-dynamic-base-id",
+            ]
+            log = (tmp_path / f"{name}.log").open("w")
+            envoys.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))  # noqa: ASYNC220
+        async with httpx.AsyncClient(timeout=10) as client:
+            assert await until(client, lambda status, _: status == 403, CALL) == "RBAC: access denied"
+            await joined.plane.apply(PERMISSION)
+            text = await until(client, lambda status, _: status == 200, CALL)
+            assert f"By={BACKEND_ID};URI={WEB_ID}" in text
+    finally:
+        for envoy in envoys:
+            envoy.terminate()
+            envoy.wait(30)
+        behind.close()
