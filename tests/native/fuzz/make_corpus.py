@@ -5,7 +5,13 @@ python tests/native/fuzz/make_corpus.py
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from offload.v1 import private_key_pb2 as pb
 
@@ -66,8 +72,27 @@ def front_seeds() -> dict[str, bytes]:
     }
 
 
+def peer_seeds() -> dict[str, bytes]:
+    """0 an id, 1 the content of a subjectAltName, 2 a certificate (fuzz_peer.cc)."""
+    ids = ("spiffe://mesh.example/ns/shop/sa/cart", "spiffe://a", "SPIFFE://A:1/b?c#d", "spiffe://a/../%41")
+    seeds = {f"id{i}": b"\0" + text.encode() for i, text in enumerate(ids)}
+    lists = {"one": ids[:1], "two": ids[:2], "mixed": ("https://a/", ids[0]), "domain": ids[1:2]}
+    key = Ed25519PrivateKey.from_private_bytes(b"k" * 32)  # the same certificates each time
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a")])
+    now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    for each, uris in lists.items():
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(u) for u in uris] + [x509.DNSName("a")])
+        seeds[f"names_{each}"] = b"\1" + names.public_bytes()
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+        builder = builder.add_extension(names, critical=False)
+        builder = builder.add_extension(x509.BasicConstraints(ca=each == "domain", path_length=None), critical=True)
+        seeds[f"certificate_{each}"] = b"\2" + builder.sign(key, None).public_bytes(Encoding.DER)
+    return seeds
+
+
 def main() -> None:
-    for target, seeds in (("wire", wire_seeds()), ("front", front_seeds())):
+    for target, seeds in (("wire", wire_seeds()), ("front", front_seeds()), ("peer", peer_seeds())):
         folder = CORPUS / target
         folder.mkdir(parents=True, exist_ok=True)
         for name, seed in seeds.items():

@@ -28,7 +28,10 @@ done
 "$CLANG" "${flags[@]}" tests/native/fuzz/fuzz_front.c "${sources[@]}" "$kernels" \
   "$prefix/lib/libcrypto.a" -l:libnghttp2.so.14 -lstdc++ -lpthread -o "$BUILD/fuzz_front"
 
-for target in wire front; do
+"$CLANG" "${flags[@]/-std=gnu11/-std=c++20}" -x c++ tests/native/fuzz/fuzz_peer.cc envoy_ext/module/spiffe_id.cc \
+  envoy_ext/module/spiffe_match.cc -x none "$prefix/lib/libcrypto.a" -lstdc++ -lpthread -o "$BUILD/fuzz_peer"
+
+for target in ${FUZZ_TARGETS:-wire front peer}; do
   echo "== fuzzing $target for $SECONDS_EACH s"
   mkdir -p "$BUILD/corpus-$target"
   "$BUILD/fuzz_$target" -max_total_time="$SECONDS_EACH" -max_len=4096 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
