@@ -92,7 +92,7 @@ test-tsan: setup ## the data plane under ThreadSanitizer
 	@$(PYTHON) tests/native/sanitized.py thread
 	@$(PYTHON) tests/native/module/sanitized.py thread
 
-test-fuzz: setup ## the codec and the gRPC front under libFuzzer, FUZZ_SECONDS each (30)
+test-fuzz: setup ## codec, gRPC front and peers' certificates under libFuzzer, FUZZ_SECONDS each (30)
 	@PYTHON=$(PYTHON) tests/native/fuzz/run.sh
 
 test-long: setup ## the tests marked `long`: many more random cases

@@ -215,6 +215,10 @@ PeerVerdict Trust::judge(SSL *ssl, const Identity &identity) const {
   if (chain == nullptr || sk_X509_num(chain) == 0) {
     return refused(PeerFault::NoCertificate, "peer sent no certificate");
   }
+  return judge(chain, identity);
+}
+
+PeerVerdict Trust::judge(STACK_OF(X509) * chain, const Identity &identity) const {
   X509 *leaf = sk_X509_value(chain, 0);
   SvidNames names = svid_names(leaf);
   if (!names.fault.empty()) {

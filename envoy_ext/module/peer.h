@@ -48,6 +48,7 @@ class Trust {
   // Judges the peer's chain. A certificate with a SPIFFE id is judged by the bundle of its trust domain alone (and by
   // bundles bound to no domain); others by the unbound bundles alone.
   PeerVerdict judge(SSL *ssl, const Identity &identity) const;
+  PeerVerdict judge(STACK_OF(X509) * chain, const Identity &identity) const;  // leaf first, not empty
 
   // What a verdict rests on, but for the certificate and the time. A session is resumed only where it is the same.
   std::string fingerprint(const Identity &identity) const;

@@ -112,7 +112,10 @@ std::string svid_issuer_fault(const X509 *authority) {
 }
 
 std::string_view svid_usage_fault(X509 *leaf) {
-  if ((X509_get_extension_flags(leaf) & EXFLAG_CA) != 0) return "is a CA's";
+  uint32_t flags = X509_get_extension_flags(leaf);
+  ERR_clear_error();
+  if ((flags & EXFLAG_INVALID) != 0) return "has an extension that cannot be read";
+  if ((flags & EXFLAG_CA) != 0) return "is a CA's";
   uint32_t usage = X509_get_key_usage(leaf);
   if (usage == UINT32_MAX)
     return {};  // no such extension; whoever issues SVIDs must set it, whoever reads them need not

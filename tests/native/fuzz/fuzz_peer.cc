@@ -44,8 +44,9 @@ void check_certificate(X509 *certificate) {
   assert(names.id.empty() || names.fault.empty());
   if (!names.id.empty()) check_id(names.id);
   svid_usage_fault(certificate);
-  svid_issuer_fault(certificate);
   assert(ERR_peek_error() == 0);  // nothing is left for whoever asks BoringSSL next
+  svid_issuer_fault(certificate);
+  assert(ERR_peek_error() == 0);
 }
 
 void check_alternative_names(const uint8_t *data, size_t size) {

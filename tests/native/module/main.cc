@@ -22,6 +22,8 @@ int main(int argc, char **argv) {
     run("server_names_match", tests::server_names_match);
     run("spiffe_ids_are_read_strictly", tests::spiffe_ids_are_read_strictly);
     run("spiffe_ids_match", tests::spiffe_ids_match);
+    run("peers_are_judged", tests::peers_are_judged);
+    run("spoilt_chains", tests::spoilt_chains);
     run("configurations_of_all_kinds", tests::configurations_of_all_kinds);
     run("identities_of_all_kinds", tests::identities_of_all_kinds);
     run("no_daemon", tests::no_daemon);

@@ -10,6 +10,8 @@ void ticket_keys_rotate();
 void server_names_match();
 void spiffe_ids_are_read_strictly();
 void spiffe_ids_match();
+void peers_are_judged();
+void spoilt_chains();
 void configurations_of_all_kinds();
 void identities_of_all_kinds();
 void no_daemon();
