@@ -11,6 +11,7 @@
 #include <set>
 
 #include "filter_state.h"
+#include "spiffe_id.h"
 
 namespace tls_offload {
 namespace {
@@ -110,9 +111,7 @@ class Fields {
       good = item.is_object() && item.size() == 1 && (item.contains("exact") || item.contains("prefix")) &&
              item.front().is_string();
       std::string id = good ? item.front().get<std::string>() : std::string();
-      constexpr std::string_view scheme = "spiffe://";
-      good = good && id.size() > scheme.size() && id.size() <= 2048 && id.compare(0, scheme.size(), scheme) == 0 &&
-             id[scheme.size()] != '/';
+      if (good && !check_spiffe_match(name, id, item.contains("prefix"))) return {};
       auto kind = good && item.contains("exact") ? SpiffeMatch::Kind::Exact : SpiffeMatch::Kind::Prefix;
       if (good) result.push_back({kind, std::move(id)});
     }
@@ -123,6 +122,16 @@ class Fields {
           value->dump());
     }
     return result;
+  }
+
+  // What can match no id is a mistake; a prefix may end anywhere between segments.
+  bool check_spiffe_match(const char *name, const std::string &id, bool prefix) {
+    constexpr size_t scheme = std::string_view("spiffe://").size();
+    std::string whole = prefix && id.size() > scheme && id.back() == '/' ? id.substr(0, id.size() - 1) : id;
+    if (prefix && whole.find('/', scheme) == std::string::npos) whole += "/x";
+    std::string_view fault = spiffe_id_fault(whole);
+    if (!fault.empty()) refuse(std::string(name) + ": \"" + id + "\" " + std::string(fault));
+    return fault.empty();
   }
 
   // The fields of this configuration are all taken; what is left is unknown.

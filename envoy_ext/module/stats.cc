@@ -50,6 +50,15 @@ constexpr const char *kCounters[] = {
     "upstream_operations_ok",
     "upstream_operations_failed",
     "upstream_peers_rejected",
+    "upstream_peers_rejected_no_certificate",
+    "upstream_peers_rejected_spiffe_id",
+    "upstream_peers_rejected_unknown_ca",
+    "upstream_peers_rejected_expired",
+    "upstream_peers_rejected_revoked",
+    "upstream_peers_rejected_revocation_unknown",
+    "upstream_peers_rejected_unsuitable",
+    "upstream_peers_rejected_not_accepted",
+    "upstream_peers_rejected_other",
 };
 constexpr const char *kGauges[] = {"connected"};
 constexpr const char *kHistograms[] = {"operation_us", "daemon_queue_us", "daemon_run_us", "batch_size",

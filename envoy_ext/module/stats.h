@@ -58,6 +58,16 @@ enum class Counter : uint8_t {
   UpstreamOperationsOk,
   UpstreamOperationsFailed,
   UpstreamPeersRejected,
+  // One for each PeerFault, in its order.
+  UpstreamPeersRejectedNoCertificate,
+  UpstreamPeersRejectedSpiffeId,
+  UpstreamPeersRejectedUnknownCa,
+  UpstreamPeersRejectedExpired,
+  UpstreamPeersRejectedRevoked,
+  UpstreamPeersRejectedRevocationUnknown,
+  UpstreamPeersRejectedUnsuitable,
+  UpstreamPeersRejectedNotAccepted,
+  UpstreamPeersRejectedOther,
   Count,
 };
 

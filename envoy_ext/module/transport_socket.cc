@@ -15,11 +15,15 @@
 namespace tls_offload {
 namespace {
 
-Counter counter_of(PeerFault fault) {
-  constexpr size_t first = static_cast<size_t>(Counter::PeersRejectedNoCertificate);
-  static_assert(first + static_cast<size_t>(PeerFault::Other) == static_cast<size_t>(Counter::PeersRejectedOther));
-  return static_cast<Counter>(first + static_cast<size_t>(fault));
+// The counter of this fault; `first` is the one of the first fault.
+Counter counter_of(PeerFault fault, Counter first) {
+  return static_cast<Counter>(static_cast<size_t>(first) + static_cast<size_t>(fault));
 }
+constexpr size_t kFaults = static_cast<size_t>(PeerFault::Other);
+static_assert(static_cast<size_t>(Counter::PeersRejectedNoCertificate) + kFaults ==
+              static_cast<size_t>(Counter::PeersRejectedOther));
+static_assert(static_cast<size_t>(Counter::UpstreamPeersRejectedNoCertificate) + kFaults ==
+              static_cast<size_t>(Counter::UpstreamPeersRejectedOther));
 
 constexpr abi::IoResult kKeep{abi::Action::KeepOpen, 0, false};
 
@@ -186,7 +190,8 @@ void TransportSocket::on_operation(const Operation &operation) {
 
 void TransportSocket::on_peer_rejected(PeerFault fault) {
   count(Counter::PeersRejected, Counter::UpstreamPeersRejected);
-  if (filter_ != nullptr) filter_->count(counter_of(fault));
+  count(counter_of(fault, Counter::PeersRejectedNoCertificate),
+        counter_of(fault, Counter::UpstreamPeersRejectedNoCertificate));
 }
 
 // ---- data ----
