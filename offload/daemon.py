@@ -265,6 +265,9 @@ class Daemon:
 
     def _tick(self) -> None:
         self.log_refusals()
+        retirement = self._keyring.current.next_retirement
+        if retirement is not None and retirement <= time.time() and not self.draining:
+            self._refresh()
         if self._notifier.watchdog_seconds is not None:
             # Only a data plane that still answers keeps the service alive.
             self._data_plane.statistics()

@@ -6,23 +6,25 @@ replaced stays in force until its files are whole again or gone. Removing the ke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
-from math import ceil
 from pathlib import Path
 
 from offload import _dataplane
 from offload.certificates import CertificateError, Chain, read_authorities, read_chain
 from offload.config import Config, Identity
 from offload.keys_directory import KeyFile, Listing
+from offload.remarks import Remark, remarks
 from offload.signature_schemes import schemes_for
 from offload.v1 import private_key_pb2
 
 # Pairs of one identity are offered in this order: the cheapest for both sides first.
 ALGORITHMS = ("p256", "ed25519", "p384", "rsa2048", "rsa3072", "rsa4096")
 BUNDLE_NAMES = frozenset({"ca.crt", "ca.pem"})
+# How long a superseded key goes on: longer than a handshake may take, and than the news of a new certificate.
+RETIREMENT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,15 @@ class TrustBundle:
 
 
 @dataclass(frozen=True)
+class Retiring:
+    """A key that another has taken the place of. Nobody is told of it any more, but handshakes that began with it, on
+    the word of the identity's last message, can still be finished."""
+
+    key: _dataplane.Key
+    until: float  # seconds since 1970
+
+
+@dataclass(frozen=True)
 class IdentityInForce:
     name: str
     settings: Identity
@@ -50,6 +61,7 @@ class IdentityInForce:
     bundles: tuple[TrustBundle, ...]
     version: int
     message: bytes  # serialized offload.v1.Identity
+    retiring: tuple[Retiring, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,18 +88,15 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Remark:
-    """Something that can be used and yet is probably not meant."""
-
-    identity: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Plan:
     identities: Mapping[str, IdentityInForce] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     remarks: tuple[Remark, ...] = ()
+
+    @property
+    def next_retirement(self) -> float | None:
+        """When the next superseded key is to go, seconds since 1970."""
+        return min((r.until for i in self.identities.values() for r in i.retiring), default=None)
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,7 @@ def plan(
         bundles, bundle_problems = _all_bundles(name, settings, files, before, listing, config, generated)
         problems += its_problems + bundle_problems
         if pairs:
-            identities[name] = _seal(name, settings, pairs, bundles, before)
+            identities[name] = _seal(name, settings, pairs, bundles, before, _retiring(before, pairs, now))
         elif files_name is not None and name in config.identities:
             path = str(config.keys.directory / files_name)
             problems.append(
@@ -134,7 +143,7 @@ def plan(
                     f"in {files_name}.crt and {files_name}.key or {files_name}.pem",
                 )
             )
-    return Plan(identities, tuple(problems), _remarks(identities.values(), config, now, listing))
+    return Plan(identities, tuple(problems), remarks(identities.values(), config, now, listing))
 
 
 Wanted = Mapping[str, tuple[Identity, str | None]]  # settings, and the name of the files; None: it is generated
@@ -169,8 +178,8 @@ def _unlisted(
         else:
             pairs, bundles = (before.pairs, before.bundles) if before else ((), ())
         if pairs:
-            identities[name] = _seal(name, settings, pairs, bundles, before)
-    return Plan(identities, tuple(problems), _remarks(identities.values(), config, now))
+            identities[name] = _seal(name, settings, pairs, bundles, before, _retiring(before, pairs, now))
+    return Plan(identities, tuple(problems), remarks(identities.values(), config, now))
 
 
 def _all_bundles(
@@ -204,7 +213,8 @@ def changes(old: Mapping[str, IdentityInForce], new: Mapping[str, IdentityInForc
 def rule_of(identity: IdentityInForce) -> _dataplane.IdentityRule:
     """The identity as the data plane takes it."""
     settings = identity.settings
-    keys = {pair.key.key_id: pair.key for pair in identity.pairs}
+    keys = {retiring.key.key_id: retiring.key for retiring in identity.retiring}
+    keys |= {pair.key.key_id: pair.key for pair in identity.pairs}
     return {
         "name": identity.name,
         "selectors": [selector.rule() for selector in settings.selectors],
@@ -277,6 +287,20 @@ def _kept(
     ]
 
 
+def _retiring(before: IdentityInForce | None, pairs: tuple[KeyPair, ...], now: datetime) -> tuple[Retiring, ...]:
+    """Keys of before whose place others have taken. Those whose files are simply gone end at once: it was meant."""
+    if before is None:
+        return ()
+    in_force = {pair.key.key_id for pair in pairs}
+    places = {pair.key_file for pair in pairs}
+    superseded = [
+        Retiring(pair.key, now.timestamp() + RETIREMENT_SECONDS) for pair in before.pairs if pair.key_file in places
+    ]
+    going = [retiring for retiring in before.retiring if retiring.until > now.timestamp()]
+    kept = {retiring.key.key_id: retiring for retiring in (*superseded, *going)}
+    return tuple(retiring for key_id, retiring in kept.items() if key_id not in in_force)
+
+
 def _is_there(path: str, files: tuple[KeyFile, ...]) -> bool:
     return any(f.path == path or (f.problem is not None and path.startswith(f.path + "/")) for f in files)
 
@@ -334,6 +358,7 @@ def _seal(
     pairs: tuple[KeyPair, ...],
     bundles: tuple[TrustBundle, ...],
     before: IdentityInForce | None,
+    retiring: tuple[Retiring, ...] = (),
 ) -> IdentityInForce:
     """The identity with its public message; the very object of before when nothing about it changed."""
     message = private_key_pb2.Identity(name=name)
@@ -354,38 +379,11 @@ def _seal(
     # Derived from the content, so that it is the same after a restart and changes with the content only.
     message.version = int.from_bytes(sha256(message.SerializeToString(deterministic=True)).digest()[:8]) or 1
     sealed = IdentityInForce(
-        name, settings, pairs, bundles, message.version, message.SerializeToString(deterministic=True)
+        name, settings, pairs, bundles, message.version, message.SerializeToString(deterministic=True), retiring
     )
     return before if before is not None and _public_face(before) == _public_face(sealed) else sealed
 
 
 def _public_face(identity: IdentityInForce) -> tuple[object, ...]:
     pairs = tuple((p.key.key_id, p.key_file, p.certificate_file, p.kept) for p in identity.pairs)
-    return identity.message, identity.settings, pairs
-
-
-def _remarks(
-    identities: Iterable[IdentityInForce], config: Config, now: datetime, listing: Listing | None = None
-) -> tuple[Remark, ...]:
-    found: list[Remark] = []
-    users: dict[bytes, str] = {}
-    for identity in identities:
-        name = identity.name
-        if not identity.settings.selectors:
-            found.append(Remark(name, "has no selectors, so nobody may use it; add some under 'identities'"))
-        for pair in identity.pairs:
-            days = (pair.chain.chain_not_after - now.timestamp()) / 86400
-            renews = pair.renew_at is not None and pair.renew_at > now.timestamp()
-            if days < 0:
-                found.append(Remark(name, f"{pair.certificate_file} has expired and peers refuse it"))
-            elif days < config.keys.warn_before_expiry_days and not renews:
-                found.append(Remark(name, f"{pair.certificate_file} expires within {ceil(days)} days"))
-            if not pair.chain.dns_names and not pair.chain.uris:
-                found.append(Remark(name, f"{pair.certificate_file} names nobody: no DNS name or URI in it"))
-            other = users.setdefault(pair.key.key_id, name)
-            if other != name:
-                found.append(Remark(name, f"has the same key as '{other}': whoever may use one may use the other"))
-    if listing is not None:
-        for name, files in listing.entries.items():
-            found += [Remark(name, f"{f.path} can be read by every user") for f in files if f.world_readable]
-    return tuple(dict.fromkeys(found))
+    return identity.message, identity.settings, pairs, identity.retiring

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from offload.identities import rule_of
-from tests.offload.key_files import DAY, Authority, key_pem, pem, shared_key, spki, write_pair
+from offload.identities import RETIREMENT_SECONDS, rule_of
+from tests.offload.key_files import (
+    DAY,
+    NOW,
+    Authority,
+    key_id,
+    key_pem,
+    make_key,
+    pem,
+    shared_key,
+    spki,
+    write_pair,
+)
 from tests.offload.node import EVERYBODY, Node, algorithms
 
 
@@ -183,3 +195,52 @@ def test_a_broken_trust_bundle_keeps_the_previous_one(keys: Path, authority: Aut
     node.look()
     assert node.reasons() == ["none.pem: trust bundle: there is no such file"]
     assert len(node.message("www").trust_bundles) == 0
+
+
+# ---- keys that others take the place of ----
+
+
+def key_ids(node: Node, name: str = "www") -> list[bytes]:
+    return [rule["key"].key_id for rule in rule_of(node.plan.identities[name])["keys"]]
+
+
+def test_a_superseded_key_goes_on_for_a_while(tmp_path: Path, authority: Authority) -> None:
+    old, new = make_key("p256"), make_key("p256")
+    write_pair(tmp_path, "www", old, authority.issue(old))
+    node = Node(tmp_path)
+    node.look()
+    assert node.plan.next_retirement is None
+    write_pair(tmp_path, "www", new, authority.issue(new))
+    node.look()
+    assert set(key_ids(node)) == {key_id(old), key_id(new)}
+    (credential,) = node.message("www").credentials
+    assert credential.key_id == key_id(new), "nobody is told of the old one"
+    assert node.plan.next_retirement == NOW.timestamp() + RETIREMENT_SECONDS
+    node.look(NOW + timedelta(seconds=RETIREMENT_SECONDS - 1))
+    assert len(key_ids(node)) == 2
+    node.look(NOW + timedelta(seconds=RETIREMENT_SECONDS))
+    assert key_ids(node) == [key_id(new)]
+    assert node.plan.next_retirement is None
+
+
+def test_a_key_that_comes_back_is_not_retired(tmp_path: Path, authority: Authority) -> None:
+    old, new = make_key("p256"), make_key("p256")
+    node = Node(tmp_path)
+    for key in (old, new, old):
+        write_pair(tmp_path, "www", key, authority.issue(key))
+        node.look()
+    assert set(key_ids(node)) == {key_id(old), key_id(new)}
+    node.look(NOW + timedelta(seconds=RETIREMENT_SECONDS))
+    assert key_ids(node) == [key_id(old)]
+
+
+def test_a_removed_key_ends_at_once(tmp_path: Path, authority: Authority) -> None:
+    one, two = make_key("p256"), make_key("p384")
+    write_pair(tmp_path / "www", "one", one, authority.issue(one))
+    write_pair(tmp_path / "www", "two", two, authority.issue(two))
+    node = Node(tmp_path)
+    node.look()
+    (tmp_path / "www" / "one.key").unlink()
+    (tmp_path / "www" / "one.crt").unlink()
+    node.look()
+    assert key_ids(node) == [key_id(two)]
