@@ -186,6 +186,7 @@ cdef extern from "offload/dataplane/dataplane.h" nogil:
     bint dataplane_add_listener(c_dataplane *plane, const char *name, int descriptor, char *error)
     bint dataplane_remove_listener(c_dataplane *plane, const char *name, char *error)
     bint dataplane_set_keyring(c_dataplane *plane, keyring *ring, char *error)
+    bint dataplane_set_limits(c_dataplane *plane, uint32_t max_wait_us, uint32_t queue_limit, char *error)
     bint dataplane_calibrate(c_dataplane *plane, char *error)
     bint dataplane_start(c_dataplane *plane, char *error)
     bint dataplane_drain(c_dataplane *plane, char *error)

@@ -115,6 +115,8 @@ class DataPlane:
     def remove_listener(self, name: str) -> None: ...
     def set_identities(self, identities: Sequence[IdentityRule]) -> None:
         """Replace the whole set at once. Operations already accepted finish with the key they were accepted with."""
+    def set_limits(self, max_wait_us: int, queue_limit: int) -> None:
+        """Replace those of the settings, which stay the upper bounds. ValueError. Allowed while running."""
     def calibrate(self) -> None:
         """Measure the backends and set the crossovers (tens of ms). Called by start if it was not called."""
     def start(self) -> None: ...

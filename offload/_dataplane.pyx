@@ -3,7 +3,7 @@ import os
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport errno
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
@@ -336,6 +336,15 @@ cdef class DataPlane:
             done = dataplane_set_keyring(self.plane, ring, error)
         if not done:
             raise RuntimeError(_text(error))
+
+    def set_limits(self, max_wait_us, queue_limit):
+        cdef char error[KERNEL_ERROR_MAX]
+        cdef uint32_t wait = max_wait_us, limit = queue_limit
+        cdef bint done
+        with nogil:
+            done = dataplane_set_limits(self.plane, wait, limit, error)
+        if not done:
+            raise ValueError(_text(error))
 
     def calibrate(self):
         cdef char error[KERNEL_ERROR_MAX]

@@ -22,6 +22,7 @@ from offload import __version__, _dataplane, logs
 from offload.config import AdminSocket, Config
 from offload.identities import IdentityInForce, KeyPair, Plan, Problem
 from offload.listeners import SocketError, clear_the_way, remove_socket_file, take_possession
+from offload.mesh.membership import Membership
 from offload.signature_schemes import schemes_for
 from offload.v1 import admin_pb2, admin_pb2_grpc, private_key_pb2
 
@@ -44,6 +45,8 @@ class Steered(Protocol):
 
     @property
     def plan(self) -> Plan: ...
+    @property
+    def membership(self) -> Membership | None: ...
     def statistics(self) -> _dataplane.Statistics: ...
     def backend_reason(self) -> str: ...
     def ask_stop(self, why: str) -> None: ...
@@ -226,6 +229,20 @@ def statistics_message(daemon: Steered) -> admin_pb2.StatisticsResponse:
         secret_memory_used_bytes=int(memory["used"]),
         secret_memory_reserved_bytes=int(memory["reserved"]),
         classes=[_class_message(c) for c in statistics["classes"]],
+        mesh=_mesh_message(daemon.membership),
+    )
+
+
+def _mesh_message(membership: Membership | None) -> admin_pb2.MeshStatus | None:
+    if membership is None:
+        return None
+    status, in_force = membership.status(), membership.in_force
+    return admin_pb2.MeshStatus(
+        control_plane=status.control_plane,
+        connected=status.is_connected,
+        reason=status.reason,
+        version=in_force.version,
+        problems=in_force.problems,
     )
 
 

@@ -93,9 +93,9 @@ class Daemon:
         return self._generated
 
     @property
-    def is_connected(self) -> bool | None:
-        """To the control plane; None without one."""
-        return self._membership.is_connected if self._membership else None
+    def membership(self) -> Membership | None:
+        """Of a mesh; None without one."""
+        return self._membership
 
     def statistics(self) -> _dataplane.Statistics:
         return self._data_plane.statistics()
@@ -207,6 +207,8 @@ class Daemon:
     def _configure(self, membership: Membership, message: node_pb2.Configuration) -> None:
         """Puts the control plane's configuration into force, and tells it so."""
         membership.take(message, self.config)
+        own = self.config.data_plane
+        self._data_plane.set_limits(*membership.limits.within(own.max_wait_us, own.queue_limit))
         self._order()
         self._refresh()
         membership.report()

@@ -24,6 +24,7 @@ from offload import __version__, _dataplane
 from offload.generated import GeneratedIdentities, IssuanceStatus
 from offload.identities import Plan
 from offload.listeners import SocketError
+from offload.mesh.membership import Membership
 
 LANES = 8
 BACKENDS = ("software", "ifma8")
@@ -37,7 +38,7 @@ class Measured(Protocol):
     @property
     def generated(self) -> GeneratedIdentities: ...
     @property
-    def is_connected(self) -> bool | None: ...
+    def membership(self) -> Membership | None: ...
     def statistics(self) -> _dataplane.Statistics: ...
 
 
@@ -78,10 +79,7 @@ class DaemonCollector(Collector):
         yield from _connections(statistics)
         yield from _expiry(self._daemon.plan)
         yield from _issuance(self._daemon.generated.status())
-        connected = GaugeMetricFamily("offload_mesh_connected", "1 while there is a stream to the control plane.")
-        if self._daemon.is_connected is not None:
-            connected.add_metric([], float(self._daemon.is_connected))
-        yield connected
+        yield from _mesh(self._daemon.membership)
         started = GaugeMetricFamily("offload_start_time_seconds", "When the daemon started, seconds since 1970.")
         started.add_metric([], self._daemon.started_at)
         yield started
@@ -239,3 +237,16 @@ def _issuance(status: IssuanceStatus) -> Iterator[Metric]:
     for identity, due in sorted(status.next_renewal.items()):
         renewal.add_metric([identity], due)
     yield from (results, renewal)
+
+
+def _mesh(membership: Membership | None) -> Iterator[Metric]:
+    """Without samples where there is no control plane."""
+    connected = GaugeMetricFamily("offload_mesh_connected", "1 while there is a stream to the control plane.")
+    attempts = CounterMetricFamily("offload_mesh_connections", "Streams to the control plane that were tried.")
+    problems = GaugeMetricFamily("offload_mesh_problems", "What the control plane wants and this node cannot do.")
+    if membership is not None:
+        status = membership.status()
+        connected.add_metric([], float(status.is_connected))
+        attempts.add_metric([], status.attempts)
+        problems.add_metric([], len(membership.in_force.problems))
+    yield from (connected, attempts, problems)

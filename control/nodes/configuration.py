@@ -46,8 +46,8 @@ class NodeIdentity:
 @dataclass(frozen=True)
 class NodeConfiguration:
     identities: tuple[NodeIdentity, ...] = ()
-    # (trust domain, DER certificates)
-    trusted: tuple[tuple[str, tuple[bytes, ...]], ...] = ()
+    # (mesh, trust domain, DER certificates)
+    trusted: tuple[tuple[str, str, tuple[bytes, ...]], ...] = ()
     # What could not be configured, in words.
     problems: tuple[str, ...] = field(default=(), compare=False)
 
@@ -72,7 +72,7 @@ def configuration(
     `issuers`: the fingerprint of the CA of each (mesh, MeshIdentity).
     """
     identities: list[NodeIdentity] = []
-    trusted: dict[str, tuple[bytes, ...]] = {}
+    trusted: list[tuple[str, str, tuple[bytes, ...]]] = []
     problems: list[str] = []
     for view in views:
         found = [
@@ -81,8 +81,8 @@ def configuration(
         ]
         identities += found
         if found:
-            trusted |= {domain: _certificates(pem) for domain, pem in view.trust_bundles}
-    return NodeConfiguration(tuple(identities), tuple(sorted(trusted.items())), tuple(problems))
+            trusted += [(view.mesh, domain, _certificates(pem)) for domain, pem in view.trust_bundles]
+    return NodeConfiguration(tuple(identities), tuple(sorted(trusted)), tuple(problems))
 
 
 def _identities(view: MeshView, node: str, problems: list[str]) -> list[NodeIdentity]:

@@ -186,8 +186,8 @@ def to_message(wanted: NodeConfiguration) -> Any:
         version=wanted.version,
         identities=[_identity(identity) for identity in wanted.identities],
         trusted_domains=[
-            node_pb2.TrustedDomain(trust_domain=domain, authorities=authorities)
-            for domain, authorities in wanted.trusted
+            node_pb2.TrustedDomain(trust_domain=domain, authorities=authorities, mesh=mesh)
+            for mesh, domain, authorities in wanted.trusted
         ],
     )
 

@@ -98,7 +98,21 @@ def _header(now: admin_pb2.StatisticsResponse) -> Text:
         f"{now.streams} calls open, {now.watchers} watch identities\n",
         f"queue        {now.queued} operations waiting\n",
         f"key memory   {now.secret_memory_kind}, {mebibytes:.1f} MiB used\n",
+        *_mesh(now),
     )  # fmt: skip
+
+
+def _mesh(now: admin_pb2.StatisticsResponse) -> list[str | tuple[str, str]]:
+    if not now.HasField("mesh"):
+        return []
+    mesh = now.mesh
+    state = ("connected", "green") if mesh.connected else ("not connected", "yellow")
+    version = f", configuration {mesh.version}" if mesh.version else ", no configuration yet"
+    parts: list[str | tuple[str, str]] = ["mesh         ", state, f" to {mesh.control_plane}{version}\n"]
+    if mesh.reason:
+        parts.append(f"             {mesh.reason}\n")
+    parts += [(f"             {problem}\n", "red") for problem in mesh.problems]
+    return parts
 
 
 def _classes(now: admin_pb2.StatisticsResponse, before: admin_pb2.StatisticsResponse | None) -> Table:

@@ -12,6 +12,13 @@ bool batcher_init(batcher *self, const cost_model *costs, uint32_t queue_limit, 
   return deadlines_init(&self->deadlines, queue_limit);
 }
 
+void batcher_limit(batcher *self, uint32_t queue_limit, uint64_t max_wait) {
+  self->queue_limit = queue_limit;
+  if (self->max_wait == max_wait) return;
+  self->max_wait = max_wait;
+  for (unsigned i = 0; i < KERNEL_ALGORITHMS; i++) self->classes[i].gap = max_wait; /* as at the beginning */
+}
+
 void batcher_free(batcher *self) {
   deadlines_free(&self->deadlines);
 }

@@ -100,6 +100,9 @@ bool batcher_init(batcher *self, const cost_model *costs, uint32_t queue_limit, 
                   uint64_t max_wait);
 void batcher_free(batcher *self);
 
+/* From now on; what is queued stays queued. */
+void batcher_limit(batcher *self, uint32_t queue_limit, uint64_t max_wait);
+
 void batch_source_init(batch_source *source);
 
 /* The caller has set source, algorithm, arrived and deadline. */

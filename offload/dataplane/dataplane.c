@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include "grpc_front/front.h"
+#include "monotonic.h"
 #include "shard.h"
 
 typedef enum phase { PHASE_NEW, PHASE_RUNNING, PHASE_STOPPED } phase;
@@ -131,6 +132,24 @@ bool dataplane_set_keyring(dataplane *it, keyring *ring, char error[KERNEL_ERROR
   }
   front_set_keyring(it->front, ring);
   return leave(it, true);
+}
+
+static bool set_limits_locked(dataplane *it, uint32_t max_wait_us, uint32_t queue_limit, char error[KERNEL_ERROR_MAX]) {
+  const dataplane_settings *most = &it->settings;
+  if (queue_limit == 0 || queue_limit > most->queue_limit || max_wait_us > most->max_wait_us) {
+    snprintf(error, KERNEL_ERROR_MAX, "limits must be within the settings: max_wait_us %u, queue_limit 1 to %u",
+             most->max_wait_us, most->queue_limit);
+    return false;
+  }
+  pthread_mutex_lock(&it->work.lock);
+  batcher_limit(&it->work.batcher, queue_limit, 1000ull * max_wait_us);
+  work_queue_wake(&it->work, monotonic_ns()); /* what waited for company may have to go now */
+  pthread_mutex_unlock(&it->work.lock);
+  return true;
+}
+
+bool dataplane_set_limits(dataplane *it, uint32_t max_wait_us, uint32_t queue_limit, char error[KERNEL_ERROR_MAX]) {
+  return enter(it, error) && leave(it, set_limits_locked(it, max_wait_us, queue_limit, error));
 }
 
 static bool calibrate_locked(dataplane *it, char error[KERNEL_ERROR_MAX]) {

@@ -29,6 +29,8 @@ bool dataplane_add_listener(dataplane *plane, const char *name, int descriptor, 
 bool dataplane_remove_listener(dataplane *plane, const char *name, char error[KERNEL_ERROR_MAX]);
 bool dataplane_set_keyring(dataplane *plane, keyring *ring,
                            char error[KERNEL_ERROR_MAX]); /* takes `ring` in any case */
+/* Replaces those of the settings, which stay the upper bounds. Allowed while running. */
+bool dataplane_set_limits(dataplane *plane, uint32_t max_wait_us, uint32_t queue_limit, char error[KERNEL_ERROR_MAX]);
 bool dataplane_calibrate(dataplane *plane, char error[KERNEL_ERROR_MAX]);
 bool dataplane_start(dataplane *plane, char error[KERNEL_ERROR_MAX]);
 bool dataplane_drain(dataplane *plane, char error[KERNEL_ERROR_MAX]);

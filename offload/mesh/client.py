@@ -38,6 +38,16 @@ _OPTIONS = (
 )
 
 
+@dataclass(frozen=True)
+class ClientStatus:
+    """For people and metrics."""
+
+    control_plane: str
+    is_connected: bool
+    reason: str  # why it is not; empty while it is
+    attempts: int  # streams that were tried since the start
+
+
 class MeshError(Exception):
     """The control plane cannot be asked; the message names the file and the way out."""
 
@@ -78,6 +88,7 @@ class MeshClient(threading.Thread):
         self._stream: Stream | None = None
         self._waiting: dict[int, Future[node_pb2.CertificateAnswer]] = {}
         self._last_id = 0
+        self._reason, self._attempts = "not connected yet", 0
         self._stopping = threading.Event()
         self._call: grpc.Call | None = None
 
@@ -86,6 +97,12 @@ class MeshClient(threading.Thread):
     @property
     def is_connected(self) -> bool:
         return self._stream is not None
+
+    def status(self) -> ClientStatus:
+        with self._lock:
+            connected = self._stream is not None
+            reason = "" if connected else self._reason
+            return ClientStatus(self._settings.control_plane, connected, reason, self._attempts)
 
     def applied(self, version: str, problems: tuple[str, ...]) -> None:
         self._send(node_pb2.NodeMessage(applied=node_pb2.Applied(version=version, problems=problems)))
@@ -129,12 +146,20 @@ class MeshClient(threading.Thread):
         failures = 0
         told = ""
         while not self._stopping.is_set():
+            with self._lock:
+                self._attempts += 1
             try:
                 self._converse()
-                reason, failures = "the control plane ended the stream", 0
+                reason = "the control plane ended the stream"
             except (grpc.RpcError, MeshError) as error:
                 reason = _words(error)
-                failures = 0 if self.is_connected else failures + 1
+            except Exception as error:  # noqa: BLE001  (a fault in one stream must not end all others)
+                self._log.exception("the stream to the control plane failed unexpectedly")
+                reason = f"it failed unexpectedly: {type(error).__name__}"
+            if self.is_connected:
+                failures, told = 0, ""
+            else:
+                failures += 1
             self._end_stream(reason)
             if self._stopping.is_set():
                 return
@@ -153,7 +178,11 @@ class MeshClient(threading.Thread):
         """One stream, to its end. RpcError, MeshError."""
         settings = self._settings
         credentials = grpc.ssl_channel_credentials(_read(settings.ca_file, "mesh.ca_file"))
-        token = _read(settings.token_file, "mesh.token_file").decode(errors="replace").strip()
+        token = _read(settings.token_file, "mesh.token_file").decode("ascii", "replace").strip()
+        if not token or not token.isascii() or not token.isprintable():
+            raise MeshError(
+                f"mesh.token_file: {settings.token_file} has no token (mesh generate node-token --name NODE)"
+            )
         stream = Stream(queue.SimpleQueue())
         hello = node_pb2.Hello(daemon_version=__version__, backends=self._backends)
         stream.outgoing.put(node_pb2.NodeMessage(hello=hello))
@@ -162,6 +191,8 @@ class MeshClient(threading.Thread):
                 stream.messages(), metadata=(("authorization", f"Bearer {token}"),)
             )
             self._call = call
+            if self._stopping.is_set():
+                call.cancel()
             try:
                 for message in call:
                     if self._stream is None:
@@ -185,6 +216,7 @@ class MeshClient(threading.Thread):
 
     def _end_stream(self, reason: str) -> None:
         with self._lock:
+            self._reason = reason
             stream, self._stream = self._stream, None
             waiting, self._waiting = self._waiting, {}
         if stream is not None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
 from offload.certificates import CertificateError, read_authorities
-from offload.config import MESH_ISSUER, Config, Identity, wanted_sockets
+from offload.config import MESH_ISSUER, SPIFFE_SCHEME, Config, Identity, wanted_sockets
 from offload.identities import TrustBundle
 from offload.v1 import node_pb2
 
 FROM_MESH = "the control plane"
+SPIFFE_ID_MAX = 2048  # bytes: X.509-SVID, section 2
+USAGES = ("tls13", "tls12+13")  # not `any`: nothing in a mesh needs signatures of digests
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,23 @@ class MeshIdentity:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """For the data plane; None: its own."""
+
+    max_wait_us: int | None = None
+    queue_limit: int | None = None
+
+    def within(self, max_wait_us: int, queue_limit: int) -> tuple[int, int]:
+        """Both, never above the daemon's own."""
+        wait = max_wait_us if self.max_wait_us is None else min(self.max_wait_us, max_wait_us)
+        return wait, queue_limit if self.queue_limit is None else min(self.queue_limit, queue_limit)
+
+
+@dataclass(frozen=True)
 class MeshConfiguration:
     version: str = ""
     identities: Mapping[str, MeshIdentity] = field(default_factory=dict)
+    limits: Limits = Limits()
     # What could not be done, in words; a version with problems does not count as taken.
     problems: tuple[str, ...] = ()
 
@@ -38,36 +54,54 @@ def read_configuration(message: node_pb2.Configuration, config: Config, has_vect
     problems: list[str] = []
     bundles = _bundles(message, problems)
     identities: dict[str, MeshIdentity] = {}
+    taken: list[node_pb2.MeshIdentity] = []
     for wanted in message.identities:
         name = wanted.spiffe_id
         reason = _unfit(wanted, config, has_vector_kernels)
+        if name in identities:
+            reason = "two meshes of this node have it; one of them needs another trust domain"
         if reason is not None:
             problems.append(f"{name[:256]}: {reason}")
             continue
         try:
-            settings = _settings(wanted)
+            settings = _settings(wanted, config)
         except ValidationError as error:
             problems.append(f"{name[:256]}: {error.errors()[0]['msg']}")
             continue
-        identities[name] = MeshIdentity(settings, wanted.mesh, wanted.issuer, bundles)
-    return MeshConfiguration(message.version, identities, tuple(problems))
+        identities[name] = MeshIdentity(settings, wanted.mesh, wanted.issuer, bundles.get(wanted.mesh, ()))
+        taken.append(wanted)
+    return MeshConfiguration(message.version, identities, _limits(taken), tuple(problems))
 
 
-def _bundles(message: node_pb2.Configuration, problems: list[str]) -> tuple[TrustBundle, ...]:
-    bundles = []
+def _limits(identities: Collection[node_pb2.MeshIdentity]) -> Limits:
+    """Batches and the queue are shared by all identities of the node: the strictest of their bounds holds."""
+    waits = [one.max_wait_us for one in identities]
+    queues = [one.max_queue for one in identities if one.max_queue > 0]
+    return Limits(min(waits, default=None), min(queues, default=None))
+
+
+def _bundles(message: node_pb2.Configuration, problems: list[str]) -> dict[str, tuple[TrustBundle, ...]]:
+    """By mesh: the meshes of a node do not trust each other's CAs."""
+    bundles: dict[str, tuple[TrustBundle, ...]] = {}
     for domain in message.trusted_domains:
         try:
             authorities = read_authorities(tuple(domain.authorities))
         except CertificateError as error:
             problems.append(f"trust domain {domain.trust_domain[:256]}: {error}")
             continue
-        bundles.append(TrustBundle(domain.trust_domain, authorities, FROM_MESH))
-    return tuple(bundles)
+        bundle = TrustBundle(domain.trust_domain, authorities, FROM_MESH)
+        bundles[domain.mesh] = (*bundles.get(domain.mesh, ()), bundle)
+    return bundles
 
 
 def _unfit(wanted: node_pb2.MeshIdentity, config: Config, has_vector_kernels: bool) -> str | None:
     """Why this daemon cannot serve the identity as it is wanted."""
-    if wanted.spiffe_id in config.identities:
+    name = wanted.spiffe_id
+    if not name.startswith(SPIFFE_SCHEME) or not name.isascii() or not name.isprintable() or len(name) > SPIFFE_ID_MAX:
+        return "this is not a SPIFFE id"
+    if wanted.usage not in USAGES:
+        return f"the usage has to be {' or '.join(USAGES)}, not {wanted.usage[:20]!r}"
+    if name in config.identities:
         return "the daemon's own configuration has an identity of that name"
     sockets = [str(socket.path) for socket in wanted_sockets(config.sockets)]
     if wanted.socket and wanted.socket not in sockets:
@@ -79,12 +113,16 @@ def _unfit(wanted: node_pb2.MeshIdentity, config: Config, has_vector_kernels: bo
     return None
 
 
-def _settings(wanted: node_pb2.MeshIdentity) -> Identity:
-    """As if it stood in the configuration file, and as strictly. ValidationError."""
-    selectors = []
+def _settings(wanted: node_pb2.MeshIdentity, config: Config) -> Identity:
+    """As if it stood in the configuration file, and as strictly. ValidationError.
+
+    A dedicated socket is one workload's: whoever uses its identity has to come through it.
+    """
+    dedicated = next((s.name for s in config.sockets.dedicated if str(s.path) == wanted.socket), None)
+    selectors: list[dict[str, object]] = []
     for selector in wanted.selectors:
         fields = {name: getattr(selector, name) for name in ("uid", "gid") if selector.HasField(name)}
-        selectors.append(fields)
+        selectors.append(fields | {"socket": dedicated} if dedicated and fields else fields)
     return Identity.model_validate(
         {
             "source": {"generate": {"issuer": MESH_ISSUER, "key_type": wanted.key_type}},

@@ -11,8 +11,8 @@ from offload.config import Config, Mesh
 from offload.generated import Order, order
 from offload.identities import TrustBundle
 from offload.logs import get_logger
-from offload.mesh.client import MeshClient, MeshIssuer
-from offload.mesh.configuration import MeshConfiguration, read_configuration
+from offload.mesh.client import ClientStatus, MeshClient, MeshIssuer
+from offload.mesh.configuration import Limits, MeshConfiguration, read_configuration
 from offload.v1 import node_pb2
 
 
@@ -31,8 +31,15 @@ class Membership:
         self._in_force = MeshConfiguration()
 
     @property
-    def is_connected(self) -> bool:
-        return self._client.is_connected
+    def in_force(self) -> MeshConfiguration:
+        return self._in_force
+
+    @property
+    def limits(self) -> Limits:
+        return self._in_force.limits
+
+    def status(self) -> ClientStatus:
+        return self._client.status()
 
     def start(self) -> None:
         self._client.start()

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
 
 from offload.config import Config
 from offload.mesh.client import BACKOFF_MAX_S, backoff_seconds
-from offload.mesh.configuration import read_configuration
+from offload.mesh.configuration import Limits, read_configuration
 from offload.v1 import node_pb2
 from tests.offload.key_files import Authority
 
@@ -40,7 +43,9 @@ def read(*identities: node_pb2.MeshIdentity, config: Config = CONFIG, vector: bo
 
 def test_an_identity() -> None:
     ca = Authority.make().certificate.public_bytes(Encoding.DER)
-    found = read(wanted(), trusted_domains=[node_pb2.TrustedDomain(trust_domain="mesh.test", authorities=[ca])])
+    found = read(
+        wanted(), trusted_domains=[node_pb2.TrustedDomain(trust_domain="mesh.test", authorities=[ca], mesh="default")]
+    )
     assert found.problems == ()
     identity = found.identities[CART]
     assert [s.rule() for s in identity.settings.selectors] == [{"uid": 101}, {"uid": 102, "gid": 7}]
@@ -61,7 +66,7 @@ def test_nobody_may_use_one_without_selectors() -> None:
         (wanted(software=node_pb2.MeshIdentity.FORBID), False, "this host has no vector kernels in use"),
         (wanted(software=node_pb2.MeshIdentity.REQUIRE), True, "set data_plane.backend: software"),
         (wanted(key_type="dsa"), True, "Input should be 'p256'"),
-        (wanted(usage="everything"), True, "Input should be 'tls13'"),
+        (wanted(usage="everything"), True, "the usage has to be tls13 or tls12+13"),
         (wanted(selectors=[node_pb2.Selector()]), True, "at least one field"),
     ],
 )
@@ -101,3 +106,92 @@ def test_addresses_that_are_none(address: str, tmp_path: Path) -> None:
         Config.model_validate({"mesh": mesh})
     Config.model_validate({"mesh": mesh | {"control_plane": "[::1]:5678"}})
     Config.model_validate({"mesh": mesh | {"control_plane": "control.example:5678"}})
+
+
+@pytest.mark.parametrize("name", ["www", "spiffe://mesh.test/\n", "spiffe://mesh.test/ü", "spiffe://" + "x" * 2100])
+def test_names_that_could_be_those_of_files_or_of_nobody(name: str) -> None:
+    found = read(wanted(spiffe_id=name))
+    assert not found.identities
+    assert "this is not a SPIFFE id" in found.problems[0]
+
+
+def test_digests_are_not_signed_in_a_mesh() -> None:
+    found = read(wanted(usage="any"))
+    assert not found.identities
+    assert "the usage has to be tls13 or tls12+13, not 'any'" in found.problems[0]
+
+
+def test_meshes_do_not_trust_each_other() -> None:
+    cas = [Authority.make(name).certificate.public_bytes(Encoding.DER) for name in ("one", "partner", "two")]
+    other = "spiffe://two.test/workload/web"
+    trusted = [
+        node_pb2.TrustedDomain(trust_domain=domain, authorities=[ca], mesh=mesh)
+        for (domain, mesh), ca in zip(
+            [("mesh.test", "default"), ("partner.test", "default"), ("two.test", "two")], cas, strict=True
+        )
+    ]
+    found = read(wanted(), wanted(spiffe_id=other, mesh="two"), trusted_domains=trusted)
+    assert [b.trust_domain for b in found.identities[CART].bundles] == ["mesh.test", "partner.test"], "federation"
+    assert [b.authorities for b in found.identities[other].bundles] == [(cas[2],)]
+
+
+def test_one_name_in_two_meshes() -> None:
+    found = read(wanted(), wanted(mesh="other"))
+    assert found.identities[CART].mesh == "default"
+    assert "two meshes of this node have it" in found.problems[0]
+
+
+def test_a_dedicated_socket_is_part_of_the_permission() -> None:
+    config = Config.model_validate({"sockets": {"dedicated": [{"name": "cart", "path": "/run/offload/cart.sock"}]}})
+    found = read(wanted(socket="/run/offload/cart.sock"), config=config)
+    assert [s.rule()["socket"] for s in found.identities[CART].settings.selectors] == ["cart", "cart"]
+    empty = read(wanted(socket="/run/offload/cart.sock", selectors=[node_pb2.Selector()]), config=config)
+    assert "at least one field" in empty.problems[0], "the socket alone lets nobody in"
+
+
+def test_the_strictest_bounds_hold_and_never_more_than_the_daemons() -> None:
+    other = "spiffe://mesh.test/workload/web"
+    found = read(wanted(max_wait_us=500), wanted(spiffe_id=other, max_wait_us=200, max_queue=100))
+    assert found.limits == Limits(200, 100)
+    assert found.limits.within(1000, 4096) == (200, 100)
+    assert found.limits.within(100, 50) == (100, 50)
+    assert read().limits.within(1000, 4096) == (1000, 4096), "without identities the daemon's own"
+    refused = wanted(spiffe_id=other, max_queue=1, usage="any")
+    assert read(wanted(max_queue=9), refused).limits.queue_limit == 9, "what is not served bounds nothing"
+
+
+@given(st.binary(max_size=400))
+def test_whatever_the_bytes_are(data: bytes) -> None:
+    message = node_pb2.Configuration()
+    try:
+        message.ParseFromString(data)
+    except DecodeError:  # gRPC ends the stream
+        return
+    read_configuration(message, CONFIG, True)
+
+
+@given(
+    st.lists(
+        st.builds(
+            wanted,
+            spiffe_id=st.one_of(st.just(CART), st.text(max_size=30), st.text(max_size=30).map("spiffe://".__add__)),
+            key_type=st.sampled_from(["p256", "rsa2048", "", "x"]),
+            usage=st.sampled_from(["tls13", "tls12+13", "any", ""]),
+            software=st.integers(0, 9),
+            selectors=st.lists(st.builds(node_pb2.Selector, uid=st.none() | st.integers(0, 2**32 - 1)), max_size=3),
+            max_wait_us=st.integers(0, 2**32 - 1),
+            max_queue=st.integers(0, 2**32 - 1),
+        ),
+        max_size=4,
+    )
+)
+def test_whatever_it_says_deny_stays_the_default(given_: list[node_pb2.MeshIdentity]) -> None:
+    found = read(*given_)
+    assert len(found.identities) + len(found.problems) == len(given_)
+    for name, one in found.identities.items():
+        assert name.startswith("spiffe://")
+        assert one.settings.usage != "any"
+        assert all(s.rule().keys() & {"uid", "gid"} for s in one.settings.selectors)
+    wait, limit = found.limits.within(1000, 4096)
+    assert 0 <= wait <= 1000
+    assert 1 <= limit <= 4096

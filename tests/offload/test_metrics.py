@@ -131,7 +131,7 @@ class _Idle:
     started_at = 0.0
     plan = Plan()
     generated = GeneratedIdentities(lambda: None)
-    is_connected = None
+    membership = None
 
     def __init__(self) -> None:
         self._plane = _dataplane.DataPlane(

@@ -387,6 +387,26 @@ def test_bound_of_the_queue(make_server: Callable[..., Server]) -> None:
     assert server.plane.statistics()["refusals"]["queue_full"] >= 150
 
 
+def test_limits_change_while_it_runs(make_server: Callable[..., Server]) -> None:
+    server = make_server(shards=1, backend="software", queue_limit=4096, max_wait_us=1000)
+    server.keys["rsa2048"]
+    for limits in ((1001, 20), (1000, 4097), (1000, 0)):
+        with pytest.raises(ValueError, match="max_wait_us 1000, queue_limit 1 to 4096"):
+            server.plane.set_limits(*limits)
+    server.plane.set_limits(0, 20)
+    with server.stub() as stub:
+        _requests, call = occupy(server, stub, 200)
+        call.cancel()
+    assert server.plane.statistics()["refusals"]["queue_full"] >= 150
+    wait_for(lambda: server.plane.statistics()["queued"] == 0)
+    server.plane.set_limits(1000, 4096)
+    before = server.plane.statistics()["refusals"]["queue_full"]
+    with server.stub() as stub:
+        _requests, call = occupy(server, stub, 200)
+        call.cancel()
+    assert server.plane.statistics()["refusals"]["queue_full"] == before
+
+
 def test_a_quiet_client_beside_a_flooding_one(make_server: Callable[..., Server]) -> None:
     server = make_server(shards=1, backend="software", queue_limit=500)
     key, stop = server.keys["rsa2048"], threading.Event()
