@@ -107,6 +107,22 @@ int verify(X509_STORE_CTX *context, X509_STORE *store, STACK_OF(X509) * chain, c
   return good ? X509_V_OK : error == X509_V_OK ? X509_V_ERR_UNSPECIFIED : error;
 }
 
+// Empty, or why this certificate proves too little today. An anchor's own signature proves nothing and is not looked
+// at.
+std::string_view weakness(const X509 *certificate, bool anchor) {
+  constexpr int kLeastRsaBits = 2048;
+  const EVP_PKEY *key = X509_get0_pubkey(certificate);
+  if (key == nullptr || (EVP_PKEY_id(key) == EVP_PKEY_RSA && EVP_PKEY_bits(key) < kLeastRsaBits)) {
+    return "has an RSA key of fewer than 2048 bits";
+  }
+  switch (anchor ? NID_undef : X509_get_signature_nid(certificate)) {
+    case NID_md5WithRSAEncryption:
+    case NID_sha1WithRSAEncryption:
+    case NID_ecdsa_with_SHA1: return "is signed with SHA-1 or MD5";
+    default: return {};
+  }
+}
+
 // The first end among the certificates of the path and the lists about them.
 int64_t first_end(STACK_OF(X509) * path, const Validation &validation) {
   int64_t end = INT64_MAX, value;
@@ -272,6 +288,12 @@ PeerVerdict Trust::verify_chain(X509_STORE *store, STACK_OF(X509) * chain, const
                    peer + ": " + X509_verify_cert_error_string(error));
   }
   STACK_OF(X509) *path = X509_STORE_CTX_get0_chain(context.get());
+  for (size_t i = 0; i < sk_X509_num(path); i++) {
+    std::string_view weak = weakness(sk_X509_value(path, i), i + 1 == sk_X509_num(path));
+    if (weak.empty()) continue;
+    return refused(PeerFault::Unsuitable,
+                   peer + (i == 0 ? " " : ": the certificate of a CA above it ") + std::string(weak));
+  }
   for (size_t i = 1; !id.empty() && i < sk_X509_num(path); i++) {
     std::string fault = svid_issuer_fault(sk_X509_value(path, i));
     if (!fault.empty()) return refused(PeerFault::SpiffeId, peer + ": the certificate of a CA above it " + fault);

@@ -287,11 +287,14 @@ def test_a_ticket_ends_with_the_certificate(chains: Chains, tmp_path: Path, vers
     client = chains.client("any")
     for certificate, most in ((Certificate(ends=ends), 310), (Certificate(ends=ends + 5 * HOUR), 7200)):
         file = certificate.write(tmp_path / "alice.pem", chains.services.authority)
-        with client.connect(client.context(version, certificate=file)) as connection:
-            client.get(connection)
-            session = connection.session
-        assert session is not None
-        assert most - 200 < session.ticket_lifetime_hint <= most
+        context, session = client.context(version, certificate=file), None
+        for resumed in (False, True):  # the new ticket of a resumed session ends no later
+            with client.connect(context, session) as connection:
+                client.get(connection)
+                session = connection.session
+                assert connection.session_reused == resumed
+            assert session is not None
+            assert most - 200 < session.ticket_lifetime_hint <= most
 
 
 def test_lists_that_change_end_sessions(chains: Chains, tmp_path: Path) -> None:

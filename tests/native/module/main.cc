@@ -23,6 +23,7 @@ int main(int argc, char **argv) {
     run("spiffe_ids_are_read_strictly", tests::spiffe_ids_are_read_strictly);
     run("spiffe_ids_match", tests::spiffe_ids_match);
     run("peers_are_judged", tests::peers_are_judged);
+    run("weak_chains", tests::weak_chains);
     run("spoilt_chains", tests::spoilt_chains);
     run("configurations_of_all_kinds", tests::configurations_of_all_kinds);
     run("identities_of_all_kinds", tests::identities_of_all_kinds);

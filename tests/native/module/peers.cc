@@ -4,6 +4,7 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/nid.h>
+#include <openssl/rsa.h>
 #include <openssl/x509.h>
 
 #include <ctime>
@@ -28,6 +29,14 @@ bssl::UniquePtr<EVP_PKEY> make_key() {
   return key;
 }
 
+bssl::UniquePtr<EVP_PKEY> make_rsa_key(int bits) {
+  bssl::UniquePtr<EVP_PKEY_CTX> context(EVP_PKEY_CTX_new_id(EVP_PKEY_RSA, nullptr));
+  EVP_PKEY *key = nullptr;
+  CHECK(EVP_PKEY_keygen_init(context.get()) && EVP_PKEY_CTX_set_rsa_keygen_bits(context.get(), bits) &&
+        EVP_PKEY_keygen(context.get(), &key));
+  return bssl::UniquePtr<EVP_PKEY>(key);
+}
+
 void add_extension(X509 *certificate, int nid, const char *value) {
   bssl::UniquePtr<X509_EXTENSION> extension(X509V3_EXT_nconf_nid(nullptr, nullptr, nid, value));
   CHECK(extension != nullptr && X509_add_ext(certificate, extension.get(), -1));
@@ -40,7 +49,7 @@ struct Ca {
 
 // Signed by `issuer`; by itself when that has no certificate yet.
 bssl::UniquePtr<X509> issue(const Ca &issuer, EVP_PKEY *key, const char *name, const char *uris, bool ca,
-                            long ends = kHour) {
+                            long ends = kHour, const EVP_MD *digest = EVP_sha256()) {
   bssl::UniquePtr<X509> certificate(X509_new());
   X509_NAME *subject = X509_get_subject_name(certificate.get());
   CHECK(X509_set_version(certificate.get(), X509_VERSION_3));
@@ -54,7 +63,7 @@ bssl::UniquePtr<X509> issue(const Ca &issuer, EVP_PKEY *key, const char *name, c
   add_extension(certificate.get(), NID_basic_constraints, ca ? "critical,CA:TRUE" : "critical,CA:FALSE");
   add_extension(certificate.get(), NID_key_usage, ca ? "critical,keyCertSign,cRLSign" : "critical,digitalSignature");
   if (uris != nullptr) add_extension(certificate.get(), NID_subject_alt_name, uris);
-  CHECK(X509_sign(certificate.get(), issuer.key.get(), EVP_sha256()));
+  CHECK(X509_sign(certificate.get(), issuer.key.get(), digest));
   return certificate;
 }
 
@@ -135,6 +144,33 @@ void peers_are_judged() {
   std::string before = peers.trust.fingerprint(peers.identity);
   peers.identity.bundles_digest[0] ^= 1;
   CHECK(peers.trust.fingerprint(peers.identity) != before);
+}
+
+// Keys and digests that prove little; an anchor's own signature is not looked at.
+void weak_chains() {
+  Peers peers;
+  const char *alice = "URI:spiffe://mesh.test/alice";
+  auto judge = [&](X509 *leaf, X509 *above) {
+    auto chain = above != nullptr ? chain_of({leaf, above}) : chain_of({leaf});
+    return peers.trust.judge(chain.get(), peers.identity);
+  };
+  for (int bits : {1024, 2048}) {
+    auto key = make_rsa_key(bits);
+    PeerFault expected = bits < 2048 ? PeerFault::Unsuitable : PeerFault::None;
+    auto leaf = issue(peers.ours, key.get(), "leaf", alice, false);
+    CHECK(judge(leaf.get(), nullptr).fault == expected);
+    Ca between{std::move(key), nullptr};
+    between.certificate = issue(peers.ours, between.key.get(), "between", nullptr, true);
+    auto below = issue(between, peers.key.get(), "leaf", alice, false);
+    CHECK(judge(below.get(), between.certificate.get()).fault == expected);
+  }
+  auto old = issue(peers.ours, peers.key.get(), "leaf", alice, false, kHour, EVP_sha1());
+  CHECK(judge(old.get(), nullptr).fault == PeerFault::Unsuitable);
+  Ca anchor;
+  anchor.certificate = issue(anchor, anchor.key.get(), "old anchor", nullptr, true, kHour, EVP_sha1());
+  peers.add_bundle("mesh.test", anchor);
+  auto leaf = issue(anchor, peers.key.get(), "leaf", alice, false);
+  CHECK(judge(leaf.get(), nullptr).good());
 }
 
 // Whatever bytes are changed in a chain, nobody is let in by it who was not.

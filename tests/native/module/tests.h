@@ -11,6 +11,7 @@ void server_names_match();
 void spiffe_ids_are_read_strictly();
 void spiffe_ids_match();
 void peers_are_judged();
+void weak_chains();
 void spoilt_chains();
 void configurations_of_all_kinds();
 void identities_of_all_kinds();
