@@ -276,10 +276,18 @@ def cluster_of(
     if tls is not None:
         settings = tls if tls.alpn or not http2 else replace(tls, alpn=("h2",))
         result["transport_socket"] = transport_socket(settings, library)
-    if http2:
-        options = {"@type": _HTTP_OPTIONS, "explicit_http_config": {"http2_protocol_options": {}}}
-        result["typed_extension_protocol_options"] = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
-    return result
+    return result | http_options(http2=True) if http2 else result
+
+
+def http_options(*, http2: bool = False, requests_per_connection: int | None = None) -> Config:
+    """Of a cluster: its HTTP version, and how many requests a connection carries; None: any number."""
+    options: Config = {
+        "@type": _HTTP_OPTIONS,
+        "explicit_http_config": {f"http{'2' if http2 else ''}_protocol_options": {}},
+    }
+    if requests_per_connection is not None:
+        options["common_http_protocol_options"] = {"max_requests_per_connection": requests_per_connection}
+    return {"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}}
 
 
 def bootstrap(

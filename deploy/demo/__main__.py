@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.tools import LoadToolError
-from deploy.demo import clients, report, scene
+from deploy.demo import clients, report, scene, sidecars
 from deploy.node import memory_search
 from deploy.node.daemon import Daemon
 from deploy.node.envoy import Envoy
@@ -84,6 +84,27 @@ def search_memory(findings: report.Findings, envoy: Envoy, control: Envoy, ca_fi
         notes.append(f"{found} of {len(findings.leaves)} keys found")
 
 
+def drive_sidecars(findings: sidecars.SidecarFindings, pair: sidecars.Sidecars) -> None:
+    first = dict(pair.leaves)
+    for caller, expected in ((sidecars.CALLER, "let in"), (sidecars.INTRUDER, "not let in")):
+        with step(
+            f"'{caller}' calls '{sidecars.SERVER}' {sidecars.CALLS} times, each through a new mTLS connection"
+        ) as notes:
+            findings.answers[caller] = pair.call(caller, sidecars.CALLS)
+            notes.append(
+                f"{expected}: " + ", ".join(f"{n} x {status}" for status, n in findings.answers[caller].items())
+            )
+    with step(f"{sidecars.ROTATIONS} rotations of keys and certificates while requests go on") as notes:
+        sidecars.rotate_under_traffic(pair, findings)
+        requests = sum(findings.during_rotation.values())
+        notes.append(f"{requests:,} requests, {findings.failed_during_rotation} failed")
+    findings.mtls_handshakes, findings.rbac_denied = pair.handshakes(), pair.denied()
+    with step("search of both Envoys' memory for the keys of both ends, first and last") as notes:
+        last = {f"{name}, renewed": leaf for name, leaf in pair.leaves.items() if leaf is not first[name]}
+        findings.keys_in_envoys = pair.search(first | last)
+        notes.append(f"{len(findings.keys_in_envoys)} findings")
+
+
 def conclude(findings: report.Findings, output: Path) -> bool:
     """Writes the report, prints the tables, and says whether all was well."""
     data = report.as_data(findings)
@@ -92,6 +113,7 @@ def conclude(findings: report.Findings, output: Path) -> bool:
     console.print(report.table(findings))
     console.print(report.batch_table(findings))
     console.print(report.key_table(findings))
+    console.print(report.sidecar_table(findings))
     for problem in data["problems"]:
         console.print(f"[bold red]problem:[/] {problem}", markup=True)
     if not data["problems"]:
@@ -104,7 +126,12 @@ def conclude(findings: report.Findings, output: Path) -> bool:
 
 
 def keep_running(
-    processes: Processes, envoy: Envoy, control: Envoy, daemon: Daemon, certificates: scene.Certificates
+    processes: Processes,
+    envoy: Envoy,
+    control: Envoy,
+    daemon: Daemon,
+    certificates: scene.Certificates,
+    pair: sidecars.Sidecars,
 ) -> None:
     """Until Ctrl-C, or until a part ends by itself."""
     ca_file = certificates.authority.ca_file
@@ -112,6 +139,9 @@ def keep_running(
     for leaf in certificates.leaves:
         console.print(f"  {leaf.key_type:8} https://localhost:{envoy.ports[leaf.name]}/   key at the daemon")
         console.print(f"  {'':8} https://localhost:{control.ports[leaf.name]}/   control: key in Envoy")
+    for caller in (sidecars.CALLER, sidecars.INTRUDER):
+        print_url = f"http://127.0.0.1:{pair.client.ports[caller]}/"
+        console.print(f"  mTLS     {print_url}   as '{caller}', through both sidecars")
     first = envoy.ports[certificates.leaves[0].name]
     console.print(f"  Envoy's admin page: http://{envoy.admin}/   daemon's admin socket: {daemon.admin_socket}")
     console.print(f"  try: curl --cacert {ca_file} https://localhost:{first}/", soft_wrap=True)
@@ -141,11 +171,14 @@ def run(options: argparse.Namespace, folder: Path) -> bool:
         with step("stock Envoy with the keys in its own TLS contexts, as the control"):
             control = scene.start_control_envoy(processes, certificates, backend)
         search_memory(findings, envoy, control, certificates.authority.ca_file)
+        with step("two sidecars: Envoy 'cart' and Envoy 'prices', mTLS between them, all keys in one daemon"):
+            pair = sidecars.Sidecars(processes, folder / "sidecars", backend)
+        drive_sidecars(findings.sidecars, pair)
         processes.check()
         succeeded = conclude(findings, options.output)
         if options.keep:
-            keep_running(processes, envoy, control, daemon, certificates)
-        console.print("ending daemon, Envoys and backend")
+            keep_running(processes, envoy, control, daemon, certificates, pair)
+        console.print("ending daemons, Envoys and backend")
     return succeeded
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from benchmarks.latencies import Latencies
 from deploy.demo.clients import Visit
+from deploy.demo.sidecars import CALLER, INTRUDER, SidecarFindings
 from deploy.node.certificates import Leaf
 from deploy.node.daemon import Counters
 from deploy.node.memory_search import Search
@@ -26,6 +27,7 @@ class Findings:
     counters: Counters | None = None
     searches: dict[str, Search] = field(default_factory=dict)  # by listener: Envoy with the module
     control: dict[str, Search] = field(default_factory=dict)  # by listener: Envoy with the key
+    sidecars: SidecarFindings = field(default_factory=SidecarFindings)
 
 
 def handshakes(findings: Findings) -> int:
@@ -64,6 +66,7 @@ def as_data(findings: Findings) -> dict[str, Any]:
         "key_found_in_envoy": any(search.findings for search in findings.searches.values()),
         "key_found_in_envoy_control": bool(findings.control) and all(s.findings for s in findings.control.values()),
         "listeners": [_listener(findings, leaf) for leaf in findings.leaves],
+        **findings.sidecars.as_data(),
         "problems": problems(findings),
     }
 
@@ -121,7 +124,7 @@ def problems(findings: Findings) -> list[str]:
         ]
         if not findings.control[leaf.name].findings:
             found.append(f"the search does not find the {leaf.key_type} key even where it must be: it proves nothing")
-    return found
+    return found + findings.sidecars.problems()
 
 
 def table(findings: Findings) -> RenderableType:
@@ -174,6 +177,24 @@ def key_table(findings: Findings) -> RenderableType:
             f"{'found' if control.findings else '[bold red]NOT FOUND[/]'} ({control.bytes_read / 1e6:.0f} MB read)",
             _in_short(control),
         )
+    return shown
+
+
+def sidecar_table(findings: Findings) -> RenderableType:
+    """What happened between the two sidecars."""
+    data = findings.sidecars.as_data()
+    shown = Table(title="mTLS between two sidecars, both keys at the daemon", title_justify="left", show_header=False)
+    shown.add_column()
+    shown.add_column(justify="right")
+    for label, key in (
+        ("mTLS handshakes", "mtls_handshakes"),
+        (f"requests of '{CALLER}' let in", "rbac_allowed"),
+        (f"requests of '{INTRUDER}' denied", "rbac_denied"),
+        ("rotations of key and certificate", "rotations"),
+        ("requests during the rotations", "requests_during_rotation"),
+        ("of these failed", "failed_during_rotation"),
+    ):
+        shown.add_row(label, f"{data[key]:,}")
     return shown
 
 

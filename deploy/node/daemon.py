@@ -29,6 +29,7 @@ class Settings:
     shards: int | str = "auto"
     usage: str = "tls12+13"
     metrics_port: int | None = None
+    trust_bundle: tuple[Path, str] | None = None  # CA file, trust domain
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,12 @@ def configuration(leaves: Sequence[Leaf], sockets: Path, settings: Settings) -> 
     if len(keys) != 1:
         raise ValueError(f"the key pairs have to lie in one keys directory, not in {sorted(map(str, keys))}")
     identity = {"selectors": [{"uid": os.getuid()}], "usage": settings.usage}
+    bundle = settings.trust_bundle
+    trusted = [{"file": str(bundle[0]), "trust_domain": bundle[1]}] if bundle else []
     return {
         "sockets": {"main": {"path": str(sockets / "offload.sock"), "mode": "0600"}},
         "admin": {"path": str(sockets / "admin.sock")},
-        "keys": {"directory": str(keys.pop())},
+        "keys": {"directory": str(keys.pop()), "trust_bundles": trusted},
         "identities": {leaf.name: identity for leaf in leaves},
         "data_plane": {"backend": settings.backend, "shards": settings.shards},
         "metrics": {"address": f"127.0.0.1:{settings.metrics_port}" if settings.metrics_port else None},

@@ -43,6 +43,10 @@ def test_succeeds_and_reports(tmp_path: Path) -> None:
     assert sum(report["backends"].values()) == 208
     assert report["key_found_in_envoy"] is False
     assert report["key_found_in_envoy_control"] is True
+    assert report["mtls_handshakes"] >= report["mtls_requests"] > 400
+    assert (report["rbac_allowed"], report["rbac_denied"]) == (200, 200)
+    assert report["rotations"] == 4
+    assert report["failed_during_rotation"] == 0
     assert report["problems"] == []
     assert "not there" in done.stdout
 

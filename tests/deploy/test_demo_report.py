@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from deploy.demo import report
 from deploy.demo.clients import Visit
+from deploy.demo.sidecars import CALLER, INTRUDER, ROTATIONS, SidecarFindings
 from deploy.node.certificates import Leaf, make_key
 from deploy.node.daemon import Counters
 from deploy.node.memory_search import Finding, Search
@@ -53,6 +55,13 @@ def findings() -> report.Findings:
         ),
         searches={leaf.name: NOT_FOUND for leaf in leaves},
         control={leaf.name: FOUND for leaf in leaves},
+        sidecars=SidecarFindings(
+            answers={CALLER: {200: 20}, INTRUDER: {403: 20}},
+            during_rotation={200: 100},
+            rotations=ROTATIONS,
+            mtls_handshakes=142,
+            rbac_denied=20,
+        ),
     )
 
 
@@ -70,6 +79,9 @@ def test_a_good_run(findings: report.Findings) -> None:
     assert data["backends"] == {"ifma8": 101, "software": 101}
     assert data["key_found_in_envoy"] is False
     assert data["key_found_in_envoy_control"] is True
+    assert data["mtls_handshakes"] == 142
+    assert (data["rbac_allowed"], data["rbac_denied"]) == (20, 20)
+    assert (data["rotations"], data["failed_during_rotation"]) == (ROTATIONS, 0)
 
 
 def test_latencies_of_both_listeners_count(findings: report.Findings) -> None:
@@ -118,3 +130,20 @@ def test_tables_show_the_numbers(findings: report.Findings) -> None:
     console.print(report.key_table(findings))
     for shown in ("rsa2048", "p256", "202", "101", "not there", "little-endian d", "ifma8"):
         assert shown in text.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"answers": {CALLER: {200: 19, 503: 1}, INTRUDER: {403: 20}}}, "'cart' should get 200 each time"),
+        ({"answers": {CALLER: {200: 20}, INTRUDER: {403: 19, 200: 1}}}, "'intruder' should get 403 each time"),
+        ({"answers": {CALLER: {200: 20}}}, "'intruder' should get 403 each time, and got nothing"),
+        ({"rbac_denied": 19}, "Envoy counts 19 denied requests"),
+        ({"during_rotation": {200: 99, 503: 1}}, "1 requests failed while certificates rotated"),
+        ({"rotations": 1}, f"only 1 of {ROTATIONS} rotations"),
+        ({"keys_in_envoys": ["the key of 'cart' is in the memory"]}, "the key of 'cart'"),
+    ],
+)
+def test_what_goes_wrong_between_the_sidecars(findings: report.Findings, change: dict[str, Any], problem: str) -> None:
+    findings.sidecars = replace(findings.sidecars, **change)
+    assert any(problem in one for one in report.as_data(findings)["problems"])

@@ -22,8 +22,6 @@ from tests.offload.key_files import Authority
 
 pytestmark = pytest.mark.envoy
 
-NO_REUSE = {"max_requests_per_connection": 1}
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -51,15 +49,7 @@ class Pair:
 
 def once(cluster: render.Config) -> render.Config:
     """Every request on a connection of its own."""
-    options = cluster.setdefault("typed_extension_protocol_options", {}).setdefault(
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        {
-            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "explicit_http_config": {"http_protocol_options": {}},
-        },
-    )
-    options["common_http_protocol_options"] = NO_REUSE
-    return cluster
+    return cluster | render.http_options(requests_per_connection=1)
 
 
 @pytest.fixture(scope="module")
