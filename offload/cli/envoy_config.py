@@ -44,7 +44,10 @@ def envoy_config(
     ] = None,
     peer: Annotated[
         list[str] | None,
-        typer.Option(help="With --connect-to: the server's SPIFFE id, or its DNS name; may be given several times."),
+        typer.Option(
+            help="With --connect-to: the server's SPIFFE id, or its DNS name. With --client-certificate: the SPIFFE id "
+            "of a client to accept; unset: all that verify. May be given several times."
+        ),
     ] = None,
     client_certificate: Annotated[
         ClientCertificate, typer.Option(help="Whether clients have to show a certificate of their own.")
@@ -65,7 +68,7 @@ def envoy_config(
     A cluster's side: `offload envoy-config -i cart --connect-to 10.0.0.7:8443 --peer spiffe://mesh.example/prices`
     """
     try:
-        from envoy_ext import render, settings
+        from envoy_ext import authorization, render, settings
     except ImportError as error:
         fail(f"the Envoy renderer is not installed: {error}", exit_codes.FAILED)
     listen_host, listen_port = _address("--listen", listen)
@@ -75,29 +78,38 @@ def envoy_config(
             manager = (
                 render.tcp_proxy(cluster["name"])
                 if tcp
-                else render.http_connection_manager([render.route_to_cluster(cluster["name"])], stat_prefix="outbound")
+                else render.http_connection_manager(
+                    [render.route_to_cluster(cluster["name"])], stat_prefix="outbound", encrypted=False
+                )
             )
             plain = render.listener("outbound", listen_port, [{"filters": [manager]}], host=listen_host)
             _print(render.bootstrap([plain], [cluster]), output)
         else:
             _print({"clusters": [cluster]}, output)
         return
-    if peer:
-        fail("--peer goes with --connect-to", exit_codes.USAGE)
+    knows_clients = client_certificate is not ClientCertificate.off
+    if peer and not knows_clients:
+        fail("--peer goes with --connect-to, or with --client-certificate", exit_codes.USAGE)
     upstream_host, upstream_port = _address("--upstream", upstream)
-    tls = settings.TlsSettings(
-        identities=tuple(identity),
-        daemon_socket=socket,
-        alpn=() if tcp else ("h2", "http/1.1"),
-        client_certificate=_CLIENT_CERTIFICATE[client_certificate],
-    )
+    try:
+        tls = settings.TlsSettings(
+            identities=tuple(identity),
+            daemon_socket=socket,
+            alpn=() if tcp else ("h2", "http/1.1"),
+            client_certificate=_CLIENT_CERTIFICATE[client_certificate],
+            peer_spiffe_ids=tuple(settings.SpiffeMatch("exact", one) for one in peer or []),
+        )
+    except ValueError as error:
+        fail(f"--peer, --identity: {error}", exit_codes.USAGE)
     name, cluster_name = "tls_offload", "behind_tls_offload"
     if tcp:
         chain = render.filter_chain(tls, [render.tcp_proxy(cluster_name)], library=library)
         listener = render.listener(name, listen_port, [chain], host=listen_host)
     else:
-        routes = [render.route_to_cluster(cluster_name)]
-        listener = render.http_listener(name, listen_port, tls, routes, host=listen_host, library=library)
+        route = render.route_to_cluster(cluster_name)
+        if knows_clients:
+            route |= authorization.forwarded_client_cert()
+        listener = render.http_listener(name, listen_port, tls, [route], host=listen_host, library=library)
     cluster = render.cluster(cluster_name, upstream_host, upstream_port, http2=http2_upstream)
     config: dict[str, Any] = (
         render.bootstrap([listener], [cluster]) if whole else {"listeners": [listener], "clusters": [cluster]}

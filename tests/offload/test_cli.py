@@ -300,6 +300,22 @@ def test_envoy_config_of_a_cluster() -> None:
     assert "--peer goes with --connect-to" in result.stderr
 
 
+def test_envoy_config_that_knows_its_clients() -> None:
+    cart = "spiffe://mesh.example/ns/shop/sa/cart"
+    known = ("envoy-config", "-i", "prices", "--client-certificate", "required")
+    listener = yaml.safe_load(good(run(*known, "--peer", cart)))["listeners"][0]
+    chain = listener["filter_chains"][0]
+    value = chain["transport_socket"]["typed_config"]["transport_socket_config"]["value"]
+    assert value["client_certificate"] == "required"
+    assert value["peer_spiffe_ids"] == [{"exact": cart}]
+    route = chain["filters"][1]["typed_config"]["route_config"]["virtual_hosts"][0]["routes"][0]
+    assert route["request_headers_to_remove"] == ["x-forwarded-client-cert"]
+    assert route["request_headers_to_add"][0]["append_action"] == "OVERWRITE_IF_EXISTS_OR_ADD"
+    result = run(*known, "--peer", "cart.example")
+    assert result.exit_code == exit_codes.USAGE
+    assert "is not a SPIFFE id" in result.stderr
+
+
 @pytest.mark.envoy
 def test_envoy_takes_the_config(tmp_path: Path, envoy_binary: Path) -> None:
     from envoy_ext.location import module_library
@@ -309,6 +325,7 @@ def test_envoy_takes_the_config(tmp_path: Path, envoy_binary: Path) -> None:
         [],
         ["--tcp"],
         ["--http2-upstream", "--client-certificate", "optional"],
+        ["--client-certificate", "required", "--peer", "spiffe://mesh.example/cart"],
         cluster,
         [*cluster, "--http2-upstream"],
         [*cluster, "--tcp"],
