@@ -16,6 +16,7 @@ import uvicorn
 
 from control.kinds import KINDS
 from control.metrics import Metrics
+from control.nodes.certificates import NodeCertificates
 from control.nodes.server import NodeServer
 from control.plane import ControlPlane
 from control.rest.app import make_app
@@ -47,6 +48,8 @@ class ServeSettings:
     files: Files
     api: Address
     xds: Address
+    # Where nodes connect with their certificates, after they have joined at `xds`.
+    nodes: Address
     # Under which the control plane is reached; in its certificate.
     names: Sequence[str] = field(default=("localhost", "127.0.0.1"))
     zone: str = "default"
@@ -73,7 +76,8 @@ class Service:
         self.plane = ControlPlane(self.store, settings.zone, metrics)
         self.tokens = Tokens(self.store)
         self.certificate = ServingCertificate(self.store, settings.names)
-        self.api = self.xds = Address("", 0)
+        self.node_certificates = NodeCertificates(self.store)
+        self.api = self.xds = self.nodes = Address("", 0)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -81,12 +85,12 @@ class Service:
         settings = self._settings
         self._grpc = grpc.aio.server(options=_GRPC_OPTIONS)
         DiscoveryServer(self.plane, self.tokens).add_to(self._grpc)
-        NodeServer(self.plane, self.tokens).add_to(self._grpc)
-        try:
-            port = self._grpc.add_secure_port(str(settings.xds), self.certificate.grpc_credentials())
-        except RuntimeError as error:
-            raise OSError(f"xDS cannot be served at {settings.xds}: {error}") from error
-        self.xds = Address(settings.xds.host, port)
+        nodes = NodeServer(self.plane, self.tokens, self.node_certificates)
+        nodes.add_to(self._grpc)
+        self.xds = self._serve_grpc("xDS", settings.xds, self.certificate.grpc_credentials())
+        credentials = self.node_certificates.grpc_credentials(self.certificate)
+        self.nodes = self._serve_grpc("nodes", settings.nodes, credentials)
+        nodes.port = self.nodes.port
         await self._grpc.start()
         self._tasks = [asyncio.create_task(self.plane.run()), asyncio.create_task(self._renew())]
         await self._start_api()
@@ -94,7 +98,14 @@ class Service:
         write_private(settings.files.ca, self.certificate.ca_pem)
         token = await asyncio.to_thread(self.tokens.issue, "admin", LOCAL_TOKEN_S)
         write_private(settings.files.admin_token, token + "\n")
-        log.info("serving", api=str(self.api), xds=str(self.xds), database=settings.url)
+        log.info("serving", api=str(self.api), xds=str(self.xds), nodes=str(self.nodes), database=settings.url)
+
+    def _serve_grpc(self, what: str, address: Address, credentials: grpc.ServerCredentials) -> Address:
+        """With the real port, where 0 was asked for."""
+        try:
+            return Address(address.host, self._grpc.add_secure_port(str(address), credentials))
+        except RuntimeError as error:
+            raise OSError(f"{what} cannot be served at {address}: {error}") from error
 
     async def _start_api(self) -> None:
         address = self._settings.api

@@ -32,21 +32,8 @@ class ServingCertificate:
     ) -> None:
         """`names`: host names and addresses under which it is reached."""
         self._store, self._names, self._now = store, tuple(dict.fromkeys(names)), clock
-        self.authority = self._own_authority()
+        self.authority = own_authority(store, _CA, "control-plane", clock())
         self.chain_pem, self._key_pem = self._load() or self._renew()
-
-    def _own_authority(self) -> Authority:
-        kept = self._store.secret(_CA)
-        if kept is None:
-            fresh = generate("control-plane", self._now())
-            try:
-                self._store.put_secret(_CA, json.dumps(fresh.to_pem()).encode(), only_new=True)
-            except Conflict:
-                kept = self._store.secret(_CA)  # another replica was faster
-            else:
-                return fresh
-        certificate, key = json.loads(kept or b"")
-        return from_pem(certificate, key, "the control plane's own CA", self._now())
 
     @property
     def ca_pem(self) -> str:
@@ -106,6 +93,21 @@ class ServingCertificate:
             return grpc.ssl_server_certificate_configuration([self.key_and_chain()])
 
         return grpc.dynamic_ssl_server_credentials(configuration(), configuration, require_client_authentication=False)
+
+
+def own_authority(store: Store, secret: str, name: str, now: datetime) -> Authority:
+    """A CA of the control plane's own, kept under `secret`; made where there is none yet."""
+    kept = store.secret(secret)
+    if kept is None:
+        fresh = generate(name, now)
+        try:
+            store.put_secret(secret, json.dumps(fresh.to_pem()).encode(), only_new=True)
+        except Conflict:
+            kept = store.secret(secret)  # another replica was faster
+        else:
+            return fresh
+    certificate, key = json.loads(kept or b"")
+    return from_pem(certificate, key, f"the control plane's own CA {secret}", now)
 
 
 def _general_name(name: str) -> x509.GeneralName:

@@ -9,6 +9,7 @@ from pathlib import Path
 DEFAULT_DATA = Path("/var/lib/mesh")
 # Kuma's ports, so that firewalls that know Kuma know this.
 XDS_PORT = 5678
+NODES_PORT = 5679
 API_PORT = 5682
 
 

@@ -241,6 +241,7 @@ def _mesh_message(membership: Membership | None) -> admin_pb2.MeshStatus | None:
         control_plane=status.control_plane,
         connected=status.is_connected,
         reason=status.reason,
+        mutual_tls=status.is_connected and status.is_mutual,
         version=in_force.version,
         problems=in_force.problems,
     )

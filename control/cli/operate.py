@@ -11,7 +11,7 @@ import typer
 
 from control.cli.client import Api
 from control.cli.output import Form, Mesh, Output, show
-from control.settings import API_PORT, XDS_PORT, Files, data_folder, parse_address
+from control.settings import API_PORT, NODES_PORT, XDS_PORT, Files, data_folder, parse_address
 
 Data = Annotated[Path | None, typer.Option("--data", help="folder of the control plane [MESH_DATA, /var/lib/mesh]")]
 ValidFor = Annotated[str, typer.Option("--valid-for", help="for example 24h")]
@@ -45,6 +45,7 @@ def serve(
     data: Data = None,
     api: Annotated[str, typer.Option(help="where the REST API is served")] = f"127.0.0.1:{API_PORT}",
     xds: Annotated[str, typer.Option(help="where proxies connect")] = f"0.0.0.0:{XDS_PORT}",
+    nodes: Annotated[str, typer.Option(help="where nodes connect with their certificates")] = f"0.0.0.0:{NODES_PORT}",
     name: Annotated[
         list[str] | None, typer.Option(help="a host name or address under which it is reached (repeat it)")
     ] = None,
@@ -55,13 +56,14 @@ def serve(
     from control import serve as service  # gRPC and its friends take a while to load
 
     try:
-        addresses = parse_address(api, API_PORT), parse_address(xds, XDS_PORT)
+        addresses = parse_address(api, API_PORT), parse_address(xds, XDS_PORT), parse_address(nodes, NODES_PORT)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     settings = service.ServeSettings(
         files=_files(data),
         api=addresses[0],
         xds=addresses[1],
+        nodes=addresses[2],
         names=["localhost", "127.0.0.1", *(name or [])],
         zone=zone,
         database=database,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from control.ca.authority import UnusableAuthority
 from control.ca.identities import RENEWAL_JITTER
 from control.ca.issue import RefusedRequest
+from control.nodes.certificates import NodeCertificates, NodeClaims
 from control.nodes.configuration import NodeConfiguration, NodeIdentity, configuration
 from control.plane import ControlPlane
 from control.store.errors import StoreError
@@ -47,11 +49,15 @@ class NodeSession:
     # The newest version that it took, and what it could not do of the one it answered last.
     applied_version: str = ""
     problems: tuple[str, ...] = ()
+    # Seconds since 1970: when the certificate that opened the stream ends.
+    ends_at: float | None = None
 
 
 class NodeServer(node_pb2_grpc.NodeServiceServicer):
-    def __init__(self, plane: ControlPlane, tokens: Tokens) -> None:
-        self._plane, self._tokens = plane, tokens
+    def __init__(self, plane: ControlPlane, tokens: Tokens, certificates: NodeCertificates | None = None) -> None:
+        self._plane, self._tokens, self._certificates = plane, tokens, certificates
+        # Where nodes come with their certificates; 0: there is no such port.
+        self.port = 0
         self._sessions: set[NodeSession] = set()
         plane.watch(self._changed)
         plane.ask_nodes(self.has_bundle)
@@ -85,18 +91,42 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
                     found[view.mesh, identity.name] = issuer.fingerprint
         return found
 
-    async def Connect(self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-        metadata = dict(context.invocation_metadata() or ())
-        scheme, _, token = str(metadata.get("authorization", "")).partition(" ")
+    async def _who(self, context: grpc.aio.ServicerContext) -> NodeClaims:
+        """By the certificate, where TLS has verified one; else by the token. Aborts the call."""
         try:
+            shown = list(context.auth_context().get("x509_pem_cert", ()))
+            if shown and self._certificates is not None:
+                return await asyncio.to_thread(self._certificates.check, shown[0])
+            metadata = dict(context.invocation_metadata() or ())
+            scheme, _, token = str(metadata.get("authorization", "")).partition(" ")
             if scheme.lower() != "bearer":
                 raise InvalidToken("no node token: send it as the metadata authorization: Bearer <token>")
             claims = await asyncio.to_thread(self._tokens.check, token.strip(), "node")
             if not claims.name:
                 raise InvalidToken("the token names no node: generate it with --name")
+            return NodeClaims(claims.name, claims.jti)
         except InvalidToken as invalid:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(invalid))
-        session = NodeSession(claims.name)
+        except StoreError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
+        raise AssertionError("abort raises")
+
+    async def Join(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        certificates, port = self._certificates, self.port
+        if certificates is None or port == 0:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "nodes have no port here: connect with the token")
+            raise AssertionError("abort raises")
+        claims = await self._who(context)
+        try:
+            made = await asyncio.to_thread(certificates.issue, request.request, claims)
+        except RefusedRequest as refused:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(refused))
+        log.info("a node got its certificate", node=claims.name)
+        return node_pb2.JoinAnswer(certificate_chain=[made.der], renew_at=int(made.renew_at), port=port)
+
+    async def Connect(self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        claims = await self._who(context)
+        session = NodeSession(claims.name, ends_at=claims.ends_at)
         self._sessions.add(session)
         waiting: asyncio.Queue[Any] = asyncio.Queue(REQUESTS_WAITING)
         reader = asyncio.create_task(_read(requests, waiting, session.wake))
@@ -105,6 +135,8 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
                 yield answer
         except StoreError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the node's certificate has expired")
         finally:
             reader.cancel()
             self._sessions.discard(session)
@@ -133,7 +165,8 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
                 elif kind == "certificate_request":
                     answer = await asyncio.to_thread(self._sign, session, message.certificate_request)
                     yield node_pb2.ControlMessage(certificate_answer=answer)
-            await session.wake.wait()
+            left = None if session.ends_at is None else session.ends_at - time.time()
+            await asyncio.wait_for(session.wake.wait(), left)
 
     @staticmethod
     def _applied(session: NodeSession, applied: Any) -> None:

@@ -106,7 +106,11 @@ def _mesh(now: admin_pb2.StatisticsResponse) -> list[str | tuple[str, str]]:
     if not now.HasField("mesh"):
         return []
     mesh = now.mesh
-    state = ("connected", "green") if mesh.connected else ("not connected", "yellow")
+    state = (
+        ("connected by mutual TLS" if mesh.mutual_tls else "connected by token", "green")
+        if mesh.connected
+        else ("not connected", "yellow")
+    )
     version = f", configuration {mesh.version}" if mesh.version else ", no configuration yet"
     parts: list[str | tuple[str, str]] = ["mesh         ", state, f" to {mesh.control_plane}{version}\n"]
     if mesh.reason:

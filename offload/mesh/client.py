@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
@@ -21,11 +22,14 @@ from offload import __version__
 from offload.config import Mesh
 from offload.issuers import Issued, IssuerError, Wanted
 from offload.logs import get_logger
+from offload.mesh.node_certificate import Credential, NodeCertificate, make_request, take
 from offload.v1 import node_pb2, node_pb2_grpc
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
 ANSWER_SECONDS = 30.0
+JOIN_SECONDS = 30.0
+STREAM_LEAST_S = 60.0  # where clocks differ by half of a certificate's life, it is not renewed in a loop
 MESSAGE_MAX = 16 * 1024 * 1024
 _OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_MAX),
@@ -46,6 +50,7 @@ class ClientStatus:
     is_connected: bool
     reason: str  # why it is not; empty while it is
     attempts: int  # streams that were tried since the start
+    is_mutual: bool  # the stream rests on the node's certificate, not on its token
 
 
 class MeshError(Exception):
@@ -88,6 +93,8 @@ class MeshClient(threading.Thread):
         self._stream: Stream | None = None
         self._waiting: dict[int, Future[node_pb2.CertificateAnswer]] = {}
         self._last_id = 0
+        self._credential = Credential()  # of the thread
+        self._is_mutual = False
         self._reason, self._attempts = "not connected yet", 0
         self._stopping = threading.Event()
         self._call: grpc.Call | None = None
@@ -102,7 +109,7 @@ class MeshClient(threading.Thread):
         with self._lock:
             connected = self._stream is not None
             reason = "" if connected else self._reason
-            return ClientStatus(self._settings.control_plane, connected, reason, self._attempts)
+            return ClientStatus(self._settings.control_plane, connected, reason, self._attempts, self._is_mutual)
 
     def applied(self, version: str, problems: tuple[str, ...]) -> None:
         self._send(node_pb2.NodeMessage(applied=node_pb2.Applied(version=version, problems=problems)))
@@ -156,11 +163,16 @@ class MeshClient(threading.Thread):
             except Exception as error:  # noqa: BLE001  (a fault in one stream must not end all others)
                 self._log.exception("the stream to the control plane failed unexpectedly")
                 reason = f"it failed unexpectedly: {type(error).__name__}"
+            renewing = False
             if self.is_connected:
                 failures, told = 0, ""
+                renewing = self._is_mutual and self._credential.is_due(time.time())
             else:
                 failures += 1
+                self._credential.failed()
             self._end_stream(reason)
+            if renewing:
+                continue  # at once: nothing is wrong
             if self._stopping.is_set():
                 return
             pause = backoff_seconds(failures, self._random())
@@ -176,19 +188,16 @@ class MeshClient(threading.Thread):
 
     def _converse(self) -> None:
         """One stream, to its end. RpcError, MeshError."""
-        settings = self._settings
-        credentials = grpc.ssl_channel_credentials(_read(settings.ca_file, "mesh.ca_file"))
-        token = _read(settings.token_file, "mesh.token_file").decode("ascii", "replace").strip()
-        if not token or not token.isascii() or not token.isprintable():
-            raise MeshError(
-                f"mesh.token_file: {settings.token_file} has no token (mesh generate node-token --name NODE)"
-            )
+        ca = _read(self._settings.ca_file, "mesh.ca_file")
+        certificate = self._join(ca)
         stream = Stream(queue.SimpleQueue())
         hello = node_pb2.Hello(daemon_version=__version__, backends=self._backends)
         stream.outgoing.put(node_pb2.NodeMessage(hello=hello))
-        with grpc.secure_channel(settings.control_plane, credentials, options=_OPTIONS) as channel:
+        with self._channel(ca, certificate) as channel:
+            # At the time of its renewal the stream is opened again, with the next certificate.
+            left = None if certificate is None else max(STREAM_LEAST_S, certificate.renew_at - time.time())
             call = node_pb2_grpc.NodeServiceStub(channel).Connect(  # type: ignore[no-untyped-call]
-                stream.messages(), metadata=(("authorization", f"Bearer {token}"),)
+                stream.messages(), metadata=self._token(certificate), timeout=left
             )
             self._call = call
             if self._stopping.is_set():
@@ -197,13 +206,57 @@ class MeshClient(threading.Thread):
                 for message in call:
                     if self._stream is None:
                         with self._lock:
-                            self._stream = stream
-                        self._log.info("connected to the control plane", control_plane=settings.control_plane)
+                            self._stream, self._is_mutual = stream, certificate is not None
+                        self._log.info(
+                            "connected to the control plane",
+                            control_plane=self._settings.control_plane,
+                            mutual_tls=self._is_mutual,
+                        )
                         self._connected()
                     self._take(message)
             finally:
                 stream.outgoing.put(None)
                 self._call = None
+
+    def _join(self, ca: bytes) -> NodeCertificate | None:
+        """The node's certificate, renewed where it is due; None where the control plane has no port for it."""
+        shown, now = self._credential.to_show(time.time()), time.time()
+        if shown is not None and not self._credential.is_due(now):
+            return shown
+        request = make_request()
+        with self._channel(ca, shown) as channel:
+            stub = node_pb2_grpc.NodeServiceStub(channel)  # type: ignore[no-untyped-call]
+            try:
+                asked = node_pb2.JoinRequest(request=request.der)
+                answer = stub.Join(asked, metadata=self._token(shown), timeout=JOIN_SECONDS)
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    return None
+                raise
+        try:
+            got = take(request, answer.certificate_chain, answer.renew_at, self._settings.control_plane, answer.port)
+        except ValueError as error:
+            raise MeshError(f"the control plane gave the node a certificate that is none: {error}") from error
+        self._credential.got(got)
+        self._log.info("the node has its certificate", address=got.address, not_after=got.not_after)
+        return got
+
+    def _channel(self, ca: bytes, certificate: NodeCertificate | None) -> grpc.Channel:
+        """With the node's certificate, at the port for those; without one, where nodes join."""
+        if certificate is None:
+            return grpc.secure_channel(self._settings.control_plane, grpc.ssl_channel_credentials(ca), options=_OPTIONS)
+        credentials = grpc.ssl_channel_credentials(ca, certificate.key_pem, certificate.chain_pem)
+        return grpc.secure_channel(certificate.address, credentials, options=_OPTIONS)
+
+    def _token(self, certificate: NodeCertificate | None) -> tuple[tuple[str, str], ...]:
+        """As metadata; none where a certificate says who we are. The file is read each time. MeshError."""
+        if certificate is not None:
+            return ()
+        file = self._settings.token_file
+        token = _read(file, "mesh.token_file").decode("ascii", "replace").strip()
+        if not token or not token.isascii() or not token.isprintable():
+            raise MeshError(f"mesh.token_file: {file} has no token (mesh generate node-token --name NODE)")
+        return (("authorization", f"Bearer {token}"),)
 
     def _take(self, message: node_pb2.ControlMessage) -> None:
         if message.WhichOneof("message") == "configuration":

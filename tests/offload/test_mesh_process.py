@@ -97,7 +97,7 @@ def test_status_and_metrics_say_where_it_stands(node: Node) -> None:
     assert "offload_mesh_problems 1.0" in text
     shown = command("status", "--admin-socket", node.admin_socket)
     printed = subprocess.run(shown, env=environment(COLUMNS="300"), capture_output=True, text=True, check=True).stdout
-    assert f"connected to 127.0.0.1:{node.control_plane.xds}, configuration " in printed
+    assert f"connected by mutual TLS to 127.0.0.1:{node.control_plane.xds}, configuration " in printed
     assert "no vector kernels" in printed
     node.policy(software="Allow", batch={"maxWaitUs": 0, "maxQueue": 16})
     wait_for("the identity", lambda: node.names() == [CART])
@@ -136,3 +136,24 @@ def test_a_token_file_of_any_content_ends_nothing(node: Node) -> None:
     wait_for("the next try", lambda: len(node.events(APART)) >= 1 and "has no token" in node.mesh().reason)
     node.token_file.write_text(good)
     wait_for("the identity", lambda: node.names() == [CART])
+
+
+def test_mutual_tls_and_the_token_is_needed_once(node: Node) -> None:
+    """Both are killed and come back; the token is gone meanwhile, and what is in force stays."""
+    node.policy()
+    node.join()
+    node.start()
+    wait_for("the identity", lambda: node.names() == [CART])
+    assert node.mesh().mutual_tls
+    assert node.events("connected to the control plane")[-1]["mutual_tls"] is True
+    nodes_port = node.events("the node has its certificate")[-1]["address"].rpartition(":")[2]
+    version = node.identity(CART).version
+    node.token_file.unlink()
+    assert node.control_plane.stop() == 0
+    node.wait_log(APART)
+    assert node.identity(CART).version == version
+    node.control_plane.start(nodes=int(nodes_port))
+    wait_for("the stream", lambda: node.mesh().connected)
+    assert node.mesh().mutual_tls
+    assert len(node.events("the node has its certificate")) == 1, "the same certificate, and no token"
+    assert node.identity(CART).version == version

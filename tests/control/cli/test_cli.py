@@ -62,8 +62,16 @@ class ControlPlane:
         self.environment = {**os.environ, "MESH_DATA": str(self.data), "MESH_API": f"https://127.0.0.1:{self.api}"}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        command = [*MESH, "serve", "--api", f"127.0.0.1:{self.api}", "--xds", f"127.0.0.1:{self.xds}"]
+    def start(self, nodes: int = 0) -> None:
+        addresses = [
+            "--api",
+            f"127.0.0.1:{self.api}",
+            "--xds",
+            f"127.0.0.1:{self.xds}",
+            "--nodes",
+            f"127.0.0.1:{nodes}",
+        ]
+        command = [*MESH, "serve", *addresses]
         with (self.folder / "serve.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=self.environment, cwd=ROOT, stdout=log, stderr=log)
         for _ in range(300):

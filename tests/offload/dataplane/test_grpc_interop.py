@@ -389,7 +389,6 @@ def test_bound_of_the_queue(make_server: Callable[..., Server]) -> None:
 
 def test_limits_change_while_it_runs(make_server: Callable[..., Server]) -> None:
     server = make_server(shards=1, backend="software", queue_limit=4096, max_wait_us=1000)
-    server.keys["rsa2048"]
     for limits in ((1001, 20), (1000, 4097), (1000, 0)):
         with pytest.raises(ValueError, match="max_wait_us 1000, queue_limit 1 to 4096"):
             server.plane.set_limits(*limits)

@@ -1,0 +1,85 @@
+"""The node's own certificate, for mutual TLS with the control plane, and when it is shown, renewed or done without.
+
+Its key is made here and lives in this process's memory only, like the node token, which opens the same doors: gRPC
+takes it as PEM, so it cannot be in locked memory (docs/decisions.md). Keys of identities never come near it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+RENEW_SHARE_LATEST = 0.75  # of its life, whatever the control plane says
+
+
+@dataclass(frozen=True)
+class NodeCertificate:
+    chain_pem: bytes
+    key_pem: bytes = field(repr=False)
+    address: str  # where it is shown
+    renew_at: float  # seconds since 1970
+    not_after: float
+
+
+@dataclass(frozen=True)
+class Request:
+    der: bytes
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+
+def make_request() -> Request:
+    """For a new key; it names nobody, since who the node is stands in its token."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return Request(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER), key)
+
+
+def take(request: Request, chain: Sequence[bytes], renew_at: float, control_plane: str, port: int) -> NodeCertificate:
+    """What the control plane answered. ValueError where it does not fit the request."""
+    certificates = [x509.load_der_x509_certificate(der) for der in chain[:10]]
+    if not certificates:
+        raise ValueError("there is no certificate in the answer")
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if certificates[0].public_key().public_bytes(*form) != request.key.public_key().public_bytes(*form):
+        raise ValueError("the certificate is for another key")
+    if not 0 < port < 65536:
+        raise ValueError(f"there is no port {port}")
+    begin, end = (
+        moment.timestamp() for moment in (certificates[0].not_valid_before_utc, certificates[0].not_valid_after_utc)
+    )
+    latest = begin + RENEW_SHARE_LATEST * (end - begin)
+    return NodeCertificate(
+        b"".join(one.public_bytes(Encoding.PEM) for one in certificates),
+        request.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        f"{control_plane.rpartition(':')[0]}:{port}",
+        min(renew_at, latest) if renew_at > 0 else latest,
+        end,
+    )
+
+
+@dataclass
+class Credential:
+    """Pure: what to come with next. A certificate that was refused is not shown again before the token was tried."""
+
+    certificate: NodeCertificate | None = None
+    refused: bool = False
+
+    def to_show(self, now: float) -> NodeCertificate | None:
+        """None: the token."""
+        one = self.certificate
+        return one if one is not None and now < one.not_after and not self.refused else None
+
+    def is_due(self, now: float) -> bool:
+        return self.certificate is None or now >= self.certificate.renew_at
+
+    def got(self, certificate: NodeCertificate) -> None:
+        self.certificate, self.refused = certificate, False
+
+    def failed(self) -> None:
+        """No stream came of it. The token may have expired as well as the certificate: each has its turn."""
+        self.refused = not self.refused and self.certificate is not None
