@@ -151,7 +151,7 @@ class MeshClient(threading.Thread):
 
     def run(self) -> None:
         failures = 0
-        told = ""
+        told = by_certificate = ""
         while not self._stopping.is_set():
             with self._lock:
                 self._attempts += 1
@@ -167,9 +167,13 @@ class MeshClient(threading.Thread):
             if self.is_connected:
                 failures, told = 0, ""
                 renewing = self._is_mutual and self._credential.is_due(time.time())
+            elif self._credential.failed(time.time()):
+                by_certificate = reason
+                continue
             else:
                 failures += 1
-                self._credential.failed()
+                if by_certificate:
+                    reason, by_certificate = f"{by_certificate}; and by token: {reason}", ""
             self._end_stream(reason)
             if renewing:
                 continue  # at once: nothing is wrong

@@ -80,6 +80,8 @@ class Credential:
     def got(self, certificate: NodeCertificate) -> None:
         self.certificate, self.refused = certificate, False
 
-    def failed(self) -> None:
-        """No stream came of it. The token may have expired as well as the certificate: each has its turn."""
-        self.refused = not self.refused and self.certificate is not None
+    def failed(self, now: float) -> bool:
+        """No stream came of it. True: it was the certificate that was shown, and the token is to be tried at once;
+        after that the certificate has its turn again, since tokens expire too."""
+        self.refused = self.to_show(now) is not None
+        return self.refused

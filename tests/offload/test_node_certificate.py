@@ -50,19 +50,20 @@ def test_what_is_taken() -> None:
 
 @given(st.lists(st.sampled_from(["got", "failed", "wait"]), max_size=30))
 def test_token_and_certificate_take_turns(events: list[str]) -> None:
-    """Never one that has ended; and of two failures in a row, one was the token's and one the certificate's."""
-    one, now, failed_with = Credential(), 0.0, []
+    """Never one that has ended; after the certificate failed comes the token, and never two tries without a pause."""
+    one, now = Credential(), 0.0
     for event in events:
         shown = one.to_show(now)
         assert shown is None or now < shown.not_after
         if event == "got":
             one.got(certificate(now + 50, now + 100))
-            failed_with = []
+            assert one.to_show(now) is one.certificate
         elif event == "failed":
-            failed_with.append(shown is not None)
-            one.failed()
+            at_once = one.failed(now)
+            assert at_once == (shown is not None), "only after the certificate"
+            if at_once:
+                assert one.to_show(now) is None, "the token's turn"
+            elif one.certificate is not None and now < one.certificate.not_after:
+                assert one.to_show(now) is one.certificate, "the certificate's turn"
         else:
             now += 30
-            failed_with = []
-        if one.certificate is not None and now < one.certificate.not_after and len(failed_with) >= 2:
-            assert failed_with[-1] != failed_with[-2]
