@@ -1,5 +1,5 @@
 # The C interface of the data plane, declared once. What each call means stands in the headers.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from posix.types cimport gid_t, pid_t, uid_t
 
 
@@ -114,6 +114,24 @@ cdef extern from "offload/dataplane/refusals.h" nogil:
     const char *refusal_reason_name(refusal_reason reason)
 
 
+cdef extern from "offload/dataplane/key_uses.h" nogil:
+    enum:
+        KEY_USES_MAX
+        KEY_USE_KEY_ID
+
+    ctypedef struct key_use:
+        uint64_t count
+        pid_t pid
+        uid_t uid
+        gid_t gid
+        uint16_t scheme
+        uint8_t status
+        bint decrypt
+        uint8_t *key_id
+        char *listener
+        char *executable
+
+
 cdef extern from "offload/dataplane/counters.h" nogil:
     enum:
         COUNTER_BOUNDS
@@ -195,5 +213,7 @@ cdef extern from "offload/dataplane/dataplane.h" nogil:
     void dataplane_read(c_dataplane *plane, dataplane_numbers *numbers)
     const counters *dataplane_counters(const c_dataplane *plane)
     refusal_log *dataplane_refusals(c_dataplane *plane)
+    bint dataplane_count_key_uses(c_dataplane *plane, bint count, char *error)
+    unsigned dataplane_take_key_uses(c_dataplane *plane, key_use *taken, uint64_t *unlisted)
     bint dataplane_harden_process()
     const char *batch_reason_name(batch_reason reason)

@@ -105,6 +105,20 @@ class Refusal(TypedDict):
     key_id: bytes
     count: int  # equal refusals folded into this one
 
+class KeyUse(TypedDict):
+    """Operations of one caller with one key that ended in the same way, for the audit log."""
+
+    count: int
+    pid: int
+    uid: int
+    gid: int
+    scheme: int  # TLS SignatureScheme; 0 for a decryption
+    status: str  # gRPC status name
+    decrypt: bool
+    key_id: bytes
+    listener: str
+    executable: str  # empty when it could not be read
+
 QUEUE_SECONDS_BOUNDS: Sequence[float]
 RUN_SECONDS_BOUNDS: Sequence[float]
 
@@ -126,6 +140,10 @@ class DataPlane:
     def stop(self) -> None: ...
     def statistics(self) -> Statistics: ...
     def take_refusals(self) -> Sequence[Refusal]: ...
+    def count_key_uses(self, count: bool) -> None:
+        """Whether uses of keys are counted from now on."""
+    def take_key_uses(self) -> tuple[Sequence[KeyUse], int]:
+        """What was counted since the last time, and how many operations did not fit into the table."""
     def benchmark(self, algorithm: str, batch: int, backend: str, rounds: int) -> Sequence[float]:
         """Seconds of each of `rounds` batches on fresh keys, on the calling thread."""
 

@@ -430,6 +430,43 @@ cdef class DataPlane:
         finally:
             free(taken)
 
+    def count_key_uses(self, count):
+        cdef bint wanted = count
+        cdef char error[KERNEL_ERROR_MAX]
+        cdef bint done
+        with nogil:
+            done = dataplane_count_key_uses(self.plane, wanted, error)
+        if not done:
+            raise RuntimeError(_text(error))
+
+    def take_key_uses(self):
+        cdef key_use *taken = <key_use *>calloc(KEY_USES_MAX, sizeof(key_use))
+        cdef uint64_t unlisted = 0
+        cdef unsigned count
+        if taken == NULL:
+            raise MemoryError("key uses")
+        try:
+            with nogil:
+                count = dataplane_take_key_uses(self.plane, taken, &unlisted)
+            uses = [
+                {
+                    "count": taken[i].count,
+                    "pid": taken[i].pid,
+                    "uid": taken[i].uid,
+                    "gid": taken[i].gid,
+                    "scheme": taken[i].scheme,
+                    "status": _text(rpc_status_name(<rpc_status><int>taken[i].status)),
+                    "decrypt": bool(taken[i].decrypt),
+                    "key_id": PyBytes_FromStringAndSize(<const char *>taken[i].key_id, KEY_USE_KEY_ID),
+                    "listener": _text(taken[i].listener),
+                    "executable": _text(taken[i].executable),
+                }
+                for i in range(count)
+            ]
+            return uses, unlisted
+        finally:
+            free(taken)
+
     def benchmark(self, algorithm, batch, backend, rounds):
         cdef kernel_algorithm which = _algorithm(algorithm)
         cdef bytes encoded = _c_string("a backend's name", backend)

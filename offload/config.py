@@ -408,6 +408,18 @@ class Metrics(Section):
         return None if self.address is None else parse_address(self.address)
 
 
+class Audit(Section):
+    """Who used which key for what, and who was turned away: JSON lines in a file of its own."""
+
+    path: AbsolutePath | None = Field(
+        default=None, description="null: no audit log. It grows, so whoever wants it also rotates it."
+    )
+    key_use: bool = Field(default=True, description="false: refusals only.")
+    lines_per_second: int = Field(
+        default=200, ge=1, le=100_000, description="Equal events are one line; what is above this is counted in one."
+    )
+
+
 class Logging(Section):
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Starts, stops, reloads and refusals; nothing per operation."
@@ -444,6 +456,7 @@ class Config(Section):
     data_plane: DataPlane = DataPlane()
     admin: AdminSocket | None = Field(default=AdminSocket(), description="null: no admin interface.")
     metrics: Metrics = Metrics()
+    audit: Audit = Audit()
     logging: Logging = Logging()
     shutdown: Shutdown = Shutdown()
     security: Security = Security()

@@ -18,6 +18,7 @@ from enum import Enum, auto
 
 from offload import __version__, _dataplane, exit_codes, logs
 from offload.admin import AdminServer
+from offload.audit import AuditLog
 from offload.config import MESH_ISSUER, Config, Mesh, Sockets
 from offload.config_file import ConfigError
 from offload.generated import GeneratedIdentities, orders_of
@@ -81,12 +82,17 @@ class Daemon:
         self._watcher: DirectoryWatcher | None = None
         self._generated = GeneratedIdentities(lambda: self._events.put(Event(Ask.LOOK, "issued")))
         self._membership: Membership | None = None
+        self._audit: AuditLog | None = None
 
     # ---- for the admin server and the metrics, on their threads ----
 
     @property
     def plan(self) -> Plan:
         return self._keyring.current
+
+    @property
+    def audit(self) -> AuditLog | None:
+        return self._audit
 
     @property
     def generated(self) -> GeneratedIdentities:
@@ -169,6 +175,9 @@ class Daemon:
             raise StartError(str(error)) from error
         for listener in open_listeners(self.config.sockets, handed_over):
             self._serve_listener(listener)
+        if (audit := self.config.audit).path is not None:
+            self._audit = AuditLog(audit, audit.path, self._keyring.names_of)
+            self._data_plane.count_key_uses(audit.key_use)
         self._data_plane.start()
         self._generated.start()
         self._log_backend()
@@ -266,7 +275,7 @@ class Daemon:
             return None
 
     def _tick(self) -> None:
-        self.log_refusals()
+        self.log_events()
         retirement = self._keyring.current.next_retirement
         if retirement is not None and retirement <= time.time() and not self.draining:
             self._refresh()
@@ -275,8 +284,13 @@ class Daemon:
             self._data_plane.statistics()
             self._notifier.send("WATCHDOG=1")
 
-    def log_refusals(self) -> None:
-        for refusal in self._data_plane.take_refusals():
+    def log_events(self) -> None:
+        """Refusals into the log; these and the uses of keys into the audit log."""
+        refusals = self._data_plane.take_refusals()
+        if self._audit is not None:
+            uses, unlisted = self._data_plane.take_key_uses()
+            self._audit.write(refusals, uses, unlisted)
+        for refusal in refusals:
             self._log.warning(
                 "refused a caller",
                 reason=refusal["reason"],
@@ -404,8 +418,11 @@ class Daemon:
             self._watcher.stop()
         for listener in self._listeners.values():
             listener.close()
+        self.log_events()
         self._data_plane.stop()
-        self.log_refusals()
+        self.log_events()
+        if self._audit is not None:
+            self._audit.close()
         if self._metrics:
             self._metrics.stop()
         if self._admin:

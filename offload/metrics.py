@@ -21,6 +21,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from offload import __version__, _dataplane
+from offload.audit import AuditLog
 from offload.generated import GeneratedIdentities, IssuanceStatus
 from offload.identities import Plan
 from offload.listeners import SocketError
@@ -37,6 +38,8 @@ class Measured(Protocol):
     def plan(self) -> Plan: ...
     @property
     def generated(self) -> GeneratedIdentities: ...
+    @property
+    def audit(self) -> AuditLog | None: ...
     @property
     def membership(self) -> Membership | None: ...
     def statistics(self) -> _dataplane.Statistics: ...
@@ -78,6 +81,7 @@ class DaemonCollector(Collector):
         yield from _calibration(statistics["classes"])
         yield from _connections(statistics)
         yield from _expiry(self._daemon.plan)
+        yield from _audit(self._daemon.audit)
         yield from _issuance(self._daemon.generated.status())
         yield from _mesh(self._daemon.membership)
         started = GaugeMetricFamily("offload_start_time_seconds", "When the daemon started, seconds since 1970.")
@@ -250,3 +254,12 @@ def _mesh(membership: Membership | None) -> Iterator[Metric]:
         attempts.add_metric([], status.attempts)
         problems.add_metric([], len(membership.in_force.problems))
     yield from (connected, attempts, problems)
+
+
+def _audit(audit: AuditLog | None) -> Iterator[Metric]:
+    written = CounterMetricFamily("offload_audit_lines", "Lines written to the audit log.")
+    lost = CounterMetricFamily("offload_audit_events_lost", "Events that the audit log could not take.")
+    if audit is not None:
+        written.add_metric([], audit.written)
+        lost.add_metric([], audit.lost)
+    yield from (written, lost)

@@ -152,6 +152,22 @@ bool dataplane_set_limits(dataplane *it, uint32_t max_wait_us, uint32_t queue_li
   return enter(it, error) && leave(it, set_limits_locked(it, max_wait_us, queue_limit, error));
 }
 
+bool dataplane_count_key_uses(dataplane *it, bool count, char error[KERNEL_ERROR_MAX]) {
+  if (!enter(it, error)) return false;
+  bool done = front_count_key_uses(it->front, count);
+  if (!done) snprintf(error, KERNEL_ERROR_MAX, "out of memory");
+  return leave(it, done);
+}
+
+unsigned dataplane_take_key_uses(dataplane *it, key_use taken[], uint64_t *unlisted) {
+  char unused[KERNEL_ERROR_MAX];
+  *unlisted = 0;
+  if (!enter(it, unused)) return 0;
+  unsigned used = front_take_key_uses(it->front, taken, unlisted);
+  leave(it, true);
+  return used;
+}
+
 static bool calibrate_locked(dataplane *it, char error[KERNEL_ERROR_MAX]) {
   cost_model measured;
   if (!calibrate(&measured, it->work.backends, it->backends, it->only, error)) return false;

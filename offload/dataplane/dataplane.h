@@ -6,6 +6,7 @@
 
 #include "calibrate.h"
 #include "counters.h"
+#include "key_uses.h"
 #include "keyring.h"
 #include "refusals.h"
 
@@ -31,6 +32,9 @@ bool dataplane_set_keyring(dataplane *plane, keyring *ring,
                            char error[KERNEL_ERROR_MAX]); /* takes `ring` in any case */
 /* Replaces those of the settings, which stay the upper bounds. Allowed while running. */
 bool dataplane_set_limits(dataplane *plane, uint32_t max_wait_us, uint32_t queue_limit, char error[KERNEL_ERROR_MAX]);
+/* For the audit log: whether uses of keys are counted, and what was counted since the last time (key_uses.h). */
+bool dataplane_count_key_uses(dataplane *plane, bool count, char error[KERNEL_ERROR_MAX]);
+unsigned dataplane_take_key_uses(dataplane *plane, key_use taken[], uint64_t *unlisted); /* 0 when it is stopped */
 bool dataplane_calibrate(dataplane *plane, char error[KERNEL_ERROR_MAX]);
 bool dataplane_start(dataplane *plane, char error[KERNEL_ERROR_MAX]);
 bool dataplane_drain(dataplane *plane, char error[KERNEL_ERROR_MAX]);

@@ -74,7 +74,7 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("foo: 1", "offload.yaml:1: foo: unknown field; allowed here: admin, data_plane, identities, issuers"),
+        ("foo: 1", "offload.yaml:1: foo: unknown field; allowed here: admin, audit, data_plane, identities"),
         ("metrics:\n  adress: x", "offload.yaml:2: metrics.adress: unknown field (did you mean 'address'?)"),
         ("- 1", "offload.yaml:1: must be a mapping of sections, not a list"),
         ("a: b: c", "offload.yaml:1: is not YAML: mapping values are not allowed here"),

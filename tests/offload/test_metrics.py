@@ -131,6 +131,7 @@ class _Idle:
     started_at = 0.0
     plan = Plan()
     generated = GeneratedIdentities(lambda: None)
+    audit = None
     membership = None
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 /* What stands between a request and the queue: is the key known, may this caller use it, may the key sign this. The
  * answer to an unknown key and to a key of somebody else is the same, so that callers cannot find out whose keys exist.
  *
- * admission_take and admission_done are the only ways in and out for operations: an audit log of key use hooks in
- * there.
+ * admission_take and admission_done are the only ways in and out for operations; uses of keys are counted for the audit
+ * log on the way out.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -215,6 +215,10 @@ void admission_done(front *front, operation *op) {
   bool wanted = !call->finished;
   unsigned ran_on = op->started == 0 ? 0 : op->backend + 1u;
   counter_add_owned(&counters->operations[wanted ? op->status : RPC_CANCELLED][ran_on], 1);
+  if (front->uses != NULL && op->started != 0) {
+    key_uses_add(front->uses, &call->connection->caller, kernel_key_id(op->sign.key), op->sign.scheme, op->sign.decrypt,
+                 op->status);
+  }
   if (op->started != 0) {
     uint64_t queued = op->started > op->item.arrived ? op->started - op->item.arrived : 0;
     counter_add_owned(&counters->queue.buckets[histogram_bucket(queued)], 1);

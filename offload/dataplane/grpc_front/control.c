@@ -100,6 +100,43 @@ void front_set_keyring(front *it, keyring *ring) {
   front_run_command(it, set_keyring, ring);
 }
 
+typedef struct key_uses_request {
+  bool count;
+  key_use *taken;
+  unsigned used;
+  uint64_t unlisted;
+  bool done;
+} key_uses_request;
+
+static void count_key_uses(front *it, void *argument) {
+  key_uses_request *request = argument;
+  if (!request->count) {
+    free(it->uses);
+    it->uses = NULL;
+  } else if (it->uses == NULL) {
+    it->uses = calloc(1, sizeof *it->uses);
+  }
+  request->done = (it->uses != NULL) == request->count;
+}
+
+bool front_count_key_uses(front *it, bool count) {
+  key_uses_request request = {.count = count};
+  front_run_command(it, count_key_uses, &request);
+  return request.done;
+}
+
+static void take_key_uses(front *it, void *argument) {
+  key_uses_request *request = argument;
+  if (it->uses != NULL) request->used = key_uses_take(it->uses, request->taken, &request->unlisted);
+}
+
+unsigned front_take_key_uses(front *it, key_use taken[], uint64_t *unlisted) {
+  key_uses_request request = {.taken = taken};
+  front_run_command(it, take_key_uses, &request);
+  *unlisted = request.unlisted;
+  return request.used;
+}
+
 static void drain(front *it, void *argument) {
   drain_begin(it);
 }

@@ -6,6 +6,7 @@
 #ifndef OFFLOAD_GRPC_FRONT_FRONT_H
 #define OFFLOAD_GRPC_FRONT_FRONT_H
 
+#include "../key_uses.h"
 #include "../keyring.h"
 #include "../refusals.h"
 #include "../shard.h"
@@ -32,6 +33,10 @@ bool front_start(front *front, char error[KERNEL_ERROR_MAX]);
 void front_stop(front *front);
 
 /* The calls below may come from any thread, one at a time, started or not; they return when the front has done it. */
+/* Whether uses of keys are counted; false when memory ran out. */
+bool front_count_key_uses(front *front, bool count);
+/* As key_uses_take. */
+unsigned front_take_key_uses(front *front, key_use taken[], uint64_t *unlisted);
 bool front_add_listener(front *front, const char *name, int descriptor, char error[KERNEL_ERROR_MAX]);
 bool front_remove_listener(front *front, const char *name); /* false: there is none of that name */
 void front_set_keyring(front *front, keyring *ring);        /* takes the reference over */

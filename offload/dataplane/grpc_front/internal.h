@@ -4,6 +4,7 @@
 
 #include <nghttp2/nghttp2.h>
 
+#include "../key_uses.h"
 #include "../locked_stack.h"
 #include "../wire.h"
 #include "front.h"
@@ -136,6 +137,7 @@ struct front {
   work_queue *work;
   counters *counters;
   refusal_log *refusals;
+  key_uses *uses; /* NULL: they are not counted */
   nghttp2_session_callbacks *callbacks;
   nghttp2_option *options;
   int epoll;

@@ -284,6 +284,7 @@ void front_free(front *it) {
   }
   operation_pool_free(&it->operations);
   keyring_release(it->ring);
+  free(it->uses);
   deadlines_free(&it->deadlines);
   nghttp2_session_callbacks_del(it->callbacks);
   nghttp2_option_del(it->options);

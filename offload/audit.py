@@ -1,0 +1,139 @@
+"""The audit log: who used which key for what, and who was turned away, as JSON lines in a file.
+
+Equal events of a second are one line with a count. Nothing is lost silently: what does not fit into the bounds is
+counted in a line of its own, and what cannot be written (a full disk) in `lost`, which is a metric; signing goes on in
+any case. The file may be renamed or removed at any time (logrotate): the next line goes to a new one.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offload.config import Audit
+from offload.logs import get_logger
+from offload.signature_schemes import BY_CODE
+
+if TYPE_CHECKING:
+    from offload import _dataplane
+
+FILE_MODE = 0o600
+Names = Callable[[bytes], list[str]]  # of the identities that have a key
+
+
+class AuditLog:
+    """Used by one thread. `clock` gives seconds since 1970."""
+
+    def __init__(self, settings: Audit, path: Path, names: Names, clock: Callable[[], float] = time.time) -> None:
+        self._settings, self._path, self._names, self._clock = settings, path, names, clock
+        self._log = get_logger()
+        self._file: int | None = None
+        self._failure = ""
+        self._torn = False  # the file ends within a line
+        self.written = 0
+        self.lost = 0  # events, by their counts
+
+    def write(
+        self, refusals: Sequence[_dataplane.Refusal], uses: Sequence[_dataplane.KeyUse] = (), unlisted: int = 0
+    ) -> None:
+        """What happened since the last time."""
+        entries = [*map(self._refusal, refusals), *map(self._use, uses)]
+        bound = self._settings.lines_per_second
+        left_out = entries[bound:]
+        if left_out:
+            entries[bound:] = [self._summary("more lines than lines_per_second", left_out)]
+        if unlisted:
+            entries.append(
+                self._event("left_out", why="more callers and keys at once than are told apart", count=unlisted)
+            )
+        if entries:
+            self._append(entries)
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    # ---- events ----
+
+    def _event(self, event: str, **fields: Any) -> dict[str, Any]:
+        moment = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
+        return {"time": moment, "event": event} | fields
+
+    def _refusal(self, refusal: _dataplane.Refusal) -> dict[str, Any]:
+        return self._event(
+            "refused",
+            **_caller(refusal),
+            identities=self._names(refusal["key_id"]) if refusal["key_id"] else [],
+            key_id=refusal["key_id"].hex() or None,
+            result=refusal["reason"],
+            count=refusal["count"],
+        )
+
+    def _use(self, use: _dataplane.KeyUse) -> dict[str, Any]:
+        scheme = BY_CODE.get(use["scheme"])
+        return self._event(
+            "key_used",
+            **_caller(use),
+            executable=use["executable"] or None,
+            identities=self._names(use["key_id"]),
+            key_id=use["key_id"].hex(),
+            scheme="rsa_decrypt" if use["decrypt"] else scheme.name if scheme else f"0x{use['scheme']:04x}",
+            result=use["status"],
+            count=use["count"],
+        )
+
+    def _summary(self, why: str, entries: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        return self._event("left_out", why=why, count=sum(entry["count"] for entry in entries))
+
+    # ---- the file ----
+
+    def _append(self, entries: Sequence[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries).encode()
+        try:
+            file = self._open()
+            taken = os.write(file, b"\n" + lines if self._torn else lines)
+            self._torn = 0 < taken < len(lines)
+            if self._torn:
+                raise OSError(errno.ENOSPC, "only a part of the lines could be written")
+        except OSError as error:
+            self.lost += sum(entry["count"] for entry in entries)
+            if self._failure != str(error.strerror):
+                self._failure = str(error.strerror)
+                self._log.error(
+                    "the audit log cannot be written; signing goes on", file=str(self._path), reason=self._failure
+                )
+            return
+        self.written += len(entries)
+        if self._failure:
+            self._failure = ""
+            self._log.info("the audit log is written again", file=str(self._path), events_lost=self.lost)
+
+    def _open(self) -> int:
+        """The file at the path, which may be another than last time. OSError."""
+        if self._file is not None and _is_at(self._file, self._path):
+            return self._file
+        self.close()
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._file = os.open(self._path, flags, FILE_MODE)
+        return self._file
+
+
+def _caller(event: _dataplane.Refusal | _dataplane.KeyUse) -> dict[str, Any]:
+    return {"pid": event["pid"], "uid": event["uid"], "gid": event["gid"], "socket": event["listener"]}
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        there = os.lstat(path)
+    except OSError:
+        return False
+    ours = os.fstat(file)
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) and not stat.S_ISLNK(there.st_mode)
