@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -40,6 +41,7 @@ class GrpcConnection {
   bool established() const { return established_; }  // the daemon's SETTINGS have come
   bool retiring() const { return retiring_; }        // GOAWAY, or Stream ended: use another connection
   bool wants_write() const { return !unsent_.empty(); }
+  std::optional<uint32_t> awaited_events;  // of the descriptor, in its owner's epoll
   Time last_received() const { return last_received_; }
   const std::string &error() const { return error_; }
 

@@ -232,7 +232,7 @@ bool Handshake::submit(const OperationPtr &operation) {
     return false;
   }
   operation_ = operation;
-  context_.client().submit(operation_);
+  context_.client().submit(operation_, true);  // the socket joins its worker's turn
   return true;
 }
 

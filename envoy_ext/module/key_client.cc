@@ -1,8 +1,8 @@
 #include "key_client.h"
 
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -65,8 +65,11 @@ std::shared_ptr<KeyClient> KeyClient::of(const std::string &socket_path) {
 KeyClient::KeyClient(std::string socket_path, ReconnectPolicy policy)
     : socket_path_(std::move(socket_path)),
       event_fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+      epoll_fd_(epoll_create1(EPOLL_CLOEXEC)),
       random_(std::random_device{}()),
       reconnect_(policy, Clock::now(), random_bits, &random_) {
+  epoll_event event{EPOLLIN, {.ptr = nullptr}};
+  epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, event_fd_, &event);
   // Envoy handles signals on its main thread; ours must not take them.
   sigset_t all, before;
   sigfillset(&all);
@@ -78,126 +81,58 @@ KeyClient::KeyClient(std::string socket_path, ReconnectPolicy policy)
 
 KeyClient::~KeyClient() {
   {
-    std::unique_lock lock(mutex_);
+    std::lock_guard lock(mutex_);
     stopping_ = true;
-    wake(lock);
   }
+  wake();
   thread_.join();
+  ::close(epoll_fd_);
   ::close(event_fd_);
 }
 
 // ---- called by workers ----
 
-void KeyClient::wake(std::unique_lock<std::mutex> &lock) {
-  bool must = std::exchange(sleeping_, false);
-  lock.unlock();
-  if (must) {
-    uint64_t one = 1;
-    // The counter cannot overflow, and an interrupted write of 8 bytes to an eventfd does not happen.
-    [[maybe_unused]] ssize_t written = write(event_fd_, &one, sizeof one);
+void KeyClient::wake() {
+  {
+    std::lock_guard lock(mutex_);
+    if (!std::exchange(sleeping_, false)) return;
   }
+  uint64_t one = 1;
+  // The counter cannot overflow, and an interrupted write of 8 bytes to an eventfd does not happen.
+  [[maybe_unused]] ssize_t written = write(event_fd_, &one, sizeof one);
 }
 
-void KeyClient::submit(const OperationPtr &operation) {
+void KeyClient::submit(const OperationPtr &operation, bool left_for_exchange) {
   operation->submitted = Clock::now();
-  std::unique_lock lock(mutex_);
-  operation->id = next_id_++;
-  submitted_.push_back(operation);
-  wake(lock);
+  {
+    std::lock_guard lock(mutex_);
+    operation->id = next_id_++;
+    submitted_.push_back(operation);
+  }
+  if (!left_for_exchange) wake();
 }
 
 void KeyClient::cancel(const OperationPtr &operation) {
   if (!operation->cancel()) return;
-  std::unique_lock lock(mutex_);
-  cancelled_.push_back(operation);
-  wake(lock);
+  {
+    std::lock_guard lock(mutex_);
+    cancelled_.push_back(operation);
+  }
+  wake();
 }
 
 std::shared_ptr<IdentityWatch> KeyClient::watch(const std::string &identity) {
-  std::unique_lock lock(mutex_);
-  auto watch = watches_[identity].lock();
-  if (watch == nullptr) {
+  std::shared_ptr<IdentityWatch> watch;
+  {
+    std::lock_guard lock(mutex_);
+    watch = watches_[identity].lock();
+    if (watch != nullptr) return watch;
     watch = std::make_shared<IdentityWatch>(identity);
     watches_[identity] = watch;
     new_watches_.push_back(watch);
-    wake(lock);
   }
+  wake();
   return watch;
-}
-
-// ---- the loop ----
-
-void KeyClient::run() {
-  while (!stop_) {
-    Time now = Clock::now();
-    if (reconnect_.tick(now) == Reconnect::Action::Connect) connect();
-    ask_identities(now);
-    send_waiting(now);
-    if (current_ != nullptr && !current_->flush()) connection_lost(current_.get(), current_->error());
-    for (size_t i = retiring_.size(); i-- > 0;) {
-      if (!retiring_[i]->flush()) connection_lost(retiring_[i].get(), retiring_[i]->error());
-    }
-    retire();
-    expire(now);
-    drop_silent(now);
-    poll_once(poll_timeout(Clock::now()));
-    take_submitted();
-  }
-  while (!live_.empty()) fail(live_.begin()->first, Failure::Unavailable, "the listener is going away");
-}
-
-int KeyClient::poll_timeout(Time now) {
-  Time next = now + std::chrono::seconds(60);
-  if (reconnect_.state() == Reconnect::State::Waiting) next = std::min(next, reconnect_.next_attempt());
-  if (current_ != nullptr && !current_->established()) next = std::min(next, establish_until_);
-  while (!due_.empty() && live_.count(due_.top().id) == 0) due_.pop();
-  if (!due_.empty()) next = std::min(next, due_.top().at);
-  if (current_ != nullptr && current_->established()) {
-    for (const auto &[name, watched] : watched_) {
-      if (!watched.asked) next = std::min(next, watched.ask_again);
-    }
-  }
-  // Rounded up: waking a moment early would only go round again.
-  return next <= now ? 0 : static_cast<int>(to_ms(next - now)) + 1;
-}
-
-void KeyClient::poll_once(int timeout_ms) {
-  {
-    std::lock_guard lock(mutex_);
-    if (!submitted_.empty() || !cancelled_.empty() || !new_watches_.empty() || stopping_) timeout_ms = 0;
-    sleeping_ = timeout_ms != 0;
-  }
-  std::vector<pollfd> fds{{event_fd_, POLLIN, 0}};
-  auto add = [&](const GrpcConnection &connection) {
-    fds.push_back({connection.fd(), static_cast<short>(POLLIN | (connection.wants_write() ? POLLOUT : 0)), 0});
-  };
-  if (current_ != nullptr) add(*current_);
-  for (const auto &connection : retiring_) add(*connection);
-  poll(fds.data(), fds.size(), timeout_ms);
-  if (fds[0].revents != 0) {
-    uint64_t count;
-    [[maybe_unused]] ssize_t got = read(event_fd_, &count, sizeof count);
-  }
-  // From the last, since a lost one leaves its list.
-  size_t at = fds.size() - 1;
-  for (size_t i = retiring_.size(); i-- > 0; at--) service(retiring_[i], fds[at].revents);
-  if (current_ != nullptr) service(current_, fds[at].revents);
-}
-
-void KeyClient::service(std::unique_ptr<GrpcConnection> &connection, short events) {
-  if (events == 0) return;
-  GrpcConnection *this_one = connection.get();
-  bool was_established = this_one->established();
-  bool alive = this_one->receive();
-  if (this_one == current_.get() && this_one->established() && !was_established) {
-    bool again = std::exchange(was_connected_, true);
-    reconnect_.established();
-    stats_.add(Counter::Connections);
-    if (again) stats_.add(Counter::Reconnects);
-    stats_.set_connected(true);
-    log(abi::LogLevel::Info, "connected to the daemon at " + socket_path_);
-  }
-  if (!alive) connection_lost(this_one, this_one->error());
 }
 
 // ---- operations ----
@@ -207,7 +142,6 @@ void KeyClient::take_submitted() {
   std::vector<OperationPtr> cancelled;
   {
     std::lock_guard lock(mutex_);
-    sleeping_ = false;
     batch_.swap(submitted_);
     cancelled.swap(cancelled_);
     new_watches.swap(new_watches_);

@@ -1,7 +1,8 @@
 // The client of one daemon: one thread and, normally, one connection per process and daemon socket.
 //
-// Workers submit operations; the thread sends what one turn of its loop finds in one message, matches answers by id,
-// and finishes each operation exactly once: with the daemon's answer, or with the failure it ran into:
+// Workers submit operations. What has come in between two turns of the loop is sent in one message, answers are matched
+// by id, and each operation is finished exactly once: with the daemon's answer, or with the failure it ran into.
+// Sending and receiving is the thread's work, or that of a worker that is awake anyway (worker_turn.h):
 //
 //   no connection      the operation waits for one, at most its connect_timeout
 //   connection lost    operations in flight are sent once more on the next connection, within their timeout
@@ -37,9 +38,13 @@ class KeyClient final : private GrpcConnection::Receiver {
   const std::string &socket_path() const { return socket_path_; }
   ClientStats &stats() { return stats_; }
 
-  // Any thread. `submit` fills in the operation's id and time.
-  void submit(const OperationPtr &operation);
+  // Any thread. `submit` fills in the operation's id and time. An operation that is `left_for_exchange` is sent by the
+  // next `exchange`, which the caller sees to (worker_turn.h).
+  void submit(const OperationPtr &operation, bool left_for_exchange = false);
   void cancel(const OperationPtr &operation);
+  // Sends what was submitted, and takes the answers that are there, on the calling thread. `again`: the caller will
+  // call again very soon, so the thread need not wake for answers.
+  void exchange(bool again);
   // The daemon is asked for the identity from now on, until nobody holds the result.
   std::shared_ptr<IdentityWatch> watch(const std::string &identity);
 
@@ -67,8 +72,9 @@ class KeyClient final : private GrpcConnection::Receiver {
   };
 
   void run();
-  int poll_timeout(Time now);
-  void poll_once(int timeout_ms);
+  Time next_event(Time now);
+  void sleep(std::unique_lock<std::mutex> &loop, Time until);
+  void wait_for(GrpcConnection &connection);
   void take_submitted();
   void accept(OperationPtr operation);
   void await_identity(uint64_t id, Live &live);
@@ -78,7 +84,7 @@ class KeyClient final : private GrpcConnection::Receiver {
   void connection_lost(GrpcConnection *connection, const std::string &reason);
   void drop_silent(Time now);
   void retire();
-  void service(std::unique_ptr<GrpcConnection> &connection, short events);
+  void service(GrpcConnection *connection);
   void ask_identities(Time now);
   void send_waiting(Time now);
   bool send(uint64_t id, Live &live, Time now);
@@ -108,7 +114,13 @@ class KeyClient final : private GrpcConnection::Receiver {
   uint64_t next_id_ = 1;
   const int event_fd_;
 
-  // The thread's own.
+  // Of the loop: the thread holds the mutex but while it sleeps, and a worker during `exchange`.
+  std::mutex loop_mutex_;
+  const int epoll_fd_;
+  Time sleeps_until_{};
+  Time last_exchange_{};          // that was to be followed by another
+  bool muted_ = false;            // the thread does not wake for answers
+  bool thread_has_work_ = false;  // that came up during an exchange
   std::minstd_rand random_;
   Reconnect reconnect_;
   bool was_connected_ = false;
@@ -124,7 +136,7 @@ class KeyClient final : private GrpcConnection::Receiver {
   std::vector<OperationPtr> batch_;
   bool stop_ = false;
 
-  void wake(std::unique_lock<std::mutex> &lock);
+  void wake();
   std::thread thread_;  // last: starts when everything above is there
 };
 

@@ -35,6 +35,7 @@ void KeyClient::connect() {
 }
 
 void KeyClient::connection_lost(GrpcConnection *connection, const std::string &reason) {
+  thread_has_work_ = true;
   requeue(connection, reason);
   if (connection != current_.get()) {
     std::erase_if(retiring_, [&](const auto &retiring) { return retiring.get() == connection; });
@@ -102,6 +103,7 @@ void KeyClient::requeue(GrpcConnection *connection, const std::string &reason) {
 }
 
 void KeyClient::on_stream_closed(GrpcConnection &connection, const std::string &reason) {
+  thread_has_work_ = true;
   if (&connection == current_.get()) last_error_ = reason;
   requeue(&connection, reason);
 }
@@ -162,6 +164,7 @@ void KeyClient::on_watch_closed(GrpcConnection &connection, const std::string &n
   auto found = watched_.find(name);
   if (found == watched_.end() || &connection != current_.get()) return;
   Watched &watched = found->second;
+  thread_has_work_ = true;
   watched.asked = false;
   watched.ask_delay = watched.ask_delay == Duration::zero() ? kFirstAskDelay : watched.ask_delay * 2;
   watched.ask_delay = std::min(watched.ask_delay, kLargestAskDelay);

@@ -45,6 +45,7 @@ TransportSocket::TransportSocket(const TlsContext &context, abi::Socket envoy)
 }
 
 TransportSocket::~TransportSocket() {
+  WorkerTurn::of_this_thread().leave(*this);
   if (mapped_) unattached().erase(connection_id_);
   if (filter_ != nullptr) filter_->release();
   if (poke_ != nullptr) poke_->disarm();
@@ -79,6 +80,7 @@ void TransportSocket::attach(CompanionFilter *filter, std::shared_ptr<Waker> wak
 }
 
 void TransportSocket::detach() {
+  WorkerTurn::of_this_thread().leave(*this);
   handshake_.cancel();
   handshake_.set_waker(nullptr);
   filter_ = nullptr;
@@ -102,6 +104,8 @@ bool TransportSocket::drive(abi::IoResult &result) {
     if (peer_gone()) result = peer_left("peer closed the connection while its handshake waited for the daemon");
     return false;
   }
+  WorkerTurn &turn = WorkerTurn::of_this_thread();
+  turn.leave(*this);
   Handshake::Progress progress = handshake_.advance();
   bool sent = records_.flush() != RecordIo::Flush::Failed;
   if (progress == Handshake::Progress::Failed) {
@@ -112,7 +116,10 @@ bool TransportSocket::drive(abi::IoResult &result) {
     result = peer_left("peer reset the connection during the handshake");
     return false;
   }
-  if (progress == Handshake::Progress::Waits) return false;
+  if (progress == Handshake::Progress::Waits) {
+    if (handshake_.waiting()) turn.join(*this);
+    return false;
+  }
   finish_handshake();
   return state_ == State::Open;
 }
@@ -197,6 +204,7 @@ void TransportSocket::on_peer_rejected(PeerFault fault) {
 // ---- data ----
 
 abi::IoResult TransportSocket::do_read() {
+  WorkerTurn::of_this_thread().event();
   if (state_ == State::Closed) return {abi::Action::Close, 0, false};
   records_.enter();
   abi::IoResult result = kKeep;
@@ -206,7 +214,11 @@ abi::IoResult TransportSocket::do_read() {
 }
 
 abi::IoResult TransportSocket::do_write(bool end_stream) {
+  WorkerTurn &turn = WorkerTurn::of_this_thread();
+  turn.event();
   if (state_ == State::Closed) return {abi::Action::Close, 0, false};
+  // Called for the worker's turn, which goes on. Should the peer have left too, a later call will see it.
+  if (handshake_.waiting() && turn.called(*this) && handshake_.waiting()) return kKeep;
   records_.enter();
   abi::IoResult result = kKeep;
   bool handshaking = state_ == State::Handshaking;
@@ -226,6 +238,7 @@ void TransportSocket::close(abi::Event, bool abort_reset) {
     records_.send_close_notify();
     records_.leave();
   }
+  WorkerTurn::of_this_thread().leave(*this);
   if (handshake_.cancel() && filter_ != nullptr) filter_->count(Counter::OperationsCancelled);
   if (state_ == State::Handshaking) {
     if (broken_ && !aborted_) {

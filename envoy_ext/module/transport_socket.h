@@ -15,12 +15,13 @@
 #include "handshake.h"
 #include "record_stream.h"
 #include "tls_context.h"
+#include "worker_turn.h"
 
 namespace tls_offload {
 
 class CompanionFilter;
 
-class TransportSocket final : private Handshake::Observer {
+class TransportSocket final : private Handshake::Observer, private WorkerTurn::Member {
  public:
   TransportSocket(const TlsContext &context, abi::Socket envoy);
   ~TransportSocket() override;
@@ -49,6 +50,10 @@ class TransportSocket final : private Handshake::Observer {
 
   void on_operation(const Operation &operation) override;
   void on_peer_rejected(PeerFault fault) override;
+
+  bool still_waits() const override { return handshake_.waiting(); }
+  void call_back() override { envoy_dynamic_module_callback_transport_socket_set_is_writable(envoy_); }
+  KeyClient &key_client() const override { return context_.client(); }
 
   // False: the handshake is not done, and `result` is what to tell Envoy.
   bool drive(abi::IoResult &result);

@@ -33,3 +33,8 @@ def test_units(tmp_path: Path) -> None:
 def test_connections(shared_daemon: DaemonProcess, identity: str) -> None:
     """Data both ways in odd pieces, TLS 1.2 and 1.3, and a part dropped at a random moment."""
     assert run("connections", shared_daemon.socket, identity, str(CONNECTIONS)).startswith(f"{CONNECTIONS} connections")
+
+
+def test_workers_exchange_by_themselves(shared_daemon: DaemonProcess) -> None:
+    """Requests and answers without the key client's thread, with it, and when a worker forgets what it promised."""
+    assert run("exchanges", shared_daemon.socket).endswith(" operations\n")

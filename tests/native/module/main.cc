@@ -1,4 +1,4 @@
-// module_tests units FOLDER | module_tests connections DAEMON_SOCKET IDENTITY COUNT
+// module_tests units FOLDER | exchanges DAEMON_SOCKET | connections DAEMON_SOCKET IDENTITY COUNT
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -27,6 +27,7 @@ int main(int argc, char **argv) {
     run("spoilt_chains", tests::spoilt_chains);
     run("configurations_of_all_kinds", tests::configurations_of_all_kinds);
     run("identities_of_all_kinds", tests::identities_of_all_kinds);
+    run("worker_turns", tests::worker_turns);
     run("no_daemon", tests::no_daemon);
     printf("rude_daemons\n");
     tests::rude_daemons(argv[2]);
@@ -36,6 +37,11 @@ int main(int argc, char **argv) {
     tests::connections(argv[2], argv[3], atoi(argv[4]));
     return 0;
   }
-  fprintf(stderr, "usage: module_tests units FOLDER | module_tests connections DAEMON_SOCKET IDENTITY COUNT\n");
+  if (argc == 3 && strcmp(argv[1], "exchanges") == 0) {
+    tests::exchanges(argv[2]);
+    return 0;
+  }
+  fprintf(stderr,
+          "usage: module_tests units FOLDER | exchanges DAEMON_SOCKET | connections DAEMON_SOCKET IDENTITY COUNT\n");
   return 2;
 }

@@ -15,11 +15,15 @@ void weak_chains();
 void spoilt_chains();
 void configurations_of_all_kinds();
 void identities_of_all_kinds();
+void worker_turns();
 void no_daemon();
 void rude_daemons(const std::string &folder);
 
 // Against the daemon at `daemon_socket`: connections with data both ways, and connections dropped at any moment.
 void connections(const std::string &daemon_socket, const std::string &identity, int count);
+
+// Operations that workers exchange with that daemon by themselves.
+void exchanges(const std::string &daemon_socket);
 
 }  // namespace tests
 

@@ -1,0 +1,60 @@
+// Lets a worker that is awake anyway exchange requests and answers with the daemon by itself.
+//
+// Otherwise each operation is handed over between threads twice: the worker wakes the key client's thread to send it,
+// and the thread wakes the worker with the answer. Here, of the connections of a worker that wait for the daemon, one
+// is called back in the next turn of the event loop (it is made writable). That call sends in one message what the
+// turn's connections have submitted, and takes the answers that have come. While the worker has other things to do
+// between two such calls this goes on; after a turn in which nothing else happened the key client's thread takes over
+// and wakes the worker when there is something. So a worker never spins, and one that is idle sleeps.
+#ifndef TLS_OFFLOAD_WORKER_TURN_H
+#define TLS_OFFLOAD_WORKER_TURN_H
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace tls_offload {
+
+class KeyClient;
+
+class WorkerTurn {
+ public:
+  // A connection of this worker that may wait for the daemon.
+  class Member {
+   public:
+    virtual ~Member() = default;
+    virtual bool still_waits() const = 0;
+    // Makes Envoy call `do_write` in the next turn of the loop, which calls `called`.
+    virtual void call_back() = 0;
+    virtual KeyClient &key_client() const = 0;
+
+   private:
+    friend class WorkerTurn;
+    static constexpr size_t kOut = SIZE_MAX;
+    size_t at_ = kOut;
+  };
+
+  static WorkerTurn &of_this_thread();
+
+  // Envoy called a hook of any connection.
+  void event() { events_++; }
+  // From when it has submitted an operation until it waits no more, or is closed. Either may be repeated.
+  void join(Member &member);
+  void leave(Member &member);
+  // A `do_write` of one that waits. False when it was not the one that had been called back, or when nothing else
+  // happened since and the key client's thread has taken over.
+  bool called(Member &member);
+
+ private:
+  void exchange(bool again);
+  void call_next();
+
+  std::vector<Member *> members_;
+  Member *next_ = nullptr;  // called back, and not yet called
+  uint64_t events_ = 0;
+  uint64_t seen_ = 0;
+};
+
+}  // namespace tls_offload
+
+#endif
