@@ -98,6 +98,10 @@ test-fuzz: setup ## codec, gRPC front and peers' certificates under libFuzzer, F
 test-long: setup ## the tests marked `long`: many more random cases
 	@$(PYTHON) -m pytest -m long $(ARGS)
 
+.PHONY: faults
+faults: setup ## what faults do to a running mesh; writes docs/operations/faults.md (about 2 minutes)
+	@$(PYTHON) -m tests.faults docs/operations/faults.md
+
 .PHONY: test-ct
 CONSTANT_TIME := build/constant-time
 test-ct: build ## statistical test that the 8-lane kernels take constant time (about ten minutes; ALGORITHMS="p256 ...")

@@ -48,8 +48,13 @@ class Process:
     def pid(self) -> int:
         return self._child.pid
 
+    @property
+    def status(self) -> int | None:
+        """How it ended; None while it runs."""
+        return self._child.poll()
+
     def running(self) -> bool:
-        return self._child.poll() is None
+        return self.status is None
 
     def wait_until(self, ready: Callable[[], bool], what: str, seconds: float = 20) -> None:
         """Poll until `ready`; NodeError when the process ends before or time is up."""

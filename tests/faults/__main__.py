@@ -1,0 +1,50 @@
+"""python -m tests.faults FILE: runs every scenario and writes what was seen as a table."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.faults.rig import Result
+from tests.faults.scenarios import SCENARIOS
+
+HEAD = """# What faults do
+
+Two real Envoys with mTLS between them, both keys at one daemon, four callers that make a new connection for each
+request (no resumption, no retries), and one fault at a time. Written by `make faults`; the scenarios are in
+[tests/faults/scenarios.py](../../tests/faults/scenarios.py) and run in `make test` as well.
+
+*Longest gap*: between two requests that succeeded. *Recovery*: from the end of the fault to the next success; empty
+where nothing was to recover. Envoy waits for a signature for at most 2 s, and for a daemon that is away for at
+most 1 s (`operation_timeout_ms`, `handshake_wait_ms`); what comes later fails, and is counted here.
+
+"""
+
+
+def row(result: Result) -> str:
+    recovery = "" if result.recovery_ms is None else f"{result.recovery_ms:.0f} ms"
+    cells = (result.name, f"{result.tried:,}", f"{result.failed:,}", f"{result.longest_gap_ms:.0f} ms", recovery)
+    return f"| {' | '.join(cells)} | {result.must_hold} |"
+
+
+def main() -> int:
+    target = Path(sys.argv[1])
+    rows = ["| fault | requests | failed | longest gap | recovery | holds |", "|---|---|---|---|---|---|"]
+    for number, (name, scenario) in enumerate(SCENARIOS.items(), 1):
+        print(f"[{number}/{len(SCENARIOS)}] {name.replace('_', ' ')}", flush=True)
+        with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+            rows.append(row(scenario(Path(folder))))
+        print("   " + rows[-1], flush=True)
+    day = datetime.datetime.now(datetime.UTC).date()
+    where = f"\nRun of {day} on {os.cpu_count()} cores, Linux {platform.release()}.\n"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(HEAD + "\n".join(rows) + "\n" + where)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
