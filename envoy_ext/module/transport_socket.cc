@@ -204,7 +204,7 @@ void TransportSocket::on_peer_rejected(PeerFault fault) {
 // ---- data ----
 
 abi::IoResult TransportSocket::do_read() {
-  WorkerTurn::of_this_thread().event();
+  WorkerTurn::of_this_thread().event(*this);
   if (state_ == State::Closed) return {abi::Action::Close, 0, false};
   records_.enter();
   abi::IoResult result = kKeep;
@@ -215,7 +215,7 @@ abi::IoResult TransportSocket::do_read() {
 
 abi::IoResult TransportSocket::do_write(bool end_stream) {
   WorkerTurn &turn = WorkerTurn::of_this_thread();
-  turn.event();
+  turn.event(*this);
   if (state_ == State::Closed) return {abi::Action::Close, 0, false};
   // Called for the worker's turn, which goes on. Should the peer have left too, a later call will see it.
   if (handshake_.waiting() && turn.called(*this) && handshake_.waiting()) return kKeep;

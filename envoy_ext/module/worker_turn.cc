@@ -15,10 +15,7 @@ void WorkerTurn::join(Member &member) {
   if (member.at_ != Member::kOut) return;
   member.at_ = members_.size();
   members_.push_back(&member);
-  if (next_ == nullptr) {
-    next_ = &member;
-    member.call_back();
-  }
+  if (next_ == nullptr) call(member);
 }
 
 void WorkerTurn::leave(Member &member) {
@@ -37,8 +34,7 @@ void WorkerTurn::leave(Member &member) {
 bool WorkerTurn::called(Member &member) {
   if (next_ != &member) return false;
   next_ = nullptr;
-  bool busy = events_ - seen_ > 1;  // more than this call
-  seen_ = events_;
+  bool busy = others_ran_;
   exchange(busy);
   if (!busy) return false;
   call_next();
@@ -59,9 +55,13 @@ void WorkerTurn::exchange(bool again) {
 
 void WorkerTurn::call_next() {
   auto waits = std::find_if(members_.rbegin(), members_.rend(), [](Member *one) { return one->still_waits(); });
-  if (waits == members_.rend()) return;
-  next_ = *waits;
-  next_->call_back();
+  if (waits != members_.rend()) call(**waits);
+}
+
+void WorkerTurn::call(Member &member) {
+  next_ = &member;
+  others_ran_ = false;
+  member.call_back();
 }
 
 }  // namespace tls_offload

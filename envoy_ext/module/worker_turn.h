@@ -36,8 +36,8 @@ class WorkerTurn {
 
   static WorkerTurn &of_this_thread();
 
-  // Envoy called a hook of any connection.
-  void event() { events_++; }
+  // Envoy called a hook of a connection; of the one that is called back, this says nothing.
+  void event(const Member &member) { others_ran_ = others_ran_ || next_ != &member; }
   // From when it has submitted an operation until it waits no more, or is closed. Either may be repeated.
   void join(Member &member);
   void leave(Member &member);
@@ -48,11 +48,11 @@ class WorkerTurn {
  private:
   void exchange(bool again);
   void call_next();
+  void call(Member &member);
 
   std::vector<Member *> members_;
-  Member *next_ = nullptr;  // called back, and not yet called
-  uint64_t events_ = 0;
-  uint64_t seen_ = 0;
+  Member *next_ = nullptr;   // called back, and not yet called
+  bool others_ran_ = false;  // since that one was called back
 };
 
 }  // namespace tls_offload

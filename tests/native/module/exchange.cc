@@ -65,12 +65,12 @@ void worker_turns() {
   turn.join(b);
   turn.join(a);
   CHECK(a.calls == 1 && b.calls == 0);  // one is enough
-  turn.event();
-  turn.event();
+  turn.event(a);
+  turn.event(b);
   CHECK(!turn.called(b));  // it was not called back: Envoy has its own reasons
   CHECK(turn.called(a) && a.calls + b.calls == 2);
   Connection &next = a.calls == 2 ? a : b;
-  turn.event();
+  turn.event(next);
   CHECK(!turn.called(next) && a.calls + b.calls == 2);  // nothing else happened: the thread takes over
   turn.join(c);
   CHECK(c.calls == 1);
