@@ -1,28 +1,25 @@
 """A real daemon joins a real control plane: identities, certificates for keys that stay on the node, trust, rotation.
 
-Then real Envoys, configured by ADS, with both keys at that daemon.
+Traffic of real Envoys with both keys at such a daemon: test_offload_end_to_end.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from cryptography import x509
 
 from control.ca.rotation import Event, Stage, WrongStage
 from control.model.resource import Resource
 from offload.v1 import admin_pb2, private_key_pb2
-from tests.control.scene import Running, application, until
-from tests.control.test_offload_end_to_end import MESH, MODULE, PERMISSION
+from tests.control.scene import Running
+from tests.control.test_offload_end_to_end import MESH
 from tests.offload.daemon_process import DaemonProcess
 
 ROOT = Path(__file__).parents[2]
@@ -34,11 +31,7 @@ WEB_ID = "spiffe://default.default.mesh.local/workload/web"
 
 def mesh_on_node(socket: Path) -> str:
     """The two services, placed on node n1 and run by us."""
-    text = (MESH % socket).replace("2136", "2146").replace("2137", "2147").replace("rsa2048", "p256")
-    placed = f'offload.mesh/node: n1, offload.mesh/uid: "{os.getuid()}"'
-    for name in ("web", "backend"):
-        text = text.replace(f"kuma.io/workload: {name}}}", f"kuma.io/workload: {name}, {placed}}}")
-    return text
+    return (MESH % socket).replace("2136", "2146").replace("2137", "2147").replace("rsa2048", "p256")
 
 
 @dataclass
@@ -190,37 +183,3 @@ async def test_a_ca_rotation_reaches_the_node(joined: Joined) -> None:
     await wait_for("one CA", lambda: len(joined.identity(BACKEND_ID).trust_bundles[0].authorities) == 1)
     await step(Event.RETIRED)
     assert identities.rotation("default", resource).stage is Stage.STABLE
-
-
-@pytest.mark.envoy
-@pytest.mark.skipif(not MODULE.is_file(), reason="the module is not built: make build")
-async def test_traffic_with_both_keys_at_the_node(joined: Joined, envoy_binary: Path, tmp_path: Path) -> None:
-    await both(joined)
-    behind, envoys = await application("backend", BACKEND + 3), []
-    environment = dict(os.environ) | {"ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(MODULE.parent)}
-    try:
-        for name, admin in (("web-1", WEB + 2), ("backend-1", BACKEND + 2)):
-            path = tmp_path / f"{name}.json"
-            path.write_text(json.dumps(joined.plane.bootstrap(name, admin, delta=False)))
-            command = [
-                envoy_binary,
-                "-c",
-                path,
-                "--concurrency",
-                "1",
-                "--log-level",
-                "warning",
-                "--use-dynamic-base-id",
-            ]
-            log = (tmp_path / f"{name}.log").open("w")
-            envoys.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))  # noqa: ASYNC220
-        async with httpx.AsyncClient(timeout=10) as client:
-            assert await until(client, lambda status, _: status == 403, CALL) == "RBAC: access denied"
-            await joined.plane.apply(PERMISSION)
-            text = await until(client, lambda status, _: status == 200, CALL)
-            assert f"By={BACKEND_ID};URI={WEB_ID}" in text
-    finally:
-        for envoy in envoys:
-            envoy.terminate()
-            envoy.wait(30)
-        behind.close()

@@ -1,11 +1,9 @@
-"""Mode Offload end to end: both keys are in the real daemon, both Envoys have the module, all configuration by ADS.
-
-The daemon's side of joining the mesh comes later: here its key files are made by the test, and its certificate is
-signed by the mesh's CA through the same call that nodes use.
-"""
+"""Mode Offload end to end: both keys are made in the real daemon, which has joined the mesh as a node, both Envoys have
+the module, all configuration is by ADS."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -14,12 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from control.model.resource import Resource
-from control.xds.view import Identity
 from tests.control.scene import Running, answer, application, until
 from tests.offload.daemon_process import DaemonProcess
 
@@ -35,6 +29,7 @@ CALL = WEB + 1
 ID = "spiffe://default.default.mesh.local/workload/backend"
 CALLER = "spiffe://default.default.mesh.local/workload/web"
 
+PLACED = f'offload.mesh/node: n1, offload.mesh/uid: "{os.getuid()}"'
 MESH = f"""
 type: Mesh
 name: default
@@ -47,7 +42,7 @@ spec:
 ---
 type: Dataplane
 name: web-1
-labels: {{app: web, kuma.io/workload: web}}
+labels: {{app: web, kuma.io/workload: web, {PLACED}}}
 spec:
   networking:
     address: 127.0.0.1
@@ -55,7 +50,7 @@ spec:
 ---
 type: Dataplane
 name: backend-1
-labels: {{app: backend, kuma.io/workload: backend}}
+labels: {{app: backend, kuma.io/workload: backend, {PLACED}}}
 spec:
   networking:
     address: 127.0.0.1
@@ -79,25 +74,6 @@ spec: {rules: [{default: {allow: [{spiffeID: {type: Exact, value: spiffe://defau
 """
 
 
-def write_keys(folder: Path, running: Running) -> Path:
-    """The daemon's files of both; returns the bundle of the mesh."""
-    folder.mkdir(parents=True)
-    for name, spiffe_id in (("backend", ID), ("web", CALLER)):
-        key = rsa.generate_private_key(65537, 2048)
-        builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-        request = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
-        identity = Identity(spiffe_id, "default.default.mesh.local", "identity")
-        svid = running.plane.identities.sign("default", identity, request)
-        (folder / f"{name}.crt").write_text(svid.chain_pem)
-        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        (folder / f"{name}.key").write_bytes(key.private_bytes(*form))
-        (folder / f"{name}.key").chmod(0o600)
-    bundle = folder.parent / "mesh.pem"
-    resource = running.store.get("MeshIdentity", "default", "identity")
-    bundle.write_text(running.plane.identities.rotation("default", resource).current.certificate_pem)
-    return bundle
-
-
 @pytest.fixture
 async def running(
     tmp_path: Path, read_resources: Callable[[str], list[Resource]], envoy_binary: Path
@@ -105,12 +81,11 @@ async def running(
     control_plane, daemon = Running(tmp_path, read_resources), DaemonProcess(tmp_path)
     await control_plane.start()
     await control_plane.apply(MESH % daemon.socket)
-    bundle = write_keys(tmp_path / "keys", control_plane)
-    trust = [{"file": str(bundle), "trust_domain": "default.default.mesh.local"}]
-    ours = {"selectors": [{"uid": os.getuid()}], "trust_bundles": trust}
-    names = {ID: "backend", CALLER: "web"}
-    daemon.configure(identities={one: ours | {"source": {"files": name}} for one, name in names.items()})
-    daemon.start()
+    (tmp_path / "mesh-ca.pem").write_text(control_plane.certificate.ca_pem)
+    (tmp_path / "token").write_text(control_plane.tokens.issue("node", 600, name="n1"))
+    files = {"ca_file": str(tmp_path / "mesh-ca.pem"), "token_file": str(tmp_path / "token")}
+    daemon.configure(mesh={"control_plane": f"127.0.0.1:{control_plane.port}"} | files)
+    await asyncio.to_thread(daemon.start)
     behind, envoys = await application("backend", BACKEND + 3), []
     environment = dict(os.environ) | {"ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(MODULE.parent)}
     for name, admin in (("web-1", WEB + 2), ("backend-1", BACKEND + 2)):
@@ -125,7 +100,7 @@ async def running(
         envoy.terminate()
     for envoy in envoys:
         envoy.wait(30)
-    daemon.stop()
+    await asyncio.to_thread(daemon.stop)
     behind.close()
     await control_plane.stop()
 

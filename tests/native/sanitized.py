@@ -3,10 +3,10 @@
     python tests/native/sanitized.py address,undefined [tests and arguments of pytest]
     python tests/native/sanitized.py thread [tests and arguments of pytest]
 
-Sanitized are the C of offload/dataplane and the Cython extension; the kernels, which have a run of their own, come from
-the ordinary build in build/native (`make build`). The release build is not touched: the tests see a package
-`offload` of links to its files, whose extension is the sanitized one. Any report of a sanitizer ends the run with an
-error.
+Sanitized are the C of offload/dataplane, the Cython extension, and kernels/certificate_request.c, which is called from
+there; the other kernels, which have a run of their own, come from the ordinary build in build/native (`make build`).
+The release build is not touched: the tests see a package `offload` of links to its files, whose extension is the
+sanitized one. Any report of a sanitizer ends the run with an error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ sys.path.insert(0, str(ROOT / "deploy" / "setup"))
 
 import boringssl  # noqa: E402
 
-DEFAULT_TESTS = ["tests/offload/dataplane"]
+DEFAULT_TESTS = ["tests/offload/dataplane", "tests/offload/test_certificate_request.py"]
+# Of the kernels, what only the data plane's extension calls.
+KERNELS = (ROOT / "kernels" / "certificate_request.c",)
 RUNTIMES = {"address,undefined": "libasan.so", "thread": "libtsan.so"}
 SUPPRESSIONS = ROOT / "tests" / "native" / "tsan.supp"
 OPTIONS = {
@@ -72,7 +74,7 @@ class Build:
         run(sys.executable, "-m", "cython", "-3", "offload/_dataplane.pyx", "-o", extension)
         shim = ROOT / "tests" / "native" / "batcher_shim.c"
         keys = NATIVE / "offload" / "dataplane" / "calibration_keys.c"
-        sources = [*DATAPLANE.glob("*.c"), *DATAPLANE.glob("grpc_front/*.c"), keys, extension, shim]
+        sources = [*DATAPLANE.glob("*.c"), *DATAPLANE.glob("grpc_front/*.c"), *KERNELS, keys, extension, shim]
         with ThreadPoolExecutor(2) as pool:
             objects = {source.stem: made for source, made in zip(sources, pool.map(self.compile, sources), strict=True)}
         pure = [objects[name] for name in PURE]

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from offload import exit_codes
@@ -150,13 +152,15 @@ def _secrets(*private_keys: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> l
     return found
 
 
-def _memory(pid: int) -> bytes:
-    """Everything of the process that can be read, but not the secret mappings."""
+def _memory(pid: int, writable: bool = False, between: bytes = b"\0") -> bytes:
+    """Everything of the process that can be read, but not the secret mappings. `writable`: not code and constants."""
     parts = []
     with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         for line in maps:
             match = re.match(r"([0-9a-f]+)-([0-9a-f]+) r\S+ \S+ \S+ \d+\s*(.*)", line)
             if not match or match[3].startswith(("[vvar", "[vsyscall")) or "secretmem" in match[3]:
+                continue
+            if writable and "w" not in line.split()[1]:
                 continue
             begin, end = int(match[1], 16), int(match[2], 16)
             try:
@@ -164,7 +168,7 @@ def _memory(pid: int) -> bytes:
                 parts.append(memory.read(end - begin))
             except OSError:
                 continue
-    return b"\0".join(parts)
+    return between.join(parts)
 
 
 @pytest.mark.root
@@ -188,6 +192,73 @@ def test_no_key_outside_the_secret_mappings(daemon: DaemonProcess, keys: Path, a
     for place in ("environ", "cmdline"):
         content = Path(f"/proc/{daemon.pid}/{place}").read_bytes()
         assert not any(secret in content for secret in _secrets(*keys_of_all))
+
+
+def _factors_in(data: bytes, modulus: int) -> list[int]:
+    """Offsets of a prime factor of an RSA modulus, at any place, as bytes (DER) or as limbs (BIGNUM).
+
+    What was generated in the daemon is known by its public key only; but whoever finds a factor has the key.
+    """
+    half = modulus.bit_length() // 16
+    memory = np.frombuffer(data, np.uint8)
+    if len(memory) < half:
+        return []
+    first, last = memory[: len(memory) - half + 1], memory[half - 1 :]
+    found: list[int] = []
+    # Both primes have their two highest bits set, or the modulus were shorter; and they are odd.
+    for order, (high, low) in {"big": (first, last), "little": (last, first)}.items():
+        step = 8 if order == "little" else 1  # limbs are aligned, and so is what this is called with
+        places = np.flatnonzero((high[::step] >= 0xB5) & (low[::step] & 1 == 1)) * step
+        # Most memory is pointers, text and nothing: of 16 bytes of a prime, four are zero once in two million times.
+        sample = memory[places[:, None] + np.arange(40, 56)]
+        places = places[((sample == 0).sum(axis=1) < 4) & (sample > 0x7F).any(axis=1)]
+        numbers = ((at, int.from_bytes(data[at : at + half], order)) for at in places.tolist())  # type: ignore[arg-type]
+        found += [at for at, number in numbers if modulus % number == 0]
+    return found
+
+
+def test_the_search_for_factors_finds_them() -> None:
+    numbers = shared_key("rsa2048").private_numbers()
+    assert isinstance(numbers, rsa.RSAPrivateNumbers)
+    modulus = numbers.public_numbers.n
+    for secret in (numbers.p, numbers.q):
+        for order in ("big", "little"):
+            before = 1001 if order == "big" else 1000
+            hidden = os.urandom(before) + secret.to_bytes(128, order) + os.urandom(77)  # type: ignore[arg-type]
+            assert _factors_in(hidden, modulus) == [before]
+    assert _factors_in(os.urandom(5000), modulus) == []
+
+
+@pytest.mark.root
+def test_no_generated_key_outside_the_secret_mappings(tmp_path: Path) -> None:
+    """Made, asked a certificate for, signed with, renewed: no factor of its modulus in memory, and none on disk."""
+    daemon, authority = DaemonProcess(tmp_path), Authority.make()
+    (tmp_path / "ca.crt").write_bytes(authority.pem)
+    (tmp_path / "ca.key").write_bytes(key_pem(authority.key))
+    local_ca = {"certificate": str(tmp_path / "ca.crt"), "key": str(tmp_path / "ca.key")}
+    name = "spiffe://mesh.test/cart"
+    generate = {"source": {"generate": {"issuer": "dev", "key_type": "rsa2048"}}}
+    daemon.configure(issuers={"dev": {"local_ca": local_ca}}, identities={name: ME | generate})
+    daemon.start()
+    try:
+        daemon.wait_log("identity in force")
+        (credential,) = daemon.identity(name).credentials
+        public = x509.load_der_x509_certificate(credential.certificate_chain[0]).public_key()
+        assert isinstance(public, rsa.RSAPublicKey)
+        modulus = public.public_numbers().n
+        with daemon.client() as stub:
+            for _ in range(20):
+                stub.Sign(sign_request(credential.key_id, 0x0804), timeout=10)
+        for file in tmp_path.iterdir():
+            if file.is_file():
+                assert _factors_in(file.read_bytes(), modulus) == []
+        if daemon.events("backend")[0]["secret_memory"]["kind"] != "memfd_secret":
+            pytest.skip("without memfd_secret the secret mappings cannot be told from the others")
+        seen = _memory(daemon.pid, writable=True, between=bytes(8))
+        assert modulus.to_bytes(256) in seen, "the search does not work: the public key is there"
+        assert _factors_in(seen, modulus) == []
+    finally:
+        daemon.stop()
 
 
 def test_no_key_in_the_logs(daemon: DaemonProcess, keys: Path) -> None:
