@@ -22,6 +22,7 @@ from offload.audit import AuditLog
 from offload.config import MESH_ISSUER, Config, Mesh, Sockets
 from offload.config_file import ConfigError
 from offload.generated import GeneratedIdentities, orders_of
+from offload.handover import ANSWER_SECONDS, Handover, HandoverError, HandoverServer
 from offload.identities import Changes, Plan
 from offload.keyring import DirectoryWatcher, Keyring
 from offload.listeners import Listener, SocketError, make_listener, open_listeners
@@ -32,6 +33,8 @@ from offload.v1 import node_pb2
 
 TICK_SECONDS = 1.0  # refusals are logged, and systemd's watchdog is fed, at least this often
 DRAIN_POLL_SECONDS = 0.05
+TAKE_OVER_SECONDS = 60.0  # for certificates of generated keys, while the daemon before us serves
+INTERFACES_SECONDS = 5.0  # for the daemon before us to leave its admin socket and metrics port
 DRAIN_MARGIN_SECONDS = 2.0  # for a data plane that does not keep its own timeout
 # What a reload takes over; everything else needs a restart.
 LIVE_SECTIONS = frozenset({"identities", "issuers", "logging"})
@@ -47,6 +50,8 @@ class Ask(Enum):
     RELOAD = auto()
     LOOK = auto()  # at the keys directory, and at what was generated
     CONFIGURE = auto()  # as the control plane says
+    HAND_OVER = auto()  # give the listening sockets to the next daemon
+    HANDED_OVER = auto()  # it serves, or it failed
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class Event:
     why: str
     answer: Future[ReloadReport] | None = None
     message: node_pb2.Configuration | None = None
+    offer: Future[list[Listener] | None] | None = None
+    taken: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,11 +74,18 @@ class ReloadReport:
 class Daemon:
     """`load` reads the configuration again. `run` is called once, in the main thread."""
 
-    def __init__(self, config: Config, load: Callable[[], Config], environment: MutableMapping[str, str]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        load: Callable[[], Config],
+        environment: MutableMapping[str, str],
+        take_over: bool = False,
+    ) -> None:
         self.config = config
         self.started_at = time.time()
         self.draining = False
         self._load = load
+        self._take_over_asked = take_over
         self._environment = environment
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._notifier = Notifier(environment)
@@ -83,6 +97,10 @@ class Daemon:
         self._generated = GeneratedIdentities(lambda: self._events.put(Event(Ask.LOOK, "issued")))
         self._membership: Membership | None = None
         self._audit: AuditLog | None = None
+        self._configured = False  # by the control plane
+        self._before: Handover | None = None  # the daemon whose sockets we take
+        self._handover: HandoverServer | None = None
+        self._handing_over = False
 
     # ---- for the admin server and the metrics, on their threads ----
 
@@ -127,7 +145,7 @@ class Daemon:
         try:
             self._start()
             return self._serve()
-        except SocketError as error:
+        except (SocketError, HandoverError) as error:
             raise StartError(str(error)) from error
         finally:
             self._stop()
@@ -173,8 +191,8 @@ class Daemon:
             handed_over = take_sockets(self._environment)
         except ActivationError as error:
             raise StartError(str(error)) from error
-        for listener in open_listeners(self.config.sockets, handed_over):
-            self._serve_listener(listener)
+        taken = self._ask_the_daemon_before()
+        self._listeners = {made.name: made for made in open_listeners(self.config.sockets, handed_over, taken)}
         if (audit := self.config.audit).path is not None:
             self._audit = AuditLog(audit, audit.path, self._keyring.names_of)
             self._data_plane.count_key_uses(audit.key_use)
@@ -183,10 +201,13 @@ class Daemon:
         self._log_backend()
         if self.config.mesh:
             self._join(self.config.mesh)
-        if self.config.admin:
-            self._admin = AdminServer(self, self.config.admin)
-        if (address := self.config.metrics.host_and_port()) is not None:
-            self._metrics = MetricsServer(self, *address)
+        if self._before:
+            self._await_certificates()
+            self._before.complete(list(taken))
+            self._listeners |= taken  # their files are ours from here on
+        for listener in self._listeners.values():
+            self._data_plane.add_listener(listener.name, listener.socket.fileno())
+        self._open_interfaces()
         keys = self.config.keys
         if keys.watch:
             self._watcher = DirectoryWatcher(
@@ -203,6 +224,90 @@ class Daemon:
             admin=str(self.config.admin.path) if self.config.admin else None,
             metrics=self._metrics.address if self._metrics else None,
         )
+
+    def _ask_the_daemon_before(self) -> dict[str, Listener]:
+        """Its sockets, which are not ours before it has been told that we are ready."""
+        if not self._take_over_asked:
+            return {}
+        if self.config.admin is None:
+            raise StartError("--take-over needs the admin socket of the running daemon, and 'admin' is null")
+        self._before = Handover.ask(self.config.admin)
+        if self._before is None:
+            self._log.info("no daemon to take over from", admin=str(self.config.admin.path))
+            return {}
+        taken = self._before.take(self.config.sockets)
+        self._log.info("taking over", sockets=sorted(taken))
+        return taken
+
+    def _await_certificates(self) -> None:
+        """Until we have what the daemon before us has: keys that are generated, what the control plane says."""
+        deadline = time.monotonic() + TAKE_OVER_SECONDS
+        while True:
+            missing = sorted(set(self._generated.names()) - set(self._generated.current().pairs))
+            if self.config.mesh and not self._configured:
+                missing.append("the control plane's")
+            if not missing:
+                break
+            if time.monotonic() > deadline:
+                raise StartError(
+                    f"no certificate after {TAKE_OVER_SECONDS:g} s for: {', '.join(missing)}; "
+                    "the running daemon goes on"
+                )
+            event = self._next_event(0.1)
+            if event and event.ask is Ask.STOP:
+                raise StartError(f"stopped ({event.why}) before it was ready; the running daemon goes on")
+            if event:
+                self._handle(event)
+        self._refresh()
+
+    def _open_interfaces(self) -> None:
+        """Admin and metrics. After a handover the daemon before us has them for some moments still."""
+        deadline = time.monotonic() + (INTERFACES_SECONDS if self._before else 0)
+        while True:
+            try:
+                self._try_interfaces()
+                return
+            except SocketError as error:
+                if self._before is None:
+                    raise
+                if time.monotonic() > deadline:
+                    self._log.error("admin or metrics cannot be served yet; tried again each second", reason=str(error))
+                    return
+            time.sleep(DRAIN_POLL_SECONDS)
+
+    def _retry_interfaces(self) -> None:
+        wanted = (
+            (self.config.admin, self._admin),
+            (self.config.admin, self._handover),
+            (self.config.metrics.address, self._metrics),
+        )
+        if self._before is None or self.draining or all(made for setting, made in wanted if setting):
+            return
+        try:
+            self._try_interfaces()
+        except SocketError as error:
+            self._log.debug("admin or metrics cannot be served yet", reason=str(error))
+
+    def _try_interfaces(self) -> None:
+        if self.config.admin:
+            self._admin = self._admin or AdminServer(self, self.config.admin)
+            self._handover = self._handover or HandoverServer(self.config.admin, self._offer, self._after_handover)
+        if self._metrics is None and (address := self.config.metrics.host_and_port()) is not None:
+            self._metrics = MetricsServer(self, *address)
+
+    def _offer(self) -> list[Listener] | None:
+        """On the handover's thread."""
+        offer: Future[list[Listener] | None] = Future()
+        self._events.put(Event(Ask.HAND_OVER, "handover", offer=offer))
+        try:
+            return offer.result(ANSWER_SECONDS)
+        except TimeoutError:
+            offer.cancel()
+            return None
+
+    def _after_handover(self, taken: frozenset[str] | None) -> None:
+        """On the handover's thread."""
+        self._events.put(Event(Ask.HANDED_OVER, "handed over", taken=taken))
 
     def _join(self, mesh: Mesh) -> None:
         self._membership = Membership(
@@ -221,6 +326,7 @@ class Daemon:
         self._order()
         self._refresh()
         membership.report()
+        self._configured = True
 
     def _merged(self) -> Config:
         return self._membership.merged(self.config) if self._membership else self.config
@@ -259,14 +365,33 @@ class Daemon:
                 continue
             if event.ask is Ask.STOP:
                 return self._drain(event.why)
-            if event.ask is Ask.RELOAD:
-                report = self._reload(event.why)
-                if event.answer:
-                    event.answer.set_result(report)
-            elif self._membership and event.message is not None:
-                self._configure(self._membership, event.message)
-            else:
-                self._refresh()
+            if event.ask is Ask.HANDED_OVER and event.taken is not None:
+                self._let_go(event.taken)
+                return self._drain(event.why)
+            self._handle(event)
+
+    def _handle(self, event: Event) -> None:
+        if event.ask is Ask.RELOAD:
+            report = self._reload(event.why)
+            if event.answer:
+                event.answer.set_result(report)
+        elif event.offer is not None:
+            # A thread that no longer waits for it has cancelled it.
+            self._handing_over = event.offer.set_running_or_notify_cancel()
+            if self._handing_over:
+                event.offer.set_result(list(self._listeners.values()))
+        elif event.ask is Ask.HANDED_OVER:
+            self._handing_over = False
+        elif self._membership and event.message is not None:
+            self._configure(self._membership, event.message)
+        else:
+            self._refresh()
+
+    def _let_go(self, taken: frozenset[str]) -> None:
+        """What the next daemon has by now: files of sockets, and the places of admin and metrics."""
+        for name in taken & self._listeners.keys():
+            self._listeners[name].made = None
+        self._stop_interfaces()
 
     def _next_event(self, seconds: float) -> Event | None:
         try:
@@ -276,6 +401,7 @@ class Daemon:
 
     def _tick(self) -> None:
         self.log_events()
+        self._retry_interfaces()
         retirement = self._keyring.current.next_retirement
         if retirement is not None and retirement <= time.time() and not self.draining:
             self._refresh()
@@ -306,6 +432,9 @@ class Daemon:
     # ---- reload ----
 
     def _reload(self, why: str) -> ReloadReport:
+        if self._handing_over:
+            self._log.warning("no reload while the sockets are handed over", why=why)
+            return ReloadReport(configuration_error="the sockets are being handed over to the next daemon")
         self._log.info("reloading", why=why)
         self._notifier.reloading()
         error, restart = "", tuple[str, ...]()
@@ -384,6 +513,8 @@ class Daemon:
         deadline = time.monotonic() + timeout
         self.draining = True
         self._log.info("draining", why=why, timeout_seconds=timeout)
+        if self._handover:
+            self._handover.stop()
         self._generated.stop()
         self._notifier.send("STOPPING=1", f"STATUS=draining, at most {timeout:g} s")
         if self._admin:
@@ -401,6 +532,8 @@ class Daemon:
                 return exit_codes.STOPPED_EARLY
             if event and event.answer:
                 event.answer.set_result(ReloadReport(configuration_error="the daemon is draining"))
+            if event and event.offer and event.offer.set_running_or_notify_cancel():
+                event.offer.set_result(None)
             if time.monotonic() > deadline + DRAIN_MARGIN_SECONDS:
                 break
         if time.monotonic() > deadline:
@@ -423,11 +556,19 @@ class Daemon:
         self.log_events()
         if self._audit is not None:
             self._audit.close()
+        if self._before:
+            self._before.close()
+        self._stop_interfaces()
+        self._log.info("stopped")
+
+    def _stop_interfaces(self) -> None:
+        if self._handover:
+            self._handover.stop()
         if self._metrics:
             self._metrics.stop()
         if self._admin:
             self._admin.stop()
-        self._log.info("stopped")
+        self._handover = self._metrics = self._admin = None
 
 
 def backend_reason(setting: str, backend: str) -> str:

@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ class Listener:
     socket: socket.socket
     made: tuple[Path, int] | None  # the file we made and its inode; None for a socket from systemd
 
+    @property
+    def borrowed(self) -> Listener:
+        """The same socket without its file, which stays whatever happens to us."""
+        return Listener(self.name, self.socket, None)
+
     def close(self) -> None:
         """Closes it and removes its file, unless somebody else's socket stands there by now."""
         self.socket.close()
@@ -39,8 +45,10 @@ def wanted(sockets: Sockets) -> dict[str, Socket]:
     return ({MAIN_SOCKET: sockets.main} if sockets.main else {}) | named
 
 
-def open_listeners(sockets: Sockets, handed_over: dict[str, socket.socket]) -> list[Listener]:
-    """All sockets of the configuration; those from systemd are taken as they are. SocketError."""
+def open_listeners(
+    sockets: Sockets, handed_over: dict[str, socket.socket], taken: Mapping[str, Listener]
+) -> list[Listener]:
+    """All sockets of the configuration; those from systemd, or of the daemon before us, as they are. SocketError."""
     named = wanted(sockets)
     for name in handed_over:
         if name not in named:
@@ -51,9 +59,12 @@ def open_listeners(sockets: Sockets, handed_over: dict[str, socket.socket]) -> l
     listeners: list[Listener] = []
     try:
         for name, settings in named.items():
-            listeners.append(
-                Listener(name, handed_over[name], None) if name in handed_over else make_listener(name, settings)
-            )
+            if name in taken:
+                listeners.append(taken[name].borrowed)
+            elif name in handed_over:
+                listeners.append(Listener(name, handed_over[name], None))
+            else:
+                listeners.append(make_listener(name, settings))
     except SocketError:
         for listener in listeners:
             listener.close()
@@ -84,22 +95,30 @@ def make_listener(name: str, settings: Socket) -> Listener:
 
 
 def take_possession(path: Path, settings: Socket) -> None:
-    """Gives a fresh socket file its owner and mode, in this order: chown clears nothing that chmod then grants."""
+    """Gives a fresh socket file its owner and mode, or removes it. SocketError."""
+    try:
+        grant(path, settings)
+    except SocketError:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
+
+
+def grant(path: Path, settings: Socket) -> None:
+    """Owner, then mode, in this order: chown clears nothing that chmod then grants. SocketError."""
     try:
         uid, gid = settings.owner_uid(), settings.group_gid()
         if (uid, gid) != (-1, -1):
             os.chown(path, uid, gid)
         os.chmod(path, settings.mode)
     except (OSError, KeyError) as error:
-        with suppress(OSError):
-            os.unlink(path)
         raise SocketError(
             f"cannot give the socket {path} owner {settings.owner}, group {settings.group} and mode "
             f"{settings.mode:04o}: {error}; the daemon must be root (or have CAP_CHOWN), or a member of that group"
         ) from error
 
 
-def clear_the_way(path: Path) -> None:
+def clear_the_way(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
     """Removes the file of a socket that nobody serves any more. SocketError for anything else that is there."""
     try:
         status = os.lstat(path)
@@ -109,7 +128,7 @@ def clear_the_way(path: Path) -> None:
         raise SocketError(f"cannot examine {path}: {error.strerror}") from error
     if not stat.S_ISSOCK(status.st_mode):
         raise SocketError(f"{path} exists and is not a socket: it is not ours to remove")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+    with socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC) as probe:
         probe.settimeout(1)
         try:
             probe.connect(str(path))

@@ -28,10 +28,22 @@ ConfigPath = Annotated[
 ]
 
 
-def serve(config: ConfigPath = None) -> None:
+def serve(
+    config: ConfigPath = None,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over",
+            help="Take the listening sockets of the daemon that runs, if one does, and have it drain once this one is "
+            "ready: an upgrade that loses no handshake. Where this one cannot start, the running one goes on.",
+        ),
+    ] = False,
+) -> None:
     """Run the daemon until SIGTERM or SIGINT; then it drains. SIGHUP reloads configuration and keys.
 
     Example: `offload serve --config /etc/offload/offload.yaml`
+
+    Upgrade: `offload serve --config /etc/offload/offload.yaml --take-over`
 
     Any setting can be overridden: `OFFLOAD_DATA_PLANE__SHARDS=4 offload serve`. Logs go to standard error.
     """
@@ -44,7 +56,7 @@ def serve(config: ConfigPath = None) -> None:
     settings = _load_or_fail(config)
     logs.configure(settings.logging.level, settings.logging.format)
     try:
-        code = daemon.Daemon(settings, load, os.environ).run()
+        code = daemon.Daemon(settings, load, os.environ, take_over).run()
     except daemon.StartError as error:
         logs.get_logger().error("cannot start", reason=str(error))
         raise typer.Exit(exit_codes.CONFIGURATION) from None

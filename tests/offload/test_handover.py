@@ -1,0 +1,214 @@
+"""Upgrades of a running daemon: the next one takes its sockets, and no call is lost on the way."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from offload import exit_codes
+from offload.v1 import admin_pb2, private_key_pb2_grpc
+from tests.offload.conftest import ME
+from tests.offload.daemon_process import DaemonProcess, command, environment, sign_request, wait_for
+from tests.offload.key_files import key_id, shared_key
+
+UPGRADES = 5
+REQUEST = sign_request(key_id(shared_key("p256")), 0x0403)
+
+
+class Load:
+    """Callers that go on all the time: some on one connection, some on a new connection for each call."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._ended = threading.Event()
+        self.failures: list[str] = []
+        self.answered = [0] * 4
+        self._threads = [threading.Thread(target=self._run, args=(i,)) for i in range(len(self.answered))]
+
+    @contextmanager
+    def running(self) -> Iterator[Load]:
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self._ended.set()
+            for thread in self._threads:
+                thread.join(timeout=60)
+
+    def more(self) -> None:
+        """Waits until each has been answered again."""
+        before = list(self.answered)
+        wait_for("every caller to be answered", lambda: all(a > b for a, b in zip(self.answered, before, strict=True)))
+
+    def _run(self, number: int) -> None:
+        fresh = number % 2 == 1
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        while not self._ended.is_set():
+            with grpc.insecure_channel(f"unix:{self._path}", options=options) as channel:
+                stub = private_key_pb2_grpc.PrivateKeyServiceStub(channel)
+                while not self._ended.is_set():
+                    try:
+                        assert stub.Sign(REQUEST, timeout=20).signature
+                        self.answered[number] += 1
+                    except grpc.RpcError as error:
+                        self.failures.append(f"{error.code()}: {error.details()}")
+                    if fresh or self._ended.wait(0.005):
+                        break
+
+
+def next_daemon(running: DaemonProcess, number: int) -> DaemonProcess:
+    """Of the same configuration, with a log of its own."""
+    made = DaemonProcess(running.folder)
+    made.log_file = running.folder / f"log{number}"
+    return made
+
+
+def take_over(made: DaemonProcess) -> None:
+    with made.log_file.open("ab") as log:
+        made.process = subprocess.Popen(
+            command("serve", "--config", made.config_file, "--take-over"), env=environment(), stdout=log, stderr=log
+        )
+
+
+def test_five_upgrades_under_load_lose_no_call(daemon: DaemonProcess) -> None:
+    running = daemon.start()
+    started = [running]
+    inode = daemon.socket.stat().st_ino
+    load = Load(daemon.socket)
+    try:
+        with load.running():
+            for number in range(UPGRADES):
+                upgraded = next_daemon(daemon, number)
+                started.append(upgraded)
+                take_over(upgraded)
+                upgraded.wait_log("serving")
+                assert running.wait(60) == exit_codes.OK
+                running = upgraded
+                load.more()
+            assert load.failures == []
+        assert daemon.socket.stat().st_ino == inode, "the file is the one that callers have mounted"
+        with running.admin() as admin:
+            assert admin.ListKeys(admin_pb2.ListKeysRequest(), timeout=20).identities
+        assert running.metrics_address()
+        assert running.stop() == exit_codes.OK
+        assert not daemon.socket.exists(), "the last one removes it"
+        assert {p.name for p in daemon.folder.iterdir() if p.is_socket()} == set()
+    finally:
+        for each in started:
+            each.stop()
+
+
+def test_an_upgrade_that_fails_leaves_the_running_one(daemon: DaemonProcess) -> None:
+    """Before it has asked for the sockets, and after it has got them."""
+    daemon.start()
+    dedicated = [{"name": "cart", "path": str(daemon.folder / "no-such-folder" / "cart.sock")}]
+    load = Load(daemon.socket)
+    with load.running():
+        for number in range(2):
+            if number == 0:
+                daemon.config_file.write_text("sockets: [nonsense")
+            else:
+                daemon.configure(sockets={"main": {"path": str(daemon.socket)}, "dedicated": dedicated})
+            failed = next_daemon(daemon, number)
+            take_over(failed)
+            assert failed.wait(60) == exit_codes.CONFIGURATION
+            load.more()
+        assert failed.events("taking over")
+        daemon.wait_log("no handover; this daemon goes on")
+        assert load.failures == []
+    assert daemon.socket.exists()
+    assert daemon.admin_socket.exists()
+
+
+def test_dedicated_sockets_and_a_path_that_changed(daemon: DaemonProcess, tmp_path: Path) -> None:
+    sockets = {
+        "main": {"path": str(daemon.socket)},
+        "dedicated": [{"name": n, "path": str(tmp_path / f"{n}.sock")} for n in ("cart", "old")],
+    }
+    daemon.configure(sockets=sockets, identities={"www": ME})
+    daemon.start()
+    sockets["dedicated"] = [
+        {"name": "cart", "path": str(tmp_path / "cart.sock")},
+        {"name": "old", "path": str(tmp_path / "elsewhere.sock")},
+    ]
+    daemon.configure(sockets=sockets, identities={"www": ME})
+    upgraded = next_daemon(daemon, 1)
+    take_over(upgraded)
+    try:
+        assert upgraded.wait_log("taking over")["sockets"] == ["cart", "main"]
+        upgraded.wait_log("serving")
+        assert daemon.wait(60) == exit_codes.OK
+        assert not (tmp_path / "old.sock").exists()
+        for name in ("offload", "cart", "elsewhere"):
+            with upgraded.client(tmp_path / f"{name}.sock") as stub:
+                assert stub.Sign(REQUEST, timeout=20).signature
+    finally:
+        upgraded.stop()
+
+
+def test_without_a_daemon_it_starts(daemon: DaemonProcess) -> None:
+    take_over(daemon)
+    daemon.wait_log("serving")
+    assert daemon.events("no daemon to take over from")
+    handover = Path(f"{daemon.admin_socket}.handover")
+    assert stat.S_IMODE(handover.stat().st_mode) == 0o600
+
+
+def test_whoever_speaks_nonsense_changes_nothing(daemon: DaemonProcess) -> None:
+    daemon.start()
+    path = f"{daemon.admin_socket}.handover"
+    for count, packet in enumerate((b"", b"\xff", b"[]", b'{"take": 99}', b"x" * 70_000), 1):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as hostile:
+            hostile.settimeout(60)
+            hostile.connect(path)
+            hostile.send(packet)
+            if packet:
+                hostile.recv(1000)
+        daemon.wait_log("no handover; this daemon goes on", count)
+    with daemon.client() as stub:
+        assert stub.Sign(REQUEST, timeout=20).signature
+
+
+NOBODY = 65534
+
+
+@pytest.mark.root
+def test_only_root_and_its_own_user_are_answered(daemon: DaemonProcess) -> None:
+    """Even where the file's mode lets somebody else in."""
+    daemon.start()
+    path = f"{daemon.admin_socket}.handover"
+    os.chmod(path, 0o666)  # noqa: S103
+    for folder in (daemon.folder, *list(daemon.folder.parents)[:-2]):
+        if folder.stat().st_mode & 0o1 == 0:
+            pytest.skip("the folder of the test is closed to others")
+    tried = subprocess.run(
+        ["setpriv", f"--reuid={NOBODY}", "--clear-groups", "python3", "-c", ASK, path],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert tried.stdout == b"0\n"
+    daemon.wait_log("no handover; this daemon goes on")
+
+
+ASK = """
+import socket, sys
+asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+asking.connect(sys.argv[1])
+try:
+    asking.send(b'{"take": 1}')
+    data, descriptors, _, _ = asking.recvmsg(65536, 4096)
+except OSError:
+    data, descriptors = b"", []
+print(len(data) + len(descriptors))
+"""
