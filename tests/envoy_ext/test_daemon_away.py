@@ -14,6 +14,7 @@ import pytest
 from deploy.node.processes import Processes
 from envoy_ext import render
 from envoy_ext.settings import TlsSettings
+from offload import exit_codes
 from tests.envoy_ext import node
 from tests.envoy_ext.node import EnvoyNode, Material, wait_for
 from tests.envoy_ext.tls_clients import Client
@@ -163,6 +164,27 @@ def test_a_graceful_restart_loses_no_handshake(envoy: EnvoyNode, own_daemon: Dae
     stats = envoy.stats()
     assert stats["reconnects"] == 2
     assert stats["handshakes_failed"] == 0
+
+
+def test_five_upgrades_lose_no_handshake(envoy: EnvoyNode, own_daemon: DaemonProcess) -> None:
+    """Without a gap, so that the bound on a handshake's wait (600 ms) is no reason for a failure either."""
+    started = [own_daemon.start()]
+    client = envoy.client("https")
+    wait_for("the first handshake", lambda: works(client))
+    try:
+        with Load(client) as load:
+            for number in range(5):
+                started.append(own_daemon.upgrade(number))
+                started[-1].wait_log("serving")
+                assert started[-2].wait(60) == exit_codes.OK
+                load.wait_successes(20)
+        assert all(worked for _, worked in load.results), envoy.failures("https")
+        stats = envoy.stats()
+        assert stats["reconnects"] == 5
+        assert stats["handshakes_failed"] == 0
+    finally:
+        for each in started:
+            each.stop()
 
 
 def test_a_daemon_that_hangs_does_not_hang_envoy(envoy: EnvoyNode, own_daemon: DaemonProcess) -> None:

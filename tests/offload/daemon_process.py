@@ -78,6 +78,15 @@ class DaemonProcess:
             self.wait_log("serving")
         return self
 
+    def upgrade(self, number: int) -> DaemonProcess:
+        """The next daemon of the same configuration, with a log of its own; it is not waited for."""
+        made = DaemonProcess(self.folder)
+        made.log_file = self.folder / f"log{number}"
+        with made.log_file.open("ab") as log:
+            line = command("serve", "--config", self.config_file, "--take-over")
+            made.process = subprocess.Popen(line, env=environment(), stdout=log, stderr=log)
+        return made
+
     @property
     def pid(self) -> int:
         assert self.process is not None

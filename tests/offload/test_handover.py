@@ -17,7 +17,7 @@ import pytest
 from offload import exit_codes
 from offload.v1 import admin_pb2, private_key_pb2_grpc
 from tests.offload.conftest import ME
-from tests.offload.daemon_process import DaemonProcess, command, environment, sign_request, wait_for
+from tests.offload.daemon_process import DaemonProcess, sign_request, wait_for
 from tests.offload.key_files import key_id, shared_key
 
 UPGRADES = 5
@@ -66,20 +66,6 @@ class Load:
                         break
 
 
-def next_daemon(running: DaemonProcess, number: int) -> DaemonProcess:
-    """Of the same configuration, with a log of its own."""
-    made = DaemonProcess(running.folder)
-    made.log_file = running.folder / f"log{number}"
-    return made
-
-
-def take_over(made: DaemonProcess) -> None:
-    with made.log_file.open("ab") as log:
-        made.process = subprocess.Popen(
-            command("serve", "--config", made.config_file, "--take-over"), env=environment(), stdout=log, stderr=log
-        )
-
-
 def test_five_upgrades_under_load_lose_no_call(daemon: DaemonProcess) -> None:
     running = daemon.start()
     started = [running]
@@ -88,9 +74,8 @@ def test_five_upgrades_under_load_lose_no_call(daemon: DaemonProcess) -> None:
     try:
         with load.running():
             for number in range(UPGRADES):
-                upgraded = next_daemon(daemon, number)
+                upgraded = daemon.upgrade(number)
                 started.append(upgraded)
-                take_over(upgraded)
                 upgraded.wait_log("serving")
                 assert running.wait(60) == exit_codes.OK
                 running = upgraded
@@ -119,8 +104,7 @@ def test_an_upgrade_that_fails_leaves_the_running_one(daemon: DaemonProcess) -> 
                 daemon.config_file.write_text("sockets: [nonsense")
             else:
                 daemon.configure(sockets={"main": {"path": str(daemon.socket)}, "dedicated": dedicated})
-            failed = next_daemon(daemon, number)
-            take_over(failed)
+            failed = daemon.upgrade(number)
             assert failed.wait(60) == exit_codes.CONFIGURATION
             load.more()
         assert failed.events("taking over")
@@ -142,8 +126,7 @@ def test_dedicated_sockets_and_a_path_that_changed(daemon: DaemonProcess, tmp_pa
         {"name": "old", "path": str(tmp_path / "elsewhere.sock")},
     ]
     daemon.configure(sockets=sockets, identities={"www": ME})
-    upgraded = next_daemon(daemon, 1)
-    take_over(upgraded)
+    upgraded = daemon.upgrade(1)
     try:
         assert upgraded.wait_log("taking over")["sockets"] == ["cart", "main"]
         upgraded.wait_log("serving")
@@ -157,11 +140,14 @@ def test_dedicated_sockets_and_a_path_that_changed(daemon: DaemonProcess, tmp_pa
 
 
 def test_without_a_daemon_it_starts(daemon: DaemonProcess) -> None:
-    take_over(daemon)
-    daemon.wait_log("serving")
-    assert daemon.events("no daemon to take over from")
-    handover = Path(f"{daemon.admin_socket}.handover")
-    assert stat.S_IMODE(handover.stat().st_mode) == 0o600
+    started = daemon.upgrade(0)
+    try:
+        started.wait_log("serving")
+        assert started.events("no daemon to take over from")
+        handover = Path(f"{daemon.admin_socket}.handover")
+        assert stat.S_IMODE(handover.stat().st_mode) == 0o600
+    finally:
+        started.stop()
 
 
 def test_whoever_speaks_nonsense_changes_nothing(daemon: DaemonProcess) -> None:
