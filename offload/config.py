@@ -6,23 +6,32 @@ table in docs/daemon.md is printed from them (`offload check-config --reference`
 
 from __future__ import annotations
 
-import grp
-import ipaddress
 import os
-import pwd
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from offload.config_fields import (
+    AbsolutePath,
+    Address,
+    Group,
+    Id,
+    Mode,
+    Name,
+    Section,
+    SocketPath,
+    User,
+    group_id,
+    parse_address,
+    shards_setting,
+    user_id,
+)
 
 if TYPE_CHECKING:
     from offload import _dataplane
 
 MAIN_SOCKET = "main"
-SOCKET_PATH_MAX = 107  # sockaddr_un.sun_path less its terminating zero
-ID_MAX = 2**32 - 1  # (uid_t)-1 means none
 
 SPIFFE_SCHEME = "spiffe://"
 MESH_ISSUER = "mesh"
@@ -30,85 +39,6 @@ MESH_ISSUER = "mesh"
 KeyType = Literal["p256", "p384", "rsa2048", "rsa3072", "rsa4096", "ed25519"]
 Usage = Literal["tls13", "tls12+13", "any"]
 Backend = Literal["auto", "software", "ifma8"]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
-
-
-def _absolute(path: Path) -> Path:
-    if not path.is_absolute():
-        raise ValueError(f"must be an absolute path, not '{path}': the daemon's working directory is not yours")
-    return path
-
-
-def _socket_path(path: Path) -> Path:
-    size = len(os.fsencode(_absolute(path)))
-    if size > SOCKET_PATH_MAX:
-        raise ValueError(f"a socket's path has at most {SOCKET_PATH_MAX} bytes, this one has {size}")
-    return path
-
-
-def _mode(value: object) -> object:
-    if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
-        raise ValueError('must be an octal mode in quotes, for example "0660": without them YAML reads another number')
-    return int(value, 8)
-
-
-def _account(value: object, what: str, look_up: Callable[[str], object]) -> object:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"must be the name or number of a {what}, not {value!r}")
-    if isinstance(value, int) and not 0 <= value < ID_MAX:
-        raise ValueError(f"{value} is not the number of a {what}")
-    if isinstance(value, str):
-        try:
-            look_up(value)
-        except (KeyError, ValueError):
-            raise ValueError(f"there is no {what} '{value}' on this host; create it or give its number") from None
-    return value
-
-
-def _user(value: object) -> object:
-    return _account(value, "user", pwd.getpwnam)
-
-
-def _group(value: object) -> object:
-    return _account(value, "group", grp.getgrnam)
-
-
-def _shards(value: object) -> object:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256):
-        return value
-    raise ValueError(f'must be "auto" or from 1 to 256, not {value!r}')
-
-
-def parse_address(address: str) -> tuple[str, int]:
-    """Host and port of "127.0.0.1:9464" or "[::1]:9464". ValueError."""
-    host, colon, port = address.rpartition(":")
-    try:
-        ip = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-        if not colon or not 0 <= int(port) < 65536 or (ip.version == 6) != host.startswith("["):
-            raise ValueError
-    except ValueError:
-        raise ValueError(
-            f"must be an IP address and a port, '127.0.0.1:9464' or '[::1]:9464', not '{address}'"
-        ) from None
-    return str(ip), int(port)
-
-
-def _address(address: str) -> str:
-    parse_address(address)
-    return address
-
-
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-SocketPath = Annotated[Path, AfterValidator(_socket_path)]
-Mode = Annotated[int, BeforeValidator(_mode)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
-Id = Annotated[int, Field(ge=0, lt=ID_MAX)]
-User = Annotated[int | str, BeforeValidator(_user)]
-Group = Annotated[int | str, BeforeValidator(_group)]
-Address = Annotated[str, AfterValidator(_address)]
 
 
 class Socket(Section):
@@ -352,7 +282,7 @@ class DataPlane(Section):
     backend: Backend = Field(
         default="auto", description="The vector kernels where the CPU has AVX-512 IFMA, else software."
     )
-    shards: Annotated[int | str, BeforeValidator(_shards)] = Field(
+    shards: Annotated[int | str, BeforeValidator(shards_setting)] = Field(
         default="auto",
         description="Threads that sign: a quarter of the CPUs, 2 to 16; two keep P-256 from waiting behind RSA.",
     )
@@ -509,12 +439,3 @@ class Config(Section):
 def wanted_sockets(sockets: Sockets) -> tuple[Socket, ...]:
     """Every socket of the configuration, the main one first."""
     return (*([sockets.main] if sockets.main else []), *sockets.dedicated)
-
-
-def user_id(user: str | int) -> int:
-    """KeyError when a name is gone since it was checked."""
-    return user if isinstance(user, int) else pwd.getpwnam(user).pw_uid
-
-
-def group_id(group: str | int) -> int:
-    return group if isinstance(group, int) else grp.getgrnam(group).gr_gid

@@ -54,7 +54,7 @@ def _many(annotation: Any) -> str:
 
 def _takes(info: FieldInfo) -> str:
     validators = {getattr(getattr(m, "func", None), "__name__", "") for m in info.metadata}
-    if "_shards" in validators:
+    if "shards_setting" in validators:
         return "`auto`, 1 to 256"
     words = []
     for option in options_of(info.annotation):

@@ -153,7 +153,7 @@ def _cluster(
 
 
 def _address(option: str, text: str) -> tuple[str, int]:
-    from offload.config import parse_address
+    from offload.config_fields import parse_address
 
     try:
         return parse_address(text)

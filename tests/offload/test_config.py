@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from offload.config import Config, Identity, Selector, parse_address
+from offload.config import Config, Identity, Selector
+from offload.config_fields import parse_address
 from offload.config_file import ConfigError, load_config, parse_yaml
 from offload.config_reference import reference
 
