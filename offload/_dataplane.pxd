@@ -217,3 +217,9 @@ cdef extern from "offload/dataplane/dataplane.h" nogil:
     unsigned dataplane_take_key_uses(c_dataplane *plane, key_use *taken, uint64_t *unlisted)
     bint dataplane_harden_process()
     const char *batch_reason_name(batch_reason reason)
+
+
+cdef extern from "offload/dataplane/sandbox.h" nogil:
+    bint sandbox_drop_privileges()
+    bint sandbox_filter_calls(bint programs)
+    bint sandbox_allows(long call, bint programs)

@@ -150,4 +150,13 @@ class DataPlane:
 def harden_process() -> None:
     """PR_SET_DUMPABLE 0 and no core dumps."""
 
+def drop_privileges() -> None:
+    """No capability for this thread and those it makes, and no way to new ones. C: dataplane/sandbox.h."""
+
+def filter_calls(programs: bool) -> None:
+    """All threads get EPERM for system calls that the daemon does not need; execve needs `programs`."""
+
+def filter_allows(call: int, programs: bool) -> bool:
+    """Whether the list has this call; clone and prctl have bounds besides."""
+
 def secret_memory_kind() -> str: ...

@@ -499,5 +499,19 @@ def harden_process():
         raise OSError(errno, os.strerror(errno), "harden_process")
 
 
+def drop_privileges():
+    if not sandbox_drop_privileges():
+        raise OSError(errno, os.strerror(errno), "drop_privileges")
+
+
+def filter_calls(programs):
+    if not sandbox_filter_calls(programs):
+        raise OSError(errno, os.strerror(errno), "filter_calls")
+
+
+def filter_allows(call, programs):
+    return bool(sandbox_allows(call, programs))
+
+
 def secret_memory_kind():
     return _text(c_secret_memory_kind())

@@ -373,6 +373,19 @@ class Security(Section):
         default=False,
         description="Keys in memory that may be swapped to disk: only for a laptop without RLIMIT_MEMLOCK.",
     )
+    sandbox: bool = Field(
+        default=False,
+        description="No capabilities and a system call filter, by itself; the systemd unit has both already.",
+    )
+    user: User | None = Field(
+        default=None, description="Who to become when started as root; needs sandbox. unset: whoever started it."
+    )
+
+    @model_validator(mode="after")
+    def _user_without_sandbox(self) -> Self:
+        if self.user is not None and not self.sandbox:
+            raise ValueError("'user' without 'sandbox: true' would leave the daemon its other rights; set both")
+        return self
 
 
 class Config(Section):

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from offload import __version__, _dataplane, exit_codes, logs
+from offload import __version__, _dataplane, exit_codes, logs, sandbox
 from offload.admin import AdminServer
 from offload.audit import AuditLog
 from offload.config import MESH_ISSUER, Config, Mesh, Sockets
@@ -101,6 +101,8 @@ class Daemon:
         self._before: Handover | None = None  # the daemon whose sockets we take
         self._handover: HandoverServer | None = None
         self._handing_over = False
+        self._taken: dict[str, Listener] = {}
+        self._programs = sandbox.programs_are_started(config)
 
     # ---- for the admin server and the metrics, on their threads ----
 
@@ -140,7 +142,16 @@ class Daemon:
     def run(self) -> int:
         """Serves until told to stop; gives the exit code. StartError when it cannot begin."""
         self._install_signals()  # what comes during the start waits in the queue
-        self._data_plane = self._make_data_plane()
+        try:
+            self._open_sockets()
+            sandbox.enter(self.config)
+            self._data_plane = self._make_data_plane()
+        except (SocketError, HandoverError, sandbox.SandboxError) as error:
+            self._close_sockets()
+            raise StartError(str(error)) from error
+        except StartError:
+            self._close_sockets()
+            raise
         self._keyring = Keyring(self._data_plane, self.config.keys.directory)
         try:
             self._start()
@@ -150,8 +161,22 @@ class Daemon:
         finally:
             self._stop()
 
+    def _open_sockets(self) -> None:
+        """Before anything is given up: their owners may need root."""
+        try:
+            handed_over = take_sockets(self._environment)
+        except ActivationError as error:
+            raise StartError(str(error)) from error
+        self._taken = self._ask_the_daemon_before()
+        self._listeners = {made.name: made for made in open_listeners(self.config.sockets, handed_over, self._taken)}
+
+    def _close_sockets(self) -> None:
+        for listener in self._listeners.values():
+            listener.close()
+        if self._before:
+            self._before.close()
+
     def _make_data_plane(self) -> _dataplane.DataPlane:
-        _dataplane.harden_process()
         kind = _dataplane.secret_memory_kind()
         if kind == "unlocked" and not self.config.security.allow_unlocked_memory:
             limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
@@ -187,12 +212,6 @@ class Daemon:
         self._keyring.refresh(self._merged(), self._generated.current())
         if not self._keyring.current.identities and not self._generated.names() and not self.config.mesh:
             self._log.warning("no identity is in force; waiting for key pairs", keys=str(self.config.keys.directory))
-        try:
-            handed_over = take_sockets(self._environment)
-        except ActivationError as error:
-            raise StartError(str(error)) from error
-        taken = self._ask_the_daemon_before()
-        self._listeners = {made.name: made for made in open_listeners(self.config.sockets, handed_over, taken)}
         if (audit := self.config.audit).path is not None:
             self._audit = AuditLog(audit, audit.path, self._keyring.names_of)
             self._data_plane.count_key_uses(audit.key_use)
@@ -203,8 +222,8 @@ class Daemon:
             self._join(self.config.mesh)
         if self._before:
             self._await_certificates()
-            self._before.complete(list(taken))
-            self._listeners |= taken  # their files are ours from here on
+            self._before.complete(list(self._taken))
+            self._listeners |= self._taken  # their files are ours from here on
         for listener in self._listeners.values():
             self._data_plane.add_listener(listener.name, listener.socket.fileno())
         self._open_interfaces()
@@ -461,6 +480,8 @@ class Daemon:
         logs.set_level(loaded.logging.level)
         self._order()
         restart = tuple(_differences(self.config, loaded))
+        if loaded.security.sandbox and sandbox.programs_are_started(loaded) and not self._programs:
+            self._log.error("the sandbox lets no program start: restart the daemon to use issuers with 'exec'")
         if restart:
             self._log.warning("these settings changed and take effect at the next start", settings=restart)
         return restart
@@ -549,15 +570,12 @@ class Daemon:
         self._generated.stop()
         if self._watcher:
             self._watcher.stop()
-        for listener in self._listeners.values():
-            listener.close()
+        self._close_sockets()
         self.log_events()
         self._data_plane.stop()
         self.log_events()
         if self._audit is not None:
             self._audit.close()
-        if self._before:
-            self._before.close()
         self._stop_interfaces()
         self._log.info("stopped")
 
