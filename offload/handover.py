@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from offload import logs
-from offload.config import SOCKET_PATH_MAX, AdminSocket, Sockets
+from offload.config import AdminSocket, Sockets
+from offload.config_fields import SOCKET_PATH_MAX
 from offload.listeners import Listener, SocketError, clear_the_way, grant, remove_socket_file, wanted
 
 VERSION = 1

@@ -10,7 +10,8 @@ import os
 import pwd
 
 from offload import _dataplane, logs
-from offload.config import Config, user_id
+from offload.config import Config
+from offload.config_fields import user_id
 
 
 class SandboxError(Exception):
