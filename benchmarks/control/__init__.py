@@ -1,0 +1,1 @@
+"""How the control plane bears many proxies: `python -m benchmarks.control --json FILE`."""
