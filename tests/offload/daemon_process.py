@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,13 @@ def wait_for(what: str, condition: Callable[[], Any], seconds: float = START_SEC
             return value
         time.sleep(0.02)
     raise AssertionError(f"waited {seconds} s in vain for: {what}")
+
+
+def _states(pid: int) -> Iterator[str]:
+    """Of the threads of a process, as in /proc: R, S, T, ..."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError):  # it has ended
+            yield (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 class DaemonProcess:
@@ -114,6 +121,8 @@ class DaemonProcess:
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
+        if number is signal.SIGSTOP:  # its threads stop one by one, and one that still runs may answer
+            wait_for("every thread to stop", lambda: set(_states(self.pid)) == {"T"})
 
     def wait(self, seconds: float = 30) -> int:
         assert self.process is not None
