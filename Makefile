@@ -98,6 +98,10 @@ test-fuzz: setup ## codec, gRPC front and peers' certificates under libFuzzer, F
 test-long: setup ## the tests marked `long`: many more random cases
 	@$(PYTHON) -m pytest -m long $(ARGS)
 
+.PHONY: soak
+soak: setup ## load and faults in turn for MINUTES (10); memory and descriptors before and after
+	@$(PYTHON) -m tests.faults.soak --minutes $(or $(MINUTES),10)
+
 .PHONY: faults
 faults: setup ## what faults do to a running mesh; writes docs/operations/faults.md (about 2 minutes)
 	@$(PYTHON) -m tests.faults docs/operations/faults.md

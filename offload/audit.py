@@ -121,7 +121,8 @@ class AuditLog:
         if self._file is not None and _is_at(self._file, self._path):
             return self._file
         self.close()
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        # Not blocking: a pipe without a reader, put there by mistake, must not stop the daemon.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         self._file = os.open(self._path, flags, FILE_MODE)
         return self._file
 

@@ -162,3 +162,10 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 def test_nothing_happened_nothing_is_made(tmp_path: Path) -> None:
     audit(tmp_path / "audit").write([])
     assert not (tmp_path / "audit").exists()
+
+
+def test_a_pipe_that_nobody_reads_stops_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "audit")
+    log = audit(tmp_path / "audit")
+    log.write([refusal(1, 3)])
+    assert (log.written, log.lost) == (0, 3)
