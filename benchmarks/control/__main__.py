@@ -119,7 +119,9 @@ def measure(size: int, services: int, folder: Path) -> dict[str, float]:
             first = simulation.do("connect")
             memory = control_plane.memory_kb() - before
             changes = [change(mesh, control_plane, simulation, number) for number in range(CHANGES)]
-            simulation.do("disconnect")
+            # All at once, by processes that know nothing any more: as after a power cut.
+            simulation.end()
+            simulation = Simulation(mesh, control_plane)
             again = simulation.do("connect")
         finally:
             simulation.end()

@@ -4,7 +4,6 @@ Steered by JSON lines on standard input, answers by JSON lines:
 
     {"do": "connect"}    -> {"connected": n, "seconds": s}    when every proxy has acknowledged all that it waits for
     {"do": "await", "cluster": name, "since": t}   -> {"updated": n, "last": t}   t: seconds since 1970
-    {"do": "disconnect"} -> {"disconnected": n}
 """
 
 from __future__ import annotations
@@ -43,21 +42,14 @@ class Proxy:
         self.updated_at: dict[str, float] = {}  # endpoints of a cluster: when the last news of it was acknowledged
         self.ready = asyncio.Event()
         self.reconnects = 0
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._channel: grpc.aio.Channel | None = None
 
     def start(self) -> None:
         self.ready.clear()
         self.missing = {(kind, name) for kind in (ENDPOINTS, ROUTES) for name in self.wanted}
         self.missing |= {(CLUSTER, ""), (LISTENER, "")}
-        self._task = asyncio.create_task(self._stay_connected())
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        if self._channel is not None:
-            await self._channel.close()
+        self.task = asyncio.create_task(self._stay_connected())
 
     async def _stay_connected(self) -> None:
         """Connects anew when a connection fails, as Envoy does: after half a second and more, with jitter."""
@@ -66,7 +58,8 @@ class Proxy:
             try:
                 await self._converse()
             except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                # INTERNAL is what a write into a stream gets that has just broken.
+                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL):
                     raise
             if self._channel is not None:
                 await self._channel.close()
@@ -113,17 +106,23 @@ class Proxies:
         began = time.monotonic()
         for proxy in self._all:
             proxy.start()
-        await asyncio.wait_for(asyncio.gather(*(proxy.ready.wait() for proxy in self._all)), SETTLE_SECONDS)
+        everybody = asyncio.gather(*(proxy.ready.wait() for proxy in self._all))
+        # A proxy's task ends only when the control plane refused it for good.
+        refused = [proxy.task for proxy in self._all if proxy.task is not None]
+        ended, _ = await asyncio.wait(
+            [everybody, *refused], timeout=SETTLE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        if everybody not in ended:
+            for task in ended:
+                task.result()  # raises what it ended with
+            late = sum(not proxy.ready.is_set() for proxy in self._all)
+            raise TimeoutError(f"{late} of {len(self._all)} proxies have not got everything in {SETTLE_SECONDS} s")
         seconds = time.monotonic() - began
         return {
             "connected": len(self._all),
             "seconds": seconds,
             "reconnects": sum(proxy.reconnects for proxy in self._all),
         }
-
-    async def disconnect(self, _: dict[str, Any]) -> dict[str, Any]:
-        await asyncio.gather(*(proxy.stop() for proxy in self._all))
-        return {"disconnected": len(self._all)}
 
     async def until(self, order: dict[str, Any]) -> dict[str, Any]:
         """When the endpoints of a cluster have come to everybody who calls it, after a moment."""
@@ -150,7 +149,6 @@ async def main() -> None:
     proxies = Proxies(Mesh(options.proxies, options.services), options.target, options.ca.read_bytes(), token)
     actions: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
         "connect": proxies.connect,
-        "disconnect": proxies.disconnect,
         "await": proxies.until,
     }
     while line := await asyncio.to_thread(sys.stdin.readline):
