@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.control.mesh import CALLS, SHARED, Mesh
 
 
@@ -20,6 +22,7 @@ def test_everybody_calls_the_shared_service() -> None:
     assert len(mesh.documents()) == 3 + 20 + 50
 
 
+@pytest.mark.long
 def test_a_small_run(tmp_path: Path) -> None:
     file = tmp_path / "control.json"
     line = [sys.executable, "-m", "benchmarks.control", "--proxies", "12", "--services", "5", "--json", str(file)]
