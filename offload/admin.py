@@ -74,14 +74,21 @@ class AdminServer:
             ],
             self._server,
         )
+        # gRPC removes what stands at the path it bound when it stops, even another daemon's socket: it gets a path that
+        # nobody else uses. The path of the configuration is ours to make and to remove.
+        bound = settings.path.with_name(f".admin-{os.getpid()}")
         before = os.umask(0o177)
         try:
-            self._server.add_insecure_port(f"unix:{settings.path}")
+            self._server.add_insecure_port(f"unix:{bound}")
         except RuntimeError as error:
             raise SocketError(f"cannot make the admin socket {settings.path}: {error}") from error
         finally:
             os.umask(before)
-        take_possession(settings.path, settings)
+        take_possession(bound, settings)
+        try:
+            os.rename(bound, settings.path)
+        except OSError as error:
+            raise SocketError(f"cannot make the admin socket {settings.path}: {error.strerror}") from error
         self._made = (settings.path, os.lstat(settings.path).st_ino)
         self._server.start()
         self.set_serving(True)
@@ -93,8 +100,8 @@ class AdminServer:
 
     def stop(self) -> None:
         self._service.end_watchers()
-        self._server.stop(grace=0.2).wait()
         remove_socket_file(*self._made)
+        self._server.stop(grace=0.2).wait()
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):

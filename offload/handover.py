@@ -103,6 +103,7 @@ class HandoverServer:
         self._begin, self._end = begin, end
         self._log = logs.get_logger()
         self._asking: socket.socket | None = None
+        self._made: tuple[Path, int] | None = None
         self.path = handover_path(admin)
         if len(os.fsencode(self.path)) > SOCKET_PATH_MAX:
             raise SocketError(f"the path of the handover socket, {self.path}, is too long: shorten admin.path")
@@ -118,6 +119,8 @@ class HandoverServer:
             grant(self.path, admin)
             self._socket.listen(4)
         except OSError as error:
+            if self._made is not None:
+                remove_socket_file(*self._made)
             self._socket.close()
             raise SocketError(f"cannot make the handover socket {self.path}: {error.strerror or error}") from error
         self._thread = threading.Thread(target=self._run, name="handover", daemon=True)
@@ -125,6 +128,8 @@ class HandoverServer:
 
     def stop(self) -> None:
         """A handover that is under way fails: the next daemon must not count on files that we remove."""
+        if self._made is not None:
+            remove_socket_file(*self._made)
         for each in (self._socket, self._asking):
             if each is not None:
                 with suppress(OSError):
@@ -132,7 +137,6 @@ class HandoverServer:
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=5)
         self._socket.close()
-        remove_socket_file(*self._made)
 
     def _run(self) -> None:
         while True:

@@ -34,9 +34,9 @@ class Listener:
 
     def close(self) -> None:
         """Closes it and removes its file, unless somebody else's socket stands there by now."""
-        self.socket.close()
         if self.made is not None:
             remove_socket_file(*self.made)
+        self.socket.close()
 
 
 def wanted(sockets: Sockets) -> dict[str, Socket]:
@@ -143,6 +143,7 @@ def clear_the_way(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> N
 
 
 def remove_socket_file(path: Path, inode: int) -> None:
+    """Removes our own file and nobody else's. The socket is still open: a closed one's inode may be another file's."""
     with suppress(OSError):
         if os.lstat(path).st_ino == inode:
             os.unlink(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import ssl
 import time
@@ -22,6 +21,7 @@ from deploy.node.processes import Processes
 from envoy_ext import location, render
 from envoy_ext.settings import TlsSettings
 from tests.envoy_ext.tls_clients import Client
+from tests.json_lines import read_json_lines
 from tests.offload.daemon_process import DaemonProcess
 from tests.offload.key_files import Authority, PrivateKey, key_pem, pem, shared_key, write_pair
 
@@ -113,8 +113,7 @@ class EnvoyNode:
         return self.running.process.log.read_text(errors="replace")
 
     def access_log(self, listener: str) -> list[dict[str, Any]]:
-        path = self.folder / f"{listener}.log"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return read_json_lines(self.folder / f"{listener}.log")
 
     def failures(self, listener: str) -> list[str]:
         """The transport failure reasons in the listener's access log, where Envoy writes spaces as underscores."""

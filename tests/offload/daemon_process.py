@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -18,6 +17,7 @@ import grpc
 import yaml
 
 from offload.v1 import admin_pb2_grpc, private_key_pb2, private_key_pb2_grpc
+from tests.json_lines import read_json_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60  # calibration on a busy machine
@@ -100,10 +100,7 @@ class DaemonProcess:
         return self.process.pid
 
     def log(self) -> list[dict[str, Any]]:
-        if not self.log_file.exists():
-            return []
-        lines = self.log_file.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return read_json_lines(self.log_file)
 
     def events(self, name: str) -> list[dict[str, Any]]:
         return [entry for entry in self.log() if entry["event"] == name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from pathlib import Path
@@ -13,16 +12,13 @@ import pytest
 
 from offload.audit import AuditLog
 from offload.config import Audit
+from tests.json_lines import read_json_lines
 from tests.offload.conftest import ME
 from tests.offload.daemon_process import DaemonProcess, sign_request, status_of, wait_for
 from tests.offload.key_files import key_id, shared_key
 
 WWW = key_id(shared_key("p256"))
 RSA = key_id(shared_key("rsa2048"))
-
-
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def refusal(number: int = 0, count: int = 1) -> Any:
@@ -60,12 +56,12 @@ def test_uses_and_refusals(daemon: DaemonProcess, audited: Path) -> None:
         )
 
     def complete() -> bool:
-        lines = lines_of(audited)
+        lines = read_json_lines(audited)
         uses = sum(line["count"] for line in lines if line["event"] == "key_used")
         return uses == 5 and sum(line["event"] == "refused" for line in lines) == 2
 
     wait_for("all of it", complete)
-    lines = lines_of(audited)
+    lines = read_json_lines(audited)
     used = next(line for line in lines if line["event"] == "key_used")
     assert used["key_id"] == WWW.hex()
     assert used["identities"] == ["www"]
@@ -83,7 +79,7 @@ def test_what_happened_last_is_written_at_the_end(daemon: DaemonProcess, audited
     with daemon.client() as stub:
         assert stub.Sign(sign_request(WWW, 0x0403), timeout=10).signature
     assert daemon.stop() == 0
-    assert sum(line["count"] for line in lines_of(audited) if line["event"] == "key_used") == 1
+    assert sum(line["count"] for line in read_json_lines(audited) if line["event"] == "key_used") == 1
 
 
 def test_a_full_disk_stops_nothing(daemon: DaemonProcess) -> None:
@@ -108,7 +104,7 @@ def test_refusals_only(daemon: DaemonProcess) -> None:
         assert stub.Sign(sign_request(WWW, 0x0403), timeout=10).signature
         assert status_of(lambda: stub.Sign(sign_request(WWW, 0x0403, b"x"), timeout=10)) is not grpc.StatusCode.OK
     assert daemon.stop() == 0
-    assert [line["event"] for line in lines_of(path)] == ["refused"]
+    assert [line["event"] for line in read_json_lines(path)] == ["refused"]
 
 
 # ---- the file ----
@@ -124,9 +120,9 @@ def test_rotation_needs_no_signal(tmp_path: Path, how: str) -> None:
     else:
         path.unlink()
     log.write([refusal(2)])
-    assert [line["pid"] for line in lines_of(path)] == [2]
+    assert [line["pid"] for line in read_json_lines(path)] == [2]
     if how == "renamed":
-        assert [line["pid"] for line in lines_of(old)] == [1]
+        assert [line["pid"] for line in read_json_lines(old)] == [1]
     log.close()
 
 
@@ -134,7 +130,7 @@ def test_more_than_the_bound_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "audit"
     log = audit(path, lines_per_second=3)
     log.write([refusal(n, 2) for n in range(3)], [use(n, 10) for n in range(4)], unlisted=7)
-    lines = lines_of(path)
+    lines = read_json_lines(path)
     assert [line["event"] for line in lines] == ["refused", "refused", "refused", "left_out", "left_out"]
     assert [line["count"] for line in lines[3:]] == [40, 7]
     assert log.written == 5
