@@ -7,13 +7,15 @@ import contextlib
 import os
 import signal
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import grpc
 import structlog
 import uvicorn
 
+from control.grpc_server import GrpcServer, Port
 from control.kinds import KINDS
 from control.metrics import Metrics
 from control.nodes.certificates import NodeCertificates
@@ -22,9 +24,10 @@ from control.plane import ControlPlane
 from control.rest.app import make_app
 from control.serving_certificate import ServingCertificate
 from control.settings import Address, Files, write_private
+from control.store.errors import StoreError
 from control.store.store import Store, StoreKey
 from control.tokens.tokens import Tokens
-from control.xds.server import MAX_REQUEST_BYTES, DiscoveryServer
+from control.xds.server import DiscoveryServer
 
 log = structlog.get_logger(__name__)
 
@@ -33,14 +36,6 @@ LOCAL_TOKEN_S = 90 * 24 * 3600
 # How long streams may take to end; proxies connect again anyway.
 STOP_GRACE_S = 2.0
 RENEWAL_CHECK_S = 3600.0
-
-_GRPC_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-    # A proxy that is gone without a word is noticed within a minute.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-)
 
 
 @dataclass(frozen=True)
@@ -68,14 +63,16 @@ class ServeSettings:
 class Service:
     """Started and stopped once. `api` and `xds` have the real ports, where 0 was asked for."""
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        """`clock` is what its own certificate goes by."""
         self._settings = settings
         metrics = Metrics()
         settings.files.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.store = Store(settings.url, settings.store_key, KINDS, metrics.observe_store)
         self.plane = ControlPlane(self.store, settings.zone, metrics)
         self.tokens = Tokens(self.store)
-        self.certificate = ServingCertificate(self.store, settings.names)
+        self.certificate = ServingCertificate(self.store, settings.names, clock)
+        self._served = self.certificate.chain_pem
         self.node_certificates = NodeCertificates(self.store)
         self.api = self.xds = self.nodes = Address("", 0)
         self._tasks: list[asyncio.Task[None]] = []
@@ -83,15 +80,20 @@ class Service:
     async def start(self) -> None:
         """Raises OSError where an address cannot be had."""
         settings = self._settings
-        self._grpc = grpc.aio.server(options=_GRPC_OPTIONS)
-        DiscoveryServer(self.plane, self.tokens).add_to(self._grpc)
+        discovery = DiscoveryServer(self.plane, self.tokens)
         nodes = NodeServer(self.plane, self.tokens, self.node_certificates)
-        nodes.add_to(self._grpc)
-        self.xds = self._serve_grpc("xDS", settings.xds, self.certificate.grpc_credentials())
-        credentials = self.node_certificates.grpc_credentials(self.certificate)
-        self.nodes = self._serve_grpc("nodes", settings.nodes, credentials)
+
+        def add_to(server: grpc.aio.Server) -> None:
+            discovery.add_to(server)
+            nodes.add_to(server)
+
+        ports = [
+            Port("xDS", settings.xds, self.certificate.grpc_credentials),
+            Port("nodes", settings.nodes, lambda: self.node_certificates.grpc_credentials(self.certificate)),
+        ]
+        self._grpc = GrpcServer(add_to, ports)
+        self.xds, self.nodes = await self._grpc.start()
         nodes.port = self.nodes.port
-        await self._grpc.start()
         self._tasks = [asyncio.create_task(self.plane.run()), asyncio.create_task(self._renew())]
         await self._start_api()
         self._publish_expiry()
@@ -99,13 +101,6 @@ class Service:
         token = await asyncio.to_thread(self.tokens.issue, "admin", LOCAL_TOKEN_S)
         write_private(settings.files.admin_token, token + "\n")
         log.info("serving", api=str(self.api), xds=str(self.xds), nodes=str(self.nodes), database=settings.url)
-
-    def _serve_grpc(self, what: str, address: Address, credentials: grpc.ServerCredentials) -> Address:
-        """With the real port, where 0 was asked for."""
-        try:
-            return Address(address.host, self._grpc.add_secure_port(str(address), credentials))
-        except RuntimeError as error:
-            raise OSError(f"{what} cannot be served at {address}: {error}") from error
 
     async def _start_api(self) -> None:
         address = self._settings.api
@@ -127,10 +122,21 @@ class Service:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEWAL_CHECK_S)
-            if await asyncio.to_thread(self.certificate.renew_if_due):
-                _load_chain(self._context, self.certificate)
-                log.info("renewed the control plane's certificate")
-            self._publish_expiry()
+            try:
+                await self.renew()
+            except (StoreError, OSError) as error:
+                log.error("the control plane's certificate could not be renewed, trying again", error=str(error))
+
+    async def renew(self) -> None:
+        """Its own certificate, where it is due. Connections get it from then on, without a restart."""
+        await asyncio.to_thread(self.certificate.renew_if_due)
+        if self.certificate.chain_pem == self._served:
+            return
+        _load_chain(self._context, self.certificate)
+        await self._grpc.renew()
+        self._served = self.certificate.chain_pem
+        self._publish_expiry()
+        log.info("renewed the control plane's certificate")
 
     def _publish_expiry(self) -> None:
         end = self.certificate.certificate.not_valid_after_utc.timestamp()

@@ -87,12 +87,8 @@ class ServingCertificate:
         return self._key_pem.encode(), self.chain_pem.encode()
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
-        """Asked again at every handshake, so that a renewed certificate needs no restart."""
-
-        def configuration() -> grpc.ServerCertificateConfiguration:
-            return grpc.ssl_server_certificate_configuration([self.key_and_chain()])
-
-        return grpc.dynamic_ssl_server_credentials(configuration(), configuration, require_client_authentication=False)
+        """Of what is in force now; they do not change with it (grpc_server.py says why)."""
+        return grpc.ssl_server_credentials([self.key_and_chain()])
 
 
 def own_authority(store: Store, secret: str, name: str, now: datetime) -> Authority:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import select
 import subprocess
 import sys
 import tempfile
@@ -80,7 +81,8 @@ class ControlPlane:
 class Simulation:
     """The process of the proxies."""
 
-    def __init__(self, mesh: Mesh, control_plane: ControlPlane) -> None:
+    def __init__(self, mesh: Mesh, control_plane: ControlPlane, processes: Processes) -> None:
+        self._processes = processes
         line = [sys.executable, "-m", "benchmarks.control.proxies", "--target", control_plane.xds]
         line += ["--ca", str(control_plane.ca), "--proxies", str(mesh.proxies), "--services", str(mesh.services)]
         self._child = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -94,7 +96,10 @@ class Simulation:
 
     def do(self, action: str, **more: Any) -> dict[str, Any]:
         self._say(json.dumps({"do": action} | more))
-        answer = self._child.stdout.readline() if self._child.stdout else ""
+        output = self._child.stdout
+        while output is not None and not select.select([output], [], [], 0.5)[0]:
+            self._processes.check()  # the control plane may have ended; nobody would answer then
+        answer = output.readline() if output is not None else ""
         if not answer:
             raise NodeError(f"the simulated proxies ended in '{action}' (status {self._child.wait(10)})")
         found: dict[str, Any] = json.loads(answer)
@@ -114,14 +119,14 @@ def measure(size: int, services: int, folder: Path) -> dict[str, float]:
             if number % 200 == 199:
                 console.print(f"  {number + 1} resources applied", style="dim")
         before = control_plane.memory_kb()
-        simulation = Simulation(mesh, control_plane)
+        simulation = Simulation(mesh, control_plane, processes)
         try:
             first = simulation.do("connect")
             memory = control_plane.memory_kb() - before
             changes = [change(mesh, control_plane, simulation, number) for number in range(CHANGES)]
             # All at once, by processes that know nothing any more: as after a power cut.
             simulation.end()
-            simulation = Simulation(mesh, control_plane)
+            simulation = Simulation(mesh, control_plane, processes)
             again = simulation.do("connect")
         finally:
             simulation.end()

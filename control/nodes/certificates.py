@@ -89,8 +89,4 @@ class NodeCertificates:
     def grpc_credentials(self, serving: ServingCertificate) -> grpc.ServerCredentials:
         """The control plane's own certificate, for clients with a certificate of a node only."""
         ca = self._authority.certificate_pem.encode()
-
-        def configuration() -> grpc.ServerCertificateConfiguration:
-            return grpc.ssl_server_certificate_configuration([serving.key_and_chain()], ca)
-
-        return grpc.dynamic_ssl_server_credentials(configuration(), configuration, require_client_authentication=True)
+        return grpc.ssl_server_credentials([serving.key_and_chain()], ca, require_client_auth=True)
