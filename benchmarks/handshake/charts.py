@@ -160,7 +160,7 @@ def against_concurrency(cells: Sequence[Cell]) -> Figure | None:
 
 
 def _same_load(one: Cell, other: Cell) -> bool:
-    fields = ("key", "tls", "mtls", "resumed", "sidecars", "concurrency", "rate_share")
+    fields = ("key", "tls", "mtls", "two_envoys", "resumed", "sidecars", "concurrency", "rate_share")
     return all(one[name] == other[name] for name in fields)
 
 

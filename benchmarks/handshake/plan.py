@@ -23,6 +23,7 @@ class Load:
     key: str = "rsa2048"
     tls: str = "1.3"
     mtls: bool = False
+    two_envoys: bool = False  # a second Envoy is the client, with a key of the same type; else the load generator is
     resumed: bool = False
     sidecars: int = 1
     concurrency: int = USUAL_CONCURRENCY
@@ -32,7 +33,7 @@ class Load:
     def name(self) -> str:
         """For people and for progress."""
         parts = [self.key, f"TLS {self.tls}"]
-        parts += ["mTLS"] if self.mtls else []
+        parts += ["mTLS between two Envoys" if self.two_envoys else "mTLS"] if self.mtls else []
         parts += ["resumed"] if self.resumed else []
         parts += [f"{self.sidecars} sidecars"] if self.sidecars > 1 else []
         share = self.rate_share
@@ -61,6 +62,11 @@ class Plan:
         """The most that any load needs."""
         return max(load.sidecars for load in self.loads)
 
+    @property
+    def callers(self) -> bool:
+        """Whether any load needs the second Envoy."""
+        return any(load.two_envoys for load in self.loads)
+
 
 def headline(key: str) -> Load:
     """Server TLS 1.3, no resumption, concurrency 64: what the summary is made of."""
@@ -75,11 +81,17 @@ def many_sidecars(key: str, sidecars: int) -> Load:
     return replace(open_loop(headline(key), SIDECAR_SHARE), sidecars=sidecars)
 
 
+def between_envoys(key: str, tls: str = "1.3") -> Load:
+    """A mesh's usual connection: mTLS, and the keys of both ends are Envoys'."""
+    return Load(key=key, tls=tls, mtls=True, two_envoys=True)
+
+
 def quick() -> Plan:
-    """At most three minutes: the required table, latencies of the two usual keys, and the effect of sidecars."""
+    """At most three minutes: the required table, latencies and mTLS of the two usual keys, the effect of sidecars."""
     loads = [headline(key) for key in KEYS]
     loads += [open_loop(headline(key), share) for key in ("rsa2048", "p256") for share in RATE_SHARES]
     loads += [many_sidecars("rsa2048", 8)]
+    loads += [between_envoys(key) for key in ("rsa2048", "p256")]
     return Plan(tuple(loads), slice_s=0.8, rounds=3)
 
 
@@ -89,9 +101,9 @@ def full() -> Plan:
     loads += [
         Load(key=key, tls=tls, mtls=mtls, resumed=resumed)
         for key, tls, mtls, resumed in product(KEYS, ("1.3", "1.2"), (False, True), (False, True))
-        if not (mtls and resumed)
     ]
+    loads += [between_envoys(key, tls) for key, tls in product(KEYS, ("1.3", "1.2"))]
     loads += [Load(key=key, concurrency=concurrency) for key in KEYS for concurrency in CONCURRENCIES]
     loads += [open_loop(headline(key), share) for key in KEYS for share in RATE_SHARES]
-    loads += [many_sidecars(key, count) for key in ("rsa2048", "p256") for count in SIDECARS]
+    loads += [many_sidecars(key, count) for key in KEYS for count in SIDECARS]
     return Plan(tuple(dict.fromkeys(loads)), slice_s=1.5, rounds=3)

@@ -22,7 +22,8 @@ def cell(mode: str, load: Load, slices: Sequence[Slice]) -> Cell:
     latencies = Latencies()
     for one in slices:
         latencies.merge(Latencies.of(one.load["handshake_ms"]))
-    envoy_us = median(_per_handshake(one.envoy.cpu_ns, one) for one in slices)
+    envoy_us = median(_per_handshake(one.envoy.cpu_ns + one.caller.cpu_ns, one) for one in slices)
+    caller_us = median(_per_handshake(one.caller.cpu_ns, one) for one in slices) if load.two_envoys else None
     daemon_us = median(_per_handshake(one.daemon.cpu_ns, one) for one in slices)
     sizes = _batch_sizes(slices)
     batches = sum(sizes.values())
@@ -37,12 +38,15 @@ def cell(mode: str, load: Load, slices: Sequence[Slice]) -> Cell:
         "failures_by_reason": _added(one.load["failures_by_reason"] for one in slices),
         "handshakes_per_s": round(median(one.load["handshakes_per_s"] for one in slices), 1),
         "envoy_cpu_us": round(envoy_us, 2),
+        "caller_cpu_us": None if caller_us is None else round(caller_us, 2),  # of envoy_cpu_us, the client's Envoy
         "daemon_cpu_us": round(daemon_us, 2),
-        "total_cpu_us": round(median(_per_handshake(s.envoy.cpu_ns + s.daemon.cpu_ns, s) for s in slices), 2),
+        "total_cpu_us": round(median(_per_handshake(_total_ns(s), s) for s in slices), 2),
         "client_cpu_us": round(median(one.load["client_cpu_us_per_handshake"] for one in slices), 2),
         "client_cpu_share": round(median(one.load["client_cpu_share"] for one in slices), 3),
         "threads_cpu_us": _threads(slices),
-        "envoy_switches": round(median(one.envoy.switches / one.load["handshakes"] for one in slices), 2),
+        "envoy_switches": round(
+            median((one.envoy.switches + one.caller.switches) / one.load["handshakes"] for one in slices), 2
+        ),
         "daemon_switches": round(median(one.daemon.switches / one.load["handshakes"] for one in slices), 2),
         **{f"p{name}_ms": round(latencies.quantile(share), 4) for name, share in _QUANTILES.items()},
         "mean_batch": round(sum(size * n for size, n in sizes.items()) / batches, 3) if batches else None,
@@ -54,6 +58,10 @@ def cell(mode: str, load: Load, slices: Sequence[Slice]) -> Cell:
 _QUANTILES = {"50": 0.5, "90": 0.9, "99": 0.99, "99_9": 0.999}
 
 
+def _total_ns(one: Slice) -> int:
+    return one.envoy.cpu_ns + one.caller.cpu_ns + one.daemon.cpu_ns
+
+
 def _per_handshake(nanoseconds: int, one: Slice) -> float:
     # A primed session cost a handshake too: with resumption it is in the CPU time, so it is in the count.
     return nanoseconds / 1e3 / int(one.load["handshakes"] + one.load["sessions_primed"])
@@ -61,12 +69,10 @@ def _per_handshake(nanoseconds: int, one: Slice) -> float:
 
 def _threads(slices: Sequence[Slice]) -> dict[str, float]:
     """CPU per handshake by thread name; what is below 0.1 us is left out."""
-    names = sorted({name for one in slices for usage in (one.envoy, one.daemon) for name in usage.thread_ns})
+    sums = [(one, (one.envoy + one.caller + one.daemon).thread_ns) for one in slices]
     found = {}
-    for name in names:
-        per_slice = [
-            _per_handshake(one.envoy.thread_ns.get(name, 0) + one.daemon.thread_ns.get(name, 0), one) for one in slices
-        ]
+    for name in sorted({name for _, threads in sums for name in threads}):
+        per_slice = [_per_handshake(threads.get(name, 0), one) for one, threads in sums]
         if median(per_slice) >= 0.1:
             found[name] = round(median(per_slice), 2)
     return found

@@ -17,6 +17,8 @@ def run(rig: Rig, plan: Plan, progress: Callable[[str], None]) -> list[Cell]:
     cells: list[Cell] = []
     modes = [mode for mode in MODES if mode in rig.contenders]
     rig.add_sidecars(plan.sidecars)
+    if plan.callers:
+        rig.add_callers()
     for load in plan.loads:
         progress(load.name)
         rate = rate_of(load, cells)

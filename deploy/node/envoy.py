@@ -55,6 +55,36 @@ def stock_tls(leaf: Leaf, ca_file: Path | None = None, alpn: Sequence[str] = ("h
     }
 
 
+def stock_upstream_tls(leaf: Leaf, ca_file: Path, server_name: str, version: str, groups: Sequence[str]) -> Config:
+    """Envoy's own TLS as a client with a certificate, one version and no resumption; the server must have that name."""
+    tls_version = f"TLSv{version.replace('.', '_')}"
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": TYPES + "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "sni": server_name,
+            "max_session_keys": 0,
+            "common_tls_context": {
+                "tls_params": {
+                    "tls_minimum_protocol_version": tls_version,
+                    "tls_maximum_protocol_version": tls_version,
+                    "ecdh_curves": list(groups),
+                },
+                "tls_certificates": [
+                    {
+                        "certificate_chain": {"filename": str(leaf.certificate_file)},
+                        "private_key": {"filename": str(leaf.key_file)},
+                    }
+                ],
+                "validation_context": {
+                    "trusted_ca": {"filename": str(ca_file)},
+                    "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": server_name}}],
+                },
+            },
+        },
+    }
+
+
 def https_listener(name: str, transport_socket: Config, routes: Sequence[Config]) -> Config:
     """A listener with Envoy's own TLS, on a port that the system chooses: `Envoy.ports` tells it."""
     chain = {

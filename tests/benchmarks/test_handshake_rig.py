@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.handshake import results
-from benchmarks.handshake.plan import Load, headline, open_loop
+from benchmarks.handshake.plan import Load, between_envoys, headline, open_loop
 from benchmarks.handshake.rig import Rig
 from deploy.node import envoy
 from deploy.node.processes import NodeError, Processes
@@ -38,6 +38,10 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         replace(LOAD, tls="1.2"),
         replace(LOAD, mtls=True),
         replace(LOAD, resumed=True),
+        replace(LOAD, mtls=True, resumed=True),
+        replace(LOAD, tls="1.2", mtls=True, resumed=True),
+        replace(between_envoys("p256"), concurrency=4),
+        replace(between_envoys("p384", "1.2"), concurrency=4),
         replace(LOAD, key="rsa2048"),
         replace(LOAD, sidecars=2),
     ],
@@ -45,6 +49,8 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 )
 def test_a_load(rig: Rig, mode: str, load: Load) -> None:
     rig.add_sidecars(load.sidecars)
+    if load.two_envoys:
+        rig.add_callers()
     cell = results.cell(mode, load, [rig.run(mode, load, 0.4, None)])
     assert cell["handshakes"] > 0
     assert cell["failures_by_reason"] == {}
@@ -52,6 +58,19 @@ def test_a_load(rig: Rig, mode: str, load: Load) -> None:
     if mode == "soft" and not load.resumed:
         assert cell["daemon_cpu_us"] > 0
         assert set(cell["batch_sizes"]) == {str(size) for size in range(1, 9)}
+
+
+def test_both_ends_of_two_envoys_sign_at_the_daemon_and_both_are_counted(rig: Rig) -> None:
+    rig.add_callers()
+    load = replace(between_envoys("rsa2048"), concurrency=4)
+    one = rig.run("soft", load, 0.4, None)
+    assert one.counters is not None
+    assert one.counters.answered("rsa2048") == 2 * one.load["handshakes"]
+    assert one.caller.cpu_ns > 0
+    cell = results.cell("soft", load, [one])
+    assert cell["mtls"] is True
+    assert 0 < cell["caller_cpu_us"] < cell["envoy_cpu_us"]
+    assert cell["total_cpu_us"] == pytest.approx(cell["envoy_cpu_us"] + cell["daemon_cpu_us"], abs=0.1)
 
 
 def test_an_open_loop_keeps_its_rate(rig: Rig) -> None:

@@ -108,6 +108,33 @@ def test_a_response_that_is_cut_short_is_a_failure(rsa_pair: KeyPair) -> None:
     assert result["failures_by_reason"] == {"response: closed by the server": 1}
 
 
+@pytest.mark.parametrize(
+    ("answer", "failures"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", {}),
+        (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", {}),
+        (b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n", {"response: HTTP status 503": 1}),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort", {"response: closed by the server": 1}),
+        (b"", {"response: closed by the server": 1}),
+    ],
+)
+def test_plain_requests(answer: bytes, failures: dict[str, int]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection = listener.accept()[0]
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        result = tools.tlsload(f"127.0.0.1:{listener.getsockname()[1]}", count=1, plaintext=True, get="/")
+    assert result["failures_by_reason"] == failures
+    assert result["responses"] == result["handshakes"] == (0 if failures else 1)
+    if not failures:
+        assert result["handshake_ms"]["max"] == result["response_ms"]["max"] > 0
+
+
 def test_verifies_the_server(tls_server: StartServer, rsa_pair: KeyPair, ec_pair: KeyPair) -> None:
     server = tls_server(rsa_pair)
     good = tools.tlsload(server, count=2, ca=rsa_pair.certificate_path, sni="localhost")
@@ -208,6 +235,8 @@ def test_warm_up_is_not_reported(tls_server: StartServer, ec_pair: KeyPair) -> N
         (["--count", "1", "--groups", "nope", "127.0.0.1:1"], "--groups"),
         (["--count", "1", "--sigalgs", "nope", "127.0.0.1:1"], "'nope' is not a name"),
         (["--count", "1", "--abort", "--resume", "127.0.0.1:1"], "--abort excludes"),
+        (["--count", "1", "--plaintext", "127.0.0.1:1"], "--plaintext needs --get"),
+        (["--count", "1", "--plaintext", "--get", "/", "--tls", "1.3", "127.0.0.1:1"], "excludes"),
     ],
 )
 def test_usage_errors_say_what_is_wrong(arguments: list[str], complaint: str) -> None:

@@ -83,6 +83,10 @@ void Connection::connected() {
   sockaddr_storage peer;
   socklen_t peer_size = sizeof peer;
   if (getpeername(fd_, reinterpret_cast<sockaddr *>(&peer), &peer_size) < 0) return;  // not yet connected
+  if (shared_.options.plaintext) {
+    phase_ = Phase::kRequest;
+    return write_request();
+  }
   ssl_ = make_connection(shared_.context.get(), shared_.options, fd_);
   SSL_set_app_data(ssl_.get(), this);
   if (shared_.options.resume && !priming) SSL_set_session(ssl_.get(), shared_.sessions[target].get());
@@ -115,7 +119,7 @@ void Connection::write_request() {
   const std::string &host = shared_.options.sni.empty() ? shared_.options.targets[target].name : shared_.options.sni;
   const std::string path = shared_.options.get.empty() ? "/" : shared_.options.get;
   std::string request = "GET " + path + " HTTP/1.1\r\nhost: " + host + "\r\nconnection: close\r\n\r\n";
-  int returned = SSL_write(ssl_.get(), request.data(), int(request.size()));
+  int returned = transmit(request);
   if (returned <= 0) return fail_from_tls(returned);  // wanting to write is not a failure; the same bytes come again
   phase_ = priming ? Phase::kTicket : Phase::kResponse;
   priming ? read_to_end() : read_response();
@@ -149,23 +153,45 @@ bool Connection::response_complete() const {
 void Connection::read_response() {
   char data[16 * 1024];
   while (phase_ == Phase::kResponse) {
-    int returned = SSL_read(ssl_.get(), data, sizeof data);
+    int returned = receive(data, sizeof data);
     if (returned > 0) {
       take_response(data, size_t(returned));
       if (phase_ != Phase::kResponse || !response_complete()) continue;
-      response_done = now();
-      return begin_close();
+      return responded();
     }
-    if (SSL_get_error(ssl_.get(), returned) != SSL_ERROR_ZERO_RETURN) return fail_from_tls(returned);
+    if (error_of(returned) != SSL_ERROR_ZERO_RETURN) return fail_from_tls(returned);
     if (!header_complete_ || body_expected_ >= 0) return fail("closed by the server");
-    response_done = now();
-    return begin_close();
+    return responded();
   }
+}
+
+// In plaintext the handshake is the proxy's, and lies between request and response.
+void Connection::responded() {
+  response_done = now();
+  if (shared_.options.plaintext) handshake_done = response_done;
+  begin_close();
+}
+
+// SSL_write or send, and what that returned.
+int Connection::transmit(const std::string &text) {
+  if (ssl_) return SSL_write(ssl_.get(), text.data(), int(text.size()));
+  return int(send(fd_, text.data(), text.size(), MSG_NOSIGNAL));  // far smaller than an empty socket buffer
+}
+
+int Connection::receive(char *data, size_t size) {
+  return ssl_ ? SSL_read(ssl_.get(), data, int(size)) : int(recv(fd_, data, size, 0));
+}
+
+// What a result of 0 or less means, in BoringSSL's terms.
+int Connection::error_of(int returned) const {
+  if (ssl_) return SSL_get_error(ssl_.get(), returned);
+  if (returned == 0) return SSL_ERROR_ZERO_RETURN;
+  return errno == EAGAIN ? SSL_ERROR_WANT_READ : SSL_ERROR_SYSCALL;
 }
 
 void Connection::begin_close() {
   phase_ = Phase::kClosing;
-  SSL_shutdown(ssl_.get());  // sends close_notify; what the server says is read below
+  if (ssl_) SSL_shutdown(ssl_.get());  // sends close_notify; what the server says is read below
   ERR_clear_error();
   // Envoy waits a second for our end of a connection that it wants closed, and reads only the end of TCP then.
   shutdown(fd_, SHUT_WR);
@@ -177,10 +203,10 @@ void Connection::begin_close() {
 void Connection::read_to_end() {
   char data[4096];
   while (true) {
-    int returned = SSL_read(ssl_.get(), data, sizeof data);
+    int returned = receive(data, sizeof data);
     if (phase_ == Phase::kTicket && shared_.sessions[target]) return begin_close();
     if (returned > 0) continue;
-    switch (SSL_get_error(ssl_.get(), returned)) {
+    switch (error_of(returned)) {
       case SSL_ERROR_WANT_READ: return;
       case SSL_ERROR_SSL: return fail_from_tls(returned);
       default:  // close_notify, end of file or reset: the connection is over, which is what was wanted
@@ -217,7 +243,7 @@ void Connection::fail(const std::string &why) {
 
 void Connection::fail_from_tls(int returned) {
   int saved = errno;
-  switch (SSL_get_error(ssl_.get(), returned)) {
+  switch (error_of(returned)) {
     case SSL_ERROR_WANT_READ:
     case SSL_ERROR_WANT_WRITE: return;
     case SSL_ERROR_SSL: return fail(take_tls_error());

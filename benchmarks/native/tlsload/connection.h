@@ -67,7 +67,11 @@ class Connection {
   void write_request();
   void read_response();
   void read_to_end();
+  void responded();
   void begin_close();
+  int transmit(const std::string &text);
+  int receive(char *data, size_t size);
+  int error_of(int returned) const;
   void take_response(const char *data, size_t size);
   bool response_complete() const;
   void fail(const std::string &why);

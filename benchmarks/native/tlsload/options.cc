@@ -35,6 +35,8 @@ Load (one of --count and --duration is required)
 What one connection does after the handshake
   (default)            closes properly: close_notify, then waits for the server's end
   --get PATH           one HTTP/1.1 GET; any status but 200 is a failure
+  --plaintext          no TLS here: with --get, of a proxy that makes a TLS connection for each request. A response
+                       counts as a handshake, and its latency as the handshake's
   --resume             offers the session of an earlier connection to that target; a handshake that the server does not
                        resume is counted as a failure ("session not resumed"). The connection that gets the first
                        session is not reported
@@ -72,6 +74,7 @@ enum LongOption {
   kTimeout,
   kHistogram,
   kGet,
+  kPlaintext,
   kResume,
   kAbort,
   kAbortWithin,
@@ -99,6 +102,7 @@ const option kOptions[] = {
     {"histogram", no_argument, nullptr, kHistogram},
     {"timeout", required_argument, nullptr, kTimeout},
     {"get", required_argument, nullptr, kGet},
+    {"plaintext", no_argument, nullptr, kPlaintext},
     {"resume", no_argument, nullptr, kResume},
     {"abort", no_argument, nullptr, kAbort},
     {"abort-within", required_argument, nullptr, kAbortWithin},
@@ -174,6 +178,9 @@ void check(const Options &options) {
   if (options.poisson && options.rate == 0) usage_error("--poisson needs --rate");
   if (options.abort && (options.resume || !options.get.empty()))
     usage_error("--abort excludes --resume and --get: an aborted connection gets to neither");
+  if (options.plaintext &&
+      (options.get.empty() || options.resume || options.max_version || !options.certificate.empty()))
+    usage_error("--plaintext needs --get, and excludes --resume, --tls and --cert: there is no TLS");
   if (options.concurrency < options.threads) usage_error("--concurrency must be at least --threads");
 }
 
@@ -194,6 +201,7 @@ Options parse_options(int argc, char **argv) {
       case kHistogram: options.histogram = true; break;
       case kTimeout: options.timeout = seconds("timeout", optarg); break;
       case kGet: options.get = optarg; break;
+      case kPlaintext: options.plaintext = true; break;
       case kResume: options.resume = true; break;
       case kAbort: options.abort = true; break;
       case kAbortWithin:

@@ -33,6 +33,7 @@ struct Options {
 
   // What one connection does.
   std::string get;  // path of the request; empty: handshake only
+  bool plaintext = false;
   bool resume = false;
   bool abort = false;
   Nanoseconds abort_within = 3'000'000;
