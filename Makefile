@@ -75,7 +75,7 @@ test: setup ## all tests
 	@$(PYTHON) -m pytest $(ARGS)
 
 .PHONY: bench
-bench: setup ## kernels and handshakes, ours against others, into build/bench; QUICK=1 takes 3 minutes, else about 20
+bench: setup ## kernels and handshakes, ours against others, into build/bench; QUICK=1 takes 3 minutes, else about 30
 	@mkdir -p build/bench
 	@$(PYTHON) -m benchmarks.kernels --json build/bench/kernels.json $(if $(QUICK),--rounds 8)
 	@$(PYTHON) -m benchmarks.handshake --json build/bench/handshake.json --report build/bench $(if $(QUICK),--quick)

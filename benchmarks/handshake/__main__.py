@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks import machine
-from benchmarks.handshake import charts, page, plan, results
+from benchmarks.handshake import charts, page, plan, results, scaling
 from benchmarks.handshake.rig import Rig
 from benchmarks.handshake.run import run
 from benchmarks.tools import LoadToolError
@@ -39,8 +39,10 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measured(chosen: plan.Plan, modes: tuple[str, ...]) -> tuple[list[results.Cell], dict[str, dict[str, int]]]:
-    """Cells, and memory by mode at the end."""
+def measured(
+    chosen: plan.Plan, modes: tuple[str, ...], threads: list[int]
+) -> tuple[list[results.Cell], dict[str, dict[str, int]], list[dict[str, Any]]]:
+    """Cells, memory by mode at the end, and what kernel threads give."""
     folder = Path(tempfile.mkdtemp(prefix="tls-offload-bench-"))
     columns = (
         BarColumn(),
@@ -49,17 +51,20 @@ def measured(chosen: plan.Plan, modes: tuple[str, ...]) -> tuple[list[results.Ce
         TextColumn("{task.description}"),
     )
     try:
-        with Processes(folder) as processes, Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("starting", total=len(chosen.loads))
-            rig = Rig(processes, folder, modes)
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("starting", total=len(chosen.loads) + len(threads))
 
             def progress(name: str) -> None:
                 bar.update(task, description=name, completed=done[0])
                 done[0] += 1
 
             done = [0]
-            cells = run(rig, chosen, progress)
-            return cells, {mode: contender.memory_kib() for mode, contender in rig.contenders.items()}
+            with Processes(folder) as processes:
+                rig = Rig(processes, folder, modes)
+                cells = run(rig, chosen, progress)
+                memory = {mode: contender.memory_kib() for mode, contender in rig.contenders.items()}
+            (folder / "scaling").mkdir()
+            return cells, memory, scaling.measured(folder / "scaling", threads, progress)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -69,9 +74,9 @@ def modes_of_this_host() -> tuple[str, ...]:
     return plan.MODES if machine.machine()["avx512_ifma"] else tuple(m for m in plan.MODES if m != "ifma")
 
 
-def document(options: argparse.Namespace, chosen: plan.Plan) -> dict[str, Any]:
+def document(options: argparse.Namespace, chosen: plan.Plan, threads: list[int]) -> dict[str, Any]:
     start, load_average = time.monotonic(), os.getloadavg()[0]
-    cells, memory = measured(chosen, modes_of_this_host())
+    cells, memory, of_threads = measured(chosen, modes_of_this_host(), threads)
     return {
         "date": machine.today(),
         "command": "python -m benchmarks.handshake " + " ".join(sys.argv[1:]),
@@ -84,6 +89,7 @@ def document(options: argparse.Namespace, chosen: plan.Plan) -> dict[str, Any]:
         "versions": machine.versions(),
         "envoy": machine.envoy_version(envoy.binary()),
         "memory_kib": memory,
+        "scaling": of_threads,
         "cells": cells,
         "summary": results.summary(cells),
     }
@@ -130,7 +136,7 @@ def write(options: argparse.Namespace, found: dict[str, Any]) -> None:
     if options.report:
         options.report.mkdir(parents=True, exist_ok=True)
         (options.report / "results.json").write_text(text)
-        drawn = charts.draw_all(found["cells"], options.report)
+        drawn = charts.draw_all(found, options.report)
         (options.report / "index.html").write_text(page.page(found, drawn))
         console.print(f"report: {options.report / 'index.html'}")
 
@@ -138,12 +144,13 @@ def write(options: argparse.Namespace, found: dict[str, Any]) -> None:
 def main() -> int:
     options = arguments()
     chosen = (plan.quick() if options.quick else plan.full()).only(options.keys)
-    console.print(
-        f"{len(chosen.loads)} loads on {len(modes_of_this_host())} modes, about {chosen.seconds / 60:.1f} minutes"
-    )
+    cores = len(os.sched_getaffinity(0))
+    threads = [] if options.quick else scaling.thread_counts(cores)
+    minutes = (chosen.seconds + (scaling.seconds(cores) if threads else 0)) / 60
+    console.print(f"{len(chosen.loads)} loads on {len(modes_of_this_host())} modes, about {minutes:.1f} minutes")
     try:
         with interruptible():
-            found = document(options, chosen)
+            found = document(options, chosen, threads)
     except (NodeError, LoadToolError) as error:
         console.print(f"[bold red]the benchmark failed:[/] {error}", soft_wrap=True)
         return 1

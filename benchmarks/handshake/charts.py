@@ -14,13 +14,24 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from benchmarks.handshake.plan import KEYS, MODES, RATE_SHARES, SIDECARS, headline, many_sidecars, open_loop
+from benchmarks.handshake.plan import (
+    KEYS,
+    MODES,
+    RATE_SHARES,
+    SIDECARS,
+    Load,
+    between_envoys,
+    headline,
+    many_sidecars,
+    open_loop,
+)
 from benchmarks.handshake.results import Cell, find
 
 MODE_NAMES = {"stock": "stock Envoy", "ifma": "offload, AVX-512 IFMA", "soft": "offload, software"}
 # Told apart in grey and by the colour-blind too.
 COLOURS = {"stock": "#8a8f98", "ifma": "#0b6e4f", "soft": "#e09f3e"}
 DAEMON_HATCH = "////"
+CALLER_HATCH = "...."
 STYLE: Any = {
     "font.family": "sans-serif",
     "axes.spines.top": False,
@@ -43,29 +54,43 @@ def _modes(cells: Sequence[Cell]) -> list[str]:
 
 
 def cpu_per_handshake(cells: Sequence[Cell]) -> Figure | None:
-    """Stacked bars: Envoy below, daemon above."""
-    keys = [key for key in KEYS if find(cells, "stock", headline(key))]
+    return _stacked(cells, headline, "CPU per handshake: Envoy and daemon")
+
+
+def cpu_between_envoys(cells: Sequence[Cell]) -> Figure | None:
+    return _stacked(cells, between_envoys, "CPU per mTLS handshake: both Envoys and the daemon, proxying included")
+
+
+def _stacked(cells: Sequence[Cell], load_of: Callable[[str], Load], title: str) -> Figure | None:
+    """Bars: Envoy below, the client's Envoy where there is one, the daemon above."""
+    keys = [key for key in KEYS if find(cells, "stock", load_of(key))]
     if not keys:
         return None
     modes = _modes(cells)
     figure, axes = plt.subplots(figsize=(9, 4.2))
     width = 0.8 / len(modes)
+    hatches: dict[str, str] = {}
     for number, mode in enumerate(modes):
-        found = [find(cells, mode, headline(key)) for key in keys]
+        found = [find(cells, mode, load_of(key)) for key in keys]
         places = [index + (number - (len(modes) - 1) / 2) * width for index in range(len(keys))]
-        envoy = [one["envoy_cpu_us"] if one else 0 for one in found]
+        caller = [one["caller_cpu_us"] or 0 if one else 0 for one in found]
+        server = [(one["envoy_cpu_us"] if one else 0) - its for one, its in zip(found, caller, strict=True)]
         daemon = [one["daemon_cpu_us"] if one else 0 for one in found]
-        axes.bar(places, envoy, width * 0.92, color=COLOURS[mode], label=MODE_NAMES[mode])
-        if any(daemon):
-            axes.bar(
-                places, daemon, width * 0.92, bottom=envoy, color="white", edgecolor=COLOURS[mode], hatch=DAEMON_HATCH
-            )
-        for place, total in zip(places, (e + d for e, d in zip(envoy, daemon, strict=True)), strict=True):
-            axes.annotate(f"{total:.0f}", (place, total), ha="center", va="bottom", fontsize=7.5, color="#374151")
-    axes.bar([0], [0], color="white", edgecolor="#374151", hatch=DAEMON_HATCH, label="of it in the daemon")
+        axes.bar(places, server, width * 0.92, color=COLOURS[mode], label=MODE_NAMES[mode])
+        tops = server
+        parts = (("of it in the client's Envoy", caller, CALLER_HATCH), ("of it in the daemon", daemon, DAEMON_HATCH))
+        for name, part, hatch in parts:
+            if any(part):
+                hatches[name] = hatch
+                axes.bar(places, part, width * 0.92, bottom=tops, color="white", edgecolor=COLOURS[mode], hatch=hatch)
+                tops = [top + more for top, more in zip(tops, part, strict=True)]
+        for place, top in zip(places, tops, strict=True):
+            axes.annotate(f"{top:.0f}", (place, top), ha="center", va="bottom", fontsize=7.5, color="#374151")
+    for name, hatch in hatches.items():
+        axes.bar([0], [0], color="white", edgecolor="#374151", hatch=hatch, label=name)
     axes.set_xticks(range(len(keys)), keys)
     axes.set_ylabel("CPU µs per handshake")
-    axes.set_title("CPU per handshake: Envoy and daemon", loc="left")
+    axes.set_title(title, loc="left")
     axes.legend(frameon=False)
     return figure
 
@@ -91,7 +116,7 @@ def latency_against_rate(cells: Sequence[Cell]) -> Figure | None:
 
 
 def batches_against_sidecars(cells: Sequence[Cell]) -> Figure | None:
-    """Mean batch and CPU per handshake as the same load comes from more Envoys."""
+    """Mean batch as the same load comes from more Envoys."""
     series: dict[str, list[tuple[int, float]]] = {}
     for key in KEYS:
         found = [(count, find(cells, "ifma", many_sidecars(key, count))) for count in SIDECARS]
@@ -159,6 +184,28 @@ def against_concurrency(cells: Sequence[Cell]) -> Figure | None:
     return figure
 
 
+def operations_against_threads(scaling: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Signatures per second of a daemon with more kernel threads, relative to one."""
+    counts = sorted({one["kernel_threads"] for one in scaling})
+    if len(counts) < 2:
+        return None
+    figure, axes = plt.subplots(figsize=(5.5, 3.8))
+    for key in dict.fromkeys(one["key"] for one in scaling):
+        rates = {one["kernel_threads"]: one["operations_per_s"] for one in scaling if one["key"] == key}
+        points = [(count, rates[count] / rates[counts[0]]) for count in counts if count in rates]
+        axes.plot(*zip(*points, strict=True), "o-", label=f"{key}, {rates[counts[0]]:,} per s with one")
+    axes.plot(counts, counts, color="#9ca3af", linewidth=1, label="in proportion")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.set_yticks(counts, [f"{count}x" for count in counts])
+    axes.set_xlabel("kernel threads of the daemon")
+    axes.set_ylabel("signatures per second")
+    axes.set_title("Scaling with kernel threads", loc="left")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def _same_load(one: Cell, other: Cell) -> bool:
     fields = ("key", "tls", "mtls", "two_envoys", "resumed", "sidecars", "concurrency", "rate_share")
     return all(one[name] == other[name] for name in fields)
@@ -170,15 +217,21 @@ CHARTS: Mapping[str, Draw] = {
     "latency_against_rate": latency_against_rate,
     "batches_against_sidecars": batches_against_sidecars,
     "cpu_ratio_against_concurrency": against_concurrency,
+    "cpu_between_envoys": cpu_between_envoys,
 }
+THREADS_CHART = "operations_against_threads"
+NAMES = (*CHARTS, THREADS_CHART)
 
 
-def draw_all(cells: Sequence[Cell], folder: Path) -> dict[str, str]:
-    """Writes <name>.png and <name>.svg of every chart that the cells suffice for; gives the SVG texts by name."""
+def draw_all(found: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Writes <name>.png and <name>.svg of every chart that the run's JSON suffices for; gives the SVG texts by name."""
     drawn: dict[str, str] = {}
     with matplotlib.rc_context(STYLE):
-        for name, draw in CHARTS.items():
-            figure = draw(cells)
+        for name in NAMES:
+            if name == THREADS_CHART:
+                figure = operations_against_threads(found.get("scaling", ()))
+            else:
+                figure = CHARTS[name](found["cells"])
             if figure is None:
                 continue
             figure.savefig(folder / f"{name}.png", dpi=150)

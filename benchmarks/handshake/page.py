@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from benchmarks.handshake import plan
 from benchmarks.handshake.charts import MODE_NAMES
 from benchmarks.handshake.results import Cell
 
@@ -32,6 +33,8 @@ th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child, td.
 code { font-size: .9em; overflow-wrap: anywhere; } tr.stock td { color: var(--soft); }
 """
 
+GENERATOR_LIMIT = 0.9  # busier than that, its one thread may be what limits the rate
+
 CAPTIONS = {
     "cpu_per_handshake": "All CPU time of the Envoy process and of the daemon process, divided by handshakes. Lower is "
     "better. TLS 1.3, no resumption, 64 connections at once.",
@@ -41,13 +44,18 @@ CAPTIONS = {
     "for all. Open loop: a connection's latency counts from when it was due.",
     "batches_against_sidecars": "The same total rate, from one Envoy and from many: what a node-wide service can batch "
     "and a batcher inside each Envoy cannot.",
+    "cpu_between_envoys": "Each request goes from one Envoy to another through a new mTLS connection; both have a "
+    "certificate of this key type. Both Envoys also proxy the request, with the offload and without.",
+    "operations_against_threads": "A daemon alone, asked by a load generator as by many sidecars. Generator and the "
+    "daemon's front thread need cores too, so the last doubling gives less.",
     "cpu_ratio_against_concurrency": "Few connections at once cannot fill batches, and each pays for waking another "
     "process.",
 }
 
 COLUMNS: Sequence[tuple[str, str, str]] = (
     ("handshakes_per_s", "per s", "{:,.0f}"),
-    ("envoy_cpu_us", "Envoy µs", "{:.1f}"),
+    ("envoy_cpu_us", "Envoys µs", "{:.1f}"),
+    ("caller_cpu_us", "of it caller µs", "{:.1f}"),
     ("daemon_cpu_us", "daemon µs", "{:.1f}"),
     ("total_cpu_us", "total µs", "{:.1f}"),
     ("p50_ms", "p50 ms", "{:.2f}"),
@@ -57,7 +65,8 @@ COLUMNS: Sequence[tuple[str, str, str]] = (
     ("mean_batch", "batch", "{:.2f}"),
     ("envoy_switches", "Envoy switches", "{:.1f}"),
     ("daemon_switches", "daemon switches", "{:.1f}"),
-    ("client_cpu_share", "client busy", "{:.0%}"),
+    ("envoy_cpu_share", "Envoy busy", "{:.0%}"),
+    ("client_cpu_share", "generator busy", "{:.0%}"),
     ("failures", "failures", "{:,}"),
 )
 
@@ -74,6 +83,8 @@ def page(document: Mapping[str, Any], charts: Mapping[str, str]) -> str:
         *(_figure(name, svg) for name, svg in charts.items()),
         "<h2>Where it does not pay</h2>",
         _where_it_does_not_pay(document["cells"]),
+        "<h2>The load generator</h2>",
+        f"<p>{escape(generator_sentence(document['cells']))}</p>",
         "<h2>All cells</h2>",
         _table(document["cells"]),
         "<h2>How this was measured</h2>",
@@ -92,6 +103,23 @@ def _sentence(document: Mapping[str, Any]) -> str:
     return (
         f"{document['date'][:10]}, {machine['cores']} cores of {machine['cpu']} ({kind}), {document['envoy']}. "
         f"{'Quick' if document['quick'] else 'Full'} run, {document['elapsed_s'] / 60:.1f} minutes."
+    )
+
+
+def generator_sentence(cells: Sequence[Cell]) -> str:
+    """Whether the load generator was the bottleneck of the loads that are to saturate."""
+    saturating = [one for one in cells if one["loop"] == "closed" and one["concurrency"] >= plan.USUAL_CONCURRENCY]
+    if not saturating:
+        return "No load of this run was one of saturation."
+    busiest = max(saturating, key=lambda one: float(one["client_cpu_share"]))
+    return (
+        f"tlsload has one thread, and in the {len(saturating)} cells of saturation that thread was busy at most "
+        f"{busiest['client_cpu_share']:.0%} of the time ({busiest['mode']}: {busiest['name']}). "
+        + (
+            "So it was never what limited a rate."
+            if busiest["client_cpu_share"] < GENERATOR_LIMIT
+            else "Near 100% the generator limits the rate: such a cell shows less than Envoy could do."
+        )
     )
 
 

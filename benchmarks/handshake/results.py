@@ -41,6 +41,7 @@ def cell(mode: str, load: Load, slices: Sequence[Slice]) -> Cell:
         "caller_cpu_us": None if caller_us is None else round(caller_us, 2),  # of envoy_cpu_us, the client's Envoy
         "daemon_cpu_us": round(daemon_us, 2),
         "total_cpu_us": round(median(_per_handshake(_total_ns(s), s) for s in slices), 2),
+        "envoy_cpu_share": round(median(one.envoy.cpu_ns / 1e9 / one.load["elapsed_s"] for one in slices), 3),
         "client_cpu_us": round(median(one.load["client_cpu_us_per_handshake"] for one in slices), 2),
         "client_cpu_share": round(median(one.load["client_cpu_share"] for one in slices), 3),
         "threads_cpu_us": _threads(slices),

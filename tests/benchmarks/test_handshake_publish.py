@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.handshake import charts, publish
+from benchmarks.handshake import charts, page, publish
 
 
 def test_only_the_part_between_the_markers_changes() -> None:
@@ -19,7 +19,7 @@ def test_a_document_without_markers_is_refused(text: str) -> None:
 
 
 def test_every_chart_has_a_title() -> None:
-    assert set(publish.TITLES) == set(charts.CHARTS)
+    assert set(publish.TITLES) == set(page.CAPTIONS) == set(charts.NAMES)
 
 
 def test_the_document_in_the_tree_has_its_markers() -> None:

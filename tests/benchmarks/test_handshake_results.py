@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.handshake import charts, page, results
+from benchmarks.handshake import charts, page, publish, results
 from benchmarks.handshake.measure import Usage
-from benchmarks.handshake.plan import KEYS, MODES, headline, many_sidecars, open_loop
+from benchmarks.handshake.plan import KEYS, MODES, Load, between_envoys, headline, many_sidecars, open_loop
 from benchmarks.handshake.rig import Slice
 from deploy.node.daemon import Counters
 
@@ -23,6 +24,7 @@ def one_slice(handshakes: int, envoy_us: float, daemon_us: float = 0, failures: 
         "failures": failures,
         "failures_by_reason": {"handshake: timed out": failures} if failures else {},
         "handshakes_per_s": float(handshakes),
+        "elapsed_s": 1.0,
         "client_cpu_us_per_handshake": 150.0,
         "client_cpu_share": 0.3,
         "rate": 0.0,
@@ -73,6 +75,7 @@ def cells() -> list[results.Cell]:
     made = []
     for key in KEYS:
         loads = [headline(key), open_loop(headline(key), 0.3), open_loop(headline(key), 0.6), many_sidecars(key, 8)]
+        loads += [between_envoys(key), Load(key=key, concurrency=8)]
         for load in dict.fromkeys(loads):
             for mode in MODES:
                 ours = (150, 50) if key == "p256" else (80, 20)
@@ -116,13 +119,19 @@ def document(cells: list[results.Cell]) -> dict[str, Any]:
         "versions": {"python": "3.11"},
         "envoy": "1.40.0",
         "memory_kib": {"stock": {"envoy": 50_000}},
+        "scaling": [
+            {"key": key, "kernel_threads": threads, "operations_per_s": 1000 * threads}
+            for key in ("rsa2048", "p256")
+            for threads in (1, 2, 4)
+        ],
         "cells": cells,
         "summary": results.summary(cells),
     }
 
 
 def test_charts_are_written_as_png_and_svg(cells: list[results.Cell], tmp_path: Path) -> None:
-    drawn = charts.draw_all(cells, tmp_path)
+    drawn = charts.draw_all(document(cells), tmp_path)
+    assert set(drawn) == set(charts.NAMES)
     assert {"cpu_per_handshake", "rate_at_saturation", "latency_against_rate", "batches_against_sidecars"} <= set(drawn)
     for name in drawn:
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -130,17 +139,46 @@ def test_charts_are_written_as_png_and_svg(cells: list[results.Cell], tmp_path: 
 
 
 def test_charts_need_data(tmp_path: Path) -> None:
-    assert charts.draw_all([], tmp_path) == {}
+    assert charts.draw_all({"cells": []}, tmp_path) == {}
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_page_stands_alone_and_tells_where_it_does_not_pay(cells: list[results.Cell], tmp_path: Path) -> None:
-    text = page.page(document(cells), charts.draw_all(cells, tmp_path))
+def test_the_page_stands_alone_and_tells_where_it_does_not_pay(cells: list[results.Cell]) -> None:
+    text = page.page(document(cells), dict.fromkeys(charts.NAMES, "<?xml?><svg></svg>"))
+    assert text.count("<figure><svg>") == len(charts.NAMES)
     for outside in ("<script", "<link", "src=", "@import"):
         assert outside not in text
     assert "A &amp; B" in text
     assert "&lt;file&gt;" in text
     assert "2.00&times;" in text
-    losses = text.split("Where it does not pay")[1].split("All cells")[0]
+    losses = text.split("Where it does not pay")[1].split("The load generator")[0]
     assert "p256" in losses
     assert "rsa2048" not in losses
+
+
+def test_the_page_says_whether_the_load_generator_was_the_limit(cells: list[results.Cell]) -> None:
+    assert "busy at most 30%" in page.generator_sentence(cells)
+    assert "never what limited" in page.generator_sentence(cells)
+    cells[0]["client_cpu_share"] = 0.97
+    assert "97%" in page.generator_sentence(cells)
+    assert "limits the rate" in page.generator_sentence(cells)
+
+
+def test_both_envoys_count_where_there_are_two() -> None:
+    one = replace(one_slice(1000, 100, 50), caller=Usage(80_000_000, {"wrk:worker_0": 80_000_000}, 4000))
+    cell = results.cell("ifma", between_envoys("p256"), [one])
+    assert cell["caller_cpu_us"] == 80
+    assert cell["envoy_cpu_us"] == 180
+    assert cell["total_cpu_us"] == 230
+    assert cell["envoy_switches"] == 7
+    assert cell["threads_cpu_us"]["wrk:worker_0"] == 180
+
+
+def test_the_published_section_has_both_tables(cells: list[results.Cell]) -> None:
+    found = document(cells) | {"load_average_before": 0.1}
+    found["machine"] |= {"kernel": "6.1"}
+    found["versions"] |= {"commit": "abc"}
+    text = publish.section(found, {})
+    assert text.count("\n| rsa2048") == 2
+    assert "| rsa2048, TLS 1.3 | 200 us (0) | 100 us (0, 20) | 2.00 |" in text
+    assert "tlsload has one thread" in text
