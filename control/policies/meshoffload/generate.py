@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from control.policies.meshoffload.schema import Conf, KeyType
-from control.policies.meshtls.generate import DEFAULT_VERSION
+from control.policies.meshtls.generate import DEFAULT_VERSION, resumes
 from control.policies.meshtls.schema import Conf as TlsConf
 from envoy_ext import render
 from envoy_ext.settings import DEFAULT_DAEMON_SOCKET, SpiffeMatch, TlsSettings, TlsVersion, UpstreamTlsSettings
@@ -77,6 +77,7 @@ def tls_settings(
         alpn=("h2", "http/1.1"),
         client_certificate="required",
         trust_domains=tuple(trust_domains),
+        session_tickets=None if resumes(tls) else False,
         **_versions(offload, tls),
     )
 

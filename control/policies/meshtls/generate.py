@@ -27,6 +27,10 @@ def is_permissive(conf: Conf | None) -> bool:
     return conf is not None and conf.mode == "Permissive"
 
 
+def resumes(conf: Conf | None) -> bool:
+    return conf is None or conf.session_resumption != "Disabled"
+
+
 def parameters(conf: Conf | None) -> Config:
     """envoy.extensions.transport_sockets.tls.v3.TlsParameters."""
     version = (conf.tls_version if conf else None) or DEFAULT_VERSION
@@ -66,6 +70,9 @@ def downstream_socket(conf: Conf | None, trust_domains: Sequence[str]) -> Config
         **_validation([_uri({"prefix": f"spiffe://{domain}/"}) for domain in trust_domains]),
     }
     typed = {"@type": _TLS + "DownstreamTlsContext", "common_tls_context": context, "require_client_certificate": True}
+    if not resumes(conf):
+        # Without tickets (TLS 1.3, and 1.2 by tickets) and without session ids (TLS 1.2).
+        typed |= {"disable_stateless_session_resumption": True, "disable_stateful_session_resumption": True}
     return {"name": "envoy.transport_sockets.tls", "typed_config": typed}
 
 

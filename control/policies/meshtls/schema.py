@@ -36,6 +36,9 @@ class Conf(Model):
     tls_version: TlsVersion | None = None
     # Of TLS 1.2; those of TLS 1.3 are not configurable.
     tls_ciphers: list[Cipher] | None = None
+    # Ours. Disabled: the inbound gives no session tickets, so every connection is a full handshake, two signatures.
+    # Enabled unless a policy says otherwise: a resumed session costs neither end a signature.
+    session_resumption: Literal["Enabled", "Disabled"] | None = None
 
 
 class Rule(Model):
