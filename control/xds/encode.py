@@ -36,7 +36,7 @@ from envoy.extensions.transport_sockets.tls.v3 import (  # noqa: F401
     tls_spiffe_validator_config_pb2,
 )
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2  # noqa: F401
-from google.protobuf import any_pb2, descriptor_pool, json_format
+from google.protobuf import any_pb2, descriptor_pool, json_format, message_factory
 from xds.type.v3 import typed_struct_pb2
 
 Config = dict[str, Any]
@@ -99,7 +99,32 @@ def _is_known(type_url: str) -> bool:
 
 def to_message(type_url: str, config: Config) -> Any:
     """The message of a resource. A field that does not exist is an error here, not in Envoy."""
-    return json_format.ParseDict(with_typed_structs(config), MESSAGES[type_url]())
+    message = json_format.ParseDict(with_typed_structs(config), MESSAGES[type_url]())
+    _settle(message)
+    return message
+
+
+def _settle(message: Any) -> None:
+    """Makes equal messages equal bytes, also in another process.
+
+    ParseDict serialises what goes into an Any with the fields of a Struct in any order, another one in each process: a
+    version of these bytes would change with every restart, and every proxy be sent again what it has.
+    """
+    if isinstance(message, any_pb2.Any):
+        inner = message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(message.TypeName()))()
+        message.Unpack(inner)
+        _settle(inner)
+        message.value = inner.SerializeToString(deterministic=True)
+        return
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        if field.message_type.GetOptions().map_entry:
+            values = value.values() if field.message_type.fields_by_name["value"].message_type else ()
+        else:
+            values = value if field.is_repeated else (value,)
+        for item in values:
+            _settle(item)
 
 
 def encode(type_url: str, name: str, config: Config) -> Encoded:

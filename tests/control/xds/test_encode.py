@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from typing import Any
 
 import pytest
 from google.protobuf import any_pb2, json_format, struct_pb2
@@ -46,6 +47,27 @@ def test_known_messages_and_structs_stay_what_they_are() -> None:
     assert encode.with_typed_structs([value])[0]["@type"] == value["@type"]
     packed = json_format.ParseDict(encode.with_typed_structs(value), any_pb2.Any())
     assert packed.Is(struct_pb2.Struct.DESCRIPTOR)
+
+
+def backwards(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: backwards(item) for key, item in reversed(value.items())}
+    return [backwards(item) for item in value] if isinstance(value, list) else value
+
+
+def test_equal_configurations_are_equal_bytes() -> None:
+    """Also those of the module, whose Structs lie in an Any: another process must not give them another version."""
+    module = settings.TlsSettings(
+        identities=("www",), alpn=("h2",), tls_minimum="1.3", trust_domains=("a", "b"), client_certificate="required"
+    )
+    chain = {"transport_socket": render.transport_socket(module), "filters": [render.companion_filter(module)]}
+    listener = {"name": "l", "filter_chains": [chain]}
+    one, other = (encode.to_message(encode.LISTENER, config) for config in (listener, backwards(listener)))
+    assert one.SerializeToString(deterministic=True) == other.SerializeToString(deterministic=True)
+    options = {f"o{number}": socket for number, socket in enumerate([chain["transport_socket"]["typed_config"]] * 3)}
+    cluster = {"name": "c", "typed_extension_protocol_options": options}
+    one, other = (encode.to_message(encode.CLUSTER, config) for config in (cluster, backwards(cluster)))
+    assert one.SerializeToString(deterministic=True) == other.SerializeToString(deterministic=True)
 
 
 def test_versions_depend_on_content_and_type_but_not_on_order() -> None:
