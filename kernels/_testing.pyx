@@ -26,6 +26,7 @@ cdef extern from "kernels/testing_hooks.h" nogil:
 
     bint kernel_inject_fault(kernel_algorithm algorithm, unsigned lane, kernel_fault_place place, unsigned bit)
     unsigned kernel_clear_faults()
+    uint64_t kernel_multiplications()
     void kernel_known_nonces(const uint8_t *nonces, size_t size, size_t count)
     void kernel_run_poisoned(const kernel_backend *backend, kernel_algorithm algorithm, kernel_lane *lanes,
                              size_t count, kernel_workspace *workspace, uint8_t poison)
@@ -72,6 +73,10 @@ FAULT_PLACES = {
     "software": FAULT_SOFTWARE,
 }
 ANY_LANE = FAULT_ANY_LANE
+
+
+def multiplications():
+    return kernel_multiplications()
 
 
 def inject_fault(str algorithm, unsigned int lane, str place, unsigned int bit):

@@ -54,6 +54,14 @@ void kernel_known_nonces(const uint8_t *values, size_t size, size_t count) {
 const uint8_t *kernel_known_nonce(size_t lane, size_t size) {
   return lane < nonces.count && size == nonces.size ? nonces.bytes[lane] : NULL;
 }
+
+extern _Thread_local uint64_t vec8_multiplications; /* counted by ifma8/vec8.h */
+_Thread_local uint64_t vec8_multiplications;
+
+uint64_t kernel_multiplications(void) {
+  return vec8_multiplications;
+}
+
 void kernel_run_poisoned(const kernel_backend *backend, kernel_algorithm algorithm, kernel_lane lanes[], size_t count,
                          kernel_workspace *workspace, uint8_t poison) {
   kernel_lane all[KERNEL_LANES];

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from benchmarks.kernels.contenders import ALGORITHMS, LANES
 from benchmarks.kernels.measure import Times, cpu_name, measure, pin, versions
+from benchmarks.kernels.ports import MULTIPLICATIONS, Ports
 
 
 def arguments() -> argparse.Namespace:
@@ -78,6 +79,27 @@ def batch_table(results: dict[str, Times]) -> Table:
     return made
 
 
+def port_table(results: dict[str, Times], ports: Ports) -> Table:
+    title = f"Ours against the multiplier: {ports.wide:.0f} vpmadd52 of 512 bits per us ({ports.narrow:.0f} of 256)"
+    made = Table(title=title)
+    for heading in ("", "per batch of 8", "at least", "ours", "part of the limit", "OpenSSL/ours, at most"):
+        made.add_column(heading, justify="right" if heading else "left")
+    for algorithm, t in results.items():
+        ours, openssl, limit = t.of("ours"), t.of("openssl"), ports.limit_us(algorithm)
+        if ours is None or limit is None:
+            continue
+        bound = "-" if openssl is None else f"{openssl / limit:.2f}"
+        made.add_row(
+            algorithm,
+            f"{MULTIPLICATIONS[algorithm]:,}",
+            f"{limit:.1f} us",
+            f"{ours:.1f} us",
+            f"{limit / ours:.0%}",
+            bound,
+        )
+    return made
+
+
 def main() -> int:
     chosen = arguments()
     console = Console()
@@ -86,21 +108,25 @@ def main() -> int:
     core = pin(chosen.core)
     console.print(f"{cpu_name()}, core {core}; {chosen.rounds} rounds per algorithm")
     results: dict[str, Times] = {}
+    ports = Ports()
     for algorithm in chosen.algorithms or ALGORITHMS:
         with console.status(algorithm) as status:
 
             def progress(turn: int, algorithm: str = algorithm) -> None:
                 status.update(f"{algorithm}: round {turn + 1} of {chosen.rounds}")
+                ports.look()
 
             results[algorithm] = measure(algorithm, chosen.rounds, progress=progress)
     console.print(table(results), batch_table(results))
+    if ports.wide:
+        console.print(port_table(results, ports))
     reasons = {f"{name}: {why}" for t in results.values() for name, why in t.missing.items()}
     for reason in sorted(reasons):
         console.print(f"not measured: {reason}")
     if chosen.json is not None:
         chosen.json.parent.mkdir(parents=True, exist_ok=True)
         document: dict[str, Any] = {name: t.as_json() for name, t in results.items()}
-        document |= {"cpu": cpu_name(), "versions": versions(), "rounds": chosen.rounds}
+        document |= {"cpu": cpu_name(), "versions": versions(), "rounds": chosen.rounds, "ports": ports.as_json()}
         chosen.json.write_text(json.dumps(document, indent=2) + "\n")
         console.print(f"times: {chosen.json}")
         if not chosen.no_chart:

@@ -59,6 +59,8 @@ def bench_library() -> ctypes.CDLL:
     lib.kernelbench_new.argtypes = [ctypes.c_char_p]
     lib.kernelbench_ours.restype = lib.kernelbench_crypto_mb.restype = ctypes.c_int64
     lib.kernelbench_ours.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint]
+    lib.kernelbench_multiplications_per_us.restype = ctypes.c_double
+    lib.kernelbench_multiplications_per_us.argtypes = [ctypes.c_uint, ctypes.c_uint]
     lib.kernelbench_crypto_mb.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint]
     return lib
 

@@ -244,14 +244,23 @@ VEC8_INLINE vec8 vec8_shift_right_each(vec8 a, vec8 bits) {
   VEC8_EACH(a.lane[i] >> (bits.lane[i] & 63));
 }
 
+/* How often a vpmadd52 would have run, for what benchmarks.kernels says about the limit of its ports. */
+#ifdef TESTING_HOOKS
+extern _Thread_local uint64_t vec8_multiplications;
+#define VEC8_COUNT_() (vec8_multiplications++)
+#else
+#define VEC8_COUNT_() ((void)0)
+#endif
 static inline unsigned __int128 vec8_product_(uint64_t a, uint64_t b) {
   return (unsigned __int128)(a & VEC8_LIMB_MASK_) * (b & VEC8_LIMB_MASK_);
 }
 /* Not inlined: generated code has thousands of them. */
 static __attribute__((noinline, unused)) vec8 vec8_madd_low(vec8 sum, vec8 a, vec8 b) {
+  VEC8_COUNT_();
   VEC8_EACH(sum.lane[i] + ((uint64_t)vec8_product_(a.lane[i], b.lane[i]) & VEC8_LIMB_MASK_));
 }
 static __attribute__((noinline, unused)) vec8 vec8_madd_high(vec8 sum, vec8 a, vec8 b) {
+  VEC8_COUNT_();
   VEC8_EACH(sum.lane[i] + (uint64_t)(vec8_product_(a.lane[i], b.lane[i]) >> VEC8_LIMB_BITS_));
 }
 
@@ -299,6 +308,7 @@ VEC8_INLINE vec8 vec8_lookup8(vec8 table, vec8 index) {
 
 #undef VEC8_EACH
 #undef VEC8_EACH_BIT
+#undef VEC8_COUNT_
 
 #endif /* VEC8_PORTABLE */
 

@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.kernels import contenders
+from benchmarks.kernels.contenders import ALGORITHMS
 from benchmarks.kernels.measure import Times
+from benchmarks.kernels.ports import MULTIPLICATIONS
+from kernels import _testing as testing
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,8 +42,25 @@ def test_command_writes_times_and_charts(tmp_path):
         assert all(times["by_batch"][b]["openssl_us"] > 0 for b in times["by_batch"])
     assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in file.with_suffix(".svg").read_text()
-    for heading in ("crypto_mb", "BoringSSL", "OpenSSL"):
+    assert written["ports"]["vpmadd52_512_per_us"] > 0
+    for heading in ("crypto_mb", "BoringSSL", "OpenSSL", "part of the limit"):
         assert heading in done.stdout
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_multiplications_are_counted_not_guessed(algorithm):
+    """The numbers that the limit of the ports is computed from, in the portable build of the same C."""
+    keys = [testing.Key.generate(algorithm) for _ in range(8)]
+    before = testing.multiplications()
+    if algorithm == "ed25519":
+        done = testing.ed25519_sign(keys, [bytes(130)] * 8, backend="ifma8-portable")
+    elif algorithm.startswith("rsa"):
+        inputs = np.ones((8, int(algorithm[3:]) // 8), np.uint8)
+        done = testing.rsa_private(keys, inputs, backend="ifma8-portable")
+    else:
+        done = testing.ecdsa_sign(keys, np.ones((8, 32 if algorithm == "p256" else 48), np.uint8), "ifma8-portable")
+    assert not any(done.status)
+    assert testing.multiplications() - before == MULTIPLICATIONS[algorithm]
 
 
 def test_what_could_not_run_is_null():

@@ -26,4 +26,8 @@ EXPORT int64_t kernelbench_ours(kernelbench *bench, const char *backend, unsigne
  * lower than it would (its speed depends on the alignment). */
 EXPORT int64_t kernelbench_crypto_mb(kernelbench *bench, const char *library, unsigned shift, unsigned repeats);
 
+/* How many vpmadd52 of `bits` bits (512 or 256) this core runs per microsecond when none waits for another: the best of
+ * `repeats`; 0 where it has none. */
+EXPORT double kernelbench_multiplications_per_us(unsigned bits, unsigned repeats);
+
 #endif
