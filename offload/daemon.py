@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import queue
-import resource
 import signal
 import time
 from collections.abc import Callable, MutableMapping
@@ -16,29 +15,25 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from offload import __version__, _dataplane, exit_codes, logs, sandbox
-from offload.admin import AdminServer
+from offload import __version__, _dataplane, exit_codes, logs, reload, sandbox
 from offload.audit import AuditLog
 from offload.config import MESH_ISSUER, Config, Mesh, Sockets
 from offload.config_file import ConfigError
+from offload.data_plane import DataPlaneError, backend_reason, log_backend, make_data_plane
 from offload.generated import GeneratedIdentities, orders_of
-from offload.handover import ANSWER_SECONDS, Handover, HandoverError, HandoverServer
+from offload.handover import ANSWER_SECONDS, Handover, HandoverError
 from offload.identities import Changes, Plan
+from offload.interfaces import Interfaces
 from offload.keyring import DirectoryWatcher, Keyring
 from offload.listeners import Listener, SocketError, make_listener, open_listeners
 from offload.mesh.membership import Membership
-from offload.metrics import MetricsServer
 from offload.systemd import ActivationError, Notifier, take_sockets
 from offload.v1 import node_pb2
 
 TICK_SECONDS = 1.0  # refusals are logged, and systemd's watchdog is fed, at least this often
 DRAIN_POLL_SECONDS = 0.05
 TAKE_OVER_SECONDS = 60.0  # for certificates of generated keys, while the daemon before us serves
-INTERFACES_SECONDS = 5.0  # for the daemon before us to leave its admin socket and metrics port
 DRAIN_MARGIN_SECONDS = 2.0  # for a data plane that does not keep its own timeout
-# What a reload takes over; everything else needs a restart.
-LIVE_SECTIONS = frozenset({"identities", "issuers", "logging"})
-LIVE_KEYS = frozenset({"trust_bundles", "warn_before_expiry_days"})
 
 
 class StartError(Exception):
@@ -91,15 +86,13 @@ class Daemon:
         self._notifier = Notifier(environment)
         self._log = logs.get_logger()
         self._listeners: dict[str, Listener] = {}
-        self._admin: AdminServer | None = None
-        self._metrics: MetricsServer | None = None
+        self._interfaces = Interfaces(self, self._offer, self._after_handover)
         self._watcher: DirectoryWatcher | None = None
         self._generated = GeneratedIdentities(lambda: self._events.put(Event(Ask.LOOK, "issued")))
         self._membership: Membership | None = None
         self._audit: AuditLog | None = None
         self._configured = False  # by the control plane
         self._before: Handover | None = None  # the daemon whose sockets we take
-        self._handover: HandoverServer | None = None
         self._handing_over = False
         self._taken: dict[str, Listener] = {}
         self._programs = sandbox.programs_are_started(config)
@@ -145,8 +138,8 @@ class Daemon:
         try:
             self._open_sockets()
             sandbox.enter(self.config)
-            self._data_plane = self._make_data_plane()
-        except (SocketError, HandoverError, sandbox.SandboxError) as error:
+            self._data_plane = make_data_plane(self.config)
+        except (SocketError, HandoverError, sandbox.SandboxError, DataPlaneError) as error:
             self._close_sockets()
             raise StartError(str(error)) from error
         except StartError:
@@ -176,34 +169,6 @@ class Daemon:
         if self._before:
             self._before.close()
 
-    def _make_data_plane(self) -> _dataplane.DataPlane:
-        kind = _dataplane.secret_memory_kind()
-        if kind == "unlocked" and not self.config.security.allow_unlocked_memory:
-            limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-            raise StartError(
-                f"keys would be in memory that may be swapped to disk: the limit of locked memory is {limit} bytes. "
-                "Raise it (LimitMEMLOCK= in the unit, `ulimit -l`), or set security.allow_unlocked_memory: true"
-            )
-        if kind == "unlocked":
-            self._log.warning("keys are in unlocked memory, as security.allow_unlocked_memory says")
-        _raise_descriptor_limit()
-        settings = self.config.data_plane
-        try:
-            return _dataplane.DataPlane(
-                {
-                    "shards": settings.shard_count(),
-                    "max_wait_us": settings.max_wait_us,
-                    "queue_limit": settings.queue_limit,
-                    "connection_queue_limit": settings.connection_queue_limit,
-                    "max_connections": settings.max_connections,
-                    "max_streams_per_connection": settings.max_streams_per_connection,
-                    "drain_timeout_ms": int(self.config.shutdown.drain_timeout_seconds * 1000),
-                    "backend": settings.backend,
-                }
-            )
-        except (ValueError, RuntimeError, OSError) as error:
-            raise StartError(f"the data plane cannot start: {error}") from error
-
     def _start(self) -> None:
         self._log.info("starting", version=__version__, pid=os.getpid(), keys=str(self.config.keys.directory))
         self._notifier.send("STATUS=measuring the backends")
@@ -217,7 +182,7 @@ class Daemon:
             self._data_plane.count_key_uses(audit.key_use)
         self._data_plane.start()
         self._generated.start()
-        self._log_backend()
+        log_backend(self.config, self._data_plane.statistics())
         if self.config.mesh:
             self._join(self.config.mesh)
         if self._before:
@@ -226,7 +191,7 @@ class Daemon:
             self._listeners |= self._taken  # their files are ours from here on
         for listener in self._listeners.values():
             self._data_plane.add_listener(listener.name, listener.socket.fileno())
-        self._open_interfaces()
+        self._interfaces.open(taken_over=self._before is not None)
         keys = self.config.keys
         if keys.watch:
             self._watcher = DirectoryWatcher(
@@ -241,7 +206,7 @@ class Daemon:
             "serving",
             sockets={name: str(listener.socket.getsockname()) for name, listener in self._listeners.items()},
             admin=str(self.config.admin.path) if self.config.admin else None,
-            metrics=self._metrics.address if self._metrics else None,
+            metrics=self._interfaces.metrics_address,
         )
 
     def _ask_the_daemon_before(self) -> dict[str, Listener]:
@@ -278,41 +243,6 @@ class Daemon:
             if event:
                 self._handle(event)
         self._refresh()
-
-    def _open_interfaces(self) -> None:
-        """Admin and metrics. After a handover the daemon before us has them for some moments still."""
-        deadline = time.monotonic() + (INTERFACES_SECONDS if self._before else 0)
-        while True:
-            try:
-                self._try_interfaces()
-                return
-            except SocketError as error:
-                if self._before is None:
-                    raise
-                if time.monotonic() > deadline:
-                    self._log.error("admin or metrics cannot be served yet; tried again each second", reason=str(error))
-                    return
-            time.sleep(DRAIN_POLL_SECONDS)
-
-    def _retry_interfaces(self) -> None:
-        wanted = (
-            (self.config.admin, self._admin),
-            (self.config.admin, self._handover),
-            (self.config.metrics.address, self._metrics),
-        )
-        if self._before is None or self.draining or all(made for setting, made in wanted if setting):
-            return
-        try:
-            self._try_interfaces()
-        except SocketError as error:
-            self._log.debug("admin or metrics cannot be served yet", reason=str(error))
-
-    def _try_interfaces(self) -> None:
-        if self.config.admin:
-            self._admin = self._admin or AdminServer(self, self.config.admin)
-            self._handover = self._handover or HandoverServer(self.config.admin, self._offer, self._after_handover)
-        if self._metrics is None and (address := self.config.metrics.host_and_port()) is not None:
-            self._metrics = MetricsServer(self, *address)
 
     def _offer(self) -> list[Listener] | None:
         """On the handover's thread."""
@@ -359,17 +289,6 @@ class Daemon:
         self._data_plane.add_listener(listener.name, listener.socket.fileno())
         self._listeners[listener.name] = listener
 
-    def _log_backend(self) -> None:
-        statistics = self._data_plane.statistics()
-        self._log.info(
-            "backend",
-            backend=statistics["backend"],
-            reason=self.backend_reason(),
-            shards=self.config.data_plane.shard_count(),
-            vector_from_batch_size={c["algorithm"]: _crossover(c["crossover"]) for c in statistics["classes"]},
-            secret_memory=statistics["secret_memory"],
-        )
-
     def _install_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda n, _frame: self.ask_stop(signal.Signals(n).name))
@@ -410,7 +329,7 @@ class Daemon:
         """What the next daemon has by now: files of sockets, and the places of admin and metrics."""
         for name in taken & self._listeners.keys():
             self._listeners[name].made = None
-        self._stop_interfaces()
+        self._interfaces.close()
 
     def _next_event(self, seconds: float) -> Event | None:
         try:
@@ -420,7 +339,7 @@ class Daemon:
 
     def _tick(self) -> None:
         self.log_events()
-        self._retry_interfaces()
+        self._interfaces.retry()
         retirement = self._keyring.current.next_retirement
         if retirement is not None and retirement <= time.time() and not self.draining:
             self._refresh()
@@ -471,15 +390,10 @@ class Daemon:
 
     def _take_over(self, loaded: Config) -> tuple[str, ...]:
         """Puts into force what can change while running; names what cannot."""
-        running = self.config
-        keys = running.keys.model_copy(update={f: getattr(loaded.keys, f) for f in LIVE_KEYS})
-        sockets = self._change_dedicated_sockets(loaded)
-        self.config = running.model_copy(
-            update={section: getattr(loaded, section) for section in LIVE_SECTIONS} | {"keys": keys, "sockets": sockets}
-        )
+        self.config = reload.taken_over(self.config, loaded, self._change_dedicated_sockets(loaded))
         logs.set_level(loaded.logging.level)
         self._order()
-        restart = tuple(_differences(self.config, loaded))
+        restart = tuple(reload.differences(self.config, loaded))
         if loaded.security.sandbox and sandbox.programs_are_started(loaded) and not self._programs:
             self._log.error("the sandbox lets no program start: restart the daemon to use issuers with 'exec'")
         if restart:
@@ -534,12 +448,9 @@ class Daemon:
         deadline = time.monotonic() + timeout
         self.draining = True
         self._log.info("draining", why=why, timeout_seconds=timeout)
-        if self._handover:
-            self._handover.stop()
+        self._interfaces.drain()
         self._generated.stop()
         self._notifier.send("STOPPING=1", f"STATUS=draining, at most {timeout:g} s")
-        if self._admin:
-            self._admin.set_serving(False)
         if self._watcher:
             self._watcher.stop()
         for listener in self._listeners.values():
@@ -576,47 +487,5 @@ class Daemon:
         self.log_events()
         if self._audit is not None:
             self._audit.close()
-        self._stop_interfaces()
+        self._interfaces.close()
         self._log.info("stopped")
-
-    def _stop_interfaces(self) -> None:
-        if self._handover:
-            self._handover.stop()
-        if self._metrics:
-            self._metrics.stop()
-        if self._admin:
-            self._admin.stop()
-        self._handover = self._metrics = self._admin = None
-
-
-def backend_reason(setting: str, backend: str) -> str:
-    """Why this backend serves, in words."""
-    if setting != "auto":
-        return f"data_plane.backend is '{setting}'"
-    return "the CPU has AVX-512 IFMA" if backend == "ifma8" else "the CPU has no AVX-512 IFMA"
-
-
-def _crossover(batch: int) -> str:
-    return "never" if batch > 8 else f"from {batch}"
-
-
-def _differences(running: Config, loaded: Config) -> list[str]:
-    """The fields, two levels deep, in which the two differ."""
-    found = []
-    for section in Config.model_fields:
-        old, new = getattr(running, section), getattr(loaded, section)
-        if old == new:
-            continue
-        fields = getattr(type(old), "model_fields", None)
-        if fields is None or type(new) is not type(old):
-            found.append(section)
-        else:
-            found += [f"{section}.{f}" for f in fields if getattr(old, f) != getattr(new, f)]
-    return found
-
-
-def _raise_descriptor_limit() -> None:
-    """One descriptor per connection: take what the hard limit allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

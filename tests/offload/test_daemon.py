@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from offload import exit_codes
-from offload.daemon import backend_reason
+from offload.data_plane import backend_reason
 from offload.v1 import admin_pb2, private_key_pb2
 from tests.offload.conftest import ME
 from tests.offload.daemon_process import (

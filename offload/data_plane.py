@@ -1,0 +1,71 @@
+"""The native data plane as the configuration wants it, and what it says of its backends."""
+
+from __future__ import annotations
+
+import resource
+
+from offload import _dataplane, logs
+from offload.config import Config
+
+
+class DataPlaneError(Exception):
+    """There can be no data plane; the message names the reason and the way out."""
+
+
+def make_data_plane(config: Config) -> _dataplane.DataPlane:
+    """DataPlaneError, also where keys would lie in memory that may be swapped to disk, unless that is allowed."""
+    kind = _dataplane.secret_memory_kind()
+    if kind == "unlocked" and not config.security.allow_unlocked_memory:
+        limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+        raise DataPlaneError(
+            f"keys would be in memory that may be swapped to disk: the limit of locked memory is {limit} bytes. "
+            "Raise it (LimitMEMLOCK= in the unit, `ulimit -l`), or set security.allow_unlocked_memory: true"
+        )
+    if kind == "unlocked":
+        logs.get_logger().warning("keys are in unlocked memory, as security.allow_unlocked_memory says")
+    _raise_descriptor_limit()
+    settings = config.data_plane
+    try:
+        return _dataplane.DataPlane(
+            {
+                "shards": settings.shard_count(),
+                "max_wait_us": settings.max_wait_us,
+                "queue_limit": settings.queue_limit,
+                "connection_queue_limit": settings.connection_queue_limit,
+                "max_connections": settings.max_connections,
+                "max_streams_per_connection": settings.max_streams_per_connection,
+                "drain_timeout_ms": int(config.shutdown.drain_timeout_seconds * 1000),
+                "backend": settings.backend,
+            }
+        )
+    except (ValueError, RuntimeError, OSError) as error:
+        raise DataPlaneError(f"the data plane cannot start: {error}") from error
+
+
+def backend_reason(setting: str, backend: str) -> str:
+    """Why this backend serves, in words."""
+    if setting != "auto":
+        return f"data_plane.backend is '{setting}'"
+    return "the CPU has AVX-512 IFMA" if backend == "ifma8" else "the CPU has no AVX-512 IFMA"
+
+
+def log_backend(config: Config, statistics: _dataplane.Statistics) -> None:
+    logs.get_logger().info(
+        "backend",
+        backend=statistics["backend"],
+        reason=backend_reason(config.data_plane.backend, statistics["backend"]),
+        shards=config.data_plane.shard_count(),
+        vector_from_batch_size={c["algorithm"]: _crossover(c["crossover"]) for c in statistics["classes"]},
+        secret_memory=statistics["secret_memory"],
+    )
+
+
+def _crossover(batch: int) -> str:
+    return "never" if batch > 8 else f"from {batch}"
+
+
+def _raise_descriptor_limit() -> None:
+    """One descriptor per connection: take what the hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
