@@ -38,6 +38,7 @@ class Metrics:
             buckets=_FAST,
             registry=self.registry,
         )
+        self.store_up = Gauge("mesh_store_up", "1 while the store can be read and written", registry=self.registry)
         self.certificate_expiry = Gauge(
             "mesh_certificate_expiry_timestamp_seconds",
             "End of a certificate: the control plane's own (server), and of each CA (mesh/identity)",

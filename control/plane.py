@@ -43,6 +43,8 @@ DEBOUNCE_MAX_S = 0.5
 BUILDS_AT_ONCE = 2
 # Changes by others (a restore, another replica) and certificates due for renewal are looked for so often.
 POLL_S = 2.0
+# So often is something small written, which a full disk or a lock refuses; at every poll while it is refused.
+PROBE_S = 10.0
 
 
 class Proxy:
@@ -85,6 +87,7 @@ class ControlPlane:
         self._dirty: set[str] = set()
         self._changed = asyncio.Event()
         self._generation = -1
+        self._store_works, self._probe_at = True, 0.0
         self._watchers: list[Callable[[], None]] = []
         self._node_has_bundle: Callable[[str], Awaitable[bool]] | None = None
         self._builders = ThreadPoolExecutor(BUILDS_AT_ONCE, thread_name_prefix="snapshot")
@@ -101,8 +104,8 @@ class ControlPlane:
         await self._after_change(stored)
         return stored
 
-    async def delete(self, resource_type: str, mesh: str, name: str) -> None:
-        await asyncio.to_thread(self.store.delete, resource_type, mesh, name)
+    async def delete(self, resource_type: str, mesh: str, name: str, expected_version: int | None = None) -> None:
+        await asyncio.to_thread(self.store.delete, resource_type, mesh, name, expected_version)
         if resource_type == "Dataplane":
             await asyncio.to_thread(self.identities.forget, mesh, name)
         self.mark_changed([mesh or name])
@@ -118,7 +121,7 @@ class ControlPlane:
         try:
             self.identities.publish_trust(identity.mesh, identity)
             authority = self.identities.rotation(identity.mesh, identity).current
-        except UnusableAuthority as error:
+        except (UnusableAuthority, StoreError) as error:
             log.error(
                 "the CA of a MeshIdentity cannot be used", mesh=identity.mesh, name=identity.name, error=str(error)
             )
@@ -295,6 +298,9 @@ class ControlPlane:
             await asyncio.sleep(POLL_S)
             self._changed.set()
             return
+        except Exception:  # nor may one mesh keep the others from theirs
+            log.exception("a mesh could not be read", mesh=mesh)
+            return
         waiting = list(self._proxies[mesh])
         random.shuffle(waiting)
         await asyncio.gather(*(self._renew_snapshot(view, proxy) for proxy in waiting))
@@ -307,18 +313,31 @@ class ControlPlane:
 
     async def _poll(self) -> None:
         while True:
-            try:
-                generation = await asyncio.to_thread(self.store.generation)
-            except StoreError as error:
-                log.error("the store does not answer", error=str(error))
-            else:
-                if generation != self._generation:
-                    self.mark_changed(mesh for mesh, connected in self._proxies.items() if connected)
-                    self._views = {mesh: view for mesh, view in self._views.items() if self._proxies[mesh]}
-                self._generation = generation
-                self.metrics.generation.set(generation)
+            await self._look()
             self._renew_certificates()
             await asyncio.sleep(POLL_S * random.uniform(0.8, 1.2))  # noqa: S311 (no secret)
+
+    async def _look(self) -> None:
+        """For changes by others, and whether the store takes changes at all."""
+        try:
+            generation = await asyncio.to_thread(self.store.generation)
+            if self.store.problem is not None or time.monotonic() >= self._probe_at:
+                self._probe_at = time.monotonic() + PROBE_S
+                await asyncio.to_thread(self.store.probe)
+        except StoreError as error:
+            if self._store_works:
+                log.error("the store does not answer", error=str(error))
+            self._store_works = False
+        else:
+            if not self._store_works:
+                log.info("the store answers again")
+            self._store_works = True
+            if generation != self._generation:
+                self.mark_changed(mesh for mesh, connected in self._proxies.items() if connected)
+                self._views = {mesh: view for mesh, view in self._views.items() if self._proxies[mesh]}
+            self._generation = generation
+            self.metrics.generation.set(generation)
+        self.metrics.store_up.set(self._store_works)
 
     def _renew_certificates(self) -> None:
         """Proxies whose certificate is at half of its life get a snapshot with a new one."""

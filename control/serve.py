@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
-import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +19,9 @@ from control.metrics import Metrics
 from control.nodes.certificates import NodeCertificates
 from control.nodes.server import NodeServer
 from control.plane import ControlPlane
+from control.rest.admin_certificates import AdminCertificates
 from control.rest.app import make_app
+from control.rest.connection import Protocol, load_chain, tls_context
 from control.serving_certificate import ServingCertificate
 from control.settings import Address, Files, write_private
 from control.store.errors import StoreError
@@ -74,6 +74,7 @@ class Service:
         self.certificate = ServingCertificate(self.store, settings.names, clock)
         self._served = self.certificate.chain_pem
         self.node_certificates = NodeCertificates(self.store)
+        self.admin_certificates = AdminCertificates(self.store)
         self.api = self.xds = self.nodes = Address("", 0)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -104,10 +105,12 @@ class Service:
 
     async def _start_api(self) -> None:
         address = self._settings.api
-        app = make_app(self.plane, self.tokens)
-        config = uvicorn.Config(app, host=address.host, port=address.port, log_level="warning", lifespan="off")
+        app = make_app(self.plane, self.tokens, self.admin_certificates)
+        config = uvicorn.Config(
+            app, host=address.host, port=address.port, log_level="warning", lifespan="off", http=Protocol
+        )
         config.load()
-        self._context = _tls_context(self.certificate)
+        self._context = tls_context(self.certificate, self.admin_certificates.authority.certificate_pem)
         config.ssl = self._context
         self._api = uvicorn.Server(config)
         self._api.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]  # they are ours
@@ -132,7 +135,7 @@ class Service:
         await asyncio.to_thread(self.certificate.renew_if_due)
         if self.certificate.chain_pem == self._served:
             return
-        _load_chain(self._context, self.certificate)
+        load_chain(self._context, self.certificate)
         await self._grpc.renew()
         self._served = self.certificate.chain_pem
         self._publish_expiry()
@@ -142,8 +145,16 @@ class Service:
         end = self.certificate.certificate.not_valid_after_utc.timestamp()
         self.plane.metrics.certificate_expiry.labels("server").set(end)
 
+    async def ended(self) -> None:
+        """Comes back, or raises what was the matter, when a part has stopped that should run for ever."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        raise OSError("a part of the control plane has stopped: see the log")
+
     async def stop(self) -> None:
-        await self._grpc.stop(STOP_GRACE_S)
+        if hasattr(self, "_grpc"):
+            await self._grpc.stop(STOP_GRACE_S)
         if hasattr(self, "_api"):
             self._api.should_exit = True
             await asyncio.wait([self._tasks[-1]], timeout=STOP_GRACE_S)
@@ -151,24 +162,6 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.store.close()
-
-
-def _tls_context(certificate: ServingCertificate) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    _load_chain(context, certificate)
-    return context
-
-
-def _load_chain(context: ssl.SSLContext, certificate: ServingCertificate) -> None:
-    """Python reads keys from files only; this one is in memory and has no name."""
-    key, chain = certificate.key_and_chain()
-    descriptor = os.memfd_create("mesh-certificate", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, chain + key)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
 
 
 async def serve(settings: ServeSettings) -> None:
@@ -179,6 +172,12 @@ async def serve(settings: ServeSettings) -> None:
     service = Service(settings)
     try:
         await service.start()
-        await ended.wait()
+        asked = asyncio.create_task(ended.wait())
+        # Half of a control plane would look alive and push nothing: whoever started it starts it again.
+        broken = asyncio.create_task(service.ended())
+        await asyncio.wait([asked, broken], return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if not broken.cancel():
+            broken.result()
     finally:
         await service.stop()

@@ -36,6 +36,15 @@ def main() -> None:
     except Unreachable as error:
         complain(str(error))
         sys.exit(EXIT_UNREACHABLE)
-    except (ApiError, InvalidResource, UnreadableDocument, StoreError, UnusableAuthority, WrongStage, OSError) as error:
+    except (
+        ApiError,
+        InvalidResource,
+        UnreadableDocument,
+        StoreError,
+        UnusableAuthority,
+        WrongStage,
+        OSError,
+        UnicodeDecodeError,
+    ) as error:
         complain(str(error))
         sys.exit(EXIT_FAILED)

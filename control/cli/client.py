@@ -6,6 +6,7 @@ import os
 import ssl
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -23,27 +24,31 @@ class Unreachable(Exception):
 
 
 class Api:
-    """From the environment (MESH_API, MESH_TOKEN or MESH_TOKEN_FILE, MESH_CA), else from the control plane's files."""
+    """From the environment (MESH_API, MESH_CA; MESH_TOKEN, MESH_TOKEN_FILE, or MESH_CERTIFICATE with MESH_KEY), else
+    from the control plane's files."""
 
     def __init__(self) -> None:
         files = Files(data_folder())
         self.address = os.environ.get("MESH_API", f"https://127.0.0.1:{API_PORT}")
-        token = os.environ.get("MESH_TOKEN") or _read(
-            Path(os.environ.get("MESH_TOKEN_FILE", files.admin_token)),
-            "the administrator's token",
-            "set MESH_TOKEN or MESH_TOKEN_FILE, or use the control plane's host as its user",
-        )
         ca = os.environ.get("MESH_CA", str(files.ca))
         _read(Path(ca), "the control plane's CA", "copy ca.pem of its data folder here and set MESH_CA")
-        headers = {"authorization": f"Bearer {token.strip()}"}
-        context = ssl.create_default_context(cafile=ca)
+        try:
+            context = ssl.create_default_context(cafile=ca)
+        except ssl.SSLError as error:
+            raise Unreachable(f"{ca} is no file of certificates (PEM): {error.reason or error}") from error
+        headers = {}
+        certificate, key = os.environ.get("MESH_CERTIFICATE"), os.environ.get("MESH_KEY")
+        if certificate and not os.environ.get("MESH_TOKEN"):
+            _show_certificate(context, certificate, key)
+        else:
+            headers["authorization"] = f"Bearer {_token(files)}"
         self._client = httpx.Client(base_url=self.address, verify=context, headers=headers, timeout=TIMEOUT_S)
 
     def call(self, method: str, path: str, body: object = None, **headers: str) -> Any:
         """The answer's JSON. Raises ApiError, Unreachable."""
         try:
             response = self._client.request(method, path, json=body, headers=headers)
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.InvalidURL) as error:
             raise Unreachable(f"the control plane at {self.address} does not answer: {error}") from error
         try:
             data = response.json()
@@ -58,10 +63,34 @@ class Api:
         items: list[dict[str, Any]] = []
         after: str | None = ""
         while after is not None:
-            page = self.call("GET", f"{path}?size=1000&after={after}")
+            page = self.call("GET", f"{path}?size=1000&after={quote(after, safe='')}")
             items += page["items"]
             after = page["next"]
         return items
+
+
+def segment(text: str) -> str:
+    """A name as one segment of a path, whatever is in it."""
+    return quote(text, safe="")
+
+
+def _token(files: Files) -> str:
+    token = os.environ.get("MESH_TOKEN") or _read(
+        Path(os.environ.get("MESH_TOKEN_FILE", files.admin_token)),
+        "the administrator's token",
+        "set MESH_TOKEN, MESH_TOKEN_FILE, or MESH_CERTIFICATE and MESH_KEY, or be the control plane's user on its host",
+    )
+    return token.strip()
+
+
+def _show_certificate(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
+    for path in (certificate, key):
+        if path is not None:
+            _read(Path(path), "the client certificate", "see mesh generate admin-certificate")
+    try:
+        context.load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        raise Unreachable(f"{certificate} and {key or 'its key'} cannot be used: {error.reason or error}") from error
 
 
 def _read(path: Path, what: str, way_out: str) -> str:

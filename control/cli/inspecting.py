@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from control.cli.client import Api
+from control.cli.client import Api, segment
 from control.cli.output import Form, Mesh, Output, show
 
 Name = Annotated[str, typer.Argument(help="the dataplane")]
@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _path(mesh: str, name: str, what: str) -> str:
-    return f"/meshes/{mesh}/dataplanes/{name}/{what}"
+    return f"/meshes/{segment(mesh)}/dataplanes/{segment(name)}/{what}"
 
 
 def overview(name: Name, mesh: Mesh = "default", output: Output = Form.TABLE) -> None:
@@ -50,14 +50,14 @@ def overview(name: Name, mesh: Mesh = "default", output: Output = Form.TABLE) ->
 
 def policies(name: Name, mesh: Mesh = "default", output: Output = Form.TABLE) -> None:
     """The policies that select it; of each type the last is the strongest."""
-    found = Api().call("GET", _path(mesh, name, "_policies"))
+    found = Api().call("GET", _path(mesh, name, "policies"))
     rows = [[entry["type"], policy["name"]] for entry in found for policy in entry["policies"]]
     show(found, output, ["type", "policy"], rows)
 
 
 def config(name: Name, mesh: Mesh = "default", output: Output = Form.YAML) -> None:
     """The Envoy configuration that it should have."""
-    found = Api().call("GET", _path(mesh, name, "_xds"))
+    found = Api().call("GET", _path(mesh, name, "xds"))
     parts = ("listeners", "routes", "clusters")
     rows = [[part.removesuffix("s"), item["name"]] for part in parts for item in found[part]]
     show(found, output, ["type", "name"], rows)
@@ -70,7 +70,7 @@ def access(
     output: Output = Form.TABLE,
 ) -> None:
     """Whether a caller is let in by each inbound, and which rule decides. Exit code 1 if by none."""
-    found = Api().call("GET", _path(mesh, name, "_access") + f"?caller={caller}")
+    found = Api().call("GET", _path(mesh, name, "_access") + f"?caller={segment(caller)}")
     rows = [[entry["inbound"], "allowed" if entry["allowed"] else "denied", entry["reason"]] for entry in found]
     show(found, output, ["inbound", "", "because"], rows)
     if not any(entry["allowed"] for entry in found):

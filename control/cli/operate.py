@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from control.cli.client import Api
+from control.cli.client import Api, segment
 from control.cli.output import Form, Mesh, Output, show
-from control.settings import API_PORT, NODES_PORT, XDS_PORT, Files, data_folder, parse_address
+from control.settings import API_PORT, NODES_PORT, XDS_PORT, Files, data_folder, parse_address, write_private
 
 Data = Annotated[Path | None, typer.Option("--data", help="folder of the control plane [MESH_DATA, /var/lib/mesh]")]
 ValidFor = Annotated[str, typer.Option("--valid-for", help="for example 24h")]
@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     generate.command()(dataplane_token)
     generate.command()(node_token)
     generate.command()(admin_token)
+    generate.command()(admin_certificate)
     app.add_typer(generate, name="generate")
     ca = typer.Typer(help="The CA of a MeshIdentity.", no_args_is_help=True)
     ca.command()(rotate)
@@ -135,8 +136,24 @@ def admin_token(valid_for: ValidFor = "24h") -> None:
     _token("admin", {"validFor": valid_for})
 
 
+def admin_certificate(
+    name: Annotated[str, typer.Option(help="of the administrator")],
+    certificate: Annotated[Path, typer.Option(help="file to write it to")],
+    key: Annotated[Path, typer.Option(help="file to write its key to; the key is made here and goes nowhere")],
+    valid_for: ValidFor = "24h",
+) -> None:
+    """A client certificate instead of a token: for MESH_CERTIFICATE and MESH_KEY, curl, or a browser."""
+    from control.cli.certificate_request import make_request  # cryptography takes a while to load
+
+    key_pem, request = make_request()
+    found = Api().call("POST", "/certificates/admin", {"name": name, "request": request, "validFor": valid_for})
+    write_private(key, key_pem)
+    write_private(certificate, found["certificate"])
+    typer.echo(f"{certificate} until {found['notAfter']}; to end it earlier: mesh revoke {found['jti']}")
+
+
 def revoke(
-    token: Annotated[str, typer.Argument(help="the token, or its id")],
+    token: Annotated[str, typer.Argument(help="the token, or the id of a token or an administrator's certificate")],
     reason: Annotated[str, typer.Option(help="for those who look at it later")] = "",
 ) -> None:
     """Make a token worthless from now on."""
@@ -150,7 +167,7 @@ Identity = Annotated[str, typer.Argument(help="the MeshIdentity")]
 
 
 def _rotation(mesh: str, name: str, action: str | None, output: Form) -> None:
-    path = f"/meshes/{mesh}/meshidentities/{name}/rotation"
+    path = f"/meshes/{segment(mesh)}/meshidentities/{segment(name)}/rotation"
     found = Api().call("GET", path) if action is None else Api().call("POST", path, {"action": action})
     rows = [[found["stage"], found["issuer"][:16], len(found["bundle"]), found["waitsFor"]]]
     show(found, output, ["stage", "issuer", "CAs in the bundle", "waits for"], rows)

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from control.model import documents
 
-console = Console(highlight=False, soft_wrap=True)
+# Wider than any terminal: what is cut off or broken up can be neither searched for nor copied.
+console = Console(highlight=False, soft_wrap=True, width=100_000)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -27,7 +29,14 @@ Mesh = Annotated[str, typer.Option("-m", "--mesh", help="the mesh")]
 
 
 def complain(message: str) -> None:
-    errors.print(f"error: {message}", style="red", markup=False)
+    lines = (plain(line).plain for line in f"error: {message}".split("\n"))
+    errors.print(Text("\n".join(lines)), style="red")
+
+
+def plain(cell: object) -> Text:
+    """As it is: no markup, and no control characters, which a proxy's words could have for the terminal."""
+    text = "" if cell is None else str(cell)
+    return Text("".join(c if c.isprintable() else " " if c.isspace() else repr(c)[1:-1] for c in text))
 
 
 def show(data: Any, form: Form, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -39,7 +48,7 @@ def show(data: Any, form: Form, columns: Sequence[str], rows: Sequence[Sequence[
     else:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
-            table.add_column(column.upper())
+            table.add_column(column.upper(), no_wrap=True)
         for row in rows:
-            table.add_row(*("" if cell is None else str(cell) for cell in row))
+            table.add_row(*(plain(cell) for cell in row))
         console.print(table)

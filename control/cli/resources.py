@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from control.cli.client import Api
+from control.cli.client import Api, segment
 from control.cli.output import Form, Mesh, Output, show
 from control.kinds import KINDS
 from control.model import documents
@@ -26,8 +26,8 @@ def _read(files: list[Path], mesh: str | None) -> list[Resource]:
 
 
 def path_of(kind: Kind, mesh: str, name: str = "") -> str:
-    folder = f"/meshes/{mesh}/{kind.plural}" if kind.in_mesh else "/meshes"
-    return f"{folder}/{name}" if name else folder
+    folder = f"/meshes/{segment(mesh)}/{kind.plural}" if kind.in_mesh else "/meshes"
+    return f"{folder}/{segment(name)}" if name else folder
 
 
 def kind_named(name: str) -> Kind:

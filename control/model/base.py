@@ -9,10 +9,18 @@ from __future__ import annotations
 import ipaddress
 import re
 from datetime import timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -41,6 +49,12 @@ def refuse(message: str) -> PydanticCustomError:
     return PydanticCustomError("mesh", "{reason}", {"reason": message})
 
 
+def shown(value: object) -> str:
+    """A value of the user's in a message: no longer than a line."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 # --- durations --------------------------------------------------------------------------------------------------------
 
 _UNITS = {"h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "ms": 1_000, "us": 1}
@@ -55,10 +69,10 @@ def parse_duration(value: object) -> timedelta:
     if isinstance(value, str) and value == "0":
         return timedelta(0)
     if not isinstance(value, str) or not _DURATION.fullmatch(value):
-        raise refuse(f"must be a duration: a number with a unit out of h, m, s, ms, us; got {value!r}")
+        raise refuse(f"must be a duration: a number with a unit out of h, m, s, ms, us; got {shown(value)}")
     microseconds = sum(Decimal(number) * _UNITS[unit] for number, unit in _TERM.findall(value))
     if microseconds > 365 * 24 * 3_600_000_000:
-        raise refuse(f"must be at most 8760h; got {value!r}")
+        raise refuse(f"must be at most 8760h; got {shown(value)}")
     return timedelta(microseconds=int(microseconds))
 
 
@@ -73,21 +87,34 @@ def format_duration(value: timedelta) -> str:
 
 
 Duration = Annotated[
-    timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration), Field(examples=["10s"], strict=False)
+    timedelta,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration),
+    Field(examples=["10s"], strict=False),
+    WithJsonSchema({"type": "string", "pattern": r"^(0|([0-9]+(\.[0-9]+)?(ms|us|h|m|s))+)$", "examples": ["10s"]}),
 ]
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
+# Decimals are written as strings ("0.5"), because YAML floats do not survive a round trip.
+_DECIMAL = r"[0-9]{1,9}(\.[0-9]{1,9})?"
+
+
+def _decimal(value: object) -> Decimal | None:
+    """Of a whole number or a short string; nothing that would become long when it is written out."""
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | str) or not re.fullmatch(_DECIMAL, str(value)):
+        return None
+    return Decimal(value)
+
+
 def parse_percentage(value: object) -> Decimal:
-    """0 to 100; decimals are written as strings ("0.5"), because YAML floats do not survive a round trip."""
-    try:
-        number = value if isinstance(value, Decimal) else Decimal(value) if isinstance(value, int | str) else None
-    except InvalidOperation:
-        number = None
-    if number is None or isinstance(value, bool) or not number.is_finite() or not 0 <= number <= 100:
-        raise refuse(f"must be a whole number from 0 to 100, or a decimal as a string; got {value!r}")
+    number = _decimal(value)
+    if number is None or number > 100:
+        raise refuse(f"must be a whole number from 0 to 100, or a decimal as a string; got {shown(value)}")
     return number
 
 
@@ -96,22 +123,43 @@ def format_number(value: Decimal) -> int | str:
 
 
 Percentage = Annotated[
-    Decimal, BeforeValidator(parse_percentage), PlainSerializer(format_number), Field(examples=[50], strict=False)
+    Decimal,
+    BeforeValidator(parse_percentage),
+    PlainSerializer(format_number),
+    Field(examples=[50], strict=False),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": 100},
+                {"type": "string", "pattern": r"^(100(\.0{1,9})?|[0-9]{1,2}(\.[0-9]{1,9})?)$"},
+            ]
+        }
+    ),
 ]
 
 
 def parse_decimal(value: object) -> Decimal:
-    try:
-        number = value if isinstance(value, Decimal) else Decimal(value) if isinstance(value, int | str) else None
-    except InvalidOperation:
-        number = None
-    if number is None or isinstance(value, bool) or not number.is_finite() or number < 0:
-        raise refuse(f"must be a number of at least 0, decimals as a string; got {value!r}")
+    number = _decimal(value)
+    if number is None:
+        raise refuse(
+            f"must be a number from 0 to 999999999, decimals as a string with at most 9 digits; got {shown(value)}"
+        )
     return number
 
 
 PositiveDecimal = Annotated[
-    Decimal, BeforeValidator(parse_decimal), PlainSerializer(format_number), Field(examples=["1.5"], strict=False)
+    Decimal,
+    BeforeValidator(parse_decimal),
+    PlainSerializer(format_number),
+    Field(examples=["1.5"], strict=False),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+                {"type": "string", "pattern": f"^{_DECIMAL}$"},
+            ]
+        }
+    ),
 ]
 
 Port = Annotated[int, Field(ge=1, le=65535, examples=[8080])]
@@ -119,8 +167,10 @@ Port = Annotated[int, Field(ge=1, le=65535, examples=[8080])]
 
 # --- names and labels -------------------------------------------------------------------------------------------------
 
-_LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
-_SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+RFC1035_LABEL = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
+RFC1123_SUBDOMAIN = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
+_LABEL = re.compile(RFC1035_LABEL)
+_SUBDOMAIN = re.compile(RFC1123_SUBDOMAIN)
 _LABEL_KEY = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.:-]{0,61}[A-Za-z0-9])?)?")
 
@@ -144,22 +194,33 @@ def is_rfc1123_subdomain(name: str) -> bool:
 
 def _label_key(value: object) -> str:
     if not isinstance(value, str) or not _LABEL_KEY.fullmatch(value):
-        raise refuse(f"is not a label name: [prefix/]name with letters, digits, '-', '_', '.'; got {value!r}")
+        raise refuse(f"is not a label name: [prefix/]name with letters, digits, '-', '_', '.'; got {shown(value)}")
     return value
 
 
 def _label_value(value: object) -> str:
     if not isinstance(value, str) or not _LABEL_VALUE.fullmatch(value):
         raise refuse(
-            f"is not a label value: a string of at most 63 letters, digits, '-', '_', '.', ':'; got {value!r}"
+            f"is not a label value: a string of at most 63 letters, digits, '-', '_', '.', ':'; got {shown(value)}"
             + ("; quote numbers and booleans" if isinstance(value, int | float) else "")
         )
     return value
 
 
+def labels_schema() -> dict[str, Any]:
+    """JSON schema."""
+    return {
+        "type": "object",
+        "propertyNames": {"pattern": f"^{_LABEL_KEY.pattern}$"},
+        "additionalProperties": {"type": "string", "pattern": f"^{_LABEL_VALUE.pattern}$"},
+        "examples": [{"app": "cart"}],
+    }
+
+
 Labels = Annotated[
     dict[Annotated[str, BeforeValidator(_label_key)], Annotated[str, BeforeValidator(_label_value)]],
     Field(examples=[{"app": "cart"}]),
+    WithJsonSchema(labels_schema()),
 ]
 
 NonEmpty = Annotated[str, StringConstraints(min_length=1, max_length=4096)]

@@ -14,6 +14,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Union
 
+import annotated_types
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -166,6 +167,8 @@ def example_of(declared: Any) -> Any:
     if stated is not None:
         return stated
     bare = _bare(declared)
+    if bare is int:
+        return _smallest(declared)
     origin = typing.get_origin(bare)
     if origin is Literal:
         return typing.get_args(bare)[0]
@@ -178,6 +181,24 @@ def example_of(declared: Any) -> Any:
         required = {f.alias or n: f for n, f in model.model_fields.items() if f.is_required()}
         return {alias: example_of(info) for alias, info in (required or _first_field(model)).items()}
     return {str: "text", int: 1, bool: True, Decimal: 1, timedelta: "10s"}.get(bare, "text")
+
+
+def _smallest(declared: Any) -> int:
+    """The least whole number that is allowed; 1 where there is no bound."""
+    if isinstance(declared, FieldInfo):
+        metadata, inner = declared.metadata, declared.annotation
+    elif typing.get_origin(declared) is Annotated:
+        inner, *metadata = typing.get_args(declared)
+    elif typing.get_origin(declared) in (Union, types.UnionType):
+        return _smallest(next(a for a in typing.get_args(declared) if a is not type(None)))
+    else:
+        return 1
+    for item in metadata:
+        bounds = item.metadata if isinstance(item, FieldInfo) else [item]
+        for bound in bounds:
+            if isinstance(bound, annotated_types.Ge):
+                return int(str(bound.ge))
+    return _smallest(inner)
 
 
 def _first_field(model: type[BaseModel]) -> dict[str, FieldInfo]:

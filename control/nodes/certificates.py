@@ -77,6 +77,8 @@ class NodeCertificates:
             certificate = x509.load_pem_x509_certificate(pem)
             (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
             (jti,) = certificate.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
+            if certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+                raise ValueError("it is a CA")
             certificate.verify_directly_issued_by(self._authority.certificate)
         except Exception as error:
             raise InvalidToken("this is not a node's certificate") from error

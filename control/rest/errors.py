@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from control.ca.authority import UnusableAuthority
+from control.ca.issue import RefusedRequest
 from control.ca.rotation import WrongStage
 from control.model.documents import UnreadableDocument
 from control.model.violation import InvalidResource
@@ -23,13 +26,54 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     UnusableAuthority: (409, "The CA cannot be used"),
     StoreError: (503, "The store does not answer"),
     UnreadableDocument: (400, "Not readable"),
+    RefusedRequest: (400, "Not signed"),
     InvalidToken: (401, "Not let in"),
 }
 
 
+class InvalidParameter(BaseModel):
+    """One thing that is wrong, where it is, and text that would be right."""
+
+    field: str
+    reason: str
+    example: str = ""
+
+
+class Problem(BaseModel):
+    """What every answer that is no success looks like."""
+
+    status: int
+    title: str
+    detail: str
+    invalid_parameters: list[InvalidParameter] = Field(default_factory=list)
+
+
+_WHEN = {
+    400: "the request is wrong: the detail says what and where",
+    401: "no token or certificate of an administrator, or one that counts no more",
+    404: "there is no such thing",
+    408: "the body took too long",
+    409: "somebody else changed it in between, or it is not possible now",
+    413: "the body is too large",
+    503: "the store does not answer",
+}
+
+
+def responses(*more: int) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: what a route answers besides success. Every route may answer 408, 413 and 503."""
+    return {status: {"model": Problem, "description": _WHEN[status]} for status in sorted({408, 413, 503, *more})}
+
+
+class _Json(JSONResponse):
+    """In ASCII: a message may repeat text that is no UTF-8 (lone surrogates), and must arrive all the same."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode()
+
+
 def body(status: int, title: str, detail: str, **more: Any) -> JSONResponse:
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-    return JSONResponse({"status": status, "title": title, "detail": detail, **more}, status, headers)
+    return _Json({"status": status, "title": title, "detail": detail, **more}, status, headers)
 
 
 def add_to(app: FastAPI) -> None:
@@ -46,7 +90,14 @@ def add_to(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:
-        return body(error.status_code, "Not possible", str(error.detail))
+        answer = body(error.status_code, "Not possible", str(error.detail))
+        answer.headers.update(error.headers or {})
+        return answer
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, __: Exception) -> JSONResponse:
+        """The server logs it with its trace; who asked is told nothing of the inside."""
+        return body(500, "Internal error", "a fault of the control plane: its log has the reason")
 
     for kind in _STATUS:
         app.add_exception_handler(kind, _ours)

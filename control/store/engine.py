@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool, QueuePool
@@ -19,12 +21,19 @@ def sqlite_path(url: str) -> Path | None:
 
 
 def make_engine(url: str) -> sa.Engine:
-    """`url`: for example sqlite:////var/lib/mesh/mesh.db."""
+    """`url`: for example sqlite:////var/lib/mesh/mesh.db. The file has to be there, or nothing can be read or written:
+    one that goes away while it is in use must not come back empty."""
     path = sqlite_path(url)
     if path is None:
         return sa.create_engine(url, pool_pre_ping=True, poolclass=QueuePool)
     # A connection costs tens of microseconds; without a pool none is kept over a restore of the file.
-    engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    engine = sa.create_engine(url, poolclass=NullPool)
+
+    def connect(*_: object) -> sqlite3.Connection:
+        name = f"file:{quote(str(path.absolute()))}?mode=rw"
+        return sqlite3.connect(name, BUSY_TIMEOUT_MS / 1000, uri=True, check_same_thread=False)
+
+    sa.event.listen(engine, "do_connect", connect)
     sa.event.listen(engine, "connect", _configure)
     sa.event.listen(engine, "begin", _begin)
     return engine

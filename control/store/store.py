@@ -27,6 +27,7 @@ Observe = Callable[[str, float], None]
 _KEY_CHECK = "key-check"
 _SALT = "passphrase-salt"
 _GENERATION = "generation"
+_PROBE = "last-probe"
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,12 @@ class Store:
     def __init__(self, url: str, key: StoreKey, kinds: Kinds, observe: Observe | None = None) -> None:
         """Opens, migrates and checks the key. Raises IncompatibleStore, WrongStoreKey, StoreUnavailable."""
         self.url, self._kinds, self._observe = url, kinds, observe
+        # Why the last write failed; None when it was done. Reads may go on all the same: of a full disk, for example.
+        self.problem: str | None = None
         path = sqlite_path(url)
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch(mode=0o600)
         self._engine = make_engine(url)
         with self._transaction("open", writes=True) as connection:
             migrate.upgrade(connection)
@@ -64,8 +68,13 @@ class Store:
         try:
             with self._engine.execution_options(writes=writes).begin() as connection:
                 yield connection
+            if writes:
+                self.problem = None
         except DBAPIError as error:
-            raise StoreUnavailable(f"the store ({self._engine.url!r}) failed at {operation!r}: {error.orig}") from error
+            lost = StoreUnavailable(f"the store ({self._engine.url!r}) failed at {operation!r}: {error.orig}")
+            if writes:
+                self.problem = str(lost)
+            raise lost from error
         finally:
             if self._observe is not None:
                 self._observe(operation, time.perf_counter() - began)
@@ -107,6 +116,13 @@ class Store:
         with self._transaction("generation") as connection:
             value = connection.execute(sa.select(facts.c.value).where(facts.c.name == _GENERATION)).scalar()
         return int(value or 0)
+
+    def probe(self) -> None:
+        """Writes something small, so that a store that takes no changes is noticed before somebody has one."""
+        with self._transaction("probe", writes=True) as connection:
+            where = facts.c.name == _PROBE
+            if connection.execute(facts.update().where(where).values(value=_now())).rowcount == 0:
+                connection.execute(facts.insert().values(name=_PROBE, value=_now()))
 
     @staticmethod
     def _advance(connection: sa.Connection) -> None:
@@ -166,8 +182,7 @@ class Store:
         row = connection.execute(sa.select(resources).where(where)).one_or_none()
         found = row.version if row is not None else 0
         if expected is not None and expected != found:
-            state = f"is at version {found}" if found else "does not exist"
-            raise Conflict(f"{_name(*resource.key)} {state}, not at {expected}: read it again and repeat the change")
+            raise Conflict(_not_at(*resource.key, found, expected))
         if resource.mesh and connection.execute(sa.select(1).where(_is("Mesh", "", resource.mesh))).scalar() is None:
             raise Conflict(f"{_name(*resource.key)}: there is no Mesh {resource.mesh!r}; make it first")
         content = {"labels": dict(resource.labels), "spec": resource.spec.to_data()}
@@ -183,9 +198,13 @@ class Store:
         self._advance(connection)
         return resource.stored(found + 1, row.created_at if row is not None else now, now)
 
-    def delete(self, type_name: str, mesh: str, name: str) -> None:
+    def delete(self, type_name: str, mesh: str, name: str, expected_version: int | None = None) -> None:
         """A Mesh goes with all that is in it, but not while it has dataplanes. Raises NotFound, Conflict."""
         with self._transaction("delete", writes=True) as connection:
+            if expected_version is not None:
+                found = connection.execute(sa.select(resources.c.version).where(_is(type_name, mesh, name))).scalar()
+                if found is not None and found != expected_version:
+                    raise Conflict(_not_at(type_name, mesh, name, found, expected_version))
             if type_name == "Mesh":
                 self._empty_mesh(connection, name)
             if connection.execute(resources.delete().where(_is(type_name, mesh, name))).rowcount == 0:
@@ -265,6 +284,11 @@ def _is(type_name: str, mesh: str, name: str) -> sa.ColumnElement[bool]:
 
 def _name(type_name: str, mesh: str, name: str) -> str:
     return f"{type_name} {name!r}" + (f" in mesh {mesh!r}" if mesh else "")
+
+
+def _not_at(type_name: str, mesh: str, name: str, found: int, expected: int) -> str:
+    state = f"is at version {found}" if found else "does not exist"
+    return f"{_name(type_name, mesh, name)} {state}, not at {expected}: read it again and repeat the change"
 
 
 def _missing(type_name: str, mesh: str, name: str) -> str:

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import os
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from control.cli import main
 from control.settings import Address, parse_address
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-MESH = [sys.executable, "-c", "from control.cli import main; main()"]
-ROOT = Path(__file__).parents[3]
+from tests.control.mesh_process import MESH, ROOT, ControlPlane
 
 RESOURCES = """
 type: Dataplane
@@ -47,64 +38,6 @@ spec: {rules: [{default: {allow: [{spiffeID: {type: Exact, value: spiffe://a/web
 """
 
 OFFLOAD = "type: MeshOffload\nname: all\nmesh: default\nspec: {default: {mode: %s}}\n"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-class ControlPlane:
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.data = folder, folder / "data"
-        self.api, self.xds = free_port(), free_port()
-        self.environment = {**os.environ, "MESH_DATA": str(self.data), "MESH_API": f"https://127.0.0.1:{self.api}"}
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, nodes: int = 0) -> None:
-        addresses = [
-            "--api",
-            f"127.0.0.1:{self.api}",
-            "--xds",
-            f"127.0.0.1:{self.xds}",
-            "--nodes",
-            f"127.0.0.1:{nodes}",
-        ]
-        command = [*MESH, "serve", *addresses]
-        with (self.folder / "serve.log").open("ab") as log:
-            self.process = subprocess.Popen(command, env=self.environment, cwd=ROOT, stdout=log, stderr=log)
-        for _ in range(300):
-            if self.run("get", "meshes").returncode == 0:
-                return
-            assert self.process.poll() is None, (self.folder / "serve.log").read_text()
-            time.sleep(0.1)
-        raise AssertionError((self.folder / "serve.log").read_text())
-
-    def stop(self) -> int:
-        assert self.process is not None
-        self.process.terminate()
-        return self.process.wait(20)
-
-    def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """In this process: a new one for each command would take most of the test's time."""
-        stdin = io.TextIOWrapper(io.BytesIO(more.pop("stdin", "").encode()))
-        out, err, code = io.StringIO(), io.StringIO(), 0
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            for name, value in {**self.environment, **more}.items():
-                patch.setenv(name, value)
-            patch.setattr(sys, "argv", ["mesh", *arguments])
-            patch.setattr(sys, "stdin", stdin)
-            try:
-                main()
-            except SystemExit as end:
-                code = int(end.code or 0)
-        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
-
-    def output(self, *arguments: str, **more: str) -> str:
-        done = self.run(*arguments, **more)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
 
 @pytest.fixture(scope="module")

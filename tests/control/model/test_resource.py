@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import typing
+from collections.abc import Iterator
 from datetime import timedelta
+from typing import Annotated, Any
 
 import pytest
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from control.kinds import KINDS
 from control.model import documents
@@ -47,6 +52,39 @@ def test_the_example_of_every_kind_is_taken_and_survives_a_round_trip(kind: Kind
         document["spec"] = {"rules": [{"default": {"backends": [{"type": "File", "file": {"path": "/dev/stdout"}}]}}]}
     resource = parse(document, KINDS)
     assert parse(resource.to_data(), KINDS) == resource
+
+
+def fields_of(model: type[BaseModel], path: str) -> Iterator[tuple[str, FieldInfo]]:
+    """Every field below a model, once for each model."""
+    waiting, seen = [(path, model)], set[type[BaseModel]]()
+    while waiting:
+        place, current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        for name, info in current.model_fields.items():
+            yield f"{place}.{info.alias or name}", info
+            waiting += [(f"{place}.{info.alias or name}", inner) for inner in models_in(info.annotation)]
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in typing.get_args(annotation) for model in models_in(argument)]
+
+
+FIELDS = {place: info for kind in KINDS for place, info in fields_of(kind.spec, kind.type)}
+
+
+def test_the_example_in_a_message_would_be_taken() -> None:
+    """`example_of` is what messages show for a field; a wrong one would send its reader from one error to the next."""
+    assert len(FIELDS) > 150
+    for place, info in FIELDS.items():
+        declared = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+        try:
+            TypeAdapter(declared).validate_python(example_of(info))
+        except ValidationError as error:
+            raise AssertionError(f"{place}: {example_of(info)!r}: {error}") from error
 
 
 def test_what_the_store_adds_may_be_applied_again() -> None:

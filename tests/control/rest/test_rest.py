@@ -16,6 +16,7 @@ from control.kinds import KINDS
 from control.model.resource import Resource
 from control.plane import ControlPlane
 from control.rest.app import make_app
+from control.rest.limits import MAX_BODY_BYTES
 from control.store.store import Store, StoreKey
 from control.tokens.tokens import Tokens
 
@@ -198,3 +199,84 @@ async def test_no_body_makes_it_fail(api: Api, body: object, kind: Any, specific
         path = "/meshes/a" if kind.type == "Mesh" else f"/meshes/default/{kind.plural}/a"
         status, answer = await api("PUT", path, document)
         assert status in (200, 201, 400, 409), answer
+
+
+# --- what the outside can send ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["²", "9" * 5000, '"1', "W/x", "-1", "*"])
+async def test_an_if_match_that_is_no_version_is_refused(api: Api, version: str) -> None:
+    await api("PUT", PATH, DATAPLANE)
+    sent = version.encode("latin-1")
+    response = await api.client.put(PATH, json=DATAPLANE, headers={"If-Match": sent})  # type: ignore[dict-item]
+    if version == '"1':  # one quote is forgiven
+        assert response.status_code == 200
+    else:
+        assert (response.status_code, "If-Match is the version" in response.json()["detail"]) == (400, True)
+
+
+async def test_deleting_can_be_conditional(api: Api) -> None:
+    await api("PUT", PATH, DATAPLANE)
+    status, error = await api("DELETE", PATH, **{"If-Match": '"7"'})
+    assert (status, "is at version 1, not at 7" in error["detail"]) == (409, True)
+    assert (await api("DELETE", PATH, **{"If-Match": '"1"'}))[0] == 200
+    assert (await api("DELETE", PATH, **{"If-Match": '"1"'}))[0] == 404
+
+
+async def test_text_that_is_no_unicode_comes_back_as_a_refusal(api: Api) -> None:
+    for body in (b'{"type": "\\ud800", "name": "\\udfff"}', b'{"type": "Dataplane", "name": "a", "\\ud800": 1}'):
+        response = await api.client.put(PATH, content=body)
+        assert (response.status_code, response.json()["title"]) == (400, "Invalid resource")
+
+
+@pytest.mark.parametrize("number", ['"1e999999"', "9" * 4000, '"٣"', '"1_0"', "1" + "0" * 12])
+async def test_numbers_that_would_be_endless_are_refused(api: Api, number: str) -> None:
+    balancer = f'{{"type": "LeastRequest", "leastRequest": {{"activeRequestBias": {number}}}}}'
+    spec = f'{{"to": [{{"targetRef": {{"kind": "Mesh"}}, "default": {{"loadBalancer": {balancer}}}}}]}}'
+    body = f'{{"type": "MeshLoadBalancingStrategy", "name": "a", "spec": {spec}}}'
+    path = "/meshes/default/meshloadbalancingstrategies/a"
+    response = await api.client.put(path, content=body.encode())
+    assert (response.status_code, "must be a number from 0 to" in response.json()["detail"]) == (400, True)
+    assert len(response.content) < 2000
+
+
+async def test_a_body_is_bounded_before_anybody_is_asked_who_it_is(api: Api) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        sent = 0
+        while True:
+            sent += 65536
+            assert sent < 3 * MAX_BODY_BYTES, "it is read to the end"
+            yield b"x" * 65536
+
+    for path, method in ((PATH, "PUT"), ("/tokens/admin", "POST"), ("/healthy", "GET")):
+        response = await api.client.request(method, path, content=endless(), headers={"authorization": ""})
+        assert (response.status_code, response.json()["title"]) == (413, "Too large")
+
+
+async def test_tokens_are_for_meshes_that_are_there(api: Api) -> None:
+    assert (await api("POST", "/tokens/dataplane", {"mesh": "none"}))[0] == 404
+    for method in ("GET", "POST"):
+        assert (await api(method, "/tokens/dataplane/keys?mesh=none"))[0] == 404
+        assert (await api(method, "/tokens/dataplane/keys"))[0] == 400
+        assert (await api(method, "/tokens/node/keys?mesh=default"))[0] == 400
+    assert api.plane.store.secret_names("mesh/none/") == []
+
+
+async def test_a_fault_of_ours_is_said_without_the_inside(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.plane.store, "list", lambda *_: 1 / 0)
+    status, error = await api("GET", "/meshes")
+    assert (status, error["title"], "division" in str(error)) == (500, "Internal error", False)
+
+
+async def test_the_description_has_every_kind_with_its_fields(api: Api) -> None:
+    found = (await api("GET", "/openapi.json"))[1]
+    for kind in KINDS:
+        path = f"/meshes/{{mesh}}/{kind.plural}/{{name}}" if kind.in_mesh else "/meshes/{name}"
+        assert {"get", "put", "delete"} == found["paths"][path].keys()
+        schema = found["paths"][path]["put"]["requestBody"]["content"]["application/json"]["schema"]
+        assert schema == {"$ref": f"#/components/schemas/{kind.type}"}
+        assert found["components"]["schemas"][kind.type]["properties"]["type"] == {"const": kind.type}
+    for path, operations in found["paths"].items():
+        for operation in operations.values():
+            assert ("security" in operation) == (path not in ("/healthy", "/ready", "/metrics")), path
+            assert "422" not in operation["responses"]

@@ -215,6 +215,7 @@ def test_key_files(tmp_path: Path) -> None:
 
 
 def test_migrations_make_the_tables_of_the_code(tmp_path: Path) -> None:
+    (tmp_path / "mesh.db").touch()
     with make_engine(url(tmp_path)).execution_options(writes=True).begin() as connection:
         migrate.upgrade(connection)
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []

@@ -1,0 +1,58 @@
+"""What a proxy is, should have and has; whether a call to it is let in, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from control import inspect
+from control.model.resource import Resource
+from control.plane import ControlPlane
+from control.rest import errors
+from control.rest.shapes import Access, Overview, PoliciesOfType, ProxyConfiguration
+from control.store.errors import NotFound
+from control.xds.view import MeshView
+
+PREFIX = "/meshes/{mesh}/dataplanes/{name}"
+
+
+async def find(plane: ControlPlane, mesh: str, name: str) -> tuple[MeshView, Resource]:
+    """Raises NotFound."""
+    view = await plane.view(mesh, fresh=True)
+    dataplane = view.get("Dataplane", name)
+    if dataplane is None:
+        raise NotFound(f"there is no Dataplane {name!r} in mesh {mesh!r}")
+    return view, dataplane
+
+
+def add_to(app: FastAPI, plane: ControlPlane, who: Any) -> None:
+    common: dict[str, Any] = {
+        "dependencies": [who],
+        "tags": ["inspection"],
+        "responses": errors.responses(400, 401, 404),
+        "response_model_exclude_unset": True,
+    }
+    hidden = {**common, "include_in_schema": False}
+
+    @app.get(PREFIX + "/_overview", response_model=Overview, **common)
+    async def overview(mesh: str, name: str) -> dict[str, Any]:
+        """Who it is, its certificate, and per connection and type of xDS what it took and refused."""
+        return inspect.overview(plane, *await find(plane, mesh, name))
+
+    @app.get(PREFIX + "/_policies", response_model=list[PoliciesOfType], **hidden)
+    @app.get(PREFIX + "/policies", response_model=list[PoliciesOfType], **common)
+    async def policies(mesh: str, name: str) -> list[dict[str, Any]]:
+        """The policies that select it, of each type the weaker first."""
+        return inspect.policies(*await find(plane, mesh, name))
+
+    @app.get(PREFIX + "/_xds", response_model=ProxyConfiguration, **hidden)
+    @app.get(PREFIX + "/xds", response_model=ProxyConfiguration, **common)
+    async def xds(mesh: str, name: str) -> dict[str, Any]:
+        """The configuration that it should have, without secrets."""
+        return inspect.config(*await find(plane, mesh, name))
+
+    @app.get(PREFIX + "/_access", response_model=list[Access], **common)
+    async def access(mesh: str, name: str, caller: str) -> list[dict[str, Any]]:
+        """Whether `caller` (a SPIFFE id) is let in by each inbound, and why."""
+        return inspect.access(*await find(plane, mesh, name), caller)

@@ -1,0 +1,64 @@
+"""Bounds for what a client may send, before anybody has looked at who it is: size of the body, and time to send it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from control.rest import errors
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+# A MeshHTTPRoute with every list as long as it may be has less.
+MAX_BODY_BYTES = 4 * 1024 * 1024
+BODY_TIMEOUT_S = 30.0
+
+
+class TooLarge(Exception):
+    pass
+
+
+class BoundedBody:
+    """ASGI middleware: reads the body of a request, no more than is allowed, and only then calls the application."""
+
+    def __init__(self, app: App, max_bytes: int = MAX_BODY_BYTES, timeout_s: float = BODY_TIMEOUT_S) -> None:
+        self._app, self._max_bytes, self._timeout_s = app, max_bytes, timeout_s
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await asyncio.wait_for(self._read(receive), self._timeout_s)
+        except TooLarge:
+            answer = errors.body(413, "Too large", f"a request has at most {self._max_bytes} bytes")
+            await answer(scope, receive, send)
+            return
+        except TimeoutError:
+            await errors.body(408, "Too slow", f"the body took more than {self._timeout_s:g} s")(scope, receive, send)
+            return
+        if body is None:  # the client has gone
+            return
+        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return unread.pop() if unread else await receive()
+
+        await self._app(scope, replay, send)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        parts, size, more = [], 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self._max_bytes:
+                raise TooLarge
+            more = message.get("more_body", False)
+        return b"".join(parts)

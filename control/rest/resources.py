@@ -1,0 +1,131 @@
+"""Resources: a list, and get, put and delete of each. Every kind has its route, so the API's page shows its fields."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, HTTPException, Query, Request, Response
+
+from control.kinds import KINDS, MESH
+from control.model import documents
+from control.model.resource import Kind, Resource, parse
+from control.model.violation import InvalidResource, Violation
+from control.plane import ControlPlane
+from control.rest import errors, openapi
+from control.rest.shapes import Status
+
+MAX_PAGE = 1000
+DEFAULT_PAGE = 100
+
+Size = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+After = Annotated[str, Query(description="`next` of the page before", max_length=253)]
+IfMatch = Annotated[str, Header(description='only if this is the version: the ETag, for example "3"')]
+IfNoneMatch = Annotated[str, Header(description="*: only if there is none yet")]
+
+_VERSION = re.compile(r'"?([0-9]{1,18})"?')
+
+
+def add_to(app: FastAPI, plane: ControlPlane, who: Any) -> None:
+    _add_kind(app, plane, who, MESH, "/meshes")
+    for kind in KINDS:
+        if kind.in_mesh:
+            _add_kind(app, plane, who, kind, f"/meshes/{{mesh}}/{kind.plural}")
+    _add_unknown(app, who)
+
+
+def _add_kind(app: FastAPI, plane: ControlPlane, who: Any, kind: Kind, path: str) -> None:
+    common: dict[str, Any] = {"dependencies": [who], "tags": [kind.type]}
+    one = f"{path}/{{name}}"
+
+    async def page(size: Size = DEFAULT_PAGE, after: After = "", mesh: str = "") -> dict[str, Any]:
+        found = await asyncio.to_thread(plane.store.list, kind.type, mesh, after, size + 1)
+        items = [resource.to_data(with_times=True) for resource in found[:size]]
+        return {"items": items, "next": found[size - 1].name if len(found) > size else None}
+
+    async def get(name: str, response: Response, mesh: str = "") -> dict[str, Any]:
+        resource = await asyncio.to_thread(plane.store.get, kind.type, mesh, name)
+        response.headers["ETag"] = f'"{resource.version}"'
+        return resource.to_data(with_times=True)
+
+    async def put(
+        name: str,
+        request: Request,
+        response: Response,
+        if_match: IfMatch = "",
+        if_none_match: IfNoneMatch = "",
+        mesh: str = "",
+    ) -> dict[str, Any]:
+        resource = await _read(request, kind, mesh, name)
+        expected = _expected_version(if_match, if_none_match)
+        is_new = not await asyncio.to_thread(plane.store.has, kind.type, mesh, name)
+        stored = await plane.put(resource, expected)
+        response.status_code = 201 if is_new else 200
+        response.headers["ETag"] = f'"{stored.version}"'
+        return stored.to_data(with_times=True)
+
+    async def delete(name: str, if_match: IfMatch = "", mesh: str = "") -> Status:
+        await plane.delete(kind.type, mesh, name, _expected_version(if_match, ""))
+        return Status(status="deleted")
+
+    # A mesh is in no mesh: the parameter is not in its paths, and must not be one of the query then.
+    handlers: list[Callable[..., Any]] = [page, get, put, delete]
+    if not kind.in_mesh:
+        handlers = [openapi.without_parameter(handler, "mesh") for handler in handlers]
+    of_page, of_get, of_put, of_delete = handlers
+    listed, shown, made = openapi.page_of(kind), openapi.answer_of(kind), openapi.answers_to_put(kind)
+    unseen: dict[str, Any] = {**common, "response_model": None}  # openapi.py says what they answer
+    app.get(path, summary=f"List of {kind.type}", responses=errors.responses(400, 401) | listed, **unseen)(of_page)
+    refused = errors.responses(400, 401, 404)
+    app.get(one, summary=f"One {kind.type}", responses=refused | shown, **unseen)(of_get)
+    refused = errors.responses(400, 401, 409)
+    app.put(
+        one,
+        summary=f"Make or change a {kind.type}",
+        responses=refused | made,
+        openapi_extra=openapi.body_of(kind),
+        **unseen,
+    )(of_put)
+    app.delete(one, summary=f"Delete a {kind.type}", responses=errors.responses(400, 401, 404, 409), **common)(
+        of_delete
+    )
+
+
+def _add_unknown(app: FastAPI, who: Any) -> None:
+    @app.api_route("/meshes/{mesh}/{kinds}", methods=["GET"], dependencies=[who], include_in_schema=False)
+    @app.api_route(
+        "/meshes/{mesh}/{kinds}/{name}", methods=["GET", "PUT", "DELETE"], dependencies=[who], include_in_schema=False
+    )
+    async def unknown(kinds: str) -> None:
+        allowed = ", ".join(kind.plural for kind in KINDS if kind.in_mesh)
+        raise HTTPException(404, f"there are no {kinds}; there are {allowed}")
+
+
+def _expected_version(if_match: str, if_none_match: str) -> int | None:
+    """0: there must be none yet; None: it does not matter."""
+    if if_none_match == "*":
+        return 0
+    if if_none_match:
+        raise HTTPException(400, f"If-None-Match can only be *; got {if_none_match!r}")
+    if not if_match:
+        return None
+    found = _VERSION.fullmatch(if_match)
+    if found is None:
+        raise HTTPException(400, f'If-Match is the version in quotes, as in ETag: "3"; got {if_match!r}')
+    return int(found[1])
+
+
+async def _read(request: Request, kind: Kind, mesh: str, name: str) -> Resource:
+    """The resource in the body (JSON or YAML), which has to be the one that the path names."""
+    body = await request.body()
+    # Off the loop that serves proxies: a large document takes seconds to read.
+    found = await asyncio.to_thread(documents.load, body, "the request")
+    if len(found) != 1:
+        raise HTTPException(400, f"the body has {len(found)} documents instead of one")
+    resource = await asyncio.to_thread(parse, found[0], KINDS, mesh or None)
+    if resource.key != (kind.type, mesh, name):
+        violation = Violation("name", f"is that of {resource.key}, but the path is that of {(kind.type, mesh, name)}")
+        raise InvalidResource(f"{kind.type} {name}", [violation])
+    return resource

@@ -1,0 +1,129 @@
+"""What requests and answers that are no resources look like."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from control.model.base import Labels
+
+TokenKind = Literal["dataplane", "node", "admin"]
+RotationStage = Literal["Stable", "Distributing", "Issuing", "Retiring"]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", populate_by_name=True)
+
+
+class Status(BaseModel):
+    status: str
+
+
+# --- tokens and certificates of administrators ------------------------------------------------------------------------
+
+
+class TokenRequest(Body):
+    mesh: str = Field(default="", description="for dataplane tokens, and for no others")
+    name: str = Field(default="", max_length=253)
+    labels: Labels = Field(default_factory=dict)
+    valid_for: str = Field(default="24h", examples=["24h"])
+
+
+class Token(Body):
+    token: str
+
+
+class Revocation(Body):
+    token: str = Field(description="the token, or the id (jti) of a token or of an administrator's certificate")
+    reason: str = ""
+
+
+class Revoked(Body):
+    jti: str
+
+
+class SigningKeys(Body):
+    keys: list[str]
+
+
+class SigningKey(Body):
+    key: str
+
+
+class CertificateRequest(Body):
+    name: str = Field(description="of the administrator", examples=["alice"])
+    request: str = Field(description="a certificate request (PKCS#10) in PEM form, without names")
+    valid_for: str = Field(default="24h", examples=["24h"])
+
+
+class Certificate(Body):
+    certificate: str
+    jti: str
+    not_after: str
+
+
+# --- rotation ---------------------------------------------------------------------------------------------------------
+
+
+class RotationRequest(Body):
+    action: Literal["begin", "distributed", "replaced", "retired", "abort"]
+
+
+class RotationState(Body):
+    stage: RotationStage
+    waits_for: str
+    issuer: str = Field(description="SHA-256 of the CA that signs now")
+    bundle: list[str]
+    issuer_not_after: str
+
+
+# --- inspection -------------------------------------------------------------------------------------------------------
+
+
+class HeldCertificate(Body):
+    not_after: str
+    renew_at: str | None = None
+
+
+class TypeState(Body):
+    state: str
+    sent_version: str
+    acknowledged_version: str
+    wanted_version: str
+    refused: str | None = None
+
+
+class Connection(Body):
+    connected_seconds: int
+    types: dict[str, TypeState]
+
+
+class Overview(Body):
+    name: str
+    mesh: str
+    spiffe_id: str | None = Field(alias="spiffeID")
+    mode: Literal["Offload", "EnvoyTLS"]
+    certificate: HeldCertificate | None
+    problems: list[str]
+    connections: list[Connection]
+
+
+class PoliciesOfType(Body):
+    type: str
+    policies: list[dict[str, Any]]
+
+
+class ProxyConfiguration(Body):
+    clusters: list[dict[str, Any]]
+    endpoints: list[dict[str, Any]]
+    listeners: list[dict[str, Any]]
+    routes: list[dict[str, Any]]
+    problems: list[str]
+
+
+class Access(Body):
+    inbound: str
+    allowed: bool
+    reason: str
