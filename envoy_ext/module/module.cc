@@ -5,6 +5,7 @@
 #include "companion_filter.h"
 #include "config.h"
 #include "envoy_abi.h"
+#include "key_exchange.h"
 #include "log.h"
 #include "tls_context.h"
 #include "transport_socket.h"
@@ -44,6 +45,7 @@ TLS_OFFLOAD_HOOK const char *envoy_dynamic_module_on_program_init() {
   std::string reason;
   bool tested = envoy_is_tested(reason);
   if (!reason.empty()) log(tested ? abi::LogLevel::Warn : abi::LogLevel::Critical, reason);
+  if (tested) log(abi::LogLevel::Info, std::string("tls_offload: X25519 by ") + key_exchange_backend());
   return tested ? kAbiVersion : nullptr;
 }
 

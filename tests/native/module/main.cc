@@ -28,6 +28,7 @@ int main(int argc, char **argv) {
     run("configurations_of_all_kinds", tests::configurations_of_all_kinds);
     run("identities_of_all_kinds", tests::identities_of_all_kinds);
     run("worker_turns", tests::worker_turns);
+    run("key_exchange", tests::key_exchange);
     run("no_daemon", tests::no_daemon);
     printf("rude_daemons\n");
     tests::rude_daemons(argv[2]);

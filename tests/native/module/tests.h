@@ -16,6 +16,7 @@ void spoilt_chains();
 void configurations_of_all_kinds();
 void identities_of_all_kinds();
 void worker_turns();
+void key_exchange();
 void no_daemon();
 void rude_daemons(const std::string &folder);
 
