@@ -1,0 +1,28 @@
+"""All checks, by group."""
+
+from tests.conformance.check import Check
+from tests.conformance.checks import (
+    after_handshake,
+    change_cipher_spec,
+    ciphers,
+    closing,
+    extensions,
+    messages,
+    records,
+    renegotiation,
+    rsa,
+    versions,
+)
+
+CHECKS: tuple[Check, ...] = (
+    *versions.CHECKS,
+    *extensions.CHECKS,
+    *records.CHECKS,
+    *messages.CHECKS,
+    *change_cipher_spec.CHECKS,
+    *after_handshake.CHECKS,
+    *renegotiation.CHECKS,
+    *closing.CHECKS,
+    *ciphers.CHECKS,
+    *rsa.CHECKS,
+)
