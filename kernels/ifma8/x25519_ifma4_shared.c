@@ -9,14 +9,15 @@
  *             CB + DA, CB - DA), then (AA BB, BB + 121666 E, ..^2, ..^2) (1, E, 1, x1). The result x2 / z2 takes one
  *             inversion by division steps, in one lane of eight.
  * Lanes       the four numbers (x2, z2, x3, z3), as above. A step waits for its own results most of the time, so
- * 256-bit registers, of which the processor can take two at a time, are as fast as it gets. Bounds      five limbs of
- * 51 bits, as in BoringSSL. vpmadd52 sees 52 bits of a factor, so factors are closed: below 2^52. It splits a product
- * at bit 52: the upper half stands at 2^(51 (i + j) + 52), so it counts twice in limb i + j + 1. Of factors below 2^52
- * a sum of five such is below 15 2^52 < 2^56, and with 19 times the limbs above 2^255 below 20 2^56 < 2^60.4: open.
- * Sums and differences are made of open numbers, with 2^11 p, in which every limb is nearly 2^62, added where one is
- * taken off; below 2^63. One round of carries, all at once, then leaves limbs below 2^51 + 19 2^12: closed. Secret k,
- * and with it everything after the first step. Nothing branches; lanes are exchanged by a permutation whose indices are
- * data.
+ *             256-bit registers, of which the processor can take two at a time, are as fast as it gets.
+ * Bounds      five limbs of 51 bits, as in BoringSSL. vpmadd52 sees 52 bits of a factor, so factors are closed: below
+ *             2^52. It splits a product at bit 52: the upper half stands at 2^(51 (i + j) + 52), so it counts twice in
+ *             limb i + j + 1. Of factors below 2^52 a sum of five such is below 15 2^52 < 2^56, and with 19 times the
+ *             limbs above 2^255 below 20 2^56 < 2^60.4: open. Sums and differences are made of open numbers, with
+ *             2^11 p, in which every limb is nearly 2^62, added where one is taken off; below 2^63. One round of
+ *             carries, all at once, then leaves limbs below 2^51 + 19 2^12: closed.
+ * Secret      k, and with it everything after the first step. Nothing branches; lanes are exchanged by a permutation
+ *             whose indices are data.
  */
 #include <immintrin.h>
 #include <string.h>

@@ -2,10 +2,11 @@
  *
  * Formula     u(k 9) = (Z + Y) / (Z - Y) for k B = (X : Y : Z) on Ed25519, whose base point B is the 9 of Curve25519:
  *             the comb of the signatures, and no ladder. The point and its negative have one u, so which of the two the
- *             comb has made does not matter. k is clamped, so it lies in 2^254 .. 2^255 and is a multiple of 8; mod n
- * it is not 0, because the first common multiple of 8 and n is 8 n > 2^255. Lanes       lane i is key i. Bounds      in
- * units of 2^255: Y, Z < 1.01, so Z - Y + 2 p is between 0.98 and 3.01, and Z + Y below 2.02. Secret      k and
- * everything made of it but u. Nothing branches.
+ *             comb has made does not matter. k is clamped, so it lies in 2^254 .. 2^255 and is a multiple of 8;
+ *             mod n it is not 0, because the first common multiple of 8 and n is 8 n > 2^255.
+ * Lanes       lane i is key i.
+ * Bounds      in units of 2^255: Y, Z < 1.01, so Z - Y + 2 p is between 0.98 and 3.01, and Z + Y below 2.02.
+ * Secret      k and everything made of it but u. Nothing branches.
  *
  * The check: the point is on the curve and its tags are those of k. A wrong public key would tell nobody anything, but
  * the handshake would fail.
