@@ -72,7 +72,7 @@ demo: setup ## real Envoys, real clients, keys only in the daemon; KEEP=1 leaves
 	@$(PYTHON) -m deploy.demo $(if $(KEEP),--keep)
 
 test: setup ## all tests
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest --durations=12 $(ARGS)
 
 .PHONY: bench
 bench: setup ## kernels and handshakes, ours against others, into build/bench; QUICK=1 takes 3 minutes, else about 30

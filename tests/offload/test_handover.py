@@ -21,7 +21,6 @@ from tests.offload.conftest import ME
 from tests.offload.daemon_process import DaemonProcess, sign_request, wait_for
 from tests.offload.key_files import Authority, key_id, shared_key, write_pair
 
-UPGRADES = 5
 REQUEST = sign_request(key_id(shared_key("p256")), 0x0403)
 
 
@@ -67,14 +66,15 @@ class Load:
                         break
 
 
-def test_five_upgrades_under_load_lose_no_call(daemon: DaemonProcess) -> None:
+@pytest.mark.parametrize("upgrades", [2, pytest.param(8, marks=pytest.mark.long)])
+def test_upgrades_under_load_lose_no_call(daemon: DaemonProcess, upgrades: int) -> None:
     running = daemon.start()
     started = [running]
     inode = daemon.socket.stat().st_ino
     load = Load(daemon.socket)
     try:
         with load.running():
-            for number in range(UPGRADES):
+            for number in range(upgrades):
                 upgraded = daemon.upgrade(number)
                 started.append(upgraded)
                 upgraded.wait_log("serving")
