@@ -105,11 +105,15 @@ cdef extern from "offload/dataplane/refusals.h" nogil:
         char *listener
         uint8_t *key_id
         uint8_t key_id_size
+        bint operation
+        bint decrypt
+        uint32_t scheme
+        char *identity
         uint64_t count
     ctypedef struct refusal_log:
         pass
 
-    unsigned refusals_take(refusal_log *log, refusal *taken)
+    unsigned refusals_take(refusal_log *log, refusal *taken, uint64_t *unlisted)
     uint64_t refusals_count(const refusal_log *log, refusal_reason reason)
     const char *refusal_reason_name(refusal_reason reason)
 

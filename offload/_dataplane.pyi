@@ -103,6 +103,9 @@ class Refusal(TypedDict):
     gid: int
     listener: str
     key_id: bytes
+    scheme: int | None  # TLS SignatureScheme as it was asked for, any number; None where there was no operation
+    decrypt: bool
+    identity: str  # asked for by name; any text, cut off when long
     count: int  # equal refusals folded into this one
 
 class KeyUse(TypedDict):
@@ -139,7 +142,8 @@ class DataPlane:
     def wait_drained(self, timeout_seconds: float) -> bool: ...
     def stop(self) -> None: ...
     def statistics(self) -> Statistics: ...
-    def take_refusals(self) -> Sequence[Refusal]: ...
+    def take_refusals(self) -> tuple[Sequence[Refusal], int]:
+        """What happened since the last time, and how many refusals were of more kinds than the ring tells apart."""
     def count_key_uses(self, count: bool) -> None:
         """Whether uses of keys are counted from now on."""
     def take_key_uses(self) -> tuple[Sequence[KeyUse], int]:

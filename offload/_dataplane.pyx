@@ -410,12 +410,13 @@ cdef class DataPlane:
 
     def take_refusals(self):
         cdef refusal *taken = <refusal *>calloc(REFUSAL_RING, sizeof(refusal))
+        cdef uint64_t unlisted = 0
         cdef unsigned count
         if taken == NULL:
             raise MemoryError("refusals")
         try:
-            count = refusals_take(dataplane_refusals(self.plane), taken)
-            return [
+            count = refusals_take(dataplane_refusals(self.plane), taken, &unlisted)
+            refusals = [
                 {
                     "reason": _text(refusal_reason_name(taken[i].reason)),
                     "pid": taken[i].pid,
@@ -423,10 +424,14 @@ cdef class DataPlane:
                     "gid": taken[i].gid,
                     "listener": _text(taken[i].listener),
                     "key_id": PyBytes_FromStringAndSize(<const char *>taken[i].key_id, taken[i].key_id_size),
+                    "scheme": taken[i].scheme if taken[i].operation else None,
+                    "decrypt": bool(taken[i].decrypt),
+                    "identity": _text(taken[i].identity),
                     "count": taken[i].count,
                 }
                 for i in range(count)
             ]
+            return refusals, unlisted
         finally:
             free(taken)
 

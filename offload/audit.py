@@ -40,8 +40,17 @@ class AuditLog:
         self.written = 0
         self.lost = 0  # events, by their counts
 
+    @property
+    def of_key_use(self) -> bool:
+        """Whether it is to have the uses of keys, too."""
+        return self._settings.key_use
+
     def write(
-        self, refusals: Sequence[_dataplane.Refusal], uses: Sequence[_dataplane.KeyUse] = (), unlisted: int = 0
+        self,
+        refusals: Sequence[_dataplane.Refusal],
+        uses: Sequence[_dataplane.KeyUse] = (),
+        refusals_unlisted: int = 0,
+        uses_unlisted: int = 0,
     ) -> None:
         """What happened since the last time."""
         entries = [*map(self._refusal, refusals), *map(self._use, uses)]
@@ -49,10 +58,10 @@ class AuditLog:
         left_out = entries[bound:]
         if left_out:
             entries[bound:] = [self._summary("more lines than lines_per_second", left_out)]
-        if unlisted:
-            entries.append(
-                self._event("left_out", why="more callers and keys at once than are told apart", count=unlisted)
-            )
+        for unlisted, what in ((refusals_unlisted, "refusals"), (uses_unlisted, "uses of keys")):
+            if unlisted:
+                why = f"more kinds of {what} at once than are told apart"
+                entries.append(self._event("left_out", why=why, count=unlisted))
         if entries:
             self._append(entries)
 
@@ -72,20 +81,21 @@ class AuditLog:
             "refused",
             **_caller(refusal),
             identities=self._names(refusal["key_id"]) if refusal["key_id"] else [],
+            identity_asked=refusal["identity"] or None,
             key_id=refusal["key_id"].hex() or None,
+            scheme=None if refusal["scheme"] is None else _scheme(refusal["scheme"], refusal["decrypt"]),
             result=refusal["reason"],
             count=refusal["count"],
         )
 
     def _use(self, use: _dataplane.KeyUse) -> dict[str, Any]:
-        scheme = BY_CODE.get(use["scheme"])
         return self._event(
             "key_used",
             **_caller(use),
             executable=use["executable"] or None,
             identities=self._names(use["key_id"]),
             key_id=use["key_id"].hex(),
-            scheme="rsa_decrypt" if use["decrypt"] else scheme.name if scheme else f"0x{use['scheme']:04x}",
+            scheme=_scheme(use["scheme"], use["decrypt"]),
             result=use["status"],
             count=use["count"],
         )
@@ -96,15 +106,21 @@ class AuditLog:
     # ---- the file ----
 
     def _append(self, entries: Sequence[dict[str, Any]]) -> None:
-        lines = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries).encode()
+        lines = [json.dumps(entry, separators=(",", ":")).encode() + b"\n" for entry in entries]
+        whole = 0  # of the lines, how many are in the file
         try:
             file = self._open()
-            taken = os.write(file, b"\n" + lines if self._torn else lines)
-            self._torn = 0 < taken < len(lines)
-            if self._torn:
+            before = b"\n" if self._torn else b""
+            data = before + b"".join(lines)
+            taken = data[: os.write(file, data)]
+            if taken:
+                self._torn = not taken.endswith(b"\n")
+            whole = taken[len(before) :].count(b"\n")
+            if len(taken) < len(data):
                 raise OSError(errno.ENOSPC, "only a part of the lines could be written")
         except OSError as error:
-            self.lost += sum(entry["count"] for entry in entries)
+            self.written += whole
+            self.lost += sum(entry["count"] for entry in entries[whole:])
             if self._failure != str(error.strerror):
                 self._failure = str(error.strerror)
                 self._log.error(
@@ -124,11 +140,30 @@ class AuditLog:
         # Not blocking: a pipe without a reader, put there by mistake, must not stop the daemon.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         self._file = os.open(self._path, flags, FILE_MODE)
+        self._torn = _ends_within_a_line(self._path)
         return self._file
 
 
 def _caller(event: _dataplane.Refusal | _dataplane.KeyUse) -> dict[str, Any]:
     return {"pid": event["pid"], "uid": event["uid"], "gid": event["gid"], "socket": event["listener"]}
+
+
+def _scheme(code: int, decrypt: bool) -> str:
+    known = BY_CODE.get(code)
+    return "rsa_decrypt" if decrypt else known.name if known else f"0x{code:04x}"
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    """As a daemon leaves it that ran out of disk and was ended then. False where that cannot be told (a pipe)."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        there = os.fstat(file)
+        return stat.S_ISREG(there.st_mode) and there.st_size > 0 and os.pread(file, 1, there.st_size - 1) != b"\n"
+    finally:
+        os.close(file)
 
 
 def _is_at(file: int, path: Path) -> bool:

@@ -350,10 +350,12 @@ class Daemon:
 
     def log_events(self) -> None:
         """Refusals into the log; these and the uses of keys into the audit log."""
-        refusals = self._data_plane.take_refusals()
+        refusals, refusals_unlisted = self._data_plane.take_refusals()
         if self._audit is not None:
-            uses, unlisted = self._data_plane.take_key_uses()
-            self._audit.write(refusals, uses, unlisted)
+            uses, uses_unlisted = self._data_plane.take_key_uses() if self._audit.of_key_use else ((), 0)
+            self._audit.write(refusals, uses, refusals_unlisted, uses_unlisted)
+        if refusals_unlisted:
+            self._log.warning("refused more kinds of callers and requests than are told apart", count=refusals_unlisted)
         for refusal in refusals:
             self._log.warning(
                 "refused a caller",
@@ -364,6 +366,7 @@ class Daemon:
                 socket=refusal["listener"],
                 key_id=refusal["key_id"].hex() or None,
                 identities=self._keyring.names_of(refusal["key_id"]) or None,
+                identity_asked=refusal["identity"] or None,
                 count=refusal["count"],
             )
 

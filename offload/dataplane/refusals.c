@@ -37,7 +37,8 @@ void refusals_free(refusal_log *log) {
 static bool same(const refusal *a, const refusal *b) {
   return a->reason == b->reason && a->pid == b->pid && a->uid == b->uid && a->gid == b->gid &&
          a->key_id_size == b->key_id_size && memcmp(a->key_id, b->key_id, sizeof a->key_id) == 0 &&
-         strcmp(a->listener, b->listener) == 0;
+         a->operation == b->operation && a->decrypt == b->decrypt && a->scheme == b->scheme &&
+         strcmp(a->listener, b->listener) == 0 && strcmp(a->identity, b->identity) == 0;
 }
 
 static void fold(refusal_log *log, const refusal *entry) {
@@ -48,27 +49,45 @@ static void fold(refusal_log *log, const refusal *entry) {
       return;
     }
   }
-  if (log->used < REFUSAL_RING) log->ring[log->used++] = *entry;
+  if (log->used < REFUSAL_RING) {
+    log->ring[log->used++] = *entry;
+  } else {
+    log->unlisted++;
+  }
 }
 
-void refusals_add(refusal_log *log, refusal_reason reason, const caller *caller, const uint8_t *key_id) {
+static void describe(refusal *entry, const refused_request *request) {
+  if (request->key_id != NULL) {
+    memcpy(entry->key_id, request->key_id, REFUSAL_KEY_ID);
+    entry->key_id_size = REFUSAL_KEY_ID;
+  }
+  entry->operation = request->operation;
+  entry->decrypt = request->decrypt;
+  entry->scheme = request->operation && !request->decrypt ? request->scheme : 0;
+  if (request->identity != NULL) {
+    size_t size = request->identity_size;
+    if (size > sizeof entry->identity - 1) size = sizeof entry->identity - 1;
+    memcpy(entry->identity, request->identity, size);
+  }
+}
+
+void refusals_add(refusal_log *log, refusal_reason reason, const caller *caller, const refused_request *request) {
   atomic_fetch_add_explicit(&log->counts[reason], 1, memory_order_relaxed);
   refusal entry = {.reason = reason, .pid = caller->pid, .uid = caller->uid, .gid = caller->gid, .count = 1};
   strncpy(entry.listener, caller->listener, sizeof entry.listener - 1);
-  if (key_id != NULL) {
-    memcpy(entry.key_id, key_id, REFUSAL_KEY_ID);
-    entry.key_id_size = REFUSAL_KEY_ID;
-  }
+  if (request != NULL) describe(&entry, request);
   pthread_mutex_lock(&log->lock);
   fold(log, &entry);
   pthread_mutex_unlock(&log->lock);
 }
 
-unsigned refusals_take(refusal_log *log, refusal taken[]) {
+unsigned refusals_take(refusal_log *log, refusal taken[], uint64_t *unlisted) {
   pthread_mutex_lock(&log->lock);
   unsigned count = log->used;
   memcpy(taken, log->ring, count * sizeof *taken);
+  *unlisted = log->unlisted;
   log->used = 0;
+  log->unlisted = 0;
   pthread_mutex_unlock(&log->lock);
   return count;
 }

@@ -5,6 +5,8 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "caller.h"
@@ -29,7 +31,17 @@ typedef enum refusal_reason {
   REFUSAL_REASONS,
 } refusal_reason;
 
-enum { REFUSAL_RING = 256, REFUSAL_LISTENER_MAX = 64, REFUSAL_KEY_ID = 32 };
+enum { REFUSAL_RING = 256, REFUSAL_LISTENER_MAX = 64, REFUSAL_KEY_ID = 32, REFUSAL_IDENTITY_MAX = 128 };
+
+/* What the caller asked for, as far as it got to say that. */
+typedef struct refused_request {
+  const uint8_t *key_id; /* NULL, or REFUSAL_KEY_ID bytes */
+  bool operation;        /* a signature of this scheme, or a decryption */
+  bool decrypt;
+  uint32_t scheme;         /* as it was asked for: any number */
+  const uint8_t *identity; /* asked for by name; NULL, or `identity_size` bytes of anything */
+  size_t identity_size;
+} refused_request;
 
 typedef struct refusal {
   refusal_reason reason;
@@ -39,6 +51,10 @@ typedef struct refusal {
   char listener[REFUSAL_LISTENER_MAX]; /* cut off when longer */
   uint8_t key_id[REFUSAL_KEY_ID];
   uint8_t key_id_size; /* 0 or REFUSAL_KEY_ID */
+  bool operation;
+  bool decrypt;
+  uint32_t scheme;                     /* 0 for a decryption, and where there was no operation */
+  char identity[REFUSAL_IDENTITY_MAX]; /* cut off when longer; empty where none was asked for by name */
   uint64_t count;
 } refusal;
 
@@ -47,16 +63,17 @@ typedef struct refusal_log {
   pthread_mutex_t lock;
   refusal ring[REFUSAL_RING]; /* `used` entries; further kinds of refusal are only counted until it is drained */
   unsigned used;
+  uint64_t unlisted; /* refusals that found the ring full */
 } refusal_log;
 
 void refusals_init(refusal_log *log);
 void refusals_free(refusal_log *log);
 
-/* `key_id` is NULL, or 32 bytes. */
-void refusals_add(refusal_log *log, refusal_reason reason, const caller *caller, const uint8_t *key_id);
+/* `request` is NULL where the caller did not get so far. */
+void refusals_add(refusal_log *log, refusal_reason reason, const caller *caller, const refused_request *request);
 
 /* Copies the entries out, oldest first, and forgets them; returns how many. `taken` has room for REFUSAL_RING. */
-unsigned refusals_take(refusal_log *log, refusal taken[]);
+unsigned refusals_take(refusal_log *log, refusal taken[], uint64_t *unlisted);
 
 uint64_t refusals_count(const refusal_log *log, refusal_reason reason);
 const char *refusal_reason_name(refusal_reason reason);

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
+import signal
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ import pytest
 
 from offload.audit import AuditLog
 from offload.config import Audit
+from offload.v1 import private_key_pb2
 from tests.json_lines import read_json_lines
 from tests.offload.conftest import ME
 from tests.offload.daemon_process import DaemonProcess, sign_request, status_of, wait_for
@@ -22,7 +28,8 @@ RSA = key_id(shared_key("rsa2048"))
 
 
 def refusal(number: int = 0, count: int = 1) -> Any:
-    return {"reason": "usage", "pid": number, "uid": 1, "gid": 2, "listener": "main", "key_id": WWW, "count": count}
+    caller = {"reason": "usage", "pid": number, "uid": 1, "gid": 2, "listener": "main"}
+    return caller | {"key_id": WWW, "scheme": 0x0403, "decrypt": False, "identity": "", "count": count}
 
 
 def use(number: int = 0, count: int = 1) -> Any:
@@ -72,7 +79,36 @@ def test_uses_and_refusals(daemon: DaemonProcess, audited: Path) -> None:
     refused = {line["result"]: line for line in lines if line["event"] == "refused"}
     assert set(refused) == {"caller_not_allowed", "usage"}
     assert refused["caller_not_allowed"]["key_id"] == RSA.hex()
+    assert refused["caller_not_allowed"]["scheme"] == "rsa_pss_rsae_sha256"
+    assert refused["usage"]["scheme"] == "ecdsa_secp256r1_sha256"
     assert stat.S_IMODE(audited.stat().st_mode) == 0o600
+
+
+def test_a_refusal_says_what_was_asked_for(daemon: DaemonProcess, audited: Path) -> None:
+    nonsense = sign_request(WWW, 0x12345678)
+    decrypt = private_key_pb2.DecryptRequest(key_id=WWW, ciphertext=b"x")
+    somebody = private_key_pb2.WatchIdentityRequest(identity="rsa")
+    with daemon.client() as stub:
+        assert status_of(lambda: stub.Sign(nonsense, timeout=10)) is grpc.StatusCode.INVALID_ARGUMENT
+        assert status_of(lambda: stub.Decrypt(decrypt, timeout=10)) is grpc.StatusCode.PERMISSION_DENIED
+        assert status_of(lambda: next(stub.WatchIdentity(somebody, timeout=10))) is grpc.StatusCode.NOT_FOUND
+    assert daemon.stop() == 0
+    lines = [line for line in read_json_lines(audited) if line["event"] == "refused"]
+    seen = {(line["result"], line["scheme"], line["identity_asked"], tuple(line["identities"])) for line in lines}
+    assert seen == {
+        ("bad_operation", "0x12345678", None, ("www",)),
+        ("usage", "rsa_decrypt", None, ("www",)),
+        ("caller_not_allowed", None, "rsa", ()),
+    }
+
+
+def test_what_was_too_much_to_list_is_counted(daemon: DaemonProcess, audited: Path) -> None:
+    with daemon.client() as stub:
+        for number in range(700):
+            request = sign_request(number.to_bytes(32), 0x0403)
+            assert status_of(lambda: stub.Sign(request, timeout=10)) is grpc.StatusCode.NOT_FOUND  # noqa: B023
+    assert daemon.stop() == 0
+    assert sum(line["count"] for line in read_json_lines(audited)) == 700, "refused and left out together"
 
 
 def test_what_happened_last_is_written_at_the_end(daemon: DaemonProcess, audited: Path) -> None:
@@ -129,11 +165,11 @@ def test_rotation_needs_no_signal(tmp_path: Path, how: str) -> None:
 def test_more_than_the_bound_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "audit"
     log = audit(path, lines_per_second=3)
-    log.write([refusal(n, 2) for n in range(3)], [use(n, 10) for n in range(4)], unlisted=7)
+    log.write([refusal(n, 2) for n in range(3)], [use(n, 10) for n in range(4)], 5, 7)
     lines = read_json_lines(path)
-    assert [line["event"] for line in lines] == ["refused", "refused", "refused", "left_out", "left_out"]
-    assert [line["count"] for line in lines[3:]] == [40, 7]
-    assert log.written == 5
+    assert [line["event"] for line in lines] == ["refused"] * 3 + ["left_out"] * 3
+    assert [line["count"] for line in lines[3:]] == [40, 5, 7]
+    assert log.written == 6
 
 
 def test_a_disk_that_fills_up_and_has_room_again(tmp_path: Path) -> None:
@@ -145,6 +181,50 @@ def test_a_disk_that_fills_up_and_has_room_again(tmp_path: Path) -> None:
     log.write([refusal(2)])
     assert (log.written, log.lost) == (1, 4)
     log.close()
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file grows beyond this, as on a full disk: what fits is written."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+@pytest.mark.parametrize("again", ["the same daemon", "the next daemon"])
+def test_a_line_that_was_torn_stays_alone(tmp_path: Path, again: str) -> None:
+    path = tmp_path / "audit"
+    log = audit(path)
+    log.write([refusal(1)])
+    one = path.stat().st_size
+    # The bound is for every file of this process: what the tests print is far below it.
+    path.write_bytes(path.read_bytes() + b'{"pid":0,"long":"' + bytes(10_000_000).replace(b"\0", b" ") + b'"}\n')
+    size = path.stat().st_size
+    with room_for(size + one + 10):
+        log.write([refusal(2, 3), refusal(3, 4), refusal(4, 5)])
+        assert (log.written, log.lost) == (2, 9), "the first of the three is there, whole"
+        for room in (10, 11, 12):  # nothing of it fits; then no more than the end of the torn line, and a byte
+            with room_for(size + one + room):
+                log.write([refusal(5)])
+        assert (log.written, log.lost) == (2, 12)
+    if again == "the next daemon":
+        log.close()
+        log = audit(path)
+    log.write([refusal(6)])
+    log.close()
+    whole, torn = [], []
+    for line in path.read_bytes().splitlines():
+        try:
+            whole.append(json.loads(line)["pid"])
+        except ValueError:
+            torn.append(line)
+    assert whole == [1, 0, 2, 6]
+    assert b"" not in torn, "and no line is empty"
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:

@@ -101,8 +101,12 @@ static verdict check(call *call, const wire_operation *request, const key_grant 
 
 /* ---- in ---- */
 
-static void refuse(front *front, operation *op, verdict why, const uint8_t *key_id) {
-  refusals_add(front->refusals, why.reason, &op->call->connection->caller, key_id);
+static void refuse(front *front, operation *op, verdict why, const wire_operation *request) {
+  refused_request asked = {.key_id = request->key_id.size == WIRE_KEY_ID_SIZE ? request->key_id.data : NULL,
+                           .operation = !request->kind_unknown,
+                           .decrypt = request->decrypt,
+                           .scheme = request->signature_scheme};
+  refusals_add(front->refusals, why.reason, &op->call->connection->caller, &asked);
   op->status = (uint8_t)why.status;
   op->message = why.message;
 }
@@ -129,7 +133,7 @@ operation *admission_take(call *call, const wire_operation *request, uint64_t de
     result = (verdict){RPC_RESOURCE_EXHAUSTED, REFUSED_QUEUE_FULL, "out of memory"};
   }
   if (result.status != RPC_OK) {
-    refuse(front, op, result, request->key_id.size == WIRE_KEY_ID_SIZE ? request->key_id.data : NULL);
+    refuse(front, op, result, request);
     if (grant != NULL) counter_add_owned(&front->counters->classes[op->item.algorithm].operations[op->status][0], 1);
     list_push(&call->answers, &op->of_call);
     call->method->answered(call, op);
@@ -144,6 +148,13 @@ operation *admission_take(call *call, const wire_operation *request, uint64_t de
   list_push(&call->operations, &op->of_call);
   list_push(&front->submitted, &op->item.link);
   return op;
+}
+
+/* Of an operation that had been accepted. */
+static void refused_later(front *front, const operation *op, refusal_reason reason) {
+  refused_request asked = {
+      .key_id = kernel_key_id(op->sign.key), .operation = true, .decrypt = op->sign.decrypt, .scheme = op->sign.scheme};
+  refusals_add(front->refusals, reason, &op->call->connection->caller, &asked);
 }
 
 static const char queue_full[] = "the queue is full";
@@ -177,8 +188,7 @@ void admission_submit_all(front *front) {
   if (is_lone) run_lone(front, &lone);
   for (list_node *node; (node = list_pop(&refused)) != NULL;) {
     operation *op = LIST_ENTRY(node, operation, item.link);
-    refusals_add(front->refusals, op->message == queue_full ? REFUSED_QUEUE_FULL : REFUSED_CONNECTION_QUEUE_FULL,
-                 &op->call->connection->caller, kernel_key_id(op->sign.key));
+    refused_later(front, op, op->message == queue_full ? REFUSED_QUEUE_FULL : REFUSED_CONNECTION_QUEUE_FULL);
     admission_done(front, op);
   }
 }
@@ -186,12 +196,11 @@ void admission_submit_all(front *front) {
 /* ---- out ---- */
 
 static void settle_status(front *front, operation *op) {
-  const caller *caller = &op->call->connection->caller;
   if (op->status != RPC_OK) return; /* refused by the queue */
   if (op->expired) {
     op->status = RPC_DEADLINE_EXCEEDED;
     op->message = "the deadline passed before the operation was started";
-    refusals_add(front->refusals, REFUSED_DEADLINE, caller, kernel_key_id(op->sign.key));
+    refused_later(front, op, REFUSED_DEADLINE);
     return;
   }
   switch (op->sign.status) {
@@ -204,7 +213,7 @@ static void settle_status(front *front, operation *op) {
     default:
       op->status = RPC_INTERNAL;
       op->message = "the operation failed in every backend";
-      refusals_add(front->refusals, REFUSED_FAULT, caller, kernel_key_id(op->sign.key));
+      refused_later(front, op, REFUSED_FAULT);
   }
 }
 

@@ -167,7 +167,8 @@ void call_complete(call *it) {
 
 void call_refuse(call *it, refusal_reason reason, rpc_status status, const char *message) {
   if (it->finished) return;
-  refusals_add(it->connection->front->refusals, reason, &it->connection->caller, NULL);
+  refused_request asked = {.identity = it->watched, .identity_size = it->watched_size};
+  refusals_add(it->connection->front->refusals, reason, &it->connection->caller, &asked);
   call_finish(it, status, message);
 }
 
