@@ -26,7 +26,7 @@ from offload.logs import get_logger
 from offload.renewal import Renewal, State
 
 ISSUING_AT_ONCE = 4  # identities that wait for their issuers side by side
-IDLE_SECONDS = 3600.0
+LOOK_SECONDS = 1.0  # clocks can be set, and machines can sleep: what is due then must not wait for the old time
 GENERATED_HERE = "generated on this node"
 
 
@@ -147,8 +147,7 @@ class GeneratedIdentities:
                         entry.renewal.asked()
                         self._pool.submit(self._issue, name, entry)
                 waits = [e.renewal.due_at - now for e in self._entries.values() if e.renewal.state is not State.ASKING]
-                # Clocks can be set: look now and then in any case.
-                self._condition.wait(max(0.05, min([*waits, IDLE_SECONDS])))
+                self._condition.wait(max(0.05, min([*waits, LOOK_SECONDS])))
 
     def _issue(self, name: str, entry: Entry) -> None:
         """On a thread of the pool: makes a key, gets it certified, checks the chain."""

@@ -52,10 +52,17 @@ class Renewal:
     state: State = State.NEEDED
     due_at: float = 0  # when to ask next; no meaning while ASKING
     failures: int = 0  # in a row
-    not_after: float | None = field(default=None)  # of the certificate in force
+    not_before: float = 0  # of the certificate in force
+    not_after: float | None = field(default=None)
+    answered_at: float = 0  # by the issuer, the last time
 
     def is_due(self, now: float) -> bool:
-        return self.state is not State.ASKING and now >= self.due_at
+        return self.state is not State.ASKING and (now >= self.due_at or self._was_set_back(now))
+
+    def _was_set_back(self, now: float) -> bool:
+        """The clock, to before the last answer: a pause counted from there is no measure, and a certificate from there
+        may not be valid yet. The next answer comes with the clock as it is now, so nothing is asked for in a loop."""
+        return now < self.answered_at and (self.state is State.WAITING or now < self.not_before)
 
     def asked(self) -> None:
         self._move(Event.ASKED)
@@ -63,7 +70,7 @@ class Renewal:
     def issued(self, now: float, not_before: float, not_after: float, renew_at: float | None = None) -> None:
         """`renew_at`: the issuer's own word for it."""
         self._move(Event.ISSUED)
-        self.failures, self.not_after = 0, not_after
+        self.failures, self.not_before, self.not_after, self.answered_at = 0, not_before, not_after, now
         life = max(0.0, not_after - not_before)
         if renew_at is None:
             share = RENEWAL_SHARE + RENEWAL_JITTER * (2 * self.random() - 1)
@@ -72,6 +79,7 @@ class Renewal:
 
     def refused(self, now: float) -> None:
         self._move(Event.REFUSED)
+        self.answered_at = now
         pause = min(BACKOFF_FIRST_S * 2**self.failures, self._longest_pause(now))
         self.failures = min(self.failures + 1, 32)
         self.due_at = now + pause * (0.5 + 0.5 * self.random())

@@ -53,6 +53,46 @@ def test_backoff_doubles_up_to_a_bound() -> None:
     assert one.failures == 0
 
 
+def test_a_clock_that_is_set_forward_makes_one_renewal() -> None:
+    one = renewal()
+    one.asked()
+    one.issued(0, 0, DAY)
+    assert not one.is_due(0.4 * DAY)
+    assert one.is_due(10 * DAY)
+    one.asked()
+    one.issued(10 * DAY, 10 * DAY, 11 * DAY)
+    assert not one.is_due(10 * DAY + 1)
+
+
+def test_a_clock_that_is_set_back_makes_one_renewal() -> None:
+    """What was issued while it was ahead is not valid yet."""
+    one = renewal()
+    one.asked()
+    one.issued(10 * DAY, 10 * DAY - 60, 11 * DAY)
+    assert not one.is_due(10 * DAY - 30), "still valid"
+    assert one.is_due(5 * DAY)
+    one.asked()
+    one.issued(5 * DAY, 5 * DAY - 60, 6 * DAY)
+    assert not one.is_due(5 * DAY + 1)
+
+
+def test_an_issuer_whose_clock_is_ahead_is_not_asked_in_a_loop() -> None:
+    one = renewal()
+    one.asked()
+    one.issued(1000, 1100, 1100 + DAY)
+    assert not one.is_due(1001)
+
+
+def test_a_backoff_ends_when_the_clock_is_set_back() -> None:
+    one = renewal()
+    one.asked()
+    one.refused(DAY)
+    assert one.is_due(0)
+    one.asked()
+    one.refused(0)
+    assert not one.is_due(0.1)
+
+
 def test_events_out_of_order_are_mistakes() -> None:
     one = renewal()
     with pytest.raises(KeyError):
