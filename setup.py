@@ -16,6 +16,7 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "deploy" / "setup"))
@@ -57,6 +58,8 @@ class BuildNative(build_ext):
         for extension in self.extensions:
             self.link(extension, testing if extension.name.endswith("._testing") else native)
         super().run()
+        if TESTING:
+            self.link_faulty_data_plane(native, testing)
         self.copy_built(native)
 
     def cmake(self, folder: str, options: list[str], targets: list[str]) -> Path:
@@ -97,6 +100,22 @@ class BuildNative(build_ext):
         extension.libraries += ["stdc++", "pthread"]
         extension.extra_compile_args += ["-O2", "-fvisibility=hidden"]
         extension.extra_link_args += ["-Wl,--exclude-libs,ALL"]
+
+    def link_faulty_data_plane(self, native: Path, testing: Path) -> None:
+        """The data plane over the kernels with testing hooks, for a daemon whose lanes go wrong (tests/faults).
+
+        Not in a package, but in build/native-testing/offload: only who puts that first gets it.
+        """
+        name = "offload._dataplane"
+        target = testing / self.get_ext_filename(name)
+        archives = [native / "offload/dataplane/libdataplane.a", testing / "kernels/libkernels.a"]
+        archives.append(self.boringssl_prefix / "lib" / "libcrypto.a")
+        inputs = [str(Path(self.build_temp) / "offload" / "_dataplane.o"), *(str(path) for path in archives)]
+        if newer_group(inputs, str(target)):
+            libraries = [":libnghttp2.so.14", "stdc++", "pthread"]
+            self.compiler.link_shared_object(
+                inputs, str(target), libraries=libraries, extra_postargs=["-Wl,--exclude-libs,ALL"]
+            )
 
     def copy_built(self, build: Path) -> None:
         """What is no Python extension goes into its package."""

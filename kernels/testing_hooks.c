@@ -1,7 +1,10 @@
 #include "kernels/testing_hooks.h"
 
 #ifdef TESTING_HOOKS
+#include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/workspace_internal.h"
@@ -29,6 +32,46 @@ unsigned kernel_clear_faults(void) {
   return pending;
 }
 
+static const char *const place_names[FAULT_PLACES] = {
+    [FAULT_RSA_P] = "rsa_p",
+    [FAULT_RSA_Q] = "rsa_q",
+    [FAULT_RSA_RECOMBINED] = "rsa_recombined",
+    [FAULT_ECDSA_R] = "ecdsa_r",
+    [FAULT_ECDSA_S] = "ecdsa_s",
+    [FAULT_ECDSA_POINT] = "ecdsa_point",
+    [FAULT_ED25519_R] = "ed25519_r",
+    [FAULT_ED25519_S] = "ed25519_s",
+    [FAULT_COMB_DIGIT] = "comb_digit",
+    [FAULT_ECDSA_INVERSE] = "ecdsa_inverse",
+    [FAULT_ED25519_NONCE] = "ed25519_nonce",
+    [FAULT_SOFTWARE] = "software",
+};
+
+/* The fault of the whole process; `every` is 0 where there is none. */
+static struct {
+  unsigned algorithm, place, bit, every;
+  atomic_uint_fast64_t passed;
+} standing;
+static pthread_once_t standing_once = PTHREAD_ONCE_INIT;
+
+static void read_standing(void) {
+  const char *text = getenv("TESTING_FAULTS");
+  char algorithm[16], place[24];
+  if (text == NULL) return;
+  if (sscanf(text, "%15[^,],%23[^,],%u,%u", algorithm, place, &standing.bit, &standing.every) != 4) abort();
+  while (standing.algorithm < KERNEL_ALGORITHMS && strcmp(kernel_algorithm_name(standing.algorithm), algorithm) != 0)
+    standing.algorithm++;
+  while (standing.place < FAULT_PLACES && strcmp(place_names[standing.place], place) != 0) standing.place++;
+  if (standing.algorithm == KERNEL_ALGORITHMS || standing.place == FAULT_PLACES) abort();
+}
+
+static bool standing_fault_here(kernel_algorithm algorithm, kernel_fault_place place, unsigned *bit) {
+  pthread_once(&standing_once, read_standing);
+  if (standing.every == 0 || standing.algorithm != algorithm || standing.place != place) return false;
+  *bit = standing.bit;
+  return (atomic_fetch_add(&standing.passed, 1) + 1) % standing.every == 0;
+}
+
 bool kernel_fault_here(kernel_algorithm algorithm, unsigned lane, kernel_fault_place place, unsigned *bit) {
   for (unsigned i = 0; i < ARMED_MAX; i++) {
     uint_fast64_t now = atomic_load(&armed[i]);
@@ -37,7 +80,7 @@ bool kernel_fault_here(kernel_algorithm algorithm, unsigned lane, kernel_fault_p
     *bit = (unsigned)(now & 0xffffff);
     if (atomic_compare_exchange_strong(&armed[i], &now, 0)) return true;
   }
-  return false;
+  return standing_fault_here(algorithm, place, bit);
 }
 
 static _Thread_local struct {

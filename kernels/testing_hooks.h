@@ -32,6 +32,8 @@ extern "C" {
  * batch handed to kernel_batch, among those that passed its checks; 0 when software redoes one), in whichever thread,
  * bit `bit` of the value is flipped, and the fault is spent. Up to 16 at a time; false when there are more. */
 bool kernel_inject_fault(kernel_algorithm algorithm, unsigned lane, kernel_fault_place place, unsigned bit);
+/* Besides, for a whole process: TESTING_FAULTS=ALGORITHM,PLACE,BIT,EVERY in its environment (p256,ecdsa_s,17,20) flips
+ * that bit in every EVERY-th lane that passes the place, for ever. Read once; text of another form ends the process. */
 /* Disarms all; how many were still armed, because nobody passed their place. */
 unsigned kernel_clear_faults(void);
 

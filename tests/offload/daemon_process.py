@@ -24,8 +24,8 @@ START_SECONDS = 60  # calibration on a busy machine
 CERTIFICATE_VERIFY = b" " * 64 + b"TLS 1.3, server CertificateVerify\x00" + bytes(32)
 
 
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "offload", *map(str, arguments)]
+def command(*arguments: str | Path, module: str = "offload") -> list[str]:
+    return [sys.executable, "-m", module, *map(str, arguments)]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -61,6 +61,7 @@ class DaemonProcess:
         self.config_file = folder / "offload.yaml"
         self.log_file = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.module = "offload"  # what `python -m` runs
 
     def configure(self, **sections: Any) -> None:
         config = {
@@ -75,7 +76,7 @@ class DaemonProcess:
     def start(self, wait: bool = True, prefix: Sequence[str] = (), **more: str) -> DaemonProcess:
         log = self.log_file.open("ab")
         self.process = subprocess.Popen(
-            [*prefix, *command("serve", "--config", self.config_file)],
+            [*prefix, *command("serve", "--config", self.config_file, module=self.module)],
             env=environment(**more),
             stdout=log,
             stderr=log,
