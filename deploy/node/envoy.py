@@ -100,6 +100,23 @@ def offloaded_listener(name: str, tls: TlsSettings, routes: Sequence[Config]) ->
 
 
 @dataclass(frozen=True)
+class HotRestart:
+    """Which of several Envoys after another this is: `epoch` 0 is the first, and the next of the same folder of
+    `base_id` takes its listening sockets, and ends it after `parent_seconds`."""
+
+    base_id: Path  # a file; the first one chooses a number that is free, and writes it there
+    epoch: int = 0
+    parent_seconds: int = 3
+
+    def options(self) -> list[str | Path]:
+        times: list[str | Path] = ["--restart-epoch", str(self.epoch), "--drain-strategy", "immediate"]
+        times += ["--drain-time-s", "1", "--parent-shutdown-time-s", str(self.parent_seconds)]
+        if self.epoch == 0:
+            return [*times, "--use-dynamic-base-id", "--base-id-path", self.base_id]
+        return [*times, "--base-id", self.base_id.read_text().strip()]
+
+
+@dataclass(frozen=True)
 class Envoy:
     """A running Envoy."""
 
@@ -127,9 +144,11 @@ def start(
     config: Config,
     concurrency: int = 1,
     module: bool = False,
+    environment: Mapping[str, str] | None = None,
+    hot_restart: HotRestart | None = None,
 ) -> Envoy:
     """Start Envoy with `config` and wait until it serves. NodeError with the end of its log when it does not."""
-    environment = {location.SEARCH_PATH_VARIABLE: str(_module_directory())} if module else None
+    variables = {**(environment or {}), **({location.SEARCH_PATH_VARIABLE: str(_module_directory())} if module else {})}
     folder = processes.folder / name
     folder.mkdir(parents=True, exist_ok=True)
     config_file = folder / "envoy.json"
@@ -138,9 +157,9 @@ def start(
     admin_file.unlink(missing_ok=True)
     line: list[str | Path] = [binary(), "-c", config_file, "--admin-address-path", admin_file]
     # Access logs are read while Envoy runs; it writes them out every 10 s otherwise.
-    line += ["--disable-hot-restart", "--concurrency", str(concurrency), "-l", "warning"]
-    line += ["--file-flush-interval-msec", "50"]
-    process = processes.start(name, line, environment)
+    line += hot_restart.options() if hot_restart else ["--disable-hot-restart"]
+    line += ["--concurrency", str(concurrency), "-l", "warning", "--file-flush-interval-msec", "50"]
+    process = processes.start(name, line, variables)
     process.wait_until(lambda: admin_file.is_file() and admin_file.read_text().count(":") == 1, "open its admin port")
     admin = admin_file.read_text().strip()
     process.wait_until(lambda: _ready(admin), "ready")

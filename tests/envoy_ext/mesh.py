@@ -35,21 +35,28 @@ class Services:
     daemon: DaemonProcess
 
     @staticmethod
-    def make(folder: Path, **sections: Any) -> Services:
-        """Not started."""
-        services = Services(folder, Authority.make(), DaemonProcess(folder))
+    def make(
+        folder: Path,
+        authority: Authority | None = None,
+        selectors: Sequence[Mapping[str, Any]] = ME["selectors"],
+        identities: Mapping[str, Any] | None = None,
+        **sections: Any,
+    ) -> Services:
+        """Not started. `identities`: others beside the two."""
+        services = Services(folder, authority or Authority.make(), DaemonProcess(folder))
         for name, uri in zip(NAMES, (CART, PRICES), strict=True):
             services.issue(name, uri)
         services.trust(services.authority)
-        identities = {
-            name: ME | {"trust_bundles": [{"file": str(services.bundle(name)), "trust_domain": TRUST_DOMAIN}]}
-            for name in NAMES
-        }
-        services.daemon.configure(**({"identities": identities} | sections))
+        rule = {"selectors": list(selectors), "usage": "any"}
+        of_files = {name: rule | {"trust_bundles": services.trust_bundles(name)} for name in NAMES}
+        services.daemon.configure(**({"identities": of_files | dict(identities or {})} | sections))
         return services
 
     def bundle(self, name: str) -> Path:
         return self.folder / f"{name}-ca.pem"
+
+    def trust_bundles(self, name: str) -> list[dict[str, str]]:
+        return [{"file": str(self.bundle(name)), "trust_domain": TRUST_DOMAIN}]
 
     def trust(self, *authorities: Authority, who: Sequence[str] = NAMES) -> None:
         """Replaces the trust bundles of these; the daemon looks at them on SIGHUP."""
@@ -68,12 +75,12 @@ class Services:
         return certificate.serial_number
 
     def server_tls(self, **more: Any) -> TlsSettings:
-        settings = {"client_certificate": "required", "alpn": ("h2", "http/1.1")} | more
-        return TlsSettings(identities=("prices",), daemon_socket=self.daemon.socket, **settings)
+        settings = {"identities": ("prices",), "client_certificate": "required", "alpn": ("h2", "http/1.1")} | more
+        return TlsSettings(daemon_socket=self.daemon.socket, **settings)
 
     def client_tls(self, **more: Any) -> UpstreamTlsSettings:
-        settings = {"peer_spiffe_ids": exactly(PRICES)} | more
-        return UpstreamTlsSettings(identities=("cart",), daemon_socket=self.daemon.socket, **settings)
+        settings = {"identities": ("cart",), "peer_spiffe_ids": exactly(PRICES)} | more
+        return UpstreamTlsSettings(daemon_socket=self.daemon.socket, **settings)
 
 
 def published() -> list[render.Config]:
@@ -88,13 +95,14 @@ def start_server(
     clusters: Sequence[render.Config] = (),
     routes: Sequence[render.Config] | None = None,
     name: str = "server",
+    start: Mapping[str, Any] | None = None,
     **tls: Any,
 ) -> EnvoyNode:
-    """Listener "mtls": answers with what it knows of its client, or goes to `routes`."""
+    """Listener "mtls": answers with what it knows of its client, or goes to `routes`. `start`: for envoy.start."""
     facts = {**render.direct_response("ok\n"), "response_headers_to_add": published()}
     listener = node.http(services.folder, f"{name}-mtls", services.server_tls(**tls), routes or [facts])
     config = render.bootstrap([listener], clusters)
-    return node.start_envoy(processes, name, services.folder, services.bundle("cart"), config)
+    return node.start_envoy(processes, name, services.folder, services.bundle("cart"), config, **(start or {}))
 
 
 def plain_listener(name: str, folder: Path, cluster: str) -> render.Config:
@@ -114,6 +122,7 @@ def start_client(
     clusters: Mapping[str, render.Config],
     name: str = "client",
     stats: bool = True,
+    start: Mapping[str, Any] | None = None,
 ) -> EnvoyNode:
     """A plaintext listener for each cluster, named like it. `stats`: a listener whose filter shows the module's."""
     listeners = [plain_listener(each, services.folder, each) for each in clusters]
@@ -121,7 +130,7 @@ def start_client(
         tls = TlsSettings(identities=("cart",), daemon_socket=services.daemon.socket)
         listeners.append(node.http(services.folder, "statistics", tls, [render.direct_response("ok\n")]))
     config = render.bootstrap(listeners, list(clusters.values()))
-    return node.start_envoy(processes, name, services.folder, services.bundle("cart"), config)
+    return node.start_envoy(processes, name, services.folder, services.bundle("cart"), config, **(start or {}))
 
 
 @dataclass(frozen=True)

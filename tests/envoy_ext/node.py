@@ -160,7 +160,8 @@ def tcp(folder: Path, name: str, tls: TlsSettings, cluster: str) -> render.Confi
 
 
 def start_envoy(
-    processes: Processes, name: str, folder: Path, ca: Path, config: render.Config, concurrency: int = 2
+    processes: Processes, name: str, folder: Path, ca: Path, config: render.Config, concurrency: int = 2, **more: Any
 ) -> EnvoyNode:
+    """`more`: as envoy.start takes it."""
     config = config | {"admin": {"address": render.socket_address("127.0.0.1", 0)}}
-    return EnvoyNode(envoy.start(processes, name, config, concurrency=concurrency, module=True), folder, ca)
+    return EnvoyNode(envoy.start(processes, name, config, concurrency=concurrency, module=True, **more), folder, ca)

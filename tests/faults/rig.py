@@ -1,26 +1,35 @@
-"""Two sidecars with mTLS between them under a steady load of new connections, and what the load saw of a fault."""
+"""Two sidecars with mTLS between them under a steady load of new connections, and what the load saw of a fault.
+
+Whatever the fault is: both Envoys and the daemon are there at the end, no descriptor stays behind, the access logs know
+of no wrong signature, and a stranger who asks for the server's key all the time never gets it.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from deploy.node import envoy
 from deploy.node.processes import Processes
 from envoy_ext import render
 from tests.envoy_ext import mesh
 from tests.envoy_ext.mesh import Services
 from tests.envoy_ext.node import EnvoyNode, wait_for
+from tests.faults.stranger import Stranger
 from tests.offload.daemon_process import DaemonProcess
 
 CALLERS = 4
 REQUEST_SECONDS = 5.0  # a caller gives up then
 SETTLED = 20  # successes after which all is taken to be well
+DESCRIPTOR_GROWTH = 20  # of a process, with the load ended: a log, a watch, a connection that is about to go
+WRONG_SIGNATURE = ("bad signature", "decrypt error", "wrong signature")  # as BoringSSL calls it, at either end
 
 
 @dataclass(frozen=True)
@@ -83,15 +92,12 @@ class Result:
 @dataclass
 class Rig:
     services: Services
+    daemon: DaemonProcess  # that is in charge
     server: EnvoyNode
     client: EnvoyNode
     load: Load
     processes: Processes
     _ended: float | None = field(default=None)
-
-    @property
-    def daemon(self) -> DaemonProcess:
-        return self.services.daemon
 
     def fault_ends(self) -> None:
         self._ended = time.monotonic()
@@ -111,26 +117,103 @@ class Rig:
             result.recovery_ms = 1e3 * (after[0] - self._ended) if after else None
         return result
 
+    # ---- what must hold whatever happened ----
+
+    def descriptors(self) -> dict[int, int]:
+        pids = [node.running.pid for node in (self.client, self.server) if node.running.process.running()]
+        return {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in [*pids, self.daemon.pid]}
+
+    def check(self, before: Mapping[int, int]) -> None:
+        """The load has ended; `before`: the descriptors when it began."""
+        self.processes.check()
+
+        def grown() -> dict[int, int]:
+            now = self.descriptors()
+            return {
+                pid: now[pid] - count for pid, count in before.items() if now.get(pid, 0) > count + DESCRIPTOR_GROWTH
+            }
+
+        wait_for("descriptors to be closed", lambda: not grown())
+        reasons = {entry["upstream_failure"] or "" for entry in self.client.access_log("prices")}
+        reasons |= set(self.server.failures("server-mtls"))
+        for reason in reasons:
+            assert not any(words in reason.replace("_", " ").lower() for words in WRONG_SIGNATURE), reason
+
+
+def none_failed(result: Result) -> Result:
+    assert result.failed == 0, f"{result.name}: {result.failed} of {result.tried} requests failed"
+    return result
+
+
+def restart(there: Rig) -> None:
+    there.daemon.log_file.unlink()
+    there.daemon.start()
+
+
+def sees_update(nodes: Sequence[EnvoyNode], change: Callable[[], object]) -> None:
+    """Does it, and waits until these Envoys have heard."""
+    before = [one.stats()["identity_updates"] for one in nodes]
+    change()
+    for one, count in zip(nodes, before, strict=True):
+        wait_for("the news at an Envoy", lambda one=one, count=count: one.stats()["identity_updates"] > count)
+
+
+def saw_reason(there: Rig, text: str) -> bool:
+    """Whether a request has failed for this reason, in the client's access log."""
+    entries = there.client.access_log("prices")
+    return any(text in (entry["upstream_failure"] or "").replace("_", " ") for entry in entries)
+
+
+Scenario = Callable[[Path], Result]
+
 
 @contextmanager
-def rig(folder: Path, client_tls: Callable[[Services], Any] | None = None, **sections: Any) -> Iterator[Rig]:
-    """Everything started, and the load on; at the end both Envoys must still be there."""
-    services = Services.make(folder, **sections)
-    services.daemon.start()
+def rig(
+    folder: Path,
+    client_tls: Callable[[Services], Any] | None = None,
+    server_tls: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    of_daemon: Mapping[str, str] | None = None,
+    daemon_module: str = "offload",
+    hot_restart: bool = False,
+    **sections: Any,
+) -> Iterator[Rig]:
+    """Everything started, and the load on. `environment`: of all three processes; `of_daemon`: of the daemon only."""
+    only_envoys = [{"uid": os.getuid(), "executable": str(envoy.binary().resolve())}]
+    services = Services.make(folder, selectors=only_envoys, **sections)
+    daemon = services.daemon
+    daemon.module = daemon_module
+    daemon.start(**(environment or {}), **(of_daemon or {}))
+    there: Rig | None = None
     try:
         with Processes(folder) as processes:
-            server = mesh.start_server(processes, services)
+
+            def start(name: str) -> dict[str, Any]:
+                restart = envoy.HotRestart(folder / f"{name}.base-id") if hot_restart else None
+                return {"environment": environment, "hot_restart": restart}
+
+            server = mesh.start_server(processes, services, start=start("server"), **(server_tls or {}))
             port = server.running.ports["server-mtls"]
             tls = client_tls(services) if client_tls else services.client_tls(session_tickets=False)
             cluster = render.cluster("prices", "127.0.0.1", port, tls=tls)
             cluster |= render.http_options(requests_per_connection=1)
-            client = mesh.start_client(processes, services, {"prices": cluster})
+            client = mesh.start_client(processes, services, {"prices": cluster}, start=start("client"))
             load = Load(client.running.ports["prices"])
+            stranger = Stranger(daemon.socket, folder / "keys" / "prices" / "p256.crt")
             load.start()
+            stranger.start()
             try:
                 load.wait_successes()
-                yield Rig(services, server, client, load, processes)
+                there = Rig(services, daemon, server, client, load, processes)
+                before = there.descriptors()
+                yield there
             finally:
                 load.stop()
+                stranger.stop()
+            there.check(before)
+            stranger.check()
+        assert there.daemon.stop() == 0, "the daemon ends properly"
     finally:
-        services.daemon.stop()
+        if there is not None:
+            there.daemon.stop()
+        daemon.stop()

@@ -9,39 +9,24 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benchmarks import tools
+from tests.conftest import cpu_has_ifma
 from tests.envoy_ext.mesh import CART, PRICES
 from tests.envoy_ext.node import wait_for
-from tests.faults.rig import Result, Rig, rig
+from tests.faults import clock_scenarios, upgrade_scenarios
+from tests.faults.rig import Result, Rig, Scenario, none_failed, restart, rig, saw_reason, sees_update
 from tests.offload.key_files import NOW, Authority, make_key, write_pair
 
-Scenario = Callable[[Path], Result]
 IDLE_CONNECTIONS = 10_000
 FLOOD_SECONDS = 3
-
-
-def _restart(there: Rig) -> None:
-    there.daemon.log_file.unlink()
-    there.daemon.start()
-
-
-def _none_failed(result: Result) -> Result:
-    assert result.failed == 0, f"{result.name}: {result.failed} of {result.tried} requests failed"
-    return result
-
-
-def _sees_update(there: Rig, change: Callable[[], object]) -> None:
-    """Does it, and waits until both Envoys have heard."""
-    before = [one.stats()["identity_updates"] for one in (there.client, there.server)]
-    change()
-    for one, count in zip((there.client, there.server), before, strict=True):
-        wait_for("the news at an Envoy", lambda one=one, count=count: one.stats()["identity_updates"] > count)
+WRONG_EVERY = 10  # lanes
 
 
 def daemon_killed(folder: Path) -> Result:
@@ -49,7 +34,7 @@ def daemon_killed(folder: Path) -> Result:
         there.daemon.signal(signal.SIGKILL)
         there.daemon.wait()
         time.sleep(1)
-        _restart(there)
+        restart(there)
         there.recovers()
     return there.judge(
         Result("daemon killed, started again after 1 s", "Envoys stay up and connect again by themselves")
@@ -69,7 +54,7 @@ def socket_file_deleted(folder: Path) -> Result:
     with rig(folder) as there:
         there.daemon.socket.unlink()
         there.load.wait_successes(50)
-    return _none_failed(there.judge(Result("socket file deleted", "connections that are there go on")))
+    return none_failed(there.judge(Result("socket file deleted", "connections that are there go on")))
 
 
 def certificate_expires(folder: Path) -> Result:
@@ -77,8 +62,8 @@ def certificate_expires(folder: Path) -> Result:
     with rig(folder, lambda s: s.client_tls(session_tickets=False, clock_skew_s=0)) as there:
         key = make_key("p256")
         lasts = datetime.datetime.now(datetime.UTC) - NOW + datetime.timedelta(seconds=3)
-        _sees_server_update(there, lambda: there.services.issue("prices", PRICES, key=key, end=lasts))
-        wait_for("the end of the certificate", lambda: _reasons(there, "certificate has expired"))
+        sees_update((there.server,), lambda: there.services.issue("prices", PRICES, key=key, end=lasts))
+        wait_for("the end of the certificate", lambda: saw_reason(there, "certificate has expired"))
         refused = there.client.stats()["upstream_peers_rejected"]
         assert refused > 0
         there.services.issue("prices", PRICES, key=key)
@@ -93,15 +78,15 @@ def expired_file(folder: Path) -> Result:
         there.services.issue("prices", PRICES, end=datetime.timedelta(seconds=-60))
         there.daemon.wait_log("refused a file")
         there.load.wait_successes(50)
-    return _none_failed(
+    return none_failed(
         there.judge(Result("expired certificate put in place", "it is refused, the one before serves on"))
     )
 
 
 def wrong_trust_domain(folder: Path) -> Result:
     with rig(folder) as there:
-        _sees_server_update(there, lambda: there.services.issue("prices", "spiffe://other.test/prices"))
-        wait_for("refusals", lambda: _reasons(there, "no trust bundle for spiffe://other.test/prices"))
+        sees_update((there.server,), lambda: there.services.issue("prices", "spiffe://other.test/prices"))
+        wait_for("refusals", lambda: saw_reason(there, "no trust bundle for spiffe://other.test/prices"))
         before = there.load.successes()
         time.sleep(0.5)
         assert there.load.successes() == before, "nobody is let in by a certificate of another trust domain"
@@ -128,9 +113,9 @@ def bundle_rotated(folder: Path) -> Result:
             services.daemon.signal(signal.SIGHUP)
 
         for step in (trust_both, issue_both, trust_new):
-            _sees_update(there, step)
+            sees_update((there.client, there.server), step)
             there.load.wait_successes()
-    return _none_failed(
+    return none_failed(
         there.judge(Result("CA replaced: trust, then certificates, then the old one gone", "no request fails"))
     )
 
@@ -140,14 +125,14 @@ def key_file_is_garbage(folder: Path) -> Result:
         (folder / "keys" / "prices" / "p256.key").write_bytes(b"garbage")
         there.daemon.wait_log("refused a file")
         there.load.wait_successes(50)
-    return _none_failed(there.judge(Result("key file replaced by garbage", "it is refused, the key before serves on")))
+    return none_failed(there.judge(Result("key file replaced by garbage", "it is refused, the key before serves on")))
 
 
 def audit_disk_full(folder: Path) -> Result:
     with rig(folder, audit={"path": "/dev/full"}) as there:
         there.daemon.wait_log("the audit log cannot be written; signing goes on")
         there.load.wait_successes(50)
-    return _none_failed(
+    return none_failed(
         there.judge(Result("disk full for the audit log", "signing goes on; the loss is logged and counted"))
     )
 
@@ -165,12 +150,15 @@ def idle_connections(folder: Path) -> Result:
                 one.connect(str(there.daemon.socket))
                 idle.append(one)
             there.load.wait_successes(50)
+            for one in idle:
+                one.close()
+            there.recovers()
     finally:
         for one in idle:
             one.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     name = f"{IDLE_CONNECTIONS:,} idle connections at the daemon"
-    return _none_failed(there.judge(Result(name, "everybody else is served")))
+    return none_failed(there.judge(Result(name, "everybody else is served")))
 
 
 def flooding_sidecar(folder: Path) -> Result:
@@ -192,7 +180,7 @@ def flooding_sidecar(folder: Path) -> Result:
         flood.join()
         assert there.load.successes() > before, "the quiet sidecar got its turns"
         there.recovers()
-    return _none_failed(
+    return none_failed(
         there.judge(Result("a flooding sidecar beside this one", "it gets its turns; nothing of it fails"))
     )
 
@@ -218,15 +206,26 @@ def envoy_ends_with_operations_in_flight(folder: Path) -> Result:
     )
 
 
-def _reasons(there: Rig, text: str) -> bool:
-    entries = there.client.access_log("prices")
-    return any(text in (entry["upstream_failure"] or "").replace("_", " ") for entry in entries)
+def wrong_lanes(folder: Path) -> Result:
+    """Every tenth lane of P-256 has a bit of its `s` flipped; of the portable build where there is no IFMA."""
+    of_daemon = {
+        "TESTING_FAULTS": f"p256,ecdsa_s,17,{WRONG_EVERY}",
+        "OFFLOAD_KERNEL_BACKEND": "ifma8" if cpu_has_ifma() else "ifma8-portable",
+    }
+    with rig(folder, daemon_module="tests.faults.faulty_daemon", of_daemon=of_daemon) as there:
+        before = _corrected_lanes(there)
+        there.load.wait_successes(50)
+        assert _corrected_lanes(there) >= before + 2 * 50 // WRONG_EVERY, "two signatures a request"
+    return none_failed(
+        there.judge(Result("every tenth lane gives a wrong result", "none leaves: software computes it again, counted"))
+    )
 
 
-def _sees_server_update(there: Rig, change: Callable[[], object]) -> None:
-    before = there.server.stats()["identity_updates"]
-    change()
-    wait_for("the news at the server", lambda: there.server.stats()["identity_updates"] > before)
+def _corrected_lanes(there: Rig) -> int:
+    with urllib.request.urlopen(f"http://{there.daemon.metrics_address()}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    prefix = 'offload_lane_faults_total{algorithm="p256"} '
+    return int(float(next(line for line in lines if line.startswith(prefix)).removeprefix(prefix)))
 
 
 SCENARIOS: Mapping[str, Scenario] = {
@@ -244,5 +243,8 @@ SCENARIOS: Mapping[str, Scenario] = {
         idle_connections,
         flooding_sidecar,
         envoy_ends_with_operations_in_flight,
+        wrong_lanes,
+        *upgrade_scenarios.ALL,
+        *clock_scenarios.ALL,
     )
 }
