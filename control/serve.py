@@ -24,7 +24,8 @@ from control.rest.app import make_app
 from control.rest.connection import Protocol, load_chain, tls_context
 from control.serving_certificate import ServingCertificate
 from control.settings import Address, Files, write_private
-from control.store.errors import StoreError
+from control.store.engine import sqlite_path
+from control.store.errors import IncompatibleStore, StoreError
 from control.store.store import Store, StoreKey
 from control.tokens.tokens import Tokens
 from control.xds.server import DiscoveryServer
@@ -68,6 +69,7 @@ class Service:
         self._settings = settings
         metrics = Metrics()
         settings.files.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _check_store(settings)
         self.store = Store(settings.url, settings.store_key, KINDS, metrics.observe_store)
         self.plane = ControlPlane(self.store, settings.zone, metrics)
         self.tokens = Tokens(self.store)
@@ -162,6 +164,16 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.store.close()
+
+
+def _check_store(settings: ServeSettings) -> None:
+    """A store that is gone must not become an empty one: a new CA that nobody trusts, and no token that counts."""
+    path = sqlite_path(settings.url)
+    if path is not None and not path.exists() and settings.files.ca.exists():
+        raise IncompatibleStore(
+            f"there is no store at {path}, but this control plane has served from here before: bring a backup back "
+            f"(mesh restore), or remove {settings.files.ca} to begin anew, with new CAs and tokens"
+        )
 
 
 async def serve(settings: ServeSettings) -> None:

@@ -33,15 +33,7 @@ class ControlPlane:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, nodes: int = 0) -> None:
-        addresses = [
-            "--api",
-            f"127.0.0.1:{self.api}",
-            "--xds",
-            f"127.0.0.1:{self.xds}",
-            "--nodes",
-            f"127.0.0.1:{nodes}",
-        ]
-        command = [*MESH, "serve", *addresses]
+        command = self.command(nodes)
         with (self.folder / "serve.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=self.environment, cwd=ROOT, stdout=log, stderr=log)
         for _ in range(300):
@@ -50,6 +42,16 @@ class ControlPlane:
             assert self.process.poll() is None, (self.folder / "serve.log").read_text()
             time.sleep(0.1)
         raise AssertionError((self.folder / "serve.log").read_text())
+
+    def command(self, nodes: int = 0) -> list[str]:
+        where = {"--api": self.api, "--xds": self.xds, "--nodes": nodes}
+        return [*MESH, "serve", *(part for name, port in where.items() for part in (name, f"127.0.0.1:{port}"))]
+
+    def serve_to_its_end(self) -> subprocess.CompletedProcess[str]:
+        """Where it is expected not to start."""
+        return subprocess.run(
+            self.command(), env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
 
     def stop(self) -> int:
         assert self.process is not None
