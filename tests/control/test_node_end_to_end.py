@@ -19,19 +19,20 @@ from control.ca.rotation import Event, Stage, WrongStage
 from control.model.resource import Resource
 from offload.v1 import admin_pb2, private_key_pb2
 from tests.control.scene import Running
-from tests.control.test_offload_end_to_end import MESH
+from tests.control.test_offload_end_to_end import Ports, offloaded, two_services
 from tests.offload.daemon_process import DaemonProcess
 
 ROOT = Path(__file__).parents[2]
-WEB, BACKEND = 21460, 21470
-CALL = WEB + 1
 BACKEND_ID = "spiffe://default.default.mesh.local/workload/backend"
 WEB_ID = "spiffe://default.default.mesh.local/workload/web"
 
 
-def mesh_on_node(socket: Path) -> str:
-    """The two services, placed on node n1 and run by us."""
-    return (MESH % socket).replace("2136", "2146").replace("2137", "2147").replace("rsa2048", "p256")
+# No proxy runs here: nobody listens on them.
+PORTS = Ports(21460, 21461, 21462, 21463, 21464)
+
+
+def mesh_on_node(socket: Path, key_type: str = "p256") -> str:
+    return two_services(PORTS) + offloaded(socket, key_type)
 
 
 @dataclass
@@ -106,8 +107,7 @@ async def test_identities_come_and_keys_stay(joined: Joined) -> None:
 
 async def test_changes_follow(joined: Joined) -> None:
     await both(joined)
-    text = mesh_on_node(joined.daemon.socket)
-    await joined.plane.apply(text.replace("keyType: p256", "keyType: rsa2048"))
+    await joined.plane.apply(mesh_on_node(joined.daemon.socket, "rsa2048"))
     await wait_for("RSA keys", lambda: {k.algorithm for i in joined.keys().identities for k in i.keys} == {"rsa2048"})
     await joined.plane.plane.delete("Dataplane", "default", "web-1")
     await wait_for("one identity less", lambda: [i.name for i in joined.keys().identities] == [BACKEND_ID])

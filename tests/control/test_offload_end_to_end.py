@@ -8,12 +8,14 @@ import json
 import os
 import subprocess
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 
 from control.model.resource import Resource
+from tests.control.mesh_process import free_port
 from tests.control.scene import Running, answer, application, until
 from tests.offload.daemon_process import DaemonProcess
 
@@ -24,13 +26,26 @@ pytestmark = [
     pytest.mark.skipif(not MODULE.is_file(), reason="the module is not built: make build"),
 ]
 
-WEB, BACKEND = 21360, 21370
-CALL = WEB + 1
 ID = "spiffe://default.default.mesh.local/workload/backend"
 CALLER = "spiffe://default.default.mesh.local/workload/web"
 
 PLACED = f'offload.mesh/node: n1, offload.mesh/uid: "{os.getuid()}"'
-MESH = f"""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Of the two proxies and what is behind them; nobody else has them."""
+
+    call: int = field(default_factory=free_port)
+    inbound: int = field(default_factory=free_port)
+    application: int = field(default_factory=free_port)
+    web_admin: int = field(default_factory=free_port)
+    backend_admin: int = field(default_factory=free_port)
+
+
+def two_services(ports: Ports) -> str:
+    """web, which may call backend at `ports.call`, both placed on node n1 and run by us."""
+    return f"""
 type: Mesh
 name: default
 ---
@@ -46,7 +61,7 @@ labels: {{app: web, kuma.io/workload: web, {PLACED}}}
 spec:
   networking:
     address: 127.0.0.1
-    outbound: [{{port: {CALL}, backendRef: {{kind: MeshService, name: backend, port: 80}}}}]
+    outbound: [{{port: {ports.call}, backendRef: {{kind: MeshService, name: backend, port: 80}}}}]
 ---
 type: Dataplane
 name: backend-1
@@ -54,19 +69,22 @@ labels: {{app: backend, kuma.io/workload: backend, {PLACED}}}
 spec:
   networking:
     address: 127.0.0.1
-    inbound: [{{port: {BACKEND}, servicePort: {BACKEND + 3}, name: http, protocol: http}}]
+    inbound: [{{port: {ports.inbound}, servicePort: {ports.application}, name: http, protocol: http}}]
 ---
 type: MeshService
 name: backend
 spec:
   selector: {{dataplaneLabels: {{matchLabels: {{app: backend}}}}}}
   ports: [{{port: 80, targetPort: http, appProtocol: http}}]
----
-type: MeshOffload
-name: all
-spec:
-  default: {{mode: Offload, keyType: rsa2048, socket: %s}}
 """
+
+
+def offloaded(socket: Path, key_type: str) -> str:
+    """The policy that has both keys made in the daemon at `socket`."""
+    default = f"{{mode: Offload, keyType: {key_type}, socket: {socket}}}"
+    return f"---\ntype: MeshOffload\nname: all\nspec: {{default: {default}}}\n"
+
+
 PERMISSION = """
 type: MeshTrafficPermission
 name: web-calls
@@ -75,20 +93,25 @@ spec: {rules: [{default: {allow: [{spiffeID: {type: Exact, value: spiffe://defau
 
 
 @pytest.fixture
+def ports() -> Ports:
+    return Ports()
+
+
+@pytest.fixture
 async def running(
-    tmp_path: Path, read_resources: Callable[[str], list[Resource]], envoy_binary: Path
+    tmp_path: Path, read_resources: Callable[[str], list[Resource]], envoy_binary: Path, ports: Ports
 ) -> AsyncIterator[Running]:
     control_plane, daemon = Running(tmp_path, read_resources), DaemonProcess(tmp_path)
     await control_plane.start()
-    await control_plane.apply(MESH % daemon.socket)
+    await control_plane.apply(two_services(ports) + offloaded(daemon.socket, "rsa2048"))
     (tmp_path / "mesh-ca.pem").write_text(control_plane.certificate.ca_pem)
     (tmp_path / "token").write_text(control_plane.tokens.issue("node", 600, name="n1"))
     files = {"ca_file": str(tmp_path / "mesh-ca.pem"), "token_file": str(tmp_path / "token")}
     daemon.configure(mesh={"control_plane": f"127.0.0.1:{control_plane.port}"} | files)
     await asyncio.to_thread(daemon.start)
-    behind, envoys = await application("backend", BACKEND + 3), []
+    behind, envoys = await application("backend", ports.application), []
     environment = dict(os.environ) | {"ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(MODULE.parent)}
-    for name, admin in (("web-1", WEB + 2), ("backend-1", BACKEND + 2)):
+    for name, admin in (("web-1", ports.web_admin), ("backend-1", ports.backend_admin)):
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(control_plane.bootstrap(name, admin, delta=True)))
         command = [envoy_binary, "-c", path, "--concurrency", "1", "--log-level", "warning", "--use-dynamic-base-id"]
@@ -105,34 +128,33 @@ async def running(
     await control_plane.stop()
 
 
-async def test_the_module_serves_what_the_control_plane_says(running: Running) -> None:
+async def test_the_module_serves_what_the_control_plane_says(running: Running, ports: Ports) -> None:
     async with httpx.AsyncClient(timeout=10) as client:
         # The handshake is the daemon's and the verified caller reaches the permission filter, which lets nobody in yet.
-        assert await until(client, lambda status, _: status == 403, CALL) == "RBAC: access denied"
+        assert await until(client, lambda status, _: status == 403, ports.call) == "RBAC: access denied"
         await running.apply(PERMISSION)
-        text = await until(client, lambda status, _: status == 200, CALL)
+        text = await until(client, lambda status, _: status == 200, ports.call)
         # The application is told who calls, and a caller cannot say it is somebody else.
         told = f"By={ID};URI={CALLER}"
         assert told in text
         forged = await client.get(
-            f"http://127.0.0.1:{CALL}/", headers={"x-forwarded-client-cert": "URI=spiffe://evil/x"}
+            f"http://127.0.0.1:{ports.call}/", headers={"x-forwarded-client-cert": "URI=spiffe://evil/x"}
         )
         assert told in forged.text
         assert "evil" not in forged.text
         # Plaintext is not answered.
-        assert (await answer(client, BACKEND))[0] == 0
-        stats = (await client.get(f"http://127.0.0.1:{BACKEND + 2}/stats?filter=tls_offload")).text
+        assert (await answer(client, ports.inbound))[0] == 0
+        stats = (await client.get(f"http://127.0.0.1:{ports.backend_admin}/stats?filter=tls_offload")).text
         assert "tls_offload" in stats
         assert "operations_ok" in stats
         # No key, and nothing to verify peers with, is in either Envoy's configuration.
-        for admin in (WEB + 2, BACKEND + 2):
+        for admin in (ports.web_admin, ports.backend_admin):
             dump = (await client.get(f"http://127.0.0.1:{admin}/config_dump")).text
             assert "PRIVATE KEY" not in dump
             assert "tls_certificate_sds_secret_configs" not in dump
             assert "transport_sockets.dynamic_modules" in dump
         # To Envoy's own TLS without a restart; its header has the certificate's hash, which the module's has not.
         assert "Hash=" not in text
-        policy = MESH[MESH.index("type: MeshOffload") :] % "/nowhere"
-        await running.apply(policy.replace("mode: Offload, keyType: rsa2048, socket: /nowhere", "mode: EnvoyTLS"))
-        await until(client, lambda status, body: status == 200 and "Hash=" in body, CALL)
+        await running.apply("type: MeshOffload\nname: all\nspec: {default: {mode: EnvoyTLS}}")
+        await until(client, lambda status, body: status == 200 and "Hash=" in body, ports.call)
         assert running.plane.metrics.nacks._metrics == {}
