@@ -7,11 +7,13 @@ connected proxies are built, a bounded number at a time and in random order, off
 from __future__ import annotations
 
 import asyncio
+import operator
 import random
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
@@ -25,10 +27,10 @@ from control.model.resource import Resource
 from control.nodes.configuration import NODE_LABEL
 from control.store.errors import StoreError
 from control.store.store import Store
-from control.xds import proxy as proxies
-from control.xds import snapshot as snapshots
+from control.xds import building
 from control.xds.encode import SECRET
 from control.xds.policies_of_proxy import ProxyPolicies
+from control.xds.proxy import Credential
 from control.xds.snapshot import Snapshot
 from control.xds.states import Phase
 from control.xds.stream import Stream
@@ -41,6 +43,8 @@ DEBOUNCE_S = 0.05
 DEBOUNCE_MAX_S = 0.5
 # Building holds the interpreter's lock most of the time: more at once would only slow the answers to proxies.
 BUILDS_AT_ONCE = 2
+# Snapshots that a thread builds before it hands them over: handing over costs half as much as building one.
+BUILDS_IN_A_ROW = 16
 # Changes by others (a restore, another replica) and certificates due for renewal are looked for so often.
 POLL_S = 2.0
 # So often is something small written, which a full disk or a lock refuses; at every poll while it is refused.
@@ -64,6 +68,19 @@ class Proxy:
         self.snapshot, self.gone = snapshot or self.snapshot, snapshot is None
         self.wake.set()
 
+    @property
+    def has_offer(self) -> bool:
+        return self.gone or self.snapshot is not None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A view, and what was known when it was read: the number of changes made here, and the store's generation."""
+
+    epoch: int
+    generation: int
+    view: MeshView
+
 
 def _has_secrets(proxy: Proxy, wanted: Snapshot) -> bool:
     """Whether the proxy has acknowledged the secrets of this snapshot, all that it asked for."""
@@ -78,13 +95,14 @@ class ControlPlane:
         self.store, self.zone = store, zone
         self.identities = Identities(store, zone)
         self.metrics = metrics or Metrics()
-        # With the number of changes that were known when it was read.
-        self._views: dict[str, tuple[int, MeshView]] = {}
+        self._views: dict[str, Kept] = {}
         self._epochs: dict[str, int] = defaultdict(int)
         # A thousand proxies that come at once read a mesh once.
         self._loading: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._proxies: dict[str, set[Proxy]] = defaultdict(set)
         self._dirty: set[str] = set()
+        # Proxies whose certificate is to be renewed.
+        self._due: set[Proxy] = set()
         self._changed = asyncio.Event()
         self._generation = -1
         self._store_works, self._probe_at = True, 0.0
@@ -195,18 +213,26 @@ class ControlPlane:
     # --- views and snapshots ------------------------------------------------------------------------------------------
 
     async def view(self, mesh: str, fresh: bool = False) -> MeshView:
+        """`fresh`: as the store has it now. The same object as before where nothing has changed."""
         async with self._loading[mesh]:
             epoch, kept = self._epochs[mesh], self._views.get(mesh)
-            if kept is None or kept[0] != epoch or fresh:
-                kept = self._views[mesh] = (epoch, await asyncio.to_thread(self._load, mesh))
-            return kept[1]
+            if kept is None or kept.epoch != epoch or fresh:
+                before = kept.view if kept is not None else None
+                generation, view = await asyncio.to_thread(self._load, mesh, before)
+                kept = self._views[mesh] = Kept(epoch, generation, view)
+            return kept.view
 
     async def all_views(self) -> list[MeshView]:
         meshes = await asyncio.to_thread(self.store.list, "Mesh")
         return [await self.view(mesh.name) for mesh in meshes]
 
-    def _load(self, mesh: str) -> MeshView:
-        return MeshView(mesh, self.store.list(mesh=mesh), self.zone)
+    def _load(self, mesh: str, before: MeshView | None) -> tuple[int, MeshView]:
+        known = before.resources if before is not None else ()
+        generation, resources = self.store.read_mesh(mesh, {resource.key: resource for resource in known})
+        view = MeshView(mesh, resources, self.zone, before)
+        if before is not None and len(known) == len(view.resources) and all(map(operator.is_, known, view.resources)):
+            return generation, before
+        return generation, view
 
     def build(self, view: MeshView, name: str) -> Snapshot | None:
         """The snapshot of one proxy now; None where there is no such dataplane. May renew its certificate."""
@@ -214,12 +240,11 @@ class ControlPlane:
         if dataplane is None:
             return None
         began = time.perf_counter()
-        config = proxies.render(view, dataplane, self._credential(view, dataplane))
-        built = snapshots.build(config)
+        built = building.build(view, dataplane, self._credential(view, dataplane))
         self.metrics.build.observe(time.perf_counter() - began)
         return built
 
-    def _credential(self, view: MeshView, dataplane: Resource) -> proxies.Credential | None:
+    def _credential(self, view: MeshView, dataplane: Resource) -> Credential | None:
         identity = view.identity_of(dataplane)
         settings = ProxyPolicies(view, dataplane).offload
         if identity is None or settings.mode == "Offload":  # then the key is at the node's daemon
@@ -247,7 +272,10 @@ class ControlPlane:
         self._proxies[mesh].add(proxy)
         self.metrics.proxies.labels(mesh).set(len(self._proxies[mesh]))
         try:
-            proxy.offer(await self._build(await self.view(mesh), name))
+            snapshot = await self._build(await self.view(mesh), name)
+            # A push may have been faster, and had a newer view.
+            if not proxy.has_offer:
+                proxy.offer(snapshot)
         except BaseException:
             self.disconnect(proxy)
             raise
@@ -269,8 +297,10 @@ class ControlPlane:
                 began = time.perf_counter()
                 await self._debounce(began)
                 meshes, self._dirty = self._dirty, set()
+                due, self._due = self._due, set()
                 for mesh in meshes:
                     await self._push(mesh)
+                await self._renew_certificates([proxy for proxy in due if proxy.mesh not in meshes])
                 for changed in self._watchers:
                     changed()
                 self.metrics.push.observe(time.perf_counter() - began)
@@ -289,6 +319,8 @@ class ControlPlane:
         self._changed.clear()
 
     async def _push(self, mesh: str) -> None:
+        if not self._proxies[mesh]:
+            return  # who comes reads it anew
         try:
             view = await self.view(mesh, fresh=True)
         except StoreError as error:
@@ -301,20 +333,33 @@ class ControlPlane:
         except Exception:  # nor may one mesh keep the others from theirs
             log.exception("a mesh could not be read", mesh=mesh)
             return
-        waiting = list(self._proxies[mesh])
-        random.shuffle(waiting)
-        await asyncio.gather(*(self._renew_snapshot(view, proxy) for proxy in waiting))
+        await self._offer(view, self._proxies[mesh])
 
-    async def _renew_snapshot(self, view: MeshView, proxy: Proxy) -> None:
-        try:
-            proxy.offer(await self._build(view, proxy.name))
-        except Exception:  # one proxy's configuration must not keep the others from theirs
-            log.exception("a snapshot could not be built", mesh=proxy.mesh, dataplane=proxy.name)
+    async def _offer(self, view: MeshView, proxies_of_it: Iterable[Proxy]) -> None:
+        """New snapshots for all of them, in no order, so that none is always the last."""
+        waiting = list(proxies_of_it)
+        random.shuffle(waiting)
+        some = [waiting[at : at + BUILDS_IN_A_ROW] for at in range(0, len(waiting), BUILDS_IN_A_ROW)]
+        await asyncio.gather(*(self._offer_some(view, batch) for batch in some))
+
+    async def _offer_some(self, view: MeshView, some: Sequence[Proxy]) -> None:
+        loop = asyncio.get_running_loop()
+        for proxy, snapshot in await loop.run_in_executor(self._builders, self._build_some, view, some):
+            proxy.offer(snapshot)
+
+    def _build_some(self, view: MeshView, some: Sequence[Proxy]) -> list[tuple[Proxy, Snapshot | None]]:
+        built = []
+        for proxy in some:
+            try:
+                built.append((proxy, self.build(view, proxy.name)))
+            except Exception:  # one proxy's configuration must not keep the others from theirs
+                log.exception("a snapshot could not be built", mesh=proxy.mesh, dataplane=proxy.name)
+        return built
 
     async def _poll(self) -> None:
         while True:
             await self._look()
-            self._renew_certificates()
+            self._find_due_certificates()
             await asyncio.sleep(POLL_S * random.uniform(0.8, 1.2))  # noqa: S311 (no secret)
 
     async def _look(self) -> None:
@@ -333,17 +378,44 @@ class ControlPlane:
                 log.info("the store answers again")
             self._store_works = True
             if generation != self._generation:
-                self.mark_changed(mesh for mesh, connected in self._proxies.items() if connected)
-                self._views = {mesh: view for mesh, view in self._views.items() if self._proxies[mesh]}
+                await self._notice(generation)
             self._generation = generation
             self.metrics.generation.set(generation)
         self.metrics.store_up.set(self._store_works)
 
-    def _renew_certificates(self) -> None:
+    async def _notice(self, generation: int) -> None:
+        """Changes by others; those that were made here have been read already."""
+        connected = [mesh for mesh, proxies in self._proxies.items() if proxies]
+        self._views = {mesh: kept for mesh, kept in self._views.items() if mesh in connected}
+        for mesh in connected:
+            kept = self._views.get(mesh)
+            if kept is None or kept.generation != generation:
+                try:
+                    is_new = kept is None or await self.view(mesh, fresh=True) is not kept.view
+                except Exception:  # noqa: BLE001
+                    is_new = True  # the push says what is wrong, and tries again
+                if is_new:
+                    self.mark_changed([mesh])
+        # Nodes look at meshes that have no proxies, too.
+        self._changed.set()
+
+    def _find_due_certificates(self) -> None:
         """Proxies whose certificate is at half of its life get a snapshot with a new one."""
         now = datetime.now(UTC)
         for connected in self._proxies.values():
             for proxy in connected:
                 held = self.identities.held(proxy.mesh, proxy.name)
                 if held is not None and held.renew_at <= now:
-                    self.mark_changed([proxy.mesh])
+                    self._due.add(proxy)
+        if self._due:
+            self._changed.set()
+
+    async def _renew_certificates(self, due: Sequence[Proxy]) -> None:
+        by_mesh: dict[str, list[Proxy]] = defaultdict(list)
+        for proxy in due:
+            by_mesh[proxy.mesh].append(proxy)
+        for mesh, some in by_mesh.items():
+            try:
+                await self._offer(await self.view(mesh), some)
+            except StoreError as error:
+                log.error("certificates cannot be renewed now", mesh=mesh, error=str(error))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets as random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,11 +23,14 @@ from control.store.errors import Conflict, IncompatibleStore, NotFound, StoreUna
 from control.store.tables import facts, resources, revocations, secrets
 
 Observe = Callable[[str, float], None]
+Key = tuple[str, str, str]
 
 _KEY_CHECK = "key-check"
 _SALT = "passphrase-salt"
 _GENERATION = "generation"
 _PROBE = "last-probe"
+# Asked for by name in one query; SQLite takes 32,766 values, older ones 999.
+_ROWS_AT_ONCE = 400
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,11 @@ class Store:
     def generation(self) -> int:
         """Grows with every change of a resource."""
         with self._transaction("generation") as connection:
-            value = connection.execute(sa.select(facts.c.value).where(facts.c.name == _GENERATION)).scalar()
+            return self._read_generation(connection)
+
+    @staticmethod
+    def _read_generation(connection: sa.Connection) -> int:
+        value = connection.execute(sa.select(facts.c.value).where(facts.c.name == _GENERATION)).scalar()
         return int(value or 0)
 
     def probe(self) -> None:
@@ -161,6 +168,28 @@ class Store:
         with self._transaction("list") as connection:
             rows = connection.execute(query).all()
         return [self._resource(row) for row in rows if self._kinds.of_type(row.type) is not None]
+
+    def read_mesh(self, mesh: str, known: Mapping[Key, Resource]) -> tuple[int, Sequence[Resource]]:
+        """The generation, and all that is in a mesh, sorted; what has not changed since it was read is from `known`.
+
+        Making a resource of a row takes some 100 us; a mesh of thousands is read at each change.
+        """
+        where = resources.c.mesh == mesh
+        marks = sa.select(resources.c.type, resources.c.name, resources.c.version, resources.c.modified_at)
+        with self._transaction("list") as connection:
+            generation = self._read_generation(connection)
+            found: dict[Key, Resource | None] = {}
+            for row in connection.execute(marks.where(where)):
+                before = known.get((row.type, mesh, row.name))
+                same = before is not None and (before.version, before.modification_time) == row[2:]
+                found[row.type, mesh, row.name] = before if same else None
+            changed = [(type_name, name) for (type_name, _, name), resource in found.items() if resource is None]
+            rows: list[Any] = []
+            for some in (changed[at : at + _ROWS_AT_ONCE] for at in range(0, len(changed), _ROWS_AT_ONCE)):
+                key = sa.tuple_(resources.c.type, resources.c.name)
+                rows += connection.execute(sa.select(resources).where(where, key.in_(some))).all()
+        read = {(row.type, mesh, row.name): self._resource(row) for row in rows if self._kinds.of_type(row.type)}
+        return generation, [resource for _, resource in sorted((found | read).items()) if resource is not None]
 
     def put(self, resource: Resource, expected_version: int | None = None) -> Resource:
         """Makes or changes it. `expected_version`: 0 if it must be new, None if it does not matter. Raises Conflict.

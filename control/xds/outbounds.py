@@ -1,7 +1,11 @@
-"""The outbound side of a proxy: listeners for what its application calls, routes, and clusters with their endpoints."""
+"""The outbound side of a proxy: listeners for what its application calls, routes, and clusters with their endpoints.
+
+All but listeners are the same for every proxy that the same policies select, and are made once for all of them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +28,8 @@ from control.xds.view import Destination, Identity, MeshView
 
 Config = dict[str, Any]
 
+_BALANCING, _ROUTES, _HEALTH = "MeshLoadBalancingStrategy", "MeshHTTPRoute", "MeshHealthCheck"
+
 
 @dataclass(frozen=True)
 class OutboundContext:
@@ -35,7 +41,7 @@ class OutboundContext:
 
 
 def _balancing(context: OutboundContext, destination: Destination) -> BalancingConf | None:
-    policies = context.policies.of_type("MeshLoadBalancingStrategy")
+    policies = context.policies.of_type(_BALANCING)
     return merged(outbound_entries(policies, destination.service, destination.port), BalancingConf)
 
 
@@ -80,8 +86,14 @@ def _own_service(context: OutboundContext) -> str:
     return context.dataplane.name
 
 
-def routes(context: OutboundContext, destination: Destination) -> tuple[Config, list[Destination]]:
+def routes(context: OutboundContext, destination: Destination) -> tuple[Config, Sequence[Destination]]:
     """The RouteConfiguration of a destination, and every destination that its routes lead to."""
+    key, shared = ("routes", destination.name, context.policies.key(_ROUTES, _BALANCING)), context.view.shared
+    config, reached = shared.made((*key, "reached"), lambda: _routes(context, destination))
+    return shared.config(key, lambda: config), reached
+
+
+def _routes(context: OutboundContext, destination: Destination) -> tuple[Config, Sequence[Destination]]:
     reached: dict[str, Destination] = {}
 
     def resolve(reference: BackendRef) -> str | None:
@@ -90,7 +102,7 @@ def routes(context: OutboundContext, destination: Destination) -> tuple[Config, 
             reached[found.name] = found
         return found.name if found is not None else None
 
-    policies = context.policies.of_type("MeshHTTPRoute")
+    policies = context.policies.of_type(_ROUTES)
     entries = outbound_entries(policies, destination.service, destination.port)
     where = http_route.Destination(destination.name, balancing.hash_policies(_balancing(context, destination)))
     found = http_route.routes(entries, where, resolve)
@@ -111,8 +123,14 @@ def _mentions(found: list[Config], cluster: str) -> bool:
 
 
 def cluster(context: OutboundContext, destination: Destination) -> Config:
+    policies = context.policies.key(_BALANCING, _HEALTH, "MeshOffload", "MeshTLS")
+    key = ("cluster", destination.name, context.identity, policies)
+    return context.view.shared.config(key, lambda: _cluster(context, destination))
+
+
+def _cluster(context: OutboundContext, destination: Destination) -> Config:
     protocol, name = destination.port.app_protocol, destination.name
-    policies = context.policies.of_type("MeshHealthCheck")
+    policies = context.policies.of_type(_HEALTH)
     checks = merged(outbound_entries(policies, destination.service, destination.port), HealthCheckConf)
     result: Config = {
         "name": name,
@@ -143,7 +161,23 @@ def _tls(context: OutboundContext, identity: Identity, server: offload.Server) -
     return offload.upstream(settings, conf, identity.spiffe_id, domains, server)
 
 
-def load_assignment(context: OutboundContext, destination: Destination) -> Config:
-    aware = balancing.is_locality_aware(_balancing(context, destination))
-    zone = context.view.zone_of(context.dataplane)
-    return balancing.load_assignment(destination.name, context.view.endpoints(destination), zone, aware)
+@dataclass(frozen=True)
+class Reached:
+    """A destination that a proxy needs endpoints of. `aware`: of its own zone first."""
+
+    destination: Destination
+    aware: bool
+
+
+def reach(context: OutboundContext, destination: Destination) -> Reached:
+    return Reached(destination, balancing.is_locality_aware(_balancing(context, destination)))
+
+
+def load_assignment(view: MeshView, reached: Reached, zone: str) -> Config:
+    """For proxies of this zone."""
+    name, endpoints = reached.destination.name, view.endpoints(reached.destination)
+
+    def make() -> Config:
+        return balancing.load_assignment(name, endpoints, zone, reached.aware)
+
+    return view.shared.config(("endpoints", name, zone, reached.aware), make)

@@ -26,6 +26,10 @@ class ProxyPolicies:
             self._by_type[type_name] = matching(self._view.of_type(type_name), self._labels)
         return self._by_type[type_name]
 
+    def key(self, *type_names: str) -> tuple[tuple[str, ...], ...]:
+        """The same for two proxies of one view that the same policies of these types select."""
+        return tuple(tuple(policy.name for policy in self.of_type(type_name)) for type_name in type_names)
+
     @cached_property
     def offload(self) -> OffloadSettings:
         return settings(merged(proxy_entries(self.of_type("MeshOffload")), OffloadConf))

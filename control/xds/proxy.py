@@ -14,7 +14,7 @@ from control.policies.meshtls import generate as tls
 from control.policies.meshtrace import generate as trace
 from control.xds import inbounds, outbounds, shapes
 from control.xds.inbounds import InboundContext
-from control.xds.outbounds import OutboundContext
+from control.xds.outbounds import OutboundContext, Reached
 from control.xds.policies_of_proxy import ProxyPolicies
 from control.xds.view import Destination, MeshView
 
@@ -39,6 +39,8 @@ class ProxyConfig:
     routes: dict[str, Config] = field(default_factory=dict)
     secrets: dict[str, Config] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    # Where the endpoints come from.
+    reached: list[Reached] = field(default_factory=list)
 
 
 def render(view: MeshView, dataplane: Resource, credential: Credential | None = None) -> ProxyConfig:
@@ -105,9 +107,12 @@ def _add_outbounds(context: OutboundContext, config: ProxyConfig) -> None:
             reached |= {found.name: found for found in more}
         else:
             reached[destination.name] = destination
+    zone = context.view.zone_of(context.dataplane)
     for name, destination in reached.items():
         config.clusters[name] = outbounds.cluster(context, destination)
-        config.endpoints[name] = outbounds.load_assignment(context, destination)
+        needed = outbounds.reach(context, destination)
+        config.endpoints[name] = outbounds.load_assignment(context.view, needed, zone)
+        config.reached.append(needed)
 
 
 def _add_metrics(dataplane: Resource, policies: ProxyPolicies, config: ProxyConfig) -> None:

@@ -141,7 +141,8 @@ class DiscoveryServer:
                     if request is None:
                         return
                     actions += machine.receive(_parsed(request, is_delta), time.monotonic())
-                actions += machine.tick(time.monotonic())
+                if machine.deadline is not None and time.monotonic() >= machine.deadline:
+                    actions += machine.tick(time.monotonic())
                 for action in actions:
                     self._account(proxy, action)
                     if isinstance(action, Respond):

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from control.xds import encode
-from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Config, Encoded
-from control.xds.proxy import ProxyConfig
+from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Encoded
 
 TYPES = (CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET)
 _NOTHING: Mapping[str, Encoded] = {}
@@ -31,22 +30,6 @@ class Snapshot:
             versions = {name: cluster.version for name, cluster in self.of_type(CLUSTER).items()}
             resources = {name: fold(resource, versions.get(name, "")) for name, resource in resources.items()}
         return encode.version_of(type_url, resources.values())
-
-
-def build(config: ProxyConfig) -> Snapshot:
-    """Serialises a configuration."""
-    resources = {
-        CLUSTER: _encode(CLUSTER, config.clusters),
-        ENDPOINTS: _encode(ENDPOINTS, config.endpoints),
-        LISTENER: _encode(LISTENER, config.listeners),
-        ROUTES: _encode(ROUTES, config.routes),
-        SECRET: _encode(SECRET, config.secrets),
-    }
-    return Snapshot(resources, tuple(config.problems))
-
-
-def _encode(type_url: str, configs: Mapping[str, Config]) -> dict[str, Encoded]:
-    return {name: encode.encode(type_url, name, config) for name, config in configs.items()}
 
 
 def fold(resource: Encoded, version: str) -> Encoded:

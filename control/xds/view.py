@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from control.model.dataplane import DataplaneSpec, OutboundBackendRef
 from control.model.mesh_identity import MeshIdentitySpec, best_matched
@@ -13,6 +15,10 @@ from control.model.mesh_service import MeshServiceSpec, ServicePort
 from control.model.reference import ZONE, BackendRef
 from control.model.resource import Resource
 from control.policies.meshloadbalancingstrategy.generate import Endpoint
+from control.xds.shared import SharedConfigs
+
+if TYPE_CHECKING:
+    from control.xds.building import Fixed
 
 
 @dataclass(frozen=True)
@@ -45,14 +51,34 @@ class Destination:
 class MeshView:
     """All resources of one mesh. `zone` is that of dataplanes without a label kuma.io/zone."""
 
-    def __init__(self, mesh: str, resources: Iterable[Resource], zone: str = "default") -> None:
+    def __init__(
+        self, mesh: str, resources: Iterable[Resource], zone: str = "default", before: MeshView | None = None
+    ) -> None:
+        """`before`: an older view of the same mesh; resources that did not change are the same objects in both."""
         self.mesh, self.zone = mesh, zone
         self._by_type: dict[str, dict[str, Resource]] = defaultdict(dict)
-        for resource in sorted((r for r in resources if r.mesh == mesh), key=lambda r: r.key):
+        self.resources = tuple(sorted((r for r in resources if r.mesh == mesh), key=lambda r: r.key))
+        for resource in self.resources:
             self._by_type[resource.kind.type][resource.name] = resource
         self._members: dict[str, list[Resource]] = {}
         self._identities: dict[str, Identity | None] = {}
         self._endpoints: dict[str, tuple[Endpoint, ...]] = {}
+        self._server_ids: dict[str, tuple[str, ...]] = {}
+        self.shared = SharedConfigs()
+        # What building.py keeps, by dataplane.
+        self.fixed: dict[str, Fixed] = self._fixed_of(before) if before is not None else {}
+
+    def _fixed_of(self, before: MeshView) -> dict[str, Fixed]:
+        """As long as nothing has changed but dataplanes; without those that have gone."""
+        mine, theirs = self._surroundings, before._surroundings
+        if len(mine) != len(theirs) or not all(map(operator.is_, mine, theirs)):
+            return {}
+        mine_by_name = self._by_type.get("Dataplane", {})
+        return {name: fixed for name, fixed in dict(before.fixed).items() if mine_by_name.get(name) is fixed.dataplane}
+
+    @cached_property
+    def _surroundings(self) -> Sequence[Resource]:
+        return [resource for resource in self.resources if resource.kind.type != "Dataplane"]
 
     def of_type(self, type_name: str) -> Sequence[Resource]:
         return list(self._by_type.get(type_name, {}).values())
@@ -162,6 +188,11 @@ class MeshView:
 
     def server_ids(self, service: Resource) -> tuple[str, ...]:
         """The SPIFFE ids that may serve it; empty where it cannot be called by TLS: some member has no identity."""
+        if service.name not in self._server_ids:
+            self._server_ids[service.name] = self._find_server_ids(service)
+        return self._server_ids[service.name]
+
+    def _find_server_ids(self, service: Resource) -> tuple[str, ...]:
         if service.spec.identities:
             return tuple(sorted({identity.value for identity in service.spec.identities}))
         identities = [self.identity_of(dataplane) for dataplane in self.members(service)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -251,3 +252,34 @@ def test_operations_are_observed(tmp_path: Path) -> None:
     store.list()
     assert seen == ["open", "list"]
     store.close()
+
+
+def test_a_mesh_is_read_again_with_what_is_known(store: Store, read_resources: Read) -> None:
+    store.put_all([mesh(read_resources), mesh(read_resources, "other")])
+    store.put_all([dataplane(read_resources, f"dp-{number}") for number in range(3)])
+    store.put(dataplane(read_resources, "dp-0", in_mesh="other"))
+    generation, first = store.read_mesh("default", {})
+    assert (generation, first) == (store.generation(), store.list(mesh="default"))
+    known = {resource.key: resource for resource in first}
+    store.put(dataplane(read_resources, "dp-1", "10.0.0.9"))
+    store.delete("Dataplane", "default", "dp-2")
+    store.put(dataplane(read_resources, "dp-3"))
+    later, second = store.read_mesh("default", known)
+    assert later == store.generation() > generation
+    assert second == store.list(mesh="default")
+    assert second[0] is first[0]
+    assert [resource.name for resource in second] == ["dp-0", "dp-1", "dp-3"]
+    # Made anew under the same name, it has the same version.
+    store.delete("Dataplane", "default", "dp-0")
+    store.put(dataplane(read_resources, "dp-0", "10.0.0.8"))
+    _, third = store.read_mesh("default", {resource.key: resource for resource in second})
+    assert third[0].version == second[0].version
+    assert third == store.list(mesh="default")
+
+
+def test_many_new_resources_are_read_in_parts(store: Store, read_resources: Read) -> None:
+    store.put(mesh(read_resources))
+    template = dataplane(read_resources, "dp")
+    store.put_all([replace(template, name=f"dp-{number}") for number in range(1000)])
+    _, found = store.read_mesh("default", {})
+    assert len(found) == 1000

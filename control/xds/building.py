@@ -1,0 +1,70 @@
+"""The snapshot of one proxy in one view, with all that is still as it was taken from the view before.
+
+Most changes of a mesh are dataplanes that come, move and go: endpoints of services. All else that a proxy gets depends
+on its own dataplane, on the resources that are no dataplanes, and on who may serve what it calls (labels of others, by
+their identities). While these stay, only endpoints are made anew; they are shared among proxies (shared.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from control.model.resource import Resource
+from control.xds import outbounds, proxy
+from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Config, Encoded
+from control.xds.outbounds import Reached
+from control.xds.proxy import Credential
+from control.xds.snapshot import Snapshot
+from control.xds.view import MeshView
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """What a proxy gets but for endpoints, and what that was made of."""
+
+    dataplane: Resource
+    credential: Credential | None
+    server_ids: tuple[tuple[str, ...], ...]
+    # By type.
+    resources: Mapping[str, Mapping[str, Encoded]]
+    reached: tuple[Reached, ...]
+    problems: tuple[str, ...]
+
+    def holds(self, view: MeshView, credential: Credential | None) -> bool:
+        """Of a view whose resources are the same but for other dataplanes (MeshView sees to that)."""
+        return self.credential == credential and self.server_ids == _server_ids(view, self.reached)
+
+
+def _server_ids(view: MeshView, reached: tuple[Reached, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple(view.server_ids(one.destination.service) for one in reached)
+
+
+def build(view: MeshView, dataplane: Resource, credential: Credential | None) -> Snapshot:
+    fixed = view.fixed.get(dataplane.name)
+    if fixed is None or not fixed.holds(view, credential):
+        fixed = view.fixed[dataplane.name] = _fixed(view, dataplane, credential)
+    zone = view.zone_of(dataplane)
+    endpoints = {one.destination.name: _endpoints(view, one, zone) for one in fixed.reached}
+    return Snapshot({**fixed.resources, ENDPOINTS: endpoints}, fixed.problems)
+
+
+def _fixed(view: MeshView, dataplane: Resource, credential: Credential | None) -> Fixed:
+    config = proxy.render(view, dataplane, credential)
+
+    def encoded(type_url: str, configs: Mapping[str, Config]) -> dict[str, Encoded]:
+        return {name: view.shared.encode(type_url, name, config) for name, config in configs.items()}
+
+    resources = {
+        CLUSTER: encoded(CLUSTER, config.clusters),
+        LISTENER: encoded(LISTENER, config.listeners),
+        ROUTES: encoded(ROUTES, config.routes),
+        SECRET: encoded(SECRET, config.secrets),
+    }
+    reached = tuple(config.reached)
+    return Fixed(dataplane, credential, _server_ids(view, reached), resources, reached, tuple(config.problems))
+
+
+def _endpoints(view: MeshView, reached: Reached, zone: str) -> Encoded:
+    config = outbounds.load_assignment(view, reached, zone)
+    return view.shared.encode(ENDPOINTS, reached.destination.name, config)
