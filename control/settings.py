@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +58,8 @@ class Files:
         return self.folder / "ca.pem"
 
 
-def data_folder() -> Path:
-    return Path(os.environ.get("MESH_DATA", DEFAULT_DATA))
+def data_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    return Path(environment.get("MESH_DATA", DEFAULT_DATA))
 
 
 def write_private(path: Path, text: str) -> None:

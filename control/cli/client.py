@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,21 +28,21 @@ class Api:
     """From the environment (MESH_API, MESH_CA; MESH_TOKEN, MESH_TOKEN_FILE, or MESH_CERTIFICATE with MESH_KEY), else
     from the control plane's files."""
 
-    def __init__(self) -> None:
-        files = Files(data_folder())
-        self.address = os.environ.get("MESH_API", f"https://127.0.0.1:{API_PORT}")
-        ca = os.environ.get("MESH_CA", str(files.ca))
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        files = Files(data_folder(environment))
+        self.address = environment.get("MESH_API", f"https://127.0.0.1:{API_PORT}")
+        ca = environment.get("MESH_CA", str(files.ca))
         _read(Path(ca), "the control plane's CA", "copy ca.pem of its data folder here and set MESH_CA")
         try:
             context = ssl.create_default_context(cafile=ca)
         except ssl.SSLError as error:
             raise Unreachable(f"{ca} is no file of certificates (PEM): {error.reason or error}") from error
         headers = {}
-        certificate, key = os.environ.get("MESH_CERTIFICATE"), os.environ.get("MESH_KEY")
-        if certificate and not os.environ.get("MESH_TOKEN"):
+        certificate, key = environment.get("MESH_CERTIFICATE"), environment.get("MESH_KEY")
+        if certificate and not environment.get("MESH_TOKEN"):
             _show_certificate(context, certificate, key)
         else:
-            headers["authorization"] = f"Bearer {_token(files)}"
+            headers["authorization"] = f"Bearer {_token(files, environment)}"
         self._client = httpx.Client(base_url=self.address, verify=context, headers=headers, timeout=TIMEOUT_S)
 
     def call(self, method: str, path: str, body: object = None, **headers: str) -> Any:
@@ -74,9 +75,9 @@ def segment(text: str) -> str:
     return quote(text, safe="")
 
 
-def _token(files: Files) -> str:
-    token = os.environ.get("MESH_TOKEN") or _read(
-        Path(os.environ.get("MESH_TOKEN_FILE", files.admin_token)),
+def _token(files: Files, environment: Mapping[str, str]) -> str:
+    token = environment.get("MESH_TOKEN") or _read(
+        Path(environment.get("MESH_TOKEN_FILE", files.admin_token)),
         "the administrator's token",
         "set MESH_TOKEN, MESH_TOKEN_FILE, or MESH_CERTIFICATE and MESH_KEY, or be the control plane's user on its host",
     )

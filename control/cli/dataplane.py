@@ -76,5 +76,14 @@ def run(
         environment.setdefault(SEARCH_PATH_VARIABLE, str(module_directory()))
     except ModuleMissing as missing:
         typer.echo(f"note: without the offload module, which mode Offload needs: {missing}", err=True)
-    arguments = [binary, "-c", str(path), "--concurrency", str(concurrency), "--log-level", log_level]
-    os.execve(binary, [*arguments, "--use-dynamic-base-id"], environment)  # noqa: S606 (an argument list)
+    os.execve(binary, envoy_arguments(binary, path, concurrency, log_level), environment)  # noqa: S606 (an argument list)
+
+
+def envoy_arguments(binary: str, bootstrap_file: Path, concurrency: int, log_level: str = "warning") -> list[str]:
+    """Envoy's command line.
+
+    With the drain strategy `immediate` every HTTP connection that is open when a listener changes ends with its next
+    answer. By Envoy's default it may go on for ten minutes, and so could a caller whose permission was taken away.
+    """
+    line = [binary, "-c", str(bootstrap_file), "--concurrency", str(concurrency), "--log-level", log_level]
+    return [*line, "--drain-strategy", "immediate", "--use-dynamic-base-id"]

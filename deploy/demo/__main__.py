@@ -9,14 +9,20 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
+from rich.markup import escape
 
 from benchmarks.tools import LoadToolError
+from control.cli.client import ApiError, Unreachable
 from deploy.demo import clients, report, scene, sidecars
+from deploy.demo.mesh import parts, show
+from deploy.demo.progress import console, step
 from deploy.node import memory_search
 from deploy.node.daemon import Daemon
 from deploy.node.envoy import Envoy
@@ -25,33 +31,20 @@ from deploy.node.processes import NodeError, Processes, interruptible
 ROOT = Path(__file__).resolve().parents[2]
 CONNECTIONS = 1500  # to each listener
 
-WIDTH = 110  # of the output where there is no terminal to fit
-
-console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+PARTS = ("node", "mesh")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m deploy.demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave it running and print the URLs; Ctrl-C ends it")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this one; both without it")
+    parser.add_argument("--quick", action="store_true", help="fewer requests in the mesh, for tests")
     parser.add_argument("--connections", type=int, default=CONNECTIONS, help="new connections to each listener")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "demo", help="folder for report and logs")
     parsed = parser.parse_args()
+    parsed.part = parsed.part or PARTS
     parsed.keep = parsed.keep or os.environ.get("KEEP", "") not in ("", "0")
     return parsed
-
-
-@contextmanager
-def step(words: str) -> Iterator[list[str]]:
-    """Announces a step; what is put into the list is shown behind it when it is done."""
-    notes: list[str] = []
-    start = time.monotonic()
-    try:
-        with console.status(words):
-            yield notes
-    except BaseException:
-        console.print(f"[red]✗[/] {words}")
-        raise
-    console.print(f"[green]✓[/] {words} [dim]({time.monotonic() - start:.1f} s)[/]" + "".join(f"  {n}" for n in notes))
 
 
 def drive_clients(findings: report.Findings, certificates: scene.Certificates, envoy: Envoy, connections: int) -> None:
@@ -105,81 +98,128 @@ def drive_sidecars(findings: sidecars.SidecarFindings, pair: sidecars.Sidecars) 
         notes.append(f"{len(findings.keys_in_envoys)} findings")
 
 
-def conclude(findings: report.Findings, output: Path) -> bool:
+@dataclass
+class NodePart:
+    """What runs on after the first part."""
+
+    envoy: Envoy
+    control: Envoy
+    daemon: Daemon
+    certificates: scene.Certificates
+    pair: sidecars.Sidecars
+
+    def print_hints(self) -> None:
+        ca_file, leaves = self.certificates.authority.ca_file, self.certificates.leaves
+        for leaf in leaves:
+            console.print(f"  {leaf.key_type:8} https://localhost:{self.envoy.ports[leaf.name]}/   key at the daemon")
+            console.print(f"  {'':8} https://localhost:{self.control.ports[leaf.name]}/   control: key in Envoy")
+        for caller in (sidecars.CALLER, sidecars.INTRUDER):
+            url = f"http://127.0.0.1:{self.pair.client.ports[caller]}/"
+            console.print(f"  mTLS     {url}   as '{caller}', through both sidecars")
+        admin = self.daemon.admin_socket
+        console.print(f"  Envoy's admin page: http://{self.envoy.admin}/   daemon's admin socket: {admin}")
+        first = self.envoy.ports[leaves[0].name]
+        console.print(f"  try: curl --cacert {ca_file} https://localhost:{first}/", soft_wrap=True)
+        console.print(f"       offload status --admin-socket {admin}", soft_wrap=True)
+
+
+@dataclass
+class Found:
+    """By the parts that were run."""
+
+    node: report.Findings | None = None
+    mesh: show.Findings | None = None
+
+
+def conclude(found: Found, output: Path) -> bool:
     """Writes the report, prints the tables, and says whether all was well."""
-    data = report.as_data(findings)
+    data: dict[str, Any] = report.as_data(found.node) if found.node else {"problems": []}
+    if found.mesh:
+        problems = data.pop("problems") + found.mesh.problems()
+        data |= found.mesh.as_data() | {"problems": problems}
     (output / "report.json").write_text(json.dumps(data, indent=2) + "\n")
     console.print()
-    console.print(report.table(findings))
-    console.print(report.batch_table(findings))
-    console.print(report.key_table(findings))
-    console.print(report.sidecar_table(findings))
+    if found.node:
+        for table in (report.table, report.batch_table, report.key_table, report.sidecar_table):
+            console.print(table(found.node))
+    if found.mesh:
+        show.print_tables(found.mesh)
     for problem in data["problems"]:
-        console.print(f"[bold red]problem:[/] {problem}", markup=True)
+        console.print(f"[bold red]problem:[/] {escape(problem)}", markup=True)
     if not data["problems"]:
-        console.print(
-            "[bold green]Every handshake was signed by the daemon. The private keys are not in Envoy's memory[/]; "
-            "the same search finds them in an Envoy that has them."
-        )
+        print_verdict(found)
     console.print(f"report: {output / 'report.json'}")
     return not data["problems"]
 
 
-def keep_running(
-    processes: Processes,
-    envoy: Envoy,
-    control: Envoy,
-    daemon: Daemon,
-    certificates: scene.Certificates,
-    pair: sidecars.Sidecars,
-) -> None:
-    """Until Ctrl-C, or until a part ends by itself."""
-    ca_file = certificates.authority.ca_file
-    console.print("\n[bold]It keeps running; Ctrl-C ends it.[/]")
-    for leaf in certificates.leaves:
-        console.print(f"  {leaf.key_type:8} https://localhost:{envoy.ports[leaf.name]}/   key at the daemon")
-        console.print(f"  {'':8} https://localhost:{control.ports[leaf.name]}/   control: key in Envoy")
-    for caller in (sidecars.CALLER, sidecars.INTRUDER):
-        print_url = f"http://127.0.0.1:{pair.client.ports[caller]}/"
-        console.print(f"  mTLS     {print_url}   as '{caller}', through both sidecars")
-    first = envoy.ports[certificates.leaves[0].name]
-    console.print(f"  Envoy's admin page: http://{envoy.admin}/   daemon's admin socket: {daemon.admin_socket}")
-    console.print(f"  try: curl --cacert {ca_file} https://localhost:{first}/", soft_wrap=True)
-    console.print(f"       offload status --admin-socket {daemon.admin_socket}", soft_wrap=True)
-    while True:
-        processes.check()
-        time.sleep(0.5)
+def print_verdict(found: Found) -> None:
+    if found.node:
+        console.print(
+            "[bold green]Every handshake was signed by the daemon. The private keys are not in Envoy's memory[/]; "
+            "the same search finds them in an Envoy that has them."
+        )
+    if found.mesh:
+        console.print(
+            "[bold green]The mesh: every change was made without a failed request.[/] In mode Offload no private key "
+            "is in its Envoys' memory; in mode EnvoyTLS the same search finds one in each."
+        )
+
+
+def run_node(processes: Processes, options: argparse.Namespace, folder: Path) -> tuple[report.Findings, NodePart]:
+    """One Envoy with the module against one with the keys; then two sidecars."""
+    with step("certificates: a CA, an RSA-2048 and a P-256 leaf"):
+        certificates = scene.make_certificates(folder)
+    findings = report.Findings(leaves=certificates.leaves)
+    with step("backend: a small HTTP service") as notes:
+        backend = scene.start_backend(processes)
+        notes.append(f"127.0.0.1:{backend.port}")
+    with step("daemon: offload serve") as notes:
+        daemon = scene.start_daemon(processes, certificates, folder / "run")
+        statistics = daemon.statistics()
+        notes.append(f"backend {statistics.backend}, keys in memory of kind {statistics.secret_memory_kind}")
+        before = daemon.counters()
+    with step("stock Envoy with the module, two listeners"):
+        envoy = scene.start_offloaded_envoy(processes, certificates, backend, daemon.socket)
+    drive_clients(findings, certificates, envoy, options.connections)
+    findings.counters = daemon.counters().since(before)
+    with step("stock Envoy with the keys in its own TLS contexts, as the control"):
+        control = scene.start_control_envoy(processes, certificates, backend)
+    search_memory(findings, envoy, control, certificates.authority.ca_file)
+    with step("two sidecars: Envoy 'cart' and Envoy 'prices', mTLS between them, all keys in one daemon"):
+        pair = sidecars.Sidecars(processes, folder / "sidecars", backend)
+    drive_sidecars(findings.sidecars, pair)
+    return findings, NodePart(envoy, control, daemon, certificates, pair)
 
 
 def run(options: argparse.Namespace, folder: Path) -> bool:
-    with Processes(options.output) as processes:
-        with step("certificates: a CA, an RSA-2048 and a P-256 leaf"):
-            certificates = scene.make_certificates(folder)
-        findings = report.Findings(leaves=certificates.leaves)
-        with step("backend: a small HTTP service") as notes:
-            backend = scene.start_backend(processes)
-            notes.append(f"127.0.0.1:{backend.port}")
-        with step("daemon: offload serve") as notes:
-            daemon = scene.start_daemon(processes, certificates, folder / "run")
-            statistics = daemon.statistics()
-            notes.append(f"backend {statistics.backend}, keys in memory of kind {statistics.secret_memory_kind}")
-            before = daemon.counters()
-        with step("stock Envoy with the module, two listeners"):
-            envoy = scene.start_offloaded_envoy(processes, certificates, backend, daemon.socket)
-        drive_clients(findings, certificates, envoy, options.connections)
-        findings.counters = daemon.counters().since(before)
-        with step("stock Envoy with the keys in its own TLS contexts, as the control"):
-            control = scene.start_control_envoy(processes, certificates, backend)
-        search_memory(findings, envoy, control, certificates.authority.ca_file)
-        with step("two sidecars: Envoy 'cart' and Envoy 'prices', mTLS between them, all keys in one daemon"):
-            pair = sidecars.Sidecars(processes, folder / "sidecars", backend)
-        drive_sidecars(findings.sidecars, pair)
+    found = Found()
+    hints: list[Callable[[], None]] = []
+    with ExitStack() as stack:
+        processes = stack.enter_context(Processes(options.output))
+        if "node" in options.part:
+            found.node, there = run_node(processes, options, folder)
+            hints.append(there.print_hints)
+        if "mesh" in options.part:
+            with step("the mesh: control plane, daemon of its node, four services, stock Envoys by mesh dataplane run"):
+                mesh = stack.enter_context(parts.running(processes, folder / "mesh"))
+            found.mesh = show.run(mesh, options.quick)
+            hints.append(partial(show.print_hints, mesh))
         processes.check()
-        succeeded = conclude(findings, options.output)
+        succeeded = conclude(found, options.output)
         if options.keep:
-            keep_running(processes, envoy, control, daemon, certificates, pair)
+            keep_running(processes, hints)
         console.print("ending daemons, Envoys and backend")
     return succeeded
+
+
+def keep_running(processes: Processes, hints: Sequence[Callable[[], None]]) -> None:
+    """Until Ctrl-C, or until a part ends by itself."""
+    console.print("\n[bold]It keeps running; Ctrl-C ends it.[/]")
+    for print_hints in hints:
+        print_hints()
+    while True:
+        processes.check()
+        time.sleep(0.5)
 
 
 def main() -> int:
@@ -191,8 +231,8 @@ def main() -> int:
     try:
         with interruptible():
             return 0 if run(options, folder) else 1
-    except (NodeError, LoadToolError) as error:
-        console.print(f"[bold red]the demo failed:[/] {error}", markup=True, soft_wrap=True)
+    except (NodeError, LoadToolError, ApiError, Unreachable) as error:
+        console.print(f"[bold red]the demo failed:[/] {escape(str(error))}", markup=True, soft_wrap=True)
         console.print(f"logs: {options.output}")
         return 1
     except KeyboardInterrupt:

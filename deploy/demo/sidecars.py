@@ -8,10 +8,8 @@ Each request is a new connection, so each is a handshake with two signatures by 
 from __future__ import annotations
 
 import http.client
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from cryptography import x509
 
 from deploy.demo.backend import GREETING
 from deploy.demo.scene import Backend
+from deploy.demo.traffic import traffic, wait_for_requests
 from deploy.node import daemon, envoy, memory_search
 from deploy.node.certificates import Authority, Leaf
 from deploy.node.envoy import Config, Envoy
@@ -29,7 +28,6 @@ from envoy_ext.settings import SpiffeMatch, TlsSettings, UpstreamTlsSettings
 TRUST_DOMAIN = "demo.mesh"
 SERVER, CALLER, INTRUDER = "prices", "cart", "intruder"
 CALLS = 200  # by each caller
-CALLS_AT_ONCE = 4
 ROTATIONS = 4
 BETWEEN_ROTATIONS = 60  # requests
 SECONDS = 20
@@ -197,42 +195,12 @@ def _request(port: int) -> tuple[int, Mapping[str, str]]:
         connection.close()
 
 
-@contextmanager
-def traffic(call: Callable[[], dict[int, int]]) -> Iterator[dict[int, int]]:
-    """Calls all the time, from a few threads; the statuses are complete when it has ended."""
-    statuses: dict[int, int] = {}
-    lock, stop = threading.Lock(), threading.Event()
-
-    def run() -> None:
-        while not stop.is_set():
-            for status, count in call().items():
-                with lock:
-                    statuses[status] = statuses.get(status, 0) + count
-
-    threads = [threading.Thread(target=run) for _ in range(CALLS_AT_ONCE)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield statuses
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
 def rotate_under_traffic(sidecars: Sidecars, findings: SidecarFindings) -> None:
     """New keys and certificates for both ends in turn, while requests go on."""
     with traffic(lambda: sidecars.call(CALLER, 1)) as statuses:
         for number in range(ROTATIONS):
-            _wait_for_requests(statuses)
+            wait_for_requests(statuses, BETWEEN_ROTATIONS)
             sidecars.rotate((SERVER, CALLER)[number % 2])
             findings.rotations += 1
-        _wait_for_requests(statuses)
+        wait_for_requests(statuses, BETWEEN_ROTATIONS)
     findings.during_rotation = statuses
-
-
-def _wait_for_requests(statuses: dict[int, int]) -> None:
-    wanted = sum(statuses.values()) + BETWEEN_ROTATIONS
-    deadline = time.monotonic() + SECONDS
-    while sum(statuses.values()) < wanted and time.monotonic() < deadline:
-        time.sleep(0.02)

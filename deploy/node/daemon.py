@@ -7,7 +7,7 @@ import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,18 @@ import yaml
 
 from deploy.node.certificates import Leaf
 from deploy.node.processes import Process, Processes
-from offload.v1 import admin_pb2, admin_pb2_grpc
+from offload.v1 import admin_pb2, admin_pb2_grpc, private_key_pb2_grpc
 
 LOCKED_MEMORY = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Of a mesh: the control plane's xDS address, its CA, and the node's token."""
+
+    control_plane: str  # host:port
+    ca_file: Path
+    token_file: Path
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class Settings:
     usage: str = "tls12+13"
     metrics_port: int | None = None
     trust_bundle: tuple[Path, str] | None = None  # CA file, trust domain
+    mesh: Membership | None = None
 
 
 @dataclass(frozen=True)
@@ -100,10 +110,22 @@ class Daemon:
         with grpc.insecure_channel(f"unix:{self.admin_socket}") as channel:
             yield admin_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call]
 
+    @contextmanager
+    def client(self) -> Iterator[Any]:
+        """As a sidecar, but in Python."""
+        with grpc.insecure_channel(f"unix:{self.socket}") as channel:
+            yield private_key_pb2_grpc.PrivateKeyServiceStub(channel)  # type: ignore[no-untyped-call]
+
     def statistics(self) -> Any:
         """StatisticsResponse."""
         with self.admin() as stub:
             return stub.GetStatistics(admin_pb2.GetStatisticsRequest(), timeout=10)
+
+    def identities(self) -> Sequence[Any]:
+        """IdentityInForce, each with its keys."""
+        with self.admin() as stub:
+            found: Sequence[Any] = stub.ListKeys(admin_pb2.ListKeysRequest(), timeout=10).identities
+            return found
 
     def counters(self) -> Counters:
         return counters_of(self.statistics())
@@ -122,13 +144,15 @@ def counters_of(statistics: Any) -> Counters:
 
 def configuration(leaves: Sequence[Leaf], sockets: Path, settings: Settings) -> dict[str, Any]:
     """The YAML file as plain data. The identities are named like the leaves; this user may use them."""
-    keys = {leaf.key_file.parent.parent for leaf in leaves}
+    keys = {leaf.key_file.parent.parent for leaf in leaves} or {sockets / "keys"}  # a mesh's identities need none
     if len(keys) != 1:
         raise ValueError(f"the key pairs have to lie in one keys directory, not in {sorted(map(str, keys))}")
     identity = {"selectors": [{"uid": os.getuid()}], "usage": settings.usage}
     bundle = settings.trust_bundle
+    mesh = settings.mesh
     trusted = [{"file": str(bundle[0]), "trust_domain": bundle[1]}] if bundle else []
     return {
+        **({"mesh": {name: str(value) for name, value in asdict(mesh).items()}} if mesh else {}),
         "sockets": {"main": {"path": str(sockets / "offload.sock"), "mode": "0600"}},
         "admin": {"path": str(sockets / "admin.sock")},
         "keys": {"directory": str(keys.pop()), "trust_bundles": trusted},
@@ -146,6 +170,7 @@ def start(
     """Start `offload serve` and wait until it serves. NodeError with the end of its log when it does not."""
     sockets.mkdir(parents=True, exist_ok=True)
     config = configuration(leaves, sockets, settings or Settings())
+    Path(config["keys"]["directory"]).mkdir(exist_ok=True)
     config_file = processes.folder / f"{name}.yaml"
     config_file.write_text(yaml.safe_dump(config, sort_keys=False))
     _allow_locked_memory()

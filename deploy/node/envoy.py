@@ -131,6 +131,10 @@ class Envoy:
     def address(self, name: str) -> str:
         return f"127.0.0.1:{self.ports[name]}"
 
+    def page(self, path: str) -> str:
+        """Of its admin page, for example /config_dump."""
+        return _get(self.admin, path)
+
     def stats(self, prefix: str = "") -> dict[str, int]:
         """Counters and gauges whose name starts with `prefix`."""
         lines = _get(self.admin, "/stats").splitlines()
@@ -162,7 +166,7 @@ def start(
     process = processes.start(name, line, variables)
     process.wait_until(lambda: admin_file.is_file() and admin_file.read_text().count(":") == 1, "open its admin port")
     admin = admin_file.read_text().strip()
-    process.wait_until(lambda: _ready(admin), "ready")
+    process.wait_until(lambda: ready(admin), "ready")
     return Envoy(process, admin, _listener_ports(admin))
 
 
@@ -173,7 +177,8 @@ def _module_directory() -> Path:
         raise NodeError(str(missing)) from missing
 
 
-def _ready(admin: str) -> bool:
+def ready(admin: str) -> bool:
+    """Whether the Envoy with this admin page (host:port) serves; False while there is none."""
     try:
         return _get(admin, "/ready").strip() == "LIVE"
     except OSError:

@@ -3,15 +3,20 @@
 What is looked for are the secret numbers themselves, in every form a TLS library could hold them: big-endian (as in
 DER, and so in any copy of the file), little-endian (the limbs of BoringSSL's BIGNUM and EC_SCALAR on x86), and the PEM
 text. One finding is enough to say that the key is there. All readable mappings are read whole, freed memory included.
+
+Where the key is not known, because it never was where we could see it, an RSA key can be looked for by its certificate
+alone: `search_for_factors` finds what divides the modulus.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from deploy.node.certificates import PrivateKey, pem_of
@@ -73,29 +78,38 @@ def _secret_pem_lines(key: PrivateKey) -> Iterator[tuple[int, bytes]]:
 
 def search(pid: int, wanted: Mapping[str, bytes]) -> Search:
     """Read all readable mappings of the process. PermissionError when it may not be read."""
-    findings: list[Finding] = []
-    total = mappings = 0
     overlap = max(len(pattern) for pattern in wanted.values()) - 1
+    return _search(pid, _readable_mappings(pid), overlap, lambda *where: _find_in(*where, wanted))
+
+
+def _search(
+    pid: int,
+    mappings: Sequence[tuple[int, int, str]],
+    overlap: int,
+    find: Callable[[bytes, int, str], Iterator[Finding]],
+) -> Search:
+    """`find` gets each chunk with its address and its mapping."""
+    findings: list[Finding] = []
+    total = 0
     memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
     try:
-        for start, end, path in _readable_mappings(pid):
-            mappings += 1
+        for start, end, path in mappings:
             for address, chunk in _chunks(memory, start, end, overlap):
                 total += len(chunk)
-                findings += _find_in(chunk, address, path, wanted)
+                findings += find(chunk, address, path)
     finally:
         os.close(memory)
-    return Search(total, mappings, tuple(findings))
+    return Search(total, len(mappings), tuple(findings))
 
 
-def _readable_mappings(pid: int) -> Sequence[tuple[int, int, str]]:
+def _readable_mappings(pid: int, writable_only: bool = False) -> Sequence[tuple[int, int, str]]:
     with open(f"/proc/{pid}/maps") as file:
         matches = [_MAPPING.match(line.rstrip("\n")) for line in file]
     # The kernel's own pages hold no memory of the process and cannot be read this way.
     return [
         (int(m[1], 16), int(m[2], 16), m[5])
         for m in matches
-        if m and m[5] not in ("[vvar]", "[vsyscall]", "[vvar_vclock]")
+        if m and m[5] not in ("[vvar]", "[vsyscall]", "[vvar_vclock]") and (m[4][0] == "w" or not writable_only)
     ]
 
 
@@ -123,3 +137,43 @@ def _find_in(chunk: bytes, address: int, path: str, wanted: Mapping[str, bytes])
         at = chunk.find(pattern)
         if at >= 0:
             yield Finding(name, address + at, path)
+
+
+# --- by the certificate alone -----------------------------------------------------------------------------------------
+
+# Of a prime's highest byte: those of an RSA modulus of full length are at least 2^(k/2) / sqrt(2).
+_TOP = 0xB5
+_LIMB = 8
+# Of a factor's bytes at most so many are zero; one in 10^13 of RSA-2048 has more. Structures and pointers have many
+# more, and would cost a division each.
+_ZEROS = 12
+
+
+def search_for_factors(pid: int, moduli: Sequence[int]) -> Search:
+    """Looks for a prime factor of one of the moduli, all of one size. PermissionError when it may not be read.
+
+    Little-endian at the addresses that limbs have, and big-endian as in DER, behind a zero byte. Only memory that can
+    be written is read: a key that came to be while the process ran lies nowhere else.
+    """
+    size = (max(moduli).bit_length() + 15) // 16
+    product = math.prod(moduli)
+    mappings = _readable_mappings(pid, writable_only=True)
+    return _search(pid, mappings, size, lambda *where: _factors_in(*where, product, size))
+
+
+def _factors_in(chunk: bytes, address: int, path: str, product: int, size: int) -> Iterator[Finding]:
+    if len(chunk) < size:
+        return
+    data = np.frombuffer(chunk, np.uint8)
+    first, last = data[: len(data) - size + 1], data[size - 1 :]
+    zeros = np.concatenate((np.zeros(1, np.int32), np.cumsum(data == 0, dtype=np.int32)))
+    dense = zeros[size:] - zeros[:-size] <= _ZEROS
+    aligned = (np.arange(len(first)) + address) % _LIMB == 0
+    behind_zero = np.concatenate((np.zeros(1, bool), first[:-1] == 0))
+    for order, candidates in (
+        ("big", dense & (first >= _TOP) & (last & 1 == 1) & behind_zero),
+        ("little", dense & (last >= _TOP) & (first & 1 == 1) & aligned),
+    ):
+        for at in np.flatnonzero(candidates).tolist():
+            if product % int.from_bytes(chunk[at : at + size], order) == 0:  # type: ignore[arg-type]
+                yield Finding(f"RSA factor {order}-endian", address + at, path)

@@ -82,6 +82,11 @@ class Process:
                 self._child.send_signal(signal.SIGKILL)
         self._child.wait()
 
+    def kill(self) -> None:
+        """SIGKILL: it has no time for anything."""
+        self._child.kill()
+        self._child.wait()
+
 
 def _dies_with_us() -> list[str]:
     """A prefix that makes the kernel end the child when we are killed and cannot do it ourselves."""
@@ -103,6 +108,10 @@ class Processes:
 
     def stop(self, process: Process) -> None:
         process.stop()
+        self.started.remove(process)
+
+    def kill(self, process: Process) -> None:
+        process.kill()
         self.started.remove(process)
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""The control plane in this process, applications, and calls to them: what the tests with real Envoys share."""
+"""The control plane in this process, and calls to applications: what the tests with real Envoys share."""
 
 from __future__ import annotations
 
@@ -21,23 +21,6 @@ from control.tokens.tokens import Tokens
 from control.xds.server import DiscoveryServer
 
 Read = Callable[[str], list[Resource]]
-
-
-async def application(name: str, port: int) -> asyncio.Server:
-    """Answers every request with its name and with who it was told is calling."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                caller = next((h for h in head.split("\r\n") if h.startswith("x-forwarded-client-cert:")), "")
-                body = f"{name} {caller}".encode()
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    return await asyncio.start_server(serve, "127.0.0.1", port)
 
 
 class Running:

@@ -14,9 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from control.cli.dataplane import envoy_arguments
 from control.model.resource import Resource
+from deploy.demo.mesh.applications import application
 from tests.control.mesh_process import free_port
-from tests.control.scene import Running, answer, application, until
+from tests.control.scene import Running, answer, until
 from tests.offload.daemon_process import DaemonProcess
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +116,7 @@ async def running(
     for name, admin in (("web-1", ports.web_admin), ("backend-1", ports.backend_admin)):
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(control_plane.bootstrap(name, admin, delta=True)))
-        command = [envoy_binary, "-c", path, "--concurrency", "1", "--log-level", "warning", "--use-dynamic-base-id"]
+        command = envoy_arguments(str(envoy_binary), path, concurrency=1)
         log = (tmp_path / f"{name}.log").open("w")
         started = subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: ASYNC220 (comes back at once)
         envoys.append(started)

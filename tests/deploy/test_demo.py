@@ -1,4 +1,4 @@
-"""The demo itself, small: real daemon, real Envoy, real clients."""
+"""The demo itself, small: real daemon, real Envoy, real clients. Its mesh: test_mesh_demo.py."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def _installed_envoy() -> None:
 
 
 def demo(output: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "deploy.demo", "--connections", "100", "--output", str(output), *arguments]
+    line = [sys.executable, "-m", "deploy.demo", "--part", "node", "--connections", "100"]
+    return [*line, "--output", str(output), *arguments]
 
 
 def test_succeeds_and_reports(tmp_path: Path) -> None:

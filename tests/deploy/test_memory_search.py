@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from deploy.node import certificates, envoy, memory_search
 from deploy.node.processes import NodeError, Processes
@@ -39,16 +40,22 @@ def test_pem_lines_are_of_the_private_part(key_type: str) -> None:
     assert all(line in pem for line in lines)
 
 
-HOLDER = "import sys; held = sys.stdin.buffer.read(48); print('holding', flush=True); sys.stdin.buffer.read()"
+HOLDER = """
+import sys
+held = sys.stdin.buffer.read(int(sys.argv[1]))
+print("holding", flush=True)
+sys.stdin.buffer.read()
+"""
 
 
 @pytest.fixture
 def holder() -> Iterator[Callable[[bytes], int]]:
-    """A process that has 48 bytes in its memory, and nowhere else; gives its pid."""
+    """A process that has these bytes in its memory, and nowhere else; gives its pid."""
     running: list[subprocess.Popen[bytes]] = []
 
     def hold(secret: bytes) -> int:
-        child = subprocess.Popen([sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        line = [sys.executable, "-c", HOLDER, str(len(secret))]
+        child = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         running.append(child)
         assert child.stdin is not None
         assert child.stdout is not None
@@ -68,6 +75,24 @@ def test_finds_what_a_process_holds(holder: Callable[[bytes], int]) -> None:
     search = memory_search.search(holder(secret), {"whole": secret, "inner part": secret[5:40], "other": other})
     assert {finding.pattern for finding in search.findings} == {"whole", "inner part"}
     assert search.bytes_read > 1_000_000
+
+
+@pytest.mark.parametrize("form", ["little-endian", "big-endian in DER"])
+@pytest.mark.parametrize("which", ["p", "q"])
+def test_finds_a_factor_of_a_modulus(holder: Callable[[bytes], int], form: str, which: str) -> None:
+    keys = [certificates.make_key("rsa2048") for _ in range(3)]
+    moduli = [key.public_key().public_numbers().n for key in keys]
+    factor = getattr(keys[1].private_numbers(), which)
+    held = (
+        factor.to_bytes(128, "little")
+        if form == "little-endian"
+        else b"odd\x02\x81\x81\x00" + factor.to_bytes(128, "big")
+    )
+    pid = holder(held)
+    search = memory_search.search_for_factors(pid, moduli)
+    assert {finding.pattern for finding in search.findings} == {f"RSA factor {form.partition(' ')[0]}"}
+    assert search.bytes_read > 1_000_000
+    assert memory_search.search_for_factors(pid, [moduli[0], moduli[2]]).findings == ()
 
 
 def test_a_pattern_across_two_chunks_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,5 +127,8 @@ def test_finds_the_keys_in_a_stock_envoy_that_has_them(tmp_path: Path) -> None:
         assert set(running.ports) == set(KEY_TYPES)
         for leaf in leaves:
             assert memory_search.search(running.pid, memory_search.patterns(leaf.key)).findings, leaf.key_type
+            if isinstance(leaf.key, rsa.RSAPrivateKey):
+                modulus = leaf.key.public_key().public_numbers().n
+                assert memory_search.search_for_factors(running.pid, [modulus]).findings
         stranger = memory_search.patterns(certificates.make_key("rsa2048"))
         assert memory_search.search(running.pid, stranger).findings == ()

@@ -1,0 +1,83 @@
+"""The resources of `resources/`, as they are put into this run: its addresses, its user, its socket.
+
+The files are an example to read and to apply as they stand; nothing in them is a template.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from control.kinds import KINDS
+from control.model import documents
+from control.model.resource import Resource, parse
+from control.nodes.configuration import UID_LABEL
+from deploy.node.processes import NodeError
+
+FOLDER = Path(__file__).parent / "resources"
+# 127.0.70.11 in the files; each run takes a network of its own, so that two runs do not meet.
+WRITTEN = "127.0.70."
+NETWORKS = range(70, 100)
+
+
+@contextmanager
+def own_network() -> Iterator[str]:
+    """ "127.0.70." or another one, of this process alone. NodeError when all are taken."""
+    for number in NETWORKS:
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0tls-offload-demo-network-{number}")  # gone with this process, however it ends
+        except OSError as error:
+            claim.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+            continue
+        with claim:
+            yield f"127.0.{number}."
+        return
+    raise NodeError(f"all networks of the demo, 127.0.{NETWORKS[0]}.0 and on, are in use by other runs")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@dataclass
+class Example:
+    network: str
+    socket: Path
+    admin_ports: dict[str, int] = field(default_factory=dict)  # by dataplane
+
+    def resources(self, *names: str, **settings: Any) -> list[Resource]:
+        """Of the files resources/<name>.yaml. `settings` replace those of a MeshOffload, for example keyType."""
+        found: list[Resource] = []
+        for name in names:
+            path = FOLDER / f"{name}.yaml"
+            text = path.read_text().replace(WRITTEN, self.network)
+            found += [parse(self._here(document, settings), KINDS) for document in documents.load(text, str(path))]
+        return found
+
+    def _here(self, document: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+        if document["type"] == "Dataplane":
+            document["labels"][UID_LABEL] = str(os.getuid())
+            port = self.admin_ports.setdefault(document["name"], free_port())
+            document["spec"]["networking"]["admin"]["port"] = port
+        elif document["type"] == "MeshOffload":
+            wanted = document["spec"]["default"]
+            wanted |= settings
+            if "socket" in wanted:
+                wanted["socket"] = str(self.socket)
+        return document
+
+    @cached_property  # traffic asks for their addresses with each request
+    def dataplanes(self) -> Sequence[Resource]:
+        return [one for one in self.resources("services") if one.kind.type == "Dataplane"]

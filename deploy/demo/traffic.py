@@ -1,0 +1,53 @@
+"""Requests that go on in the background while something is changed, and their counts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+from deploy.node.processes import NodeError
+
+Answer = TypeVar("Answer", bound=Hashable)
+CALLS_AT_ONCE = 4
+
+
+@contextmanager
+def traffic(call: Callable[[], Mapping[Answer, int]], at_once: int = CALLS_AT_ONCE) -> Iterator[Counter[Answer]]:
+    """Calls all the time, from a few threads; the counts are complete when it has ended."""
+    counts: Counter[Answer] = Counter()
+    lock, stop = threading.Lock(), threading.Event()
+
+    def run() -> None:
+        while not stop.is_set():
+            answers = call()
+            with lock:
+                counts.update(answers)
+
+    threads = [threading.Thread(target=run) for _ in range(at_once)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield counts
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def wait_for(what: str, condition: Callable[[], object], seconds: float = 20) -> None:
+    """NodeError when it does not come true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise NodeError(f"waited {seconds:.0f} s in vain for {what}")
+        time.sleep(0.02)
+
+
+def wait_for_requests(counts: Counter[Answer], more: int, seconds: float = 20) -> None:
+    """Until so many more have been answered, one way or another."""
+    wanted = counts.total() + more
+    wait_for(f"{more} more requests", lambda: counts.total() >= wanted, seconds)

@@ -1,0 +1,88 @@
+"""`mesh serve` as a child process, and an administrator's hands on its API."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from control.cli.client import Api, ApiError, Unreachable
+from control.cli.resources import path_of
+from control.model.resource import Resource
+from control.settings import API_PORT, NODES_PORT, XDS_PORT, Files, write_private
+from deploy.node.processes import Process, Processes
+
+# On a machine with traffic going on, as when it is restarted.
+START_SECONDS = 60
+COMMAND = (sys.executable, "-c", "from control.cli import main; main()")
+
+
+class ControlPlane:
+    """At an address that stays the same over a restart. `folder` keeps what it knows; it is made private."""
+
+    def __init__(self, processes: Processes, folder: Path, host: str = "127.0.0.1") -> None:
+        self._processes, self._host = processes, host
+        self.files = Files(folder)
+        self.xds = f"{host}:{XDS_PORT}"
+        # What `mesh` needs to find it.
+        self.environment = {"MESH_DATA": str(folder), "MESH_API": f"https://{host}:{API_PORT}"}
+        self.process: Process | None = None
+        self._api: Api | None = None
+
+    def start(self) -> None:
+        """NodeError with the end of its log when it does not serve."""
+        line: list[str | Path] = [*COMMAND, "serve", "--name", self._host, "--xds", self.xds]
+        line += ["--api", f"{self._host}:{API_PORT}", "--nodes", f"{self._host}:{NODES_PORT}"]
+        self.process = self._processes.start("control-plane", line, self.environment)
+        self.process.wait_until(self._serves, "ready", START_SECONDS)
+
+    def _serves(self) -> bool:
+        try:
+            self.call("GET", "/meshes")
+        except (ApiError, Unreachable, OSError):
+            self._api = None  # the token may be that of the process before
+            return False
+        return True
+
+    def kill(self) -> None:
+        """As a crash would end it."""
+        if self.process is not None:
+            self._processes.kill(self.process)
+        self.process, self._api = None, None
+
+    # ---- administration: what `mesh` does, without a process for each command ----
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        """The answer's JSON. ApiError where it refuses."""
+        if self._api is None:
+            self._api = Api(self.environment)
+        return self._api.call(method, path, body)
+
+    def apply(self, resources: Iterable[Resource]) -> None:
+        """`mesh apply -f`."""
+        for resource in sorted(resources, key=lambda one: one.kind.in_mesh):
+            self.call("PUT", path_of(resource.kind, resource.mesh, resource.name), resource.to_data())
+
+    def delete(self, resource: Resource) -> None:
+        self.call("DELETE", path_of(resource.kind, resource.mesh, resource.name))
+
+    def token_file(self, kind: str, **wanted: str) -> Path:
+        """`mesh generate dataplane-token` or `node-token`, into a file that only this user reads."""
+        path = self.files.folder / f"{wanted['name']}.token"
+        write_private(path, self.call("POST", f"/tokens/{kind}", wanted)["token"] + "\n")
+        return path
+
+    def overview(self, dataplane: str, mesh: str = "default") -> Mapping[str, Any]:
+        """`mesh inspect overview`."""
+        found: Mapping[str, Any] = self.call("GET", f"/meshes/{mesh}/dataplanes/{dataplane}/_overview")
+        return found
+
+    def access(self, dataplane: str, caller: str, mesh: str = "default") -> Any:
+        """`mesh inspect access`: of each inbound whether the caller gets in, and why."""
+        return self.call("GET", f"/meshes/{mesh}/dataplanes/{dataplane}/_access?caller={caller}")
+
+    def rotation(self, identity: str, action: str | None = None, mesh: str = "default") -> Any:
+        """`mesh ca status` or, with an action, `mesh ca rotate`. ApiError where somebody is not as far."""
+        path = f"/meshes/{mesh}/meshidentities/{identity}/rotation"
+        return self.call("GET", path) if action is None else self.call("POST", path, {"action": action})
