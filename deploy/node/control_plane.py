@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from control.cli.client import Api, ApiError, Unreachable
+from control.cli.client import Api, ApiError, Unreachable, segment
 from control.cli.resources import path_of
 from control.model.resource import Resource
 from control.settings import API_PORT, NODES_PORT, XDS_PORT, Files, write_private
@@ -80,7 +80,7 @@ class ControlPlane:
 
     def access(self, dataplane: str, caller: str, mesh: str = "default") -> Any:
         """`mesh inspect access`: of each inbound whether the caller gets in, and why."""
-        return self.call("GET", f"/meshes/{mesh}/dataplanes/{dataplane}/_access?caller={caller}")
+        return self.call("GET", f"/meshes/{mesh}/dataplanes/{dataplane}/_access?caller={segment(caller)}")
 
     def rotation(self, identity: str, action: str | None = None, mesh: str = "default") -> Any:
         """`mesh ca status` or, with an action, `mesh ca rotate`. ApiError where somebody is not as far."""
