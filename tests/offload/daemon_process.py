@@ -62,6 +62,7 @@ class DaemonProcess:
         self.log_file = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
         self.module = "offload"  # what `python -m` runs
+        self.working_directory: Path | None = None  # ours
 
     def configure(self, **sections: Any) -> None:
         config = {
@@ -80,6 +81,7 @@ class DaemonProcess:
             env=environment(**more),
             stdout=log,
             stderr=log,
+            cwd=self.working_directory,
         )
         log.close()
         if wait:

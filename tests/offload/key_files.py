@@ -50,6 +50,24 @@ def key_id(key: PrivateKey) -> bytes:
     return sha256(spki(key)).digest()
 
 
+def secret_forms(*private_keys: PrivateKey) -> list[bytes]:
+    """The private numbers of the keys as bytes, in both byte orders, and the text of their files."""
+    found: list[bytes] = []
+    for key in private_keys:
+        assert not isinstance(key, ed25519.Ed25519PrivateKey)
+        numbers = key.private_numbers()
+        if isinstance(numbers, rsa.RSAPrivateNumbers):
+            secrets = [numbers.p, numbers.q, numbers.d, numbers.dmp1, numbers.dmq1, numbers.iqmp]
+        else:
+            secrets = [numbers.private_value]
+        for value in secrets:
+            big = value.to_bytes((value.bit_length() + 7) // 8)
+            found += [big, big[::-1]]
+        lines = key_pem(key).splitlines()[1:-1]
+        found += [b"".join(lines)[:64], lines[1]]
+    return found
+
+
 @dataclass(frozen=True)
 class Authority:
     key: ec.EllipticCurvePrivateKey

@@ -30,7 +30,7 @@ from tests.offload.daemon_process import (
     status_of,
     wait_for,
 )
-from tests.offload.key_files import Authority, key_id, key_pem, pem, shared_key, write_pair
+from tests.offload.key_files import Authority, key_id, key_pem, pem, secret_forms, shared_key, write_pair
 
 WWW = key_id(shared_key("p256"))
 RSA = key_id(shared_key("rsa2048"))
@@ -135,23 +135,6 @@ def test_keys_do_not_go_into_memory_that_can_be_swapped(nobodys: DaemonProcess) 
 # ---- what must not be seen ----
 
 
-def _secrets(*private_keys: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> list[bytes]:
-    """The private numbers of the keys as bytes, in both byte orders, and the text of their files."""
-    found: list[bytes] = []
-    for key in private_keys:
-        numbers = key.private_numbers()
-        if isinstance(key, rsa.RSAPrivateKey):
-            secrets = [numbers.p, numbers.q, numbers.d, numbers.dmp1, numbers.dmq1, numbers.iqmp]
-        else:
-            secrets = [numbers.private_value]
-        for value in secrets:
-            big = value.to_bytes((value.bit_length() + 7) // 8)
-            found += [big, big[::-1]]
-        lines = key_pem(key).splitlines()[1:-1]
-        found += [b"".join(lines)[:64], lines[1]]
-    return found
-
-
 def _memory(pid: int, writable: bool = False, between: bytes = b"\0") -> bytes:
     """Everything of the process that can be read, but not the secret mappings. `writable`: not code and constants."""
     parts = []
@@ -187,11 +170,11 @@ def test_no_key_outside_the_secret_mappings(daemon: DaemonProcess, keys: Path, a
     seen = _memory(daemon.pid)
     assert WWW in seen, "the search does not work: public key ids are there"
     keys_of_all = (shared_key("p256"), shared_key("rsa2048"), combined)
-    for secret in _secrets(*keys_of_all):
+    for secret in secret_forms(*keys_of_all):
         assert secret not in seen
     for place in ("environ", "cmdline"):
         content = Path(f"/proc/{daemon.pid}/{place}").read_bytes()
-        assert not any(secret in content for secret in _secrets(*keys_of_all))
+        assert not any(secret in content for secret in secret_forms(*keys_of_all))
 
 
 def _factors_in(data: bytes, modulus: int) -> list[int]:
@@ -261,9 +244,14 @@ def test_no_generated_key_outside_the_secret_mappings(tmp_path: Path) -> None:
         daemon.stop()
 
 
-def test_no_key_in_the_logs(daemon: DaemonProcess, keys: Path) -> None:
-    daemon.configure(identities={"www": ME, "rsa": ME}, logging={"level": "debug", "format": "json"})
+def test_no_key_in_logs_and_errors(daemon: DaemonProcess, keys: Path) -> None:
+    """Nor in any other file that the daemon makes."""
+    logging = {"level": "debug", "format": "json"}
+    audit = {"path": str(daemon.folder / "audit.jsonl")}
+    daemon.configure(identities={"www": ME, "rsa": ME}, logging=logging, audit=audit)
     daemon.start()
+    with daemon.client() as stub:
+        assert stub.Sign(sign_request(RSA, 0x0804), timeout=10).signature
     broken = key_pem(shared_key("p256"))
     (keys / "www.key").write_bytes(broken[:-40])
     daemon.wait_log("refused a file")
@@ -271,9 +259,16 @@ def test_no_key_in_the_logs(daemon: DaemonProcess, keys: Path) -> None:
     daemon.wait_log("refused a file", 2)
     with daemon.admin() as admin:
         answer = admin.ListKeys(admin_pb2.ListKeysRequest(), timeout=10)
+    said = answer.SerializeToString()
+    for tried in (("check-config", "-c", daemon.config_file), ("keys", "list", "--admin-socket", daemon.admin_socket)):
+        shown = subprocess.run(command(*tried), env=environment(), capture_output=True, timeout=60, check=False)
+        assert b"www" in shown.stdout + shown.stderr, "it spoke of the key"
+        said += shown.stdout + shown.stderr
     daemon.stop()
-    log = daemon.log_file.read_bytes() + answer.SerializeToString()
-    for secret in _secrets(shared_key("p256"), shared_key("rsa2048")):
+    made = [file for file in daemon.folder.iterdir() if file.is_file()]
+    assert {daemon.log_file, daemon.folder / "audit.jsonl"} <= set(made)
+    log = said + b"".join(file.read_bytes() for file in made)
+    for secret in secret_forms(shared_key("p256"), shared_key("rsa2048")):
         for form in (secret, secret.hex().encode(), base64.b64encode(secret)[:-4], repr(secret).encode()):
             assert form not in log
 
