@@ -219,32 +219,6 @@ def test_an_internal_listener_is_refused_with_a_reason(tmp_path: Path, processes
     services.daemon.stop()
 
 
-def test_health_checks_use_it(start: Start) -> None:
-    def with_health_checks(cluster: render.Config) -> None:
-        cluster["health_checks"] = [
-            {
-                "timeout": "5s",
-                "interval": "0.1s",
-                "no_traffic_interval": "0.1s",
-                "unhealthy_threshold": 1,
-                "healthy_threshold": 1,
-                "reuse_connection": False,
-                "http_health_check": {"path": "/"},
-            }
-        ]
-
-    pair = start(with_health_checks, session_tickets=False)
-
-    def passed() -> int:
-        return pair.client.running.stats("cluster.prices.health_check.success").get(
-            "cluster.prices.health_check.success", 0
-        )
-
-    wait_for("ten health checks", lambda: passed() >= 10)
-    assert pair.stats()["operations_ok"] >= 10, "each is a full handshake with the key at the daemon"
-    assert request(pair.port("prices")).status == 200
-
-
 def test_connect_timeout_while_the_daemon_hangs(start: Start) -> None:
     def impatient(cluster: render.Config) -> None:
         cluster["connect_timeout"] = "0.5s"
@@ -281,16 +255,6 @@ def test_a_daemon_that_comes_later_is_no_error(tmp_path: Path, processes: Proces
     services.daemon.start()
     wait_for("a request", lambda: request(client.running.ports["prices"]).status == 200)
     services.daemon.stop()
-
-
-def test_no_descriptor_grows(start: Start) -> None:
-    pair = start(session_tickets=False)
-    for _ in range(20):
-        request(pair.port("prices"))
-    before = pair.client.descriptors()
-    for _ in range(500):
-        assert request(pair.port("prices")).status == 200
-    wait_for("connections to go", lambda: pair.client.descriptors() <= before + 10)
 
 
 # ---- rotation, both ends at once ----

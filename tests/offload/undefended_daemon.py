@@ -2,7 +2,7 @@
 
 It may dump core, with all that a core can have; the daemon as it is shipped forbids that. Its data plane is the one
 with testing hooks (tests/faults/faulty_daemon.py), so that TESTING_SECRET_MEMORY_KIND in the environment chooses how
-secret memory is kept. $CONTROL names a key file that is read as no key is ever to be: a search of the core must find it.
+secret memory is kept. $CONTROL names a key file that is read as no key is ever to be: a search of the core finds it.
 """
 
 from __future__ import annotations
