@@ -106,6 +106,18 @@ soak: setup ## load and faults in turn for MINUTES (10); memory and descriptors 
 faults: setup ## what faults do to a running mesh; writes docs/operations/faults.md (about 2 minutes)
 	@$(PYTHON) -m tests.faults docs/operations/faults.md
 
+.PHONY: conformance
+SSLYZE := build/conformance/sslyze
+$(STAMPS)/conformance: tests/conformance/sslyze.txt deploy/setup/debian.sh $(VENV)/.stamp
+	@echo '== testssl.sh (Debian) and sslyze (into $(SSLYZE))'
+	@deploy/setup/debian.sh testssl.sh
+	@test -x $(SSLYZE)/bin/python || $(PYTHON) -m venv $(SSLYZE)
+	@$(SSLYZE)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/conformance/sslyze.txt
+	@touch $@
+
+conformance: setup $(STAMPS)/conformance ## tlslite-ng, sslyze and testssl.sh against our TLS and stock Envoy's; writes docs/operations/conformance.md (about 7 minutes)
+	@$(PYTHON) -m tests.conformance docs/operations/conformance.md --sslyze $(SSLYZE)/bin/python
+
 .PHONY: test-ct
 CONSTANT_TIME := build/constant-time
 test-ct: build ## statistical test that the 8-lane kernels take constant time (about ten minutes; ALGORITHMS="p256 ...")

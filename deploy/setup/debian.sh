@@ -1,8 +1,9 @@
 #!/bin/sh
-# Installs the Debian packages that are missing. Without root it says what to install and fails.
+# Installs the Debian packages that are missing, and those named as arguments. Without root it says what to install and
+# fails.
 set -eu
 
-packages="gcc g++ make python3-venv libnghttp2-dev nghttp2-client nlohmann-json3-dev openssl curl valgrind"
+packages="$* gcc g++ make python3-venv libnghttp2-dev nghttp2-client nlohmann-json3-dev openssl curl valgrind"
 
 missing=""
 for package in $packages; do

@@ -39,6 +39,11 @@ def plain_record(content_type: int, data: bytes, version: int = 0x0303, length: 
     return bytes([content_type]) + u16(version) + u16(len(data) if length is None else length) + data
 
 
+def share(group: int, key: bytes) -> bytes:
+    """An entry of the key_share extension."""
+    return u16(group) + vector(key)
+
+
 def extension(kind: int, data: bytes = b"") -> TLSExtension:
     return TLSExtension(extType=kind).create(bytearray(data))
 

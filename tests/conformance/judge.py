@@ -25,6 +25,7 @@ class Outcome:
 
     text: str
     right: bool
+    detail: str = ""  # for people
 
 
 Explained = Mapping[tuple[str, str], Explanation]  # by tool and check

@@ -7,6 +7,7 @@ from tests.conformance.checks import (
     ciphers,
     closing,
     extensions,
+    key_shares,
     messages,
     records,
     renegotiation,
@@ -17,6 +18,7 @@ from tests.conformance.checks import (
 CHECKS: tuple[Check, ...] = (
     *versions.CHECKS,
     *extensions.CHECKS,
+    *key_shares.CHECKS,
     *records.CHECKS,
     *messages.CHECKS,
     *change_cipher_spec.CHECKS,

@@ -20,6 +20,7 @@ from tests.conformance.hello import (
     PSK_MODES,
     SERVER_NAME,
     SIGNATURE_ALGORITHMS,
+    VERSIONS,
     X25519,
     appending,
     drop,
@@ -32,6 +33,7 @@ from tests.conformance.hello import (
     put,
     putting,
     setting,
+    share,
     u16,
     vector,
 )
@@ -86,26 +88,7 @@ def _grease(hello: Any) -> None:
             one.sigalgs = [(0x7A, 0x7A), *one.sigalgs]
     for one in list(hello.extensions):
         if one.extType == KEY_SHARE:
-            put(hello, KEY_SHARE, vector(_share(GREASE, b"\x00") + bytes(one.extData)[2:]))
-
-
-def _share(group: int, key: bytes) -> bytes:
-    return u16(group) + vector(key)
-
-
-def _only_share(group: int, key: bytes) -> Run:
-    """One key share, of the only group that is offered."""
-
-    def edit(hello: Any) -> None:
-        put(hello, GROUPS, vector(u16(group)))
-        put(hello, KEY_SHARE, vector(_share(group, key)))
-
-    return edited("1.3", edit)
-
-
-def _doubled_share(hello: Any) -> None:
-    share = next(bytes(one.extData)[2:] for one in hello.extensions if one.extType == KEY_SHARE)
-    put(hello, KEY_SHARE, vector(share + share))
+            put(hello, KEY_SHARE, vector(share(GREASE, b"\x00") + bytes(one.extData)[2:]))
 
 
 def _psk(identity: bytes = b"x" * 32) -> bytes:
@@ -131,16 +114,6 @@ def _early_data(records: int, size: int) -> Run:
             client.raw(plain_record(ContentType.application_data, bytes(size)))
 
     return lambda target: talk(target, "1.3", {"client_hello": hook})
-
-
-def _second_hello(edit: Any) -> Run:
-    """After a HelloRetryRequest, which a hello without a key share gets."""
-    return edited("1.3", edit, "second_client_hello", keyShares=[])
-
-
-def _again(target: Any) -> str:
-    """The first hello once more, as if there had been no HelloRetryRequest."""
-    return _second_hello(lambda hello: put(hello, KEY_SHARE, vector(b"")))(target)
 
 
 CHECKS = checks(
@@ -265,46 +238,10 @@ CHECKS = checks(
     ("no groups beside key shares", "RFC 8446 9.2", MISSING, dropping("1.3", GROUPS)),
     ("no key shares beside groups", "RFC 8446 9.2", MISSING, dropping("1.3", KEY_SHARE)),
     (
-        "no key share yet: HelloRetryRequest",
-        "RFC 8446 4.1.4",
-        "TLS 1.3",
-        lambda target: talk(target, "1.3", keyShares=[]),
-    ),
-    (
-        "key share of the less liked group",
-        "RFC 8446 4.2.8",
-        "TLS 1.3",
-        lambda target: talk(target, "1.3", keyShares=["secp256r1"]),
-    ),
-    ("key share twice", "RFC 8446 4.2.8", ILLEGAL, edited("1.3", _doubled_share)),
-    ("key share: empty key", "RFC 8446 4.2.8", (DECODE, ILLEGAL), _only_share(X25519, b"")),
-    (
-        "key share: X25519 of 31 bytes",
-        "RFC 8446 4.2.8.2",
-        (ILLEGAL, DECODE),
-        _only_share(X25519, bytes([9]) + bytes(30)),
-    ),
-    ("key share: X25519 zero", "RFC 7748 6.1", ILLEGAL, _only_share(X25519, bytes(32))),
-    (
-        "key share: P-256 not on the curve",
-        "RFC 8446 4.2.8.2",
-        ILLEGAL,
-        _only_share(P256, b"\x04" + bytes(63) + b"\x05"),
-    ),
-    ("key share: P-256 compressed", "RFC 8446 4.2.8.2", ILLEGAL, _only_share(P256, b"\x02" + bytes(32))),
-    ("key share: P-256 at infinity", "RFC 8446 4.2.8.2", ILLEGAL, _only_share(P256, b"\x00")),
-    ("second hello without a key share", "RFC 8446 4.1.2, 4.2.8", ILLEGAL, _again),
-    (
-        "second hello with another group",
-        "RFC 8446 4.2.8",
-        ILLEGAL,
-        _second_hello(lambda hello: put(hello, KEY_SHARE, vector(_share(P256, b"\x04" + bytes(64))))),
-    ),
-    (
         "second hello without TLS 1.3",
         "RFC 8446 4.1.2",
         (ILLEGAL, "alert protocol_version"),
-        _second_hello(lambda hello: put(hello, 43, b"\x02\x03\x03")),
+        edited("1.3", lambda hello: put(hello, VERSIONS, b"\x02\x03\x03"), "second_client_hello", keyShares=[]),
     ),
     ("unknown PSK", "RFC 8446 4.2.11", "TLS 1.3", appending("1.3", extension(PRE_SHARED_KEY, _psk()))),
     ("PSK not last", "RFC 8446 4.2.11", ILLEGAL, edited("1.3", _psk_first)),

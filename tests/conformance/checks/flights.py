@@ -8,8 +8,9 @@ from typing import Any
 from tlslite.constants import ContentType
 
 from tests.conformance.check import Row, Run
-from tests.conformance.client import Client, Hook, answer, request, talk
+from tests.conformance.client import Client, answer, request, talk
 from tests.conformance.hello import message, plain_record
+from tests.conformance.scripted import Hook
 
 HANDSHAKE, ALERT = ContentType.handshake, ContentType.alert
 DATA, CCS = ContentType.application_data, ContentType.change_cipher_spec
@@ -52,13 +53,13 @@ def left_out(version: str, *names: str, mtls: bool = False) -> Run:
     return lambda target: talk(target, version, dict.fromkeys(names, nothing), mtls=mtls)
 
 
-def changed(version: str, name: str, change: Callable[[bytes], bytes], mtls: bool = False) -> Run:
+def changed(version: str, name: str, change: Callable[[bytes], bytes], mtls: bool = False, **more: Any) -> Run:
     """The message's bytes, changed; the transcript has what was sent."""
 
     def hook(client: Client, sent: Any) -> None:
         client.handshake(change(bytes(sent.write())))
 
-    return lambda target: talk(target, version, {name: hook}, mtls=mtls)
+    return lambda target: talk(target, version, {name: hook}, mtls=mtls, **more)
 
 
 def last_bit(data: bytes) -> bytes:

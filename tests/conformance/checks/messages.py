@@ -32,8 +32,9 @@ from tests.conformance.checks.flights import (
     one_more,
     twice,
 )
-from tests.conformance.client import CLOSE_NOTIFY, REQUEST, Client, Hook, request, talk
+from tests.conformance.client import CLOSE_NOTIFY, REQUEST, Client, request, talk
 from tests.conformance.hello import message, plain_record, vector
+from tests.conformance.scripted import Hook
 
 FAILURE = "alert handshake_failure"
 KEY_UPDATE = 24
