@@ -25,6 +25,8 @@ STREAMS_END_S = 24 * 3600.0
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    # Of one connection, which needs a few: it is before they show a token that streams cost something.
+    ("grpc.max_concurrent_streams", 100),
     # A proxy that is gone without a word is noticed within a minute.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),

@@ -136,10 +136,14 @@ def encode(type_url: str, name: str, config: Config) -> Encoded:
     key = hashlib.sha256(content).digest()
     found = _encoded.get(key)
     if found is None:
-        value = to_message(type_url, config).SerializeToString(deterministic=True)
-        body = any_pb2.Any(type_url=type_url, value=value).SerializeToString(deterministic=True)
-        found = _encoded[key] = intern(name, body)
+        found = _encoded[key] = of_message(type_url, name, to_message(type_url, config))
     return found
+
+
+def of_message(type_url: str, name: str, message: Any) -> Encoded:
+    """Where there is a message already, which takes no longer to serialise than to look for."""
+    value = message.SerializeToString(deterministic=True)
+    return intern(name, any_pb2.Any(type_url=type_url, value=value).SerializeToString(deterministic=True))
 
 
 def intern(name: str, any_bytes: bytes) -> Encoded:

@@ -9,11 +9,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import structlog
 from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.message import DecodeError
 
 from control.plane import ControlPlane, Proxy
 from control.store.errors import StoreError
@@ -26,10 +28,14 @@ log = structlog.get_logger(__name__)
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 # Requests of one proxy that wait to be handled; beyond that its own flow control holds it back.
-REQUESTS_WAITING = 64
+REQUESTS_WAITING = 16
 # The first request says who the proxy is; one that says nothing takes up a stream.
 HELLO_TIMEOUT_S = 10.0
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
+# <mesh>.<dataplane>: 63 and 253 characters at most, as names of resources are.
+MAX_NODE_ID_CHARS = 320
+# What a proxy says is wrong is kept for `mesh inspect`, and logged.
+MAX_DETAIL_CHARS = 2000
 
 
 class Refused(Exception):
@@ -46,29 +52,25 @@ class DiscoveryServer:
 
     def add_to(self, server: grpc.aio.Server) -> None:
         handlers = {
-            "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(
-                self._stream, discovery_pb2.DiscoveryRequest.FromString, None
-            ),
-            "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(
-                self._delta, discovery_pb2.DeltaDiscoveryRequest.FromString, None
-            ),
+            "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self._stream, None, None),
+            "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self._delta, None, None),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
-    async def _stream(self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+    async def _stream(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
         async for answer in self._serve(requests, context, is_delta=False):
             yield answer
 
-    async def _delta(self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+    async def _delta(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
         async for answer in self._serve(requests, context, is_delta=True):
             yield answer
 
     async def _serve(
-        self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext, is_delta: bool
+        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext, is_delta: bool
     ) -> AsyncIterator[bytes]:
         try:
-            first = await self._hello(requests)
-            mesh, name = await self._authenticate(first, context)
+            first = await self._hello(requests, is_delta)
+            mesh, name = await self._authenticate(first.node, context)
             proxy = await self._plane.connect(mesh, name)
             try:
                 async for answer in self._converse(proxy, first, requests, is_delta):
@@ -82,19 +84,23 @@ class DiscoveryServer:
         except StoreError as error:
             self._plane.metrics.refused.labels("store").inc()
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
+        except Exception:
+            self._plane.metrics.refused.labels("internal").inc()
+            log.exception("an xDS stream failed", peer=context.peer())
+            await context.abort(grpc.StatusCode.INTERNAL, "the control plane failed; its log says why")
 
     @staticmethod
-    async def _hello(requests: AsyncIterator[Any]) -> Any:
+    async def _hello(requests: AsyncIterator[bytes], is_delta: bool) -> Heard:
         try:
-            return await asyncio.wait_for(anext(requests), HELLO_TIMEOUT_S)
+            return heard(await asyncio.wait_for(anext(requests), HELLO_TIMEOUT_S), is_delta)
         except (TimeoutError, StopAsyncIteration):
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "hello", "the stream began without a request") from None
 
-    async def _authenticate(self, first: Any, context: grpc.aio.ServicerContext) -> tuple[str, str]:
+    async def _authenticate(self, node: str, context: grpc.aio.ServicerContext) -> tuple[str, str]:
         """(mesh, dataplane). What the proxy says it is stands in the node id, what it may be in its token."""
-        mesh, _, name = first.node.id.partition(".")
-        if not mesh or not name:
-            message = f"node.id must be <mesh>.<dataplane>, for example default.cart-1; got {first.node.id[:256]!r}"
+        mesh, _, name = node.partition(".")
+        if not mesh or not name or len(node) > MAX_NODE_ID_CHARS:
+            message = f"node.id must be <mesh>.<dataplane>, for example default.cart-1; got {node[:256]!r}"
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "node", message)
         metadata = dict(context.invocation_metadata() or ())
         bearer = str(metadata.get("authorization", ""))
@@ -119,12 +125,12 @@ class DiscoveryServer:
         return mesh, name
 
     async def _converse(
-        self, proxy: Proxy, first: Any, requests: AsyncIterator[Any], is_delta: bool
+        self, proxy: Proxy, first: Heard, requests: AsyncIterator[bytes], is_delta: bool
     ) -> AsyncIterator[bytes]:
         machine = proxy.stream = streams.delta() if is_delta else streams.state_of_the_world()
-        waiting: asyncio.Queue[Any] = asyncio.Queue(REQUESTS_WAITING)
+        waiting: asyncio.Queue[Heard | Refused | None] = asyncio.Queue(REQUESTS_WAITING)
         waiting.put_nowait(first)
-        reader = asyncio.create_task(_read(requests, waiting, proxy.wake))
+        reader = asyncio.create_task(_read(requests, is_delta, waiting, proxy.wake))
         served = None
         try:
             while True:
@@ -137,10 +143,15 @@ class DiscoveryServer:
                     served = proxy.snapshot
                     actions += machine.update(served, time.monotonic())
                 while not waiting.empty():
-                    request = waiting.get_nowait()
-                    if request is None:
+                    said = waiting.get_nowait()
+                    if said is None:
                         return
-                    actions += machine.receive(_parsed(request, is_delta), time.monotonic())
+                    if isinstance(said, Refused):
+                        raise said
+                    if said.node not in ("", first.node):
+                        message = f"the stream is {first.node!r}'s; another node needs one of its own"
+                        raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "node", message)
+                    actions += machine.receive(said.request, time.monotonic())
                 if machine.deadline is not None and time.monotonic() >= machine.deadline:
                     actions += machine.tick(time.monotonic())
                 for action in actions:
@@ -163,18 +174,30 @@ class DiscoveryServer:
                 dataplane=proxy.name,
                 type=short,
                 version=action.version,
-                detail=action.detail[:2000],
+                detail=action.detail,
             )
         elif isinstance(action, Abort):
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "excess", action.reason)
 
 
-async def _read(requests: AsyncIterator[Any], waiting: asyncio.Queue[Any], wake: asyncio.Event) -> None:
-    """Moves requests to where the conversation finds them; None at the end of the stream."""
-    async for request in requests:
-        await waiting.put(request)
-        wake.set()
-    await waiting.put(None)
+async def _read(
+    requests: AsyncIterator[bytes],
+    is_delta: bool,
+    waiting: asyncio.Queue[Heard | Refused | None],
+    wake: asyncio.Event,
+) -> None:
+    """Moves requests to where the conversation finds them; at the end of the stream None, or why it has to end."""
+    end: Refused | None = None
+    try:
+        async for request in requests:
+            await waiting.put(heard(request, is_delta))
+            wake.set()
+    except Refused as refused:
+        end = refused
+    except Exception:
+        log.exception("an xDS stream cannot be read")
+        end = Refused(grpc.StatusCode.INTERNAL, "internal", "the stream cannot be read any more")
+    await waiting.put(end)
     wake.set()
 
 
@@ -184,8 +207,30 @@ async def _woken(wake: asyncio.Event, deadline: float | None) -> None:
         await asyncio.wait_for(wake.wait(), timeout)
 
 
+@dataclass(frozen=True)
+class Heard:
+    """A request without what nobody needs of it: a node's metadata may be megabytes."""
+
+    # The id; empty where the request has none, as all but the first.
+    node: str
+    request: Request | DeltaRequest
+
+
+def heard(data: bytes, is_delta: bool) -> Heard:
+    """Parses here and not in gRPC, which would leave the stream open and deaf. Raises Refused."""
+    kind: Any = discovery_pb2.DeltaDiscoveryRequest if is_delta else discovery_pb2.DiscoveryRequest
+    try:
+        request = kind.FromString(data)
+    except DecodeError:
+        message = f"this is not a {kind.DESCRIPTOR.name}"
+        raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "garbage", message) from None
+    return Heard(request.node.id, _parsed(request, is_delta))
+
+
 def _parsed(request: Any, is_delta: bool) -> Request | DeltaRequest:
-    error = request.error_detail.message or "no reason given" if request.HasField("error_detail") else None
+    error: str | None = None
+    if request.HasField("error_detail"):
+        error = request.error_detail.message[:MAX_DETAIL_CHARS] or "no reason given"
     if not is_delta:
         names = tuple(request.resource_names)
         return Request(request.type_url, names, request.version_info, request.response_nonce, error)

@@ -44,4 +44,4 @@ def fold(resource: Encoded, version: str) -> Encoded:
 
 def no_endpoints(cluster: str) -> Encoded:
     """The answer for a cluster that is not there: Envoy goes on at once instead of waiting for a timeout."""
-    return encode.encode(ENDPOINTS, cluster, {"cluster_name": cluster})
+    return encode.of_message(ENDPOINTS, cluster, encode.MESSAGES[ENDPOINTS](cluster_name=cluster))

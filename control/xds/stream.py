@@ -33,8 +33,9 @@ ORDER = (SECRET, CLUSTER, ENDPOINTS, LISTENER, ROUTES)
 # Of LDS and RDS, for a client that got clusters and does not ask for their endpoints; Envoy asks within milliseconds.
 PATIENCE = 1.0
 # More than any proxy asks for; what is beyond is not a proxy.
-MAX_NAMES = 20_000
-MAX_NAME_BYTES = 2048
+MAX_NAMES = 10_000
+# Names of resources have up to 253 characters; those of clusters are made of three.
+MAX_NAME_CHARS = 512
 
 
 class Stream:
@@ -129,10 +130,10 @@ def _excess(request: Request | DeltaRequest, subscription: Subscription) -> str 
         names: Sequence[str] = request.names
         total = len(names)
     else:
-        names = (*request.subscribe, *request.initial_versions)
-        total = len(subscription.names) + len(names)
+        names = (*request.subscribe, *request.initial_versions, *request.initial_versions.values())
+        total = len(subscription.names) + len(request.subscribe) + len(request.initial_versions)
     if total > MAX_NAMES:
         return f"{total} names of one type are asked for; at most {MAX_NAMES}"
-    if any(len(name) > MAX_NAME_BYTES for name in names):
-        return f"a name has more than {MAX_NAME_BYTES} characters"
+    if any(len(name) > MAX_NAME_CHARS for name in names):
+        return f"a name or version has more than {MAX_NAME_CHARS} characters"
     return None
