@@ -5,14 +5,20 @@ After each stream another proxy, which was there all the time, has to get its ne
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import queue
+import socket
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
+import h2.connection
+import h2.events
+import h2.settings
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 from google.rpc import status_pb2
@@ -98,11 +104,11 @@ class Target:
         """The process runs, and the other proxy gets what changes now."""
         process = self.control_plane.process
         assert process is not None
-        assert process.poll() is None
+        assert process.poll() is None, (self.control_plane.folder / "serve.log").read_text()
         number = next(self._addresses)
-        address = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
-        self._apply(dataplane("backend-1", "backend", address))
-        while address.encode() not in self._acknowledge():
+        self.newest = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+        self._apply(dataplane("backend-1", "backend", self.newest))
+        while self.newest.encode() not in self._acknowledge():
             pass
 
     def say(self, delta: bool, requests: Sequence[bytes]) -> tuple[grpc.StatusCode, str]:
@@ -260,8 +266,6 @@ def test_memory_stays_where_it_is(target: Target) -> None:
 
 
 def test_streams_that_say_nothing_and_garbage_that_is_no_http(target: Target) -> None:
-    import socket
-
     with socket.create_connection(("127.0.0.1", target.control_plane.xds)) as plain:
         plain.sendall(os.urandom(2000))
     silent: queue.Queue[Any] = queue.Queue()
@@ -271,4 +275,100 @@ def test_streams_that_say_nothing_and_garbage_that_is_no_http(target: Target) ->
         call.cancel()
     for _ in calls:
         silent.put(None)
+    target.goes_on()
+
+
+class Stalled:
+    """A proxy that never gives HTTP/2 a byte of room for answers, until `read`; by hand, as gRPC always reads ahead."""
+
+    def __init__(self, target: Target) -> None:
+        context = ssl.create_default_context(cafile=str(target.control_plane.data / "ca.pem"))
+        context.set_alpn_protocols(["h2"])
+        plain = socket.create_connection(("127.0.0.1", target.control_plane.xds))
+        self._socket = context.wrap_socket(plain, server_hostname="127.0.0.1")
+        self._socket.settimeout(20)
+        self._h2 = h2.connection.H2Connection()
+        self._h2.initiate_connection()
+        self._h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        head = [(":method", "POST"), (":scheme", "https"), (":authority", "127.0.0.1"), (":path", METHODS[False])]
+        head += [("content-type", "application/grpc"), ("te", "trailers"), ("authorization", f"Bearer {target.token}")]
+        self._h2.send_headers(1, head)
+        self._data = b""
+        self._flush()
+
+    def _flush(self) -> None:
+        self._socket.sendall(self._h2.data_to_send())
+
+    def say(self, **fields: Any) -> None:
+        message = discovery_pb2.DiscoveryRequest(type_url=ENDPOINTS, resource_names=[BACKEND], **fields)
+        data = message.SerializeToString()
+        self._h2.send_data(1, b"\0" + len(data).to_bytes(4, "big") + data)
+        self._flush()
+
+    def _take(self) -> None:
+        for event in self._h2.receive_data(self._socket.recv(65536)):
+            if isinstance(event, h2.events.DataReceived):
+                self._data += event.data or b""
+        self._flush()
+
+    def waits_for_room(self) -> None:
+        """What the server sends without room: its settings and headers, but no data."""
+        self._socket.settimeout(1)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                self._take()
+        self._socket.settimeout(20)
+        assert self._data == b""
+
+    def read(self) -> Any:
+        """Makes room for one answer and takes it."""
+        self._h2.increment_flow_control_window(100_000, 1)
+        self._flush()
+        while len(self._data) < 5 or len(self._data) < 5 + int.from_bytes(self._data[1:5], "big"):
+            self._take()
+        size = int.from_bytes(self._data[1:5], "big")
+        answer, self._data = self._data[5 : 5 + size], self._data[5 + size :]
+        return discovery_pb2.DiscoveryResponse.FromString(answer)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def test_proxies_that_do_not_read_or_refuse_hold_up_nobody(target: Target) -> None:
+    stalled = [Stalled(target) for _ in range(20)]
+    for proxy in stalled:
+        proxy.say(node=HELLO)
+    refusals: queue.Queue[Any] = queue.Queue()
+    refusing = target.call(False, iter(refusals.get, None))
+
+    def refuse(nonce: str = "", **more: Any) -> None:
+        error = status_pb2.Status(message="no" * 50_000) if nonce else None
+        request = discovery_pb2.DiscoveryRequest(
+            type_url=ENDPOINTS, resource_names=[BACKEND], response_nonce=nonce, error_detail=error, **more
+        )
+        refusals.put(request.SerializeToString())
+
+    refuse(node=HELLO)
+    for _ in range(5):
+        target.goes_on()
+    before = target.memory_kb()
+    nonces = []
+    for _ in range(40):
+        target.goes_on()
+        # It refuses each change at once, and gets the next.
+        nonces.append(discovery_pb2.DiscoveryResponse.FromString(next(refusing)).nonce)
+        refuse(nonces[-1])
+    assert len(set(nonces)) == 40
+    assert target.memory_kb() < before + 20_000, "kB"
+    stalled[0].waits_for_room()
+    first = stalled[0].read()
+    stalled[0].say(version_info=first.version_info, response_nonce=first.nonce)
+    second = stalled[0].read()
+    assert target.newest.encode() not in first.SerializeToString()
+    assert target.newest.encode() in second.SerializeToString()  # and nothing of the 40 in between
+    assert "no" in target.control_plane.output("inspect", "overview", "web-1", "-o", "json")
+    refusing.cancel()
+    refusals.put(None)
+    for proxy in stalled:
+        proxy.close()
     target.goes_on()
