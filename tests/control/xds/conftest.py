@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import grpc
 import pytest
+from envoy.service.discovery.v3 import ads_pb2_grpc
 
+from control.kinds import KINDS
+from control.plane import ControlPlane
+from control.store.store import Store, StoreKey
+from control.tokens.tokens import Tokens
 from control.xds import stream as streams
 from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, intern
 from control.xds.messages import Action, DeltaRequest, Request, Respond
+from control.xds.server import DiscoveryServer
 from control.xds.snapshot import Snapshot
+from tests.control.xds.world import MESH, Read, World
 
 SHORT = {"CDS": CLUSTER, "EDS": ENDPOINTS, "LDS": LISTENER, "RDS": ROUTES, "SDS": SECRET}
 NAMES = {url: short for short, url in SHORT.items()}
@@ -106,3 +116,22 @@ def delta_client() -> Client:
 @pytest.fixture
 def short_types() -> Mapping[str, str]:
     return SHORT
+
+
+@pytest.fixture
+async def world(tmp_path: Path, read_resources: Read) -> AsyncIterator[World]:
+    store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
+    plane, tokens = ControlPlane(store), Tokens(store)
+    server = grpc.aio.server()
+    DiscoveryServer(plane, tokens).add_to(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    running = asyncio.create_task(plane.run())
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        world = World(plane, tokens, ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel), read_resources)
+        await world.apply(MESH)
+        yield world
+    await server.stop(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    store.close()

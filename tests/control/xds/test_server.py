@@ -2,159 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
-from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
-from google.rpc import status_pb2
+from envoy.service.discovery.v3 import discovery_pb2
 
 from control.kinds import KINDS
-from control.model.resource import Resource
 from control.plane import ControlPlane
 from control.store.store import Store, StoreKey
-from control.tokens.tokens import Tokens
 from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, SECRET, intern
 from control.xds.messages import Respond
-from control.xds.server import DiscoveryServer, delta_bytes, response_bytes
-
-Read = Callable[[str], list[Resource]]
-
-MESH = """
-type: Mesh
-name: default
----
-type: Dataplane
-name: web-1
-labels: {app: web, kuma.io/workload: web}
-spec:
-  networking:
-    address: 10.0.0.1
-    inbound: [{port: 8080, servicePort: 18080, protocol: http}]
-    outbound: [{port: 3000, backendRef: {kind: MeshService, name: backend, port: 80}}]
----
-type: Dataplane
-name: backend-1
-labels: {app: backend, kuma.io/workload: backend}
-spec: {networking: {address: 10.0.0.2, inbound: [{port: 8080, servicePort: 18080, protocol: http}]}}
----
-type: MeshService
-name: backend
-spec:
-  selector: {dataplaneLabels: {matchLabels: {app: backend}}}
-  ports: [{port: 80, targetPort: 8080, appProtocol: http}]
-"""
-IDENTITY = """
-type: MeshIdentity
-name: identity
-spec:
-  selector: {dataplane: {matchLabels: {}}}
-  provider: {type: Bundled, bundled: {autogenerate: {enabled: true}}}
-"""
-BACKEND_2 = """
-type: Dataplane
-name: backend-2
-labels: {app: backend, kuma.io/workload: backend}
-spec: {networking: {address: 10.0.0.3, inbound: [{port: 8080, servicePort: 18080, protocol: http}]}}
-"""
-NAME = "kri_msvc_default___backend_80"
-
-
-class World:
-    def __init__(self, plane: ControlPlane, tokens: Tokens, stub: Any, read: Read) -> None:
-        self.plane, self.tokens, self.stub, self.read = plane, tokens, stub, read
-
-    async def apply(self, text: str) -> None:
-        await self.plane.put_all(self.read(text))
-
-    def token(self, **claims: Any) -> str:
-        return self.tokens.issue("dataplane", 600, claims.pop("mesh", "default"), **claims)
-
-    def stream(self, token: str | None = None, node: str = "default.web-1", delta: bool = False) -> Client:
-        metadata = [("authorization", f"Bearer {token or self.token()}")] if token != "" else []
-        method = self.stub.DeltaAggregatedResources if delta else self.stub.StreamAggregatedResources
-        return Client(method(metadata=metadata), node, delta)
-
-
-class Client:
-    """One stream. `ask` sends, `read` takes the next answer and `ack` acknowledges it."""
-
-    def __init__(self, call: Any, node: str, delta: bool) -> None:
-        self.call, self.node, self.delta = call, node, delta
-
-    async def ask(self, type_url: str, *names: str, **more: Any) -> None:
-        kind = discovery_pb2.DeltaDiscoveryRequest if self.delta else discovery_pb2.DiscoveryRequest
-        named = {"resource_names_subscribe" if self.delta else "resource_names": names}
-        await self.call.write(kind(type_url=type_url, node={"id": self.node}, **named, **more))
-
-    async def read(self) -> Any:
-        answer = await asyncio.wait_for(self.call.read(), 20)
-        assert answer is not grpc.aio.EOF, await self.call.details()
-        return answer
-
-    async def ack(self, answer: Any, *names: str, error: str = "") -> None:
-        more: dict[str, Any] = {"response_nonce": answer.nonce}
-        if error:
-            more["error_detail"] = status_pb2.Status(code=3, message=error)
-        elif not self.delta:
-            more["version_info"] = answer.version_info
-        await self.ask(answer.type_url, *(() if self.delta else names), **more)
-
-    async def get(self, type_url: str, *names: str) -> Any:
-        await self.ask(type_url, *names)
-        answer = await self.read()
-        assert answer.type_url == type_url
-        await self.ack(answer, *names)
-        return answer
-
-    async def end(self) -> tuple[grpc.StatusCode, str]:
-        with contextlib.suppress(grpc.aio.AioRpcError):
-            while await asyncio.wait_for(self.call.read(), 20) is not grpc.aio.EOF:
-                pass
-        return await self.call.code(), await self.call.details()
-
-
-@pytest.fixture
-async def world(tmp_path: Path, read_resources: Read) -> AsyncIterator[World]:
-    store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
-    plane, tokens = ControlPlane(store), Tokens(store)
-    server = grpc.aio.server()
-    DiscoveryServer(plane, tokens).add_to(server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    running = asyncio.create_task(plane.run())
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        world = World(plane, tokens, ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel), read_resources)
-        await world.apply(MESH)
-        yield world
-    await server.stop(0)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    store.close()
-
-
-def names_of(answer: Any) -> list[str]:
-    from control.xds.encode import MESSAGES
-
-    found = []
-    for resource in answer.resources:
-        message = MESSAGES[answer.type_url]()
-        assert resource.Unpack(message)
-        found.append(message.cluster_name if answer.type_url == ENDPOINTS else message.name)
-    return found
-
-
-def addresses(resource: Any) -> list[str]:
-    from control.xds.encode import MESSAGES
-
-    message = MESSAGES[ENDPOINTS]()
-    assert resource.Unpack(message)
-    endpoints = [endpoint for locality in message.endpoints for endpoint in locality.lb_endpoints]
-    return [endpoint.endpoint.address.socket_address.address for endpoint in endpoints]
+from control.xds.server import delta_bytes, response_bytes
+from tests.control.xds.world import BACKEND_2, IDENTITY, NAME, Client, World, addresses, names_of
 
 
 async def test_a_proxy_gets_its_configuration_and_its_changes(world: World) -> None:
