@@ -21,6 +21,7 @@ import pytest
 from control.kinds import KINDS
 from control.model import documents
 from control.nodes.configuration import UID_LABEL
+from deploy.demo import __main__ as demo
 from deploy.demo import progress
 from deploy.demo.mesh import calls, compare, example, parts, result, show, steps
 from deploy.demo.mesh.applications import application
@@ -64,15 +65,16 @@ def test_what_a_run_puts_in_of_its_own() -> None:
 
 
 def test_two_runs_have_different_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Apart from those of a demo that may be running on this machine.
-    monkeypatch.setattr(example, "NETWORKS", range(200, 202))
+    # Apart from those of a demo, or of this test, that may be running on this machine.
+    first = 1000 + os.getpid()
+    monkeypatch.setattr(example, "NETWORKS", range(first, first + 2))
     with ExitStack() as stack:
         found = {stack.enter_context(example.own_network()) for _ in range(2)}
-        assert found == {"127.0.200.", "127.0.201."}
+        assert found == {f"127.0.{first}.", f"127.0.{first + 1}."}
         with pytest.raises(NodeError, match="in use by other runs"), example.own_network():
             pass
     with example.own_network() as again:
-        assert again == "127.0.200."
+        assert again == f"127.0.{first}."
 
 
 # --- counting and judging ---------------------------------------------------------------------------------------------
@@ -83,6 +85,21 @@ def test_what_a_step_must_not_get_is_a_failure() -> None:
     step.expect("web", {"200 prices-blue": 3, "403": 2}, steps.PRICES)
     assert step.as_data() == {"requests": 5, "failures": 2}
     assert result.problems([step]) == ["canary: web should get 200 prices-blue or 200 prices-green, and got {'403': 2}"]
+
+
+@pytest.mark.parametrize("problems", [[], ["cart got in"]])
+def test_the_exit_status_depends_on_every_step(problems: list[str], tmp_path: Path) -> None:
+    done = Step("permission", "a permission", requests=5, failures=len(problems), problems=problems)
+    found = demo.Found(mesh=show.Findings(steps=[Step("canary", "canary", 3), done]))
+    with progress.console.capture() as captured:
+        assert demo.conclude(found, tmp_path) is (not problems)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report == {
+        "canary": {"requests": 3, "failures": 0},
+        "permission": {"requests": 5, "failures": len(problems)},
+        "problems": [f"a permission: {problem}" for problem in problems],
+    }
+    assert ("without a failed request" in captured.get()) is (not problems)
 
 
 def test_a_step_without_requests_is_a_problem() -> None:

@@ -5,8 +5,10 @@ The files are an example to read and to apply as they stand; nothing in them is 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import random
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,9 +48,12 @@ def own_network() -> Iterator[str]:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Of 127.0.0.1, and below those that the system gives to connections: none takes it before it is used."""
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass
