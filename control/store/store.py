@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import secrets as random
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,7 +54,10 @@ class Store:
         self.url, self._kinds, self._observe = url, kinds, observe
         # Why the last write failed; None when it was done. Reads may go on all the same: of a full disk, for example.
         self.problem: str | None = None
+        # SQLite has one writer at a time, and lets those that wait try again now and then, in no order, until one has
+        # waited too long. Those of this process, which are nearly all, take their turns instead.
         path = sqlite_path(url)
+        self._writing = threading.Lock() if path is not None else nullcontext()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.touch(mode=0o600)
@@ -69,7 +73,10 @@ class Store:
     def _transaction(self, operation: str, writes: bool = False) -> Iterator[sa.Connection]:
         began = time.perf_counter()
         try:
-            with self._engine.execution_options(writes=writes).begin() as connection:
+            with (
+                self._writing if writes else nullcontext(),
+                self._engine.execution_options(writes=writes).begin() as connection,
+            ):
                 yield connection
             if writes:
                 self.problem = None

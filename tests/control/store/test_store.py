@@ -14,7 +14,7 @@ from alembic.runtime.migration import MigrationContext
 
 from control.kinds import KINDS
 from control.model.resource import Resource
-from control.store import migrate
+from control.store import engine, migrate
 from control.store.engine import make_engine
 from control.store.errors import Conflict, IncompatibleStore, NotFound, StoreUnavailable, WrongStoreKey
 from control.store.store import Store, StoreKey
@@ -45,6 +45,29 @@ def mesh(read: Read, name: str = "default", **labels: str) -> Resource:
 
 def dataplane(read: Read, name: str, address: str = "10.0.0.1", in_mesh: str = "default") -> Resource:
     return read(f"type: Dataplane\nname: {name}\nmesh: {in_mesh}\nspec: {{networking: {{address: {address}}}}}")[0]
+
+
+def test_writers_take_turns(tmp_path: Path, read_resources: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long others write, none of this process is told that the database is locked."""
+    monkeypatch.setattr(engine, "BUSY_TIMEOUT_MS", 1)
+    store = open_store(tmp_path)
+    failures: list[Exception] = []
+
+    def write(number: int) -> None:
+        try:
+            for version in range(10):
+                store.put(mesh(read_resources, f"m{number}", version=f"v{version}"))
+        except StoreUnavailable as error:
+            failures.append(error)
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for one in writers:
+        one.start()
+    for one in writers:
+        one.join()
+    assert failures == []
+    assert {one.version for one in store.list("Mesh")} == {10}
+    store.close()
 
 
 def test_a_resource_comes_back_as_it_was(store: Store, read_resources: Read) -> None:
