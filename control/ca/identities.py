@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from control.ca.authority import Authority, UnusableAuthority, from_pem, generate
-from control.ca.issue import Svid, issue, key_of_request
+from control.ca.issue import RefusedRequest, Svid, issue, key_of_request
 from control.ca.rotation import Event, Rotation, Stage, WrongStage
 from control.kinds import KINDS
 from control.model.mesh_identity import DEFAULT_EXPIRY, MeshIdentitySpec
@@ -27,6 +27,7 @@ from control.model.resource import Resource, parse
 from control.policies.meshoffload.schema import KeyType
 from control.store.errors import Conflict
 from control.store.store import Store
+from control.xds.admin import control_plane_id
 from control.xds.proxy import Credential
 from control.xds.view import Identity
 
@@ -34,6 +35,8 @@ MANAGED_BY = {"kuma.io/managed-by": "mesh-identity"}
 # Of the half life: so much earlier or later do renewals begin, so that those who started together do not stay together.
 RENEWAL_JITTER = 0.1
 ISSUER_FRESH_S = 2.0
+# Of the certificate with which the control plane calls a proxy; it is made for each call.
+OWN_LIFETIME = timedelta(minutes=5)
 
 
 def _now() -> datetime:
@@ -148,11 +151,19 @@ class Identities:
 
     def sign(self, mesh: str, identity: Identity, request_der: bytes, node: str = "") -> Svid:
         """For a node: the key stays there. Raises RefusedRequest, NotFound, UnusableAuthority."""
+        _check_not_ours(identity)
         key = key_of_request(request_der, identity.spiffe_id)
         rotation, expiry = self._issuing(mesh, identity.mesh_identity)
         svid = issue(rotation.issuer, key, identity.spiffe_id, expiry, self._now())
         self._signed_by[mesh, identity.spiffe_id, node] = rotation.issuer.fingerprint
         return svid
+
+    def own(self, mesh: str, identity: Identity) -> Credential:
+        """For the control plane itself, to call a proxy with this identity; for a few minutes. UnusableAuthority."""
+        issuer, key = self._issuing(mesh, identity.mesh_identity)[0].issuer, _generate_key("p256")
+        svid = issue(issuer, key.public_key(), control_plane_id(identity.trust_domain), OWN_LIFETIME, self._now())
+        pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        return Credential(svid.chain_pem, key.private_bytes(pem, form, serialization.NoEncryption()).decode())
 
     def last_issuer(self, mesh: str, spiffe_id: str, node: str) -> str | None:
         """Fingerprint of the CA of the last certificate for the node; None if none was asked for since the start."""
@@ -160,6 +171,7 @@ class Identities:
 
     def credential(self, mesh: str, dataplane: str, identity: Identity, key_type: KeyType) -> Held:
         """For a proxy on Envoy's own TLS: the one it has, or a new one when half of its life is over."""
+        _check_not_ours(identity)
         with self._making:
             rotation, expiry = self._issuing(mesh, identity.mesh_identity)
             held = self._held.get((mesh, dataplane)) or self._load(mesh, dataplane)
@@ -230,6 +242,12 @@ class Identities:
         """When the dataplane is gone."""
         self._held.pop((mesh, dataplane), None)
         self._store.delete_secret(self._svid_name(mesh, dataplane))
+
+
+def _check_not_ours(identity: Identity) -> None:
+    """No workload may call itself what lets the control plane into proxies. Raises RefusedRequest."""
+    if identity.spiffe_id == control_plane_id(identity.trust_domain):
+        raise RefusedRequest(f"{identity.spiffe_id} is the control plane's own: give the workload another path")
 
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey

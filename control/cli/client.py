@@ -47,10 +47,22 @@ class Api:
 
     def call(self, method: str, path: str, body: object = None, **headers: str) -> Any:
         """The answer's JSON. Raises ApiError, Unreachable."""
+        return self._checked(self._request(method, path, body, headers))
+
+    def text(self, path: str) -> str:
+        """Of what is no JSON."""
+        response = self._request("GET", path, None, {})
+        if response.is_error:
+            self._checked(response)
+        return response.text
+
+    def _request(self, method: str, path: str, body: object, headers: dict[str, str]) -> httpx.Response:
         try:
-            response = self._client.request(method, path, json=body, headers=headers)
+            return self._client.request(method, path, json=body, headers=headers)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise Unreachable(f"the control plane at {self.address} does not answer: {error}") from error
+
+    def _checked(self, response: httpx.Response) -> Any:
         try:
             data = response.json()
         except ValueError:

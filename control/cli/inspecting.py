@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
     inspect.command()(overview)
     inspect.command()(policies)
     inspect.command()(config)
+    inspect.command()(stats)
     inspect.command()(access)
     app.add_typer(inspect, name="inspect")
 
@@ -61,6 +63,23 @@ def config(name: Name, mesh: Mesh = "default", output: Output = Form.YAML) -> No
     parts = ("listeners", "routes", "clusters")
     rows = [[part.removesuffix("s"), item["name"]] for part in parts for item in found[part]]
     show(found, output, ["type", "name"], rows)
+
+
+class StatisticsForm(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+    PROMETHEUS = "prometheus"
+
+
+def stats(
+    name: Name,
+    mesh: Mesh = "default",
+    filter: Annotated[str, typer.Option(help="a regular expression of the names wanted")] = "",
+    output: Annotated[StatisticsForm, typer.Option("-o", "--output", help="how Envoy writes it")] = StatisticsForm.TEXT,
+) -> None:
+    """The statistics of the running proxy. Its Dataplane needs networking.admin.port."""
+    query = f"?format={output.value}&filter={segment(filter)}"
+    typer.echo(Api().text(_path(mesh, name, "stats") + query), nl=False)
 
 
 def access(

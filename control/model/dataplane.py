@@ -13,6 +13,8 @@ from control.model.reference import DISPLAY_NAME
 from control.model.violation import Violation
 
 Protocol = Literal["tcp", "http", "http2", "grpc"]
+# Where Envoy's own admin interface listens: on its host only.
+ADMIN_HOST = "127.0.0.1"
 HTTP_PROTOCOLS = frozenset({"http", "http2", "grpc"})
 
 
@@ -165,7 +167,9 @@ def _check_collisions(networking: Networking) -> Iterator[Violation]:
         for index, outbound in enumerate(networking.outbound)
     ]
     if networking.admin is not None:
-        places.append(("spec.networking.admin", "127.0.0.1", networking.admin.port))
+        # Beside Envoy's own, the one for the control plane (xds/admin.py).
+        hosts = dict.fromkeys((ADMIN_HOST, networking.address))
+        places += [("spec.networking.admin", host, networking.admin.port) for host in hosts]
     for path, address, port in places:
         if (address, port) in taken:
             yield Violation(

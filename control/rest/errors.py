@@ -16,6 +16,7 @@ from control.ca.issue import RefusedRequest
 from control.ca.rotation import WrongStage
 from control.model.documents import UnreadableDocument
 from control.model.violation import InvalidResource
+from control.statistics import NoAnswer, NoWay
 from control.store.errors import Conflict, NotFound, StoreError
 from control.tokens.tokens import InvalidToken
 
@@ -24,6 +25,8 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     Conflict: (409, "Conflict"),
     WrongStage: (409, "Not possible now"),
     UnusableAuthority: (409, "The CA cannot be used"),
+    NoWay: (409, "Not possible now"),
+    NoAnswer: (502, "The proxy does not answer"),
     StoreError: (503, "The store does not answer"),
     UnreadableDocument: (400, "Not readable"),
     RefusedRequest: (400, "Not signed"),
@@ -55,6 +58,7 @@ _WHEN = {
     408: "the body took too long",
     409: "somebody else changed it in between, or it is not possible now",
     413: "the body is too large",
+    502: "the proxy does not answer, or somebody else in its place",
     503: "the store does not answer",
 }
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Annotated, Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Query
+from fastapi.responses import PlainTextResponse
 
-from control import inspect
+from control import inspect, statistics
 from control.model.resource import Resource
 from control.plane import ControlPlane
 from control.rest import errors
 from control.rest.shapes import Access, Overview, PoliciesOfType, ProxyConfiguration
 from control.store.errors import NotFound
 from control.xds.view import MeshView
+
+Filter = Annotated[str, Query(max_length=1000, description="a regular expression (RE2) of the names wanted")]
+StatisticsForm = Annotated[statistics.Form, Query(alias="format")]
 
 PREFIX = "/meshes/{mesh}/dataplanes/{name}"
 
@@ -51,6 +56,19 @@ def add_to(app: FastAPI, plane: ControlPlane, who: Any) -> None:
     async def xds(mesh: str, name: str) -> dict[str, Any]:
         """The configuration that it should have, without secrets."""
         return inspect.config(*await find(plane, mesh, name))
+
+    answers = errors.responses(400, 401, 404, 409, 502) | {
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "as Envoy writes it"}
+    }
+    plain = {**common, "responses": answers, "response_class": PlainTextResponse}
+
+    @app.get(PREFIX + "/_stats", **{**plain, "include_in_schema": False})
+    @app.get(PREFIX + "/stats", **plain)
+    async def stats(mesh: str, name: str, filter: Filter = "", form: StatisticsForm = "text") -> PlainTextResponse:
+        """The proxy's own statistics now; it has to be running, and its Dataplane to have networking.admin.port."""
+        view, dataplane = await find(plane, mesh, name)
+        found = await asyncio.to_thread(statistics.read, plane.identities, view, dataplane, filter, form)
+        return PlainTextResponse(found)
 
     @app.get(PREFIX + "/_access", response_model=list[Access], **common)
     async def access(mesh: str, name: str, caller: str) -> list[dict[str, Any]]:

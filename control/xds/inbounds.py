@@ -102,31 +102,44 @@ def _plain_chain(context: InboundContext, inbound: Inbound) -> Config:
     return {"name": "plaintext", "filters": [_proxy_filter(context, inbound, [], shapes.PLAINTEXT)]}
 
 
-def _tls_chain(context: InboundContext, inbound: Inbound, identity: Identity, conf: TlsConf | None) -> Config:
+@dataclass(frozen=True)
+class Secured:
+    """Mutual TLS of a filter chain, by Envoy or by the module, and how what comes after it is told who the peer is."""
+
+    socket: Config
+    # What has to stand first in the chain.
+    filters: Sequence[Config]
+    source: permission.PeerSource
+    details: shapes.PeerDetails
+
+    def chain(self, filters: Sequence[Config]) -> Config:
+        return {
+            "name": "tls",
+            "transport_socket": self.socket,
+            # Also ends clients that connect and send nothing.
+            "transport_socket_connect_timeout": "15s",
+            "filters": [*self.filters, *filters],
+        }
+
+
+def secured(context: InboundContext, identity: Identity, conf: TlsConf | None) -> Secured:
     settings = context.policies.offload
     # Never an empty list, which would mean everyone.
     domains = context.view.trust_domains or (identity.trust_domain,)
-    entries = permission_entries(context.policies, inbound)
     if settings.mode == "Offload":
         module = offload.tls_settings(settings, conf, identity.spiffe_id, domains)
         socket, companion = offload.downstream(module)
-        filters, peer, details = [companion], "filter_state", shapes.by_module(identity.spiffe_id)
-    else:
-        socket = tls.downstream_socket(conf, domains)
-        filters, peer, details = [], "uri_san", shapes.ENVOY_TLS
-    source: permission.PeerSource = "filter_state" if peer == "filter_state" else "uri_san"
+        return Secured(socket, [companion], "filter_state", shapes.by_module(identity.spiffe_id))
+    return Secured(tls.downstream_socket(conf, domains), [], "uri_san", shapes.ENVOY_TLS)
+
+
+def _tls_chain(context: InboundContext, inbound: Inbound, identity: Identity, conf: TlsConf | None) -> Config:
+    by, entries = secured(context, identity, conf), permission_entries(context.policies, inbound)
     if inbound.is_http:
-        http_filters = [permission.http_filter(entries, source)]
-    else:
-        http_filters = []
-        filters = [*filters, permission.network_filter(entries, source, name_of(inbound))]
-    return {
-        "name": "tls",
-        "transport_socket": socket,
-        # Also ends clients that connect and send nothing.
-        "transport_socket_connect_timeout": "15s",
-        "filters": [*filters, _proxy_filter(context, inbound, http_filters, details)],
-    }
+        http_filters = [permission.http_filter(entries, by.source)]
+        return by.chain([_proxy_filter(context, inbound, http_filters, by.details)])
+    judge = permission.network_filter(entries, by.source, name_of(inbound))
+    return by.chain([judge, _proxy_filter(context, inbound, [], by.details)])
 
 
 def _proxy_filter(

@@ -12,7 +12,7 @@ from control.model.resource import Resource
 from control.policies.meshmetric import generate as metric
 from control.policies.meshtls import generate as tls
 from control.policies.meshtrace import generate as trace
-from control.xds import inbounds, outbounds, shapes
+from control.xds import admin, inbounds, outbounds, shapes
 from control.xds.inbounds import InboundContext
 from control.xds.outbounds import OutboundContext, Reached
 from control.xds.policies_of_proxy import ProxyPolicies
@@ -51,7 +51,9 @@ def render(view: MeshView, dataplane: Resource, credential: Credential | None = 
     if problem is not None:
         config.problems.append(problem)
     tracing = _tracing(view, dataplane, policies, config)
-    _add_inbounds(InboundContext(view, dataplane, policies, identity, tracing), config)
+    inbound = InboundContext(view, dataplane, policies, identity, tracing)
+    _add_inbounds(inbound, config)
+    _add_admin(inbound, config)
     _add_outbounds(OutboundContext(view, dataplane, policies, identity, tracing), config)
     _add_metrics(dataplane, policies, config)
     if identity is not None:
@@ -91,6 +93,13 @@ def _add_inbounds(context: InboundContext, config: ProxyConfig) -> None:
         config.clusters[name] = inbounds.cluster(inbound)
 
 
+def _add_admin(context: InboundContext, config: ProxyConfig) -> None:
+    networking = context.dataplane.spec.networking
+    if context.identity is not None and admin.is_offered(networking):
+        config.listeners[admin.LISTENER] = admin.listener(context, context.identity)
+        config.clusters[admin.CLUSTER] = admin.cluster(networking.admin.port)
+
+
 def _add_outbounds(context: OutboundContext, config: ProxyConfig) -> None:
     reached: dict[str, Destination] = {}
     for outbound in context.dataplane.spec.networking.outbound:
@@ -116,21 +125,13 @@ def _add_outbounds(context: OutboundContext, config: ProxyConfig) -> None:
 
 
 def _add_metrics(dataplane: Resource, policies: ProxyPolicies, config: ProxyConfig) -> None:
-    routes, networking = metric.routes(policies.metric), dataplane.spec.networking
+    routes, networking = metric.routes(policies.metric, admin.CLUSTER), dataplane.spec.networking
     if not routes:
         return
     if networking.admin is None:
         config.problems.append("MeshMetric needs networking.admin.port on the Dataplane: that is where the numbers are")
         return
-    config.clusters[metric.ADMIN_CLUSTER] = {
-        "name": metric.ADMIN_CLUSTER,
-        "type": "STATIC",
-        "connect_timeout": "5s",
-        "load_assignment": {
-            "cluster_name": metric.ADMIN_CLUSTER,
-            "endpoints": [{"lb_endpoints": [shapes.endpoint("127.0.0.1", networking.admin.port)]}],
-        },
-    }
+    config.clusters[admin.CLUSTER] = admin.cluster(networking.admin.port)
     for port, route in routes:
         name = f"self_metrics_{port}"
         host = {"name": name, "domains": ["*"], "routes": [route]}

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from control import statistics
 from control.cli.dataplane import envoy_arguments
 from control.model.resource import Resource
 from deploy.demo.mesh.applications import application
@@ -62,7 +63,8 @@ name: web-1
 labels: {{app: web, kuma.io/workload: web, {PLACED}}}
 spec:
   networking:
-    address: 127.0.0.1
+    address: 127.0.0.2
+    admin: {{port: {ports.web_admin}}}
     outbound: [{{port: {ports.call}, backendRef: {{kind: MeshService, name: backend, port: 80}}}}]
 ---
 type: Dataplane
@@ -71,6 +73,7 @@ labels: {{app: backend, kuma.io/workload: backend, {PLACED}}}
 spec:
   networking:
     address: 127.0.0.1
+    admin: {{port: {ports.backend_admin}}}
     inbound: [{{port: {ports.inbound}, servicePort: {ports.application}, name: http, protocol: http}}]
 ---
 type: MeshService
@@ -149,6 +152,13 @@ async def test_the_module_serves_what_the_control_plane_says(running: Running, p
         stats = (await client.get(f"http://127.0.0.1:{ports.backend_admin}/stats?filter=tls_offload")).text
         assert "tls_offload" in stats
         assert "operations_ok" in stats
+        # The control plane reads them too: of web over the module's mutual TLS, of backend on its own host.
+        view = await running.plane.view("default")
+        for dataplane in view.dataplanes:
+            read = await asyncio.to_thread(
+                statistics.read, running.plane.identities, view, dataplane, "tls_offload", "text"
+            )
+            assert b"operations_ok" in read
         # No key, and nothing to verify peers with, is in either Envoy's configuration.
         for admin in (ports.web_admin, ports.backend_admin):
             dump = (await client.get(f"http://127.0.0.1:{admin}/config_dump")).text

@@ -8,22 +8,22 @@ from control.policies.meshmetric.schema import Conf
 
 Config = dict[str, Any]
 
-ADMIN_CLUSTER = "self_admin"
 
-
-def routes(conf: Conf | None) -> list[tuple[int, Config]]:
-    """(port, route) for each Prometheus backend."""
+def routes(conf: Conf | None, cluster: str) -> list[tuple[int, Config]]:
+    """(port, route) for each Prometheus backend; `cluster` is the admin interface."""
     if conf is None:
         return []
     unused = conf.sidecar is not None and bool(conf.sidecar.include_unused)
     rewrite = "/stats/prometheus" + ("" if unused else "?usedonly")
-    return [(backend.prometheus.port, _route(backend.prometheus.path, rewrite)) for backend in conf.backends or ()]
+    return [
+        (backend.prometheus.port, _route(backend.prometheus.path, rewrite, cluster)) for backend in conf.backends or ()
+    ]
 
 
-def _route(path: str, rewrite: str) -> Config:
+def _route(path: str, rewrite: str, cluster: str) -> Config:
     """Exactly this path with GET: the admin interface behind it can do more than show numbers."""
     method = {"name": ":method", "string_match": {"exact": "GET"}}
     return {
         "match": {"path": path, "headers": [method]},
-        "route": {"cluster": ADMIN_CLUSTER, "regex_rewrite": {"pattern": {"regex": "^.*$"}, "substitution": rewrite}},
+        "route": {"cluster": cluster, "regex_rewrite": {"pattern": {"regex": "^.*$"}, "substitution": rewrite}},
     }

@@ -40,6 +40,14 @@ def http_filter(entries: Sequence[Entry], peer: PeerSource) -> Config:
     return _filter("envoy.filters.http.rbac", "envoy.extensions.filters.http.rbac.v3.RBAC", entries, peer, {})
 
 
+def only(spiffe_id: str, peer: PeerSource, name: str) -> Config:
+    """For HTTP that no policy opens: one caller, and nobody else."""
+    predicate = {"single_predicate": {"input": _INPUTS[peer], "value_match": {"exact": spiffe_id}}}
+    matcher = _with_default([{"predicate": predicate, "on_match": _action("ALLOW", name)}])
+    config = {"@type": _TYPES + "envoy.extensions.filters.http.rbac.v3.RBAC", "matcher": matcher}
+    return {"name": "envoy.filters.http.rbac", "typed_config": config}
+
+
 def network_filter(entries: Sequence[Entry], peer: PeerSource, stat_prefix: str) -> Config:
     """For all other inbounds: the connection is closed."""
     more = {"stat_prefix": f"{stat_prefix}."}
