@@ -14,9 +14,9 @@ By = Mapping[tuple[str, str], Outcome]  # by side and key
 HEAD = """# Conformance
 
 What other people's TLS clients and scanners make of our downstream socket in stock Envoy, with the key at the daemon,
-and of the same Envoy's own TLS beside it: RSA-2048 and P-256, TLS 1.2 and 1.3, defaults of both. Written by
-`make conformance`, which fails on anything that is not right and not in
-[explained.toml](../../tests/conformance/explained.toml). The part with tlslite-ng runs in `make test` as well.
+and of the same Envoy's own TLS beside it: RSA-2048 and P-256, TLS 1.2 and 1.3, defaults of both; and what a server that
+misbehaves can do to our upstream socket. Written by `make conformance`, which fails on anything that is not right and
+not in [explained.toml](../../tests/conformance/explained.toml). The part with tlslite-ng runs in `make test` as well.
 
 A cell holds one outcome where it is the same with both keys. *TLS 1.2* and *TLS 1.3*: the handshake was done and a
 request answered. **Bold**: not what the standard says; of ours, the reasons are [below](#explained).

@@ -56,9 +56,13 @@ def talk(
     then: Callable[[Any], str] = serve,
     *,
     identity: str = "server",
+    asks: bool = False,
     **more: Any,
 ) -> str:
-    """What our socket made of this server, as the server saw it; and the caller must have been told the same."""
+    """What our socket made of this server, as the server saw it; and the caller must have been told the same.
+
+    A server that `asks` gets a client certificate, whose signature the daemon made.
+    """
     caller = _Caller(target.upstream.calls)
     caller.start()
     connected, _ = target.upstream.listening.accept()
@@ -70,7 +74,10 @@ def talk(
 
     def step() -> str:
         made = settings(version, ticket_count=0, **more)
-        server.handshakeServer(certChain=chain, privateKey=key, settings=made, alpn=[bytearray(b"http/1.1")])
+        alpn = [bytearray(b"http/1.1")]
+        server.handshakeServer(certChain=chain, privateKey=key, settings=made, alpn=alpn, reqCert=asks)
+        if asks and server.session.clientCertChain is None:
+            return "no client certificate"
         return then(server)
 
     try:

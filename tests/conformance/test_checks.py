@@ -1,4 +1,4 @@
-"""Every check of a tlslite-ng client against our socket; after each a normal client is served as ever."""
+"""Every check with tlslite-ng against our socket; after each a normal client is served as ever."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _cases() -> Iterator[object]:
     """All with RSA; with P-256, in `make test`, those that depend on the key. `make conformance` runs all with both."""
     for key in KEYS:
         for check in CHECKS:
-            both = key == "rsa2048" or check.group in ("extensions", "messages", "ciphers")
+            both = key == "rsa2048" or check.group in ("extensions", "messages", "ciphers", "upstream")
             yield pytest.param(key, check, id=f"{key}, {check.id}", marks=() if both else pytest.mark.long)
 
 

@@ -12,6 +12,7 @@ from tests.conformance.checks import (
     records,
     renegotiation,
     rsa,
+    upstream,
     versions,
 )
 
@@ -27,4 +28,5 @@ CHECKS: tuple[Check, ...] = (
     *closing.CHECKS,
     *ciphers.CHECKS,
     *rsa.CHECKS,
+    *upstream.CHECKS,
 )
