@@ -29,6 +29,7 @@ ENDPOINTS = TYPES + "endpoint.v3.ClusterLoadAssignment"
 LISTENER = TYPES + "listener.v3.Listener"
 ROUTES = TYPES + "route.v3.RouteConfiguration"
 SETTLE_SECONDS = 180
+_BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED)
 
 
 class Proxy:
@@ -58,8 +59,8 @@ class Proxy:
             try:
                 await self._converse()
             except grpc.aio.AioRpcError as error:
-                # INTERNAL is what a write into a stream gets that has just broken.
-                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL):
+                # INTERNAL and CANCELLED are what writes and reads of a stream get that has just broken.
+                if error.code() not in _BROKEN:
                     raise
             if self._channel is not None:
                 await self._channel.close()
