@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from control.model.resource import Resource
-from control.plane import ControlPlane, Proxy
+from control.plane import ControlPlane
 from control.policies import POLICIES
 from control.policies.meshtrafficpermission.generate import decide
+from control.proxies import Proxy
 from control.xds import proxy as proxies
 from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
 from control.xds.inbounds import permission_entries

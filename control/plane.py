@@ -25,6 +25,7 @@ from control.ca.rotation import WAITS_FOR, Event, Rotation, WrongStage
 from control.metrics import Metrics
 from control.model.resource import Resource
 from control.nodes.configuration import NODE_LABEL
+from control.proxies import Proxy, Refusal
 from control.store.errors import StoreError
 from control.store.store import Store
 from control.xds import building
@@ -33,7 +34,6 @@ from control.xds.policies_of_proxy import ProxyPolicies
 from control.xds.proxy import Credential
 from control.xds.snapshot import Snapshot
 from control.xds.states import Phase
-from control.xds.stream import Stream
 from control.xds.view import MeshView
 
 log = structlog.get_logger(__name__)
@@ -49,28 +49,6 @@ BUILDS_IN_A_ROW = 16
 POLL_S = 2.0
 # So often is something small written, which a full disk or a lock refuses; at every poll while it is refused.
 PROBE_S = 10.0
-
-
-class Proxy:
-    """A connected proxy: where its newest snapshot waits until its stream takes it."""
-
-    def __init__(self, mesh: str, name: str) -> None:
-        self.mesh, self.name = mesh, name
-        self.connected_at = datetime.now(UTC)
-        # Set by whoever has something for the stream: a request, a snapshot, the end.
-        self.wake = asyncio.Event()
-        self.snapshot: Snapshot | None = None
-        self.gone = False
-        self.stream: Stream | None = None
-
-    def offer(self, snapshot: Snapshot | None) -> None:
-        """None: there is no such dataplane any more."""
-        self.snapshot, self.gone = snapshot or self.snapshot, snapshot is None
-        self.wake.set()
-
-    @property
-    def has_offer(self) -> bool:
-        return self.gone or self.snapshot is not None
 
 
 @dataclass(frozen=True)
@@ -266,16 +244,17 @@ class ControlPlane:
         """More than one while a proxy restarts."""
         return [proxy for proxy in self._proxies[mesh] if proxy.name == name]
 
-    async def connect(self, mesh: str, name: str) -> Proxy:
+    async def connect(self, mesh: str, name: str, refusal_of: Refusal = lambda _: None) -> Proxy:
         """A proxy that came; it has a snapshot, or is `gone` where there is no such dataplane."""
-        proxy = Proxy(mesh, name)
+        proxy = Proxy(mesh, name, refusal_of)
         self._proxies[mesh].add(proxy)
         self.metrics.proxies.labels(mesh).set(len(self._proxies[mesh]))
         try:
-            snapshot = await self._build(await self.view(mesh), name)
+            view = await self.view(mesh)
+            snapshot = await self._build(view, name)
             # A push may have been faster, and had a newer view.
             if not proxy.has_offer:
-                proxy.offer(snapshot)
+                proxy.offer(snapshot, view.get("Dataplane", name))
         except BaseException:
             self.disconnect(proxy)
             raise
@@ -345,7 +324,7 @@ class ControlPlane:
     async def _offer_some(self, view: MeshView, some: Sequence[Proxy]) -> None:
         loop = asyncio.get_running_loop()
         for proxy, snapshot in await loop.run_in_executor(self._builders, self._build_some, view, some):
-            proxy.offer(snapshot)
+            proxy.offer(snapshot, view.get("Dataplane", proxy.name))
 
     def _build_some(self, view: MeshView, some: Sequence[Proxy]) -> list[tuple[Proxy, Snapshot | None]]:
         built = []

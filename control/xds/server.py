@@ -17,9 +17,10 @@ import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
-from control.plane import ControlPlane, Proxy
+from control.plane import ControlPlane
+from control.proxies import Proxy
 from control.store.errors import StoreError
-from control.tokens.tokens import InvalidToken, Tokens
+from control.tokens.tokens import Claims, InvalidToken, Tokens
 from control.xds import stream as streams
 from control.xds.encode import Encoded
 from control.xds.messages import Abort, Acked, Action, DeltaRequest, Nacked, Request, Respond
@@ -70,8 +71,8 @@ class DiscoveryServer:
     ) -> AsyncIterator[bytes]:
         try:
             first = await self._hello(requests, is_delta)
-            mesh, name = await self._authenticate(first.node, context)
-            proxy = await self._plane.connect(mesh, name)
+            mesh, name, claims = await self._authenticate(first.node, context)
+            proxy = await self._plane.connect(mesh, name, claims.refusal)
             try:
                 async for answer in self._converse(proxy, first, requests, is_delta):
                     yield answer
@@ -96,8 +97,8 @@ class DiscoveryServer:
         except (TimeoutError, StopAsyncIteration):
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "hello", "the stream began without a request") from None
 
-    async def _authenticate(self, node: str, context: grpc.aio.ServicerContext) -> tuple[str, str]:
-        """(mesh, dataplane). What the proxy says it is stands in the node id, what it may be in its token."""
+    async def _authenticate(self, node: str, context: grpc.aio.ServicerContext) -> tuple[str, str, Claims]:
+        """(mesh, dataplane, token). What the proxy says it is stands in the node id, what it may be in its token."""
         mesh, _, name = node.partition(".")
         if not mesh or not name or len(node) > MAX_NODE_ID_CHARS:
             message = f"node.id must be <mesh>.<dataplane>, for example default.cart-1; got {node[:256]!r}"
@@ -122,7 +123,7 @@ class DiscoveryServer:
         refusal = claims.refusal(dataplane)
         if refusal is not None:
             raise Refused(grpc.StatusCode.PERMISSION_DENIED, "token", refusal)
-        return mesh, name
+        return mesh, name, claims
 
     async def _converse(
         self, proxy: Proxy, first: Heard, requests: AsyncIterator[bytes], is_delta: bool
@@ -139,6 +140,8 @@ class DiscoveryServer:
                 if proxy.gone:
                     message = f"the Dataplane {proxy.name!r} was deleted"
                     raise Refused(grpc.StatusCode.NOT_FOUND, "dataplane", message)
+                if proxy.refusal is not None:
+                    raise Refused(grpc.StatusCode.PERMISSION_DENIED, "token", proxy.refusal)
                 if proxy.snapshot is not None and proxy.snapshot is not served:
                     served = proxy.snapshot
                     actions += machine.update(served, time.monotonic())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import pytest
 
 from control.kinds import KINDS
 from control.model.resource import Resource
-from control.plane import ControlPlane, Proxy
+from control.plane import BUILDS_AT_ONCE, ControlPlane
+from control.proxies import Proxy
 from control.store.store import Store, StoreKey
 from control.xds.encode import ENDPOINTS
 from control.xds.snapshot import Snapshot
@@ -160,3 +163,36 @@ async def test_a_deleted_dataplane_and_a_view_that_stays(plane: ControlPlane) ->
             proxy.wake.clear()
             await proxy.wake.wait()
     assert (await plane.view("default")).get("Dataplane", "backend-1") is None
+
+
+async def test_many_changes_are_one_push_and_builds_are_bounded(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected = [await plane.connect("default", "web-1") for _ in range(100)]
+    await asyncio.sleep(1)
+    before, build, now, most, lock = builds(plane), plane.build, 0, 0, threading.Lock()
+
+    def counted(view: MeshView, name: str) -> Snapshot | None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        try:
+            time.sleep(0.001)
+            return build(view, name)
+        finally:
+            with lock:
+                now -= 1
+
+    monkeypatch.setattr(plane, "build", counted)
+    for proxy in connected:
+        proxy.wake.clear()
+    for _ in range(20):
+        plane.mark_changed(["default"])
+        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        for proxy in connected:
+            await proxy.wake.wait()
+    await asyncio.sleep(0.5)
+    assert builds(plane) == before + len(connected)
+    assert most == BUILDS_AT_ONCE

@@ -14,7 +14,7 @@ from control.store.store import Store, StoreKey
 from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, SECRET, intern
 from control.xds.messages import Respond
 from control.xds.server import delta_bytes, response_bytes
-from tests.control.xds.world import BACKEND_2, IDENTITY, NAME, Client, World, addresses, names_of
+from tests.control.xds.world import BACKEND_2, IDENTITY, MESH, NAME, Client, World, addresses, names_of
 
 
 async def test_a_proxy_gets_its_configuration_and_its_changes(world: World) -> None:
@@ -102,6 +102,19 @@ async def test_a_deleted_dataplane_ends_its_stream(world: World) -> None:
     await client.get(CLUSTER)
     await world.plane.delete("Dataplane", "default", "web-1")
     assert await client.end() == (grpc.StatusCode.NOT_FOUND, "the Dataplane 'web-1' was deleted")
+
+
+async def test_a_dataplane_that_becomes_another_than_the_token_says_ends_its_stream(world: World) -> None:
+    client, other = world.stream(token=world.token(labels={"app": "web"})), world.stream()
+    for one in (client, other):
+        await one.get(CLUSTER)
+    changed = MESH.partition("---")[2].partition("---")[0].replace("app: web", "app: db")
+    assert "app: db" in changed
+    await world.apply(changed)
+    code, details = await client.end()
+    assert (code, "has db" in details) == (grpc.StatusCode.PERMISSION_DENIED, True)
+    await other.get(LISTENER)  # its token is for any dataplane of the mesh
+    other.call.cancel()
 
 
 async def refusal(client: Client) -> tuple[grpc.StatusCode, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import queue
 import socket
@@ -366,7 +367,9 @@ def test_proxies_that_do_not_read_or_refuse_hold_up_nobody(target: Target) -> No
     second = stalled[0].read()
     assert target.newest.encode() not in first.SerializeToString()
     assert target.newest.encode() in second.SerializeToString()  # and nothing of the 40 in between
-    assert "no" in target.control_plane.output("inspect", "overview", "web-1", "-o", "json")
+    overview = json.loads(target.control_plane.output("inspect", "overview", "web-1", "-o", "json"))
+    refused = [one["types"]["EDS"].get("refused") for one in overview["connections"] if "EDS" in one["types"]]
+    assert "no" * 1000 in refused  # and not all the 100 kB that it said
     refusing.cancel()
     refusals.put(None)
     for proxy in stalled:

@@ -1,0 +1,40 @@
+"""Proxies that are connected."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from control.model.resource import Resource
+from control.xds.snapshot import Snapshot
+from control.xds.stream import Stream
+
+# Why a proxy may not be a dataplane (any more), by its token; None where it may.
+Refusal = Callable[[Resource], str | None]
+
+
+class Proxy:
+    """Where the newest snapshot of a connected proxy waits until its stream takes it."""
+
+    def __init__(self, mesh: str, name: str, refusal_of: Refusal = lambda _: None) -> None:
+        self.mesh, self.name, self.refusal_of = mesh, name, refusal_of
+        self.connected_at = datetime.now(UTC)
+        # Set by whoever has something for the stream: a request, a snapshot, the end.
+        self.wake = asyncio.Event()
+        self.snapshot: Snapshot | None = None
+        # The end: there is no such dataplane any more, or the token does not fit what it has become.
+        self.gone = False
+        self.refusal: str | None = None
+        self.stream: Stream | None = None
+
+    def offer(self, snapshot: Snapshot | None, dataplane: Resource | None) -> None:
+        """Both None: there is no such dataplane any more."""
+        self.refusal = self.refusal_of(dataplane) if dataplane is not None else None
+        if self.refusal is None:
+            self.snapshot, self.gone = snapshot or self.snapshot, snapshot is None
+        self.wake.set()
+
+    @property
+    def has_offer(self) -> bool:
+        return self.gone or self.refusal is not None or self.snapshot is not None
