@@ -9,6 +9,8 @@ from enum import Enum
 # benchmarks.handshake (docs/performance.md): what Envoy with the module costs more than stock Envoy without its
 # signature. It differs by host; on virtual machines the wake-ups dominate it.
 ENVOY_HANDOVER_US = 60.0
+# What the module saves in the same handshake where the host has the vector kernels: X25519 (docs/decisions.md).
+KEY_EXCHANGE_SAVED_US = 44.0
 # Less than this, in either direction, is within what hosts and loads differ by.
 EVEN_SHARE = 0.1
 
@@ -31,6 +33,11 @@ class Verdict:
     @property
     def saved_us(self) -> float:
         return self.in_envoy_us - self.offloaded_us
+
+
+def handover_us(has_vector_kernels: bool) -> float:
+    """What Envoy with the module costs more than stock Envoy without its signature."""
+    return ENVOY_HANDOVER_US - (KEY_EXCHANGE_SAVED_US if has_vector_kernels else 0)
 
 
 def judge(software_us: float, service_cpu_us: float, handover_us: float = ENVOY_HANDOVER_US) -> Verdict:

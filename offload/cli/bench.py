@@ -13,7 +13,7 @@ from rich.table import Table
 
 from offload import _dataplane, exit_codes
 from offload.bench import service
-from offload.bench.verdict import ENVOY_HANDOVER_US, Choice, Verdict, judge, summary
+from offload.bench.verdict import Choice, Verdict, handover_us, judge, summary
 from offload.cli.output import Format, Output, err, fail, out, print_json
 
 BATCHES = range(1, 9)
@@ -53,7 +53,10 @@ def bench(
             services = _measure_service(wanted, progress.update)
         except (ValueError, RuntimeError) as error:
             fail(f"this host cannot be measured: {error}", exit_codes.FAILED)
-    verdicts = {name: judge(kernels[name]["software"][0], services[name].sidecars[1].cpu_us) for name in wanted}
+    handover = handover_us(len(backends) > 1)
+    verdicts = {
+        name: judge(kernels[name]["software"][0], services[name].sidecars[1].cpu_us, handover) for name in wanted
+    }
     sentence = summary(verdicts, len(backends) > 1)
     if output is Format.json:
         print_json(
@@ -68,7 +71,7 @@ def bench(
         return
     out.print(_table(kernels))
     out.print(_service_table(services))
-    out.print(_verdict_table(verdicts))
+    out.print(_verdict_table(verdicts, handover))
     out.print(f"[bold]{sentence}[/]")
     out.print(f"medians of {rounds} batches; {time.monotonic() - began:.0f} s in all", style="dim")
 
@@ -158,7 +161,7 @@ def _service_table(results: dict[str, service.ServiceResult]) -> Table:
     return table
 
 
-def _verdict_table(verdicts: dict[str, Verdict]) -> Table:
+def _verdict_table(verdicts: dict[str, Verdict], handover: float) -> Table:
     table = Table(title="CPU for the signature of one handshake", title_justify="left")
     table.add_column("algorithm")
     for column in ("in Envoy", "offloaded*"):
@@ -172,7 +175,7 @@ def _verdict_table(verdicts: dict[str, Verdict]) -> Table:
             f"{verdict.offloaded_us:.0f} us",
             f"[{colours[verdict.choice]}]{verdict.text}[/]",
         )
-    table.caption = f"* daemon at 8 sidecars, and {ENVOY_HANDOVER_US:.0f} us for Envoy's part of the hand-over"
+    table.caption = f"* daemon at 8 sidecars, and {handover:.0f} us for Envoy's part of the hand-over"
     table.caption_justify = "left"
     return table
 

@@ -6,7 +6,7 @@ import pytest
 
 from offload.bench import service
 from offload.bench.service import SIDECARS, ServiceBenchError
-from offload.bench.verdict import Choice, judge, summary
+from offload.bench.verdict import Choice, handover_us, judge, summary
 
 
 def test_rsa_on_lanes_pays() -> None:
@@ -21,6 +21,10 @@ def test_a_cheap_signature_does_not() -> None:
     judged = judge(software_us=35, service_cpu_us=15, handover_us=60)
     assert judged.choice is Choice.ENVOY
     assert "40 us of CPU more" in judged.text
+
+
+def test_vector_kernels_also_make_the_key_exchange_cheaper() -> None:
+    assert 0 < handover_us(has_vector_kernels=True) < handover_us(has_vector_kernels=False)
 
 
 @pytest.mark.parametrize(
