@@ -115,7 +115,7 @@ $(STAMPS)/conformance: tests/conformance/sslyze.txt deploy/setup/debian.sh $(VEN
 	@$(SSLYZE)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/conformance/sslyze.txt
 	@touch $@
 
-conformance: setup $(STAMPS)/conformance ## tlslite-ng, sslyze and testssl.sh against our TLS and stock Envoy's; writes docs/operations/conformance.md (about 7 minutes)
+conformance: setup $(STAMPS)/conformance ## tlslite-ng, sslyze and testssl.sh against our TLS and stock Envoy's; writes docs/operations/conformance.md (5 to 10 minutes, mostly waiting)
 	@$(PYTHON) -m tests.conformance docs/operations/conformance.md --sslyze $(SSLYZE)/bin/python
 
 .PHONY: test-ct
