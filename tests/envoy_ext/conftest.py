@@ -101,7 +101,7 @@ def shared(
         node.http(folder, "only12", tls("web", tls_maximum="1.2", cipher_suites=cipher), echo),
         node.http(folder, "only13", tls("web", tls_minimum="1.3", groups=("P-384",)), echo),
         node.http(folder, "rsakx", tls("old", tls_maximum="1.2", cipher_suites=("AES128-GCM-SHA256",)), echo),
-        node.http(folder, "ticketless", tls("web", session_tickets=False), echo),
+        node.http(folder, "ticketless", tls("web", session_tickets=False, groups=HYBRID), echo),
         node.http(folder, "optional", tls("web", client_certificate="optional"), facts),
         node.http(folder, "required", tls("web", client_certificate="required"), facts),
         node.http(folder, "ca_file", tls("web", client_certificate="required", trusted_ca_file=material.ca), facts),
@@ -118,4 +118,5 @@ def shared(
 
 
 PUBLISHED = ("peer_spiffe_id", "peer_sha256", "peer_serial", "identity", "server_name", "tls_version", "cipher")
+HYBRID = ("X25519MLKEM768", "X25519")
 PUBLISHED += ("group", "alpn", "resumed", "key_type", "backend", "batch_size", "operation_us")

@@ -63,6 +63,15 @@ def test_cipher_suites_and_groups(shared: Node) -> None:
     assert shared.envoy.wait_failure("only13", "NO_SHARED_GROUP")
 
 
+@pytest.mark.parametrize("group", ["X25519", "X25519MLKEM768"])
+def test_key_exchange_with_a_peer_that_has_boringssls_own(shared: Node, group: str) -> None:
+    """More handshakes than the module makes key pairs at once; tlsload's X25519 is not the module's."""
+    report = shared.envoy.client("ticketless").load(count=20, concurrency=4, tls="1.3", groups=group)
+    assert report["failures_by_reason"] == {}
+    assert report["handshakes"] == 20
+    assert report["negotiated"]["group"] == group
+
+
 def test_rsa_key_exchange_where_the_daemon_allows_it(shared: Node) -> None:
     client = shared.envoy.client("rsakx", "old.test")
     with client.connect(client.context(TLS12, ciphers="AES128-GCM-SHA256")) as connection:
