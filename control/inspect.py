@@ -57,8 +57,9 @@ def access(view: MeshView, dataplane: Resource, caller: str) -> list[dict[str, A
 def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> dict[str, Any]:
     """Who it is, whether it is there, and what it took and refused."""
     identity = view.identity_of(dataplane)
-    held = plane.identities.held(dataplane.mesh, dataplane.name)
     settings = ProxyPolicies(view, dataplane).offload
+    # In mode Offload the node's daemon has the certificate; one from before says nothing.
+    held = plane.identities.held(dataplane.mesh, dataplane.name) if settings.mode == "EnvoyTLS" else None
     return {
         "name": dataplane.name,
         "mesh": dataplane.mesh,

@@ -162,18 +162,16 @@ def search_for_factors(pid: int, moduli: Sequence[int]) -> Search:
 
 
 def _factors_in(chunk: bytes, address: int, path: str, product: int, size: int) -> Iterator[Finding]:
-    if len(chunk) < size:
-        return
     data = np.frombuffer(chunk, np.uint8)
-    first, last = data[: len(data) - size + 1], data[size - 1 :]
-    zeros = np.concatenate((np.zeros(1, np.int32), np.cumsum(data == 0, dtype=np.int32)))
-    dense = zeros[size:] - zeros[:-size] <= _ZEROS
-    aligned = (np.arange(len(first)) + address) % _LIMB == 0
-    behind_zero = np.concatenate((np.zeros(1, bool), first[:-1] == 0))
-    for order, candidates in (
-        ("big", dense & (first >= _TOP) & (last & 1 == 1) & behind_zero),
-        ("little", dense & (last >= _TOP) & (first & 1 == 1) & aligned),
-    ):
-        for at in np.flatnonzero(candidates).tolist():
-            if product % int.from_bytes(chunk[at : at + size], order) == 0:  # type: ignore[arg-type]
+    count = len(data) - size + 1
+    if count <= 0:
+        return
+    big = np.flatnonzero(data[:count] >= _TOP)
+    big = big[(data[big - 1] == 0) & (data[big + size - 1] & 1 == 1)]
+    little = np.arange(-address % _LIMB, count, _LIMB)
+    little = little[(data[little + size - 1] >= _TOP) & (data[little] & 1 == 1)]
+    for order, candidates in (("big", big), ("little", little)):
+        for at in candidates.tolist():
+            window = chunk[at : at + size]
+            if window.count(0) <= _ZEROS and product % int.from_bytes(window, order) == 0:  # type: ignore[arg-type]
                 yield Finding(f"RSA factor {order}-endian", address + at, path)

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
+from control.inspect import overview
 from control.kinds import KINDS
 from control.plane import ControlPlane
 from control.store.store import Store, StoreKey
@@ -63,6 +64,22 @@ async def test_secrets_of_a_proxy_on_envoys_own_tls(world: World) -> None:
     await again.ask(CLUSTER)
     assert (await again.read()).type_url == CLUSTER  # and nothing for the secrets, which it has
     again.call.cancel()
+
+
+async def test_the_overview_shows_only_certificates_in_use(world: World) -> None:
+    async def certificate() -> object:
+        view = await world.plane.view("default", fresh=True)
+        dataplane = view.get("Dataplane", "web-1")
+        assert dataplane is not None
+        return overview(world.plane, view, dataplane)["certificate"]
+
+    await world.apply(IDENTITY)
+    client = world.stream()
+    await client.get(SECRET, "identity", "trust")
+    assert await certificate() is not None
+    await world.apply("type: MeshOffload\nname: all\nmesh: default\nspec: {default: {mode: Offload}}")
+    assert await certificate() is None, "the node's daemon has its own"
+    client.call.cancel()
 
 
 async def test_a_refused_answer_is_counted_and_parked(world: World) -> None:
