@@ -37,7 +37,7 @@ bool kernel_inject_fault(kernel_algorithm algorithm, unsigned lane, kernel_fault
 /* Disarms all; how many were still armed, because nobody passed their place. */
 unsigned kernel_clear_faults(void);
 
-/* Multiplications (vpmadd52, of eight lanes each) by the portable build of the vector kernels in this thread, so far. */
+/* Multiplications (vpmadd52, of eight lanes each) by the portable build of the vector kernels, in this thread so far */
 uint64_t kernel_multiplications(void);
 
 /* For kernels, through the macro below: true, once, if the armed fault is this one. */
