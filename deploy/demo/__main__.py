@@ -160,8 +160,8 @@ def print_verdict(found: Found) -> None:
         )
     if found.mesh:
         console.print(
-            "[bold green]The mesh: every change was made without a failed request.[/] In mode Offload no private key "
-            "is in its Envoys' memory; in mode EnvoyTLS the same search finds one in each."
+            "[bold green]The mesh: no request of any step failed.[/] In mode Offload no private key is in its Envoys' "
+            "memory; in mode EnvoyTLS the same search finds one in each."
         )
 
 

@@ -99,7 +99,7 @@ def test_the_exit_status_depends_on_every_step(problems: list[str], tmp_path: Pa
         "permission": {"requests": 5, "failures": len(problems)},
         "problems": [f"a permission: {problem}" for problem in problems],
     }
-    assert ("without a failed request" in captured.get()) is (not problems)
+    assert ("no request of any step failed" in captured.get()) is (not problems)
 
 
 def test_a_step_without_requests_is_a_problem() -> None:
