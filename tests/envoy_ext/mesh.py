@@ -85,7 +85,7 @@ class Services:
 
 def published() -> list[render.Config]:
     """Headers of an answer that tell what the server knows of its client."""
-    keys = ("peer_spiffe_id", "peer_serial", "resumed", "alpn", "tls_version", "backend")
+    keys = ("peer_spiffe_id", "peer_serial", "resumed", "alpn", "tls_version", "backend", "server_name")
     return [{"header": {"key": f"x-{key}", "value": render.filter_state(key)}} for key in keys]
 
 

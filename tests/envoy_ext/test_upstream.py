@@ -94,6 +94,7 @@ def test_both_ends_are_authenticated(pair: Pair, cluster: str) -> None:
     assert answer.headers["x-peer_spiffe_id"] == CART
     assert answer.headers["x-tls_version"] == "TLSv1.3"
     assert answer.headers.get("x-alpn") == ("h2" if cluster == "h2" else None)
+    assert answer.headers.get("x-server_name") == ("prices.test" if cluster == "named" else None)
 
 
 @pytest.mark.parametrize("cluster", ["h1", "h2"])

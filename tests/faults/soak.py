@@ -6,9 +6,11 @@ Ends with status 1 when something grew beyond its bound, or requests did not rec
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -17,12 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.envoy_ext.mesh import CART, PRICES
-from tests.faults.rig import Rig, rig
+from tests.faults.rig import Rig, restart, rig
+from tests.faults.wall_clock import WallClock
 
 # What may be more at the end than after the first round: allocators keep some, and a certificate or two.
 MEMORY_GROWTH_KIB = 20 * 1024
 DESCRIPTOR_GROWTH = 30
 BETWEEN_S = 2.0
+VISITORS = 500
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,14 @@ def stopped(there: Rig) -> None:
 
 def restarted(there: Rig) -> None:
     there.daemon.stop()
-    there.daemon.log_file.unlink()
-    there.daemon.start()
+    restart(there)
+
+
+def upgraded(there: Rig) -> None:
+    before = there.daemon
+    there.daemon = before.upgrade(1)
+    there.daemon.wait_log("serving")
+    before.wait(60)
 
 
 def renewed(there: Rig) -> None:
@@ -71,13 +81,33 @@ def spoilt(there: Rig) -> None:
     key.write_bytes(good)
 
 
-# A restart last: it would begin the daemon's memory anew before it was looked at.
-FAULTS: Mapping[str, Callable[[Rig], None]] = {
-    "daemon stopped for 1 s": stopped,
-    "certificates and keys renewed": renewed,
-    "reload": reloaded,
-    "key file spoilt and mended": spoilt,
-}
+def visited(there: Rig) -> None:
+    """By many who connect to the daemon, say nothing and go."""
+    with contextlib.ExitStack() as visitors:
+        for _ in range(VISITORS):
+            one = visitors.enter_context(socket.socket(socket.AF_UNIX))
+            one.connect(str(there.daemon.socket))
+        there.load.wait_successes()
+
+
+def faults(clock: WallClock) -> Mapping[str, Callable[[Rig], None]]:
+    def set_clock(there: Rig) -> None:
+        clock.is_ahead_by(random.choice((-3600, 3600)))
+        there.load.wait_successes()
+        clock.is_ahead_by(0)
+
+    return {
+        "daemon stopped for 1 s": stopped,
+        "certificates and keys renewed": renewed,
+        "reload": reloaded,
+        "key file spoilt and mended": spoilt,
+        f"{VISITORS} idle connections": visited,
+        "clock set by an hour": set_clock,
+    }
+
+
+# Last: they begin the memory of a process anew, which is looked at before.
+ENDS: Mapping[str, Callable[[Rig], None]] = {"upgrade": upgraded, "restart": restarted}
 
 
 def main() -> int:
@@ -85,27 +115,35 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     options = parser.parse_args()
     until = time.monotonic() + 60 * options.minutes
-    counts = dict.fromkeys(FAULTS, 0)
-    with tempfile.TemporaryDirectory(prefix="soak-") as folder, rig(Path(folder)) as there:
-        there.load.wait_successes(500)
-        before = usages(there)
-        while time.monotonic() < until:
-            name = random.choice(list(FAULTS))
-            FAULTS[name](there)
-            counts[name] += 1
-            there.load.wait_successes()
-            time.sleep(BETWEEN_S)
-            print(
-                f"\r{max(0, until - time.monotonic()):5.0f} s left, {there.load.successes():,} requests",
-                end="",
-                flush=True,
-            )
-        there.load.wait_successes(100)
-        after = usages(there)
-        restarted(there)
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        clock = WallClock(Path(name) / "clock")
+        wrong = faults(clock)
+        with rig(Path(name), environment=clock.environment) as there:
+            return _run(there, wrong, until)
+
+
+def _run(there: Rig, wrong: Mapping[str, Callable[[Rig], None]], until: float) -> int:
+    counts = dict.fromkeys(wrong, 0)
+    there.load.wait_successes(500)
+    before = usages(there)
+    while time.monotonic() < until:
+        name = random.choice(list(wrong))
+        wrong[name](there)
+        counts[name] += 1
         there.load.wait_successes()
-        tried, good = len(there.load.moments), there.load.successes()
-    print("\r" + ", ".join(f"{count} x {name}" for name, count in counts.items()) + ", then one restart")
+        time.sleep(BETWEEN_S)
+        print(
+            f"\r{max(0, until - time.monotonic()):5.0f} s left, {there.load.successes():,} requests",
+            end="",
+            flush=True,
+        )
+    there.load.wait_successes(100)
+    after = usages(there)
+    for end in ENDS.values():
+        end(there)
+        there.load.wait_successes()
+    tried, good = len(there.load.moments), there.load.successes()
+    print("\r" + ", ".join(f"{count} x {name}" for name, count in counts.items()) + f", then {' and '.join(ENDS)}")
     print(f"{tried:,} requests, {tried - good:,} failed")
     print(f"{'':14}{'memory, KiB':>24}{'descriptors':>18}")
     grown = []
