@@ -21,9 +21,9 @@ Two real Envoys with mTLS between them, both keys at one daemon, four callers th
 request (no resumption, no retries), and one fault at a time. Written by `make faults`; the scenarios are in
 [tests/faults/scenarios.py](../../tests/faults/scenarios.py) and run in `make test` as well.
 
-Whatever the fault, and besides what the last column says: both Envoys and the daemon are there at the end, and end
-properly; no descriptor stays behind; the access logs know of no wrong signature; and another program of the same user,
-which asks the daemon for signatures with the server's key all the time, gets none.
+Whatever the fault, and besides what the last column says: Envoys and daemon that were not ended on purpose are there,
+and end properly; no descriptor stays behind; the access logs know of no wrong signature; and another program of the
+same user, which asks the daemon for signatures with the server's key all the time, gets none.
 
 *Longest gap*: between two requests that succeeded. *Recovery*: from the end of the fault to the next success, to be
 less than 1 s; where a daemon is started again, the fault ends when that serves. Empty where nothing was to recover.
