@@ -12,6 +12,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._certificates: set[str] = set()
         self.proxies = Gauge("mesh_connected_proxies", "xDS streams that are open", ["mesh"], registry=self.registry)
         self.generation = Gauge(
             "mesh_config_generation", "Generation of the store that was pushed last", registry=self.registry
@@ -41,10 +42,22 @@ class Metrics:
         self.store_up = Gauge("mesh_store_up", "1 while the store can be read and written", registry=self.registry)
         self.certificate_expiry = Gauge(
             "mesh_certificate_expiry_timestamp_seconds",
-            "End of a certificate: the control plane's own (server), and of each CA (mesh/identity)",
+            "End of a certificate: the control plane's own (server), and of the CA of each identity (mesh/identity)",
             ["certificate"],
             registry=self.registry,
         )
+
+    def show_end(self, certificate: str, end: float) -> None:
+        """`end`: seconds since 1970."""
+        self._certificates.add(certificate)
+        self.certificate_expiry.labels(certificate).set(end)
+
+    def forget_ends(self, certificate: str) -> None:
+        """Of one that is there no more, and of all below it, where it is a mesh."""
+        gone = {name for name in self._certificates if name == certificate or name.startswith(certificate + "/")}
+        for name in gone:
+            self.certificate_expiry.remove(name)
+        self._certificates -= gone
 
     def observe_store(self, operation: str, seconds: float) -> None:
         self.store.labels(operation).observe(seconds)

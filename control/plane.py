@@ -104,6 +104,8 @@ class ControlPlane:
         await asyncio.to_thread(self.store.delete, resource_type, mesh, name, expected_version)
         if resource_type == "Dataplane":
             await asyncio.to_thread(self.identities.forget, mesh, name)
+        elif resource_type in ("Mesh", "MeshIdentity"):
+            self.metrics.forget_ends(f"{mesh}/{name}" if mesh else name)
         self.mark_changed([mesh or name])
 
     async def _after_change(self, resources: Iterable[Resource]) -> None:
@@ -116,14 +118,18 @@ class ControlPlane:
     def _publish(self, identity: Resource) -> None:
         try:
             self.identities.publish_trust(identity.mesh, identity)
-            authority = self.identities.rotation(identity.mesh, identity).current
+            rotation = self.identities.rotation(identity.mesh, identity)
         except (UnusableAuthority, StoreError) as error:
             log.error(
                 "the CA of a MeshIdentity cannot be used", mesh=identity.mesh, name=identity.name, error=str(error)
             )
             return
-        gauge = self.metrics.certificate_expiry.labels(f"{identity.mesh}/{identity.name}")
-        gauge.set(authority.certificate.not_valid_after_utc.timestamp())
+        self._show_end(identity, rotation)
+
+    def _show_end(self, identity: Resource, rotation: Rotation) -> None:
+        """Of the CA that signs now."""
+        end = rotation.issuer.certificate.not_valid_after_utc.timestamp()
+        self.metrics.show_end(f"{identity.mesh}/{identity.name}", end)
 
     def mark_changed(self, meshes: Iterable[str]) -> None:
         for mesh in meshes:
@@ -153,6 +159,7 @@ class ControlPlane:
             if event is not Event.ABORT:
                 await self._check_proxies(identity, event, before)
             rotation = await asyncio.to_thread(self.identities.step, mesh, identity, event)
+        self._show_end(identity, rotation)
         self.mark_changed([mesh])
         return rotation
 

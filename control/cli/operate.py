@@ -11,6 +11,7 @@ import typer
 
 from control.cli.client import Api, segment
 from control.cli.output import Form, Mesh, Output, show
+from control.model.base import RFC1035_RULE, is_rfc1035_label
 from control.settings import API_PORT, NODES_PORT, XDS_PORT, Files, data_folder, parse_address, write_private
 
 Data = Annotated[Path | None, typer.Option("--data", help="folder of the control plane [MESH_DATA, /var/lib/mesh]")]
@@ -60,6 +61,9 @@ def serve(
         addresses = parse_address(api, API_PORT), parse_address(xds, XDS_PORT), parse_address(nodes, NODES_PORT)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    if not is_rfc1035_label(zone):
+        # It stands in every SPIFFE id.
+        raise typer.BadParameter(f"--zone {RFC1035_RULE}; got {zone!r}")
     settings = service.ServeSettings(
         files=_files(data),
         api=addresses[0],

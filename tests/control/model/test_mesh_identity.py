@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -83,7 +84,7 @@ def certificate(is_authority: bool, constraints: bool = True) -> str:
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
-def trust(pem: str) -> object:
+def trust(pem: str) -> dict[str, Any]:
     bundle = {"type": "Pem", "pem": {"value": pem}}
     return {"type": "MeshTrust", "name": "t", "mesh": "m", "spec": {"trustDomain": "a.b", "caBundles": [bundle]}}
 

@@ -98,9 +98,11 @@ async def test_errors_say_the_field_and_an_example(api: Api) -> None:
 
 
 async def test_nobody_without_a_token(api: Api) -> None:
+    expired, revoked = (f"Bearer {api.tokens.issue('admin', seconds)}" for seconds in (-1, 60))
+    api.tokens.revoke(revoked.removeprefix("Bearer "))
     paths = [("GET", "/meshes"), ("PUT", PATH), ("DELETE", PATH), ("POST", "/tokens/admin"), ("GET", PATH + "/_xds")]
     for method, path in paths:
-        for token in ("", "Bearer x", f"Bearer {api.tokens.issue('node', 60)}", "Basic x"):
+        for token in ("", "Bearer x", f"Bearer {api.tokens.issue('node', 60)}", "Basic x", expired, revoked):
             status, error = await api(method, path, authorization=token)
             assert (status, error["title"]) == (401, "Not let in"), (method, path, token)
     for path in ("/healthy", "/ready", "/metrics", "/openapi.json"):

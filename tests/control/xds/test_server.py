@@ -157,6 +157,8 @@ async def test_who_is_let_in(world: World) -> None:
     revoked = world.token()
     world.tokens.revoke(revoked)
     assert await refusal(world.stream(token=revoked)) == (grpc.StatusCode.UNAUTHENTICATED, "the token was revoked")
+    expired = world.stream(token=world.tokens.issue("dataplane", -1, "default"))
+    assert await refusal(expired) == (grpc.StatusCode.UNAUTHENTICATED, "the token has expired: generate a new one")
     good = world.stream(token=world.token(name="web-1", labels={"app": "web"}))
     await good.get(CLUSTER)
     good.call.cancel()

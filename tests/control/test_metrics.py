@@ -1,0 +1,90 @@
+"""Every metric of the control plane, as Prometheus reads it, after something has happened that moves it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from control.ca import authority
+from control.ca.rotation import Event
+from control.kinds import KINDS
+from control.metrics import Metrics
+from control.model.resource import Resource
+from control.plane import ControlPlane
+from control.store.store import Store, StoreKey
+
+Read = Callable[[str], list[Resource]]
+
+MESH = """
+type: Mesh
+name: default
+---
+type: MeshIdentity
+name: identity
+spec:
+  selector: {dataplane: {matchLabels: {}}}
+  provider: {type: Bundled, bundled: {autogenerate: {enabled: true}}}
+---
+type: Dataplane
+name: web-1
+labels: {kuma.io/workload: web}
+spec: {networking: {address: 10.0.0.1}}
+"""
+
+
+def values(metrics: Metrics) -> dict[str, float]:
+    """By name and labels: name{a=b}."""
+    found = {}
+    for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):
+        for sample in family.samples:
+            labels = ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()) if key != "le")
+            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return found
+
+
+async def test_what_prometheus_reads(tmp_path: Path, read_resources: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = Metrics()
+    store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS, metrics.observe_store)
+    plane = ControlPlane(store, metrics=metrics)
+    running = asyncio.create_task(plane.run())
+
+    async def until(wanted: Callable[[dict[str, float]], bool]) -> dict[str, float]:
+        for _ in range(200):
+            if wanted(found := values(metrics)):
+                return found
+            await asyncio.sleep(0.05)
+        raise AssertionError(found)
+
+    await plane.put_all(read_resources(MESH))
+    generation = store.generation()
+    found = await until(lambda now: now["mesh_config_generation"] == generation and now["mesh_push_seconds_count"] > 0)
+    assert found["mesh_store_up"] == 1
+    for operation in ("put", "list", "generation", "probe", "put_secret"):
+        assert found[f"mesh_store_seconds_count{{operation={operation}}}"] > 0, operation
+    proxy = await plane.connect("default", "web-1")
+    found = values(metrics)
+    assert (found["mesh_connected_proxies{mesh=default}"], found["mesh_snapshot_build_seconds_count"] > 0) == (1, True)
+    plane.disconnect(proxy)
+    assert values(metrics)["mesh_connected_proxies{mesh=default}"] == 0
+
+    # The end of a CA follows its rotation, and goes with what it is of.
+    end = "mesh_certificate_expiry_timestamp_seconds{certificate=default/identity}"
+    before = values(metrics)[end]
+    identity = store.get("MeshIdentity", "default", "identity")
+    await plane.delete("Dataplane", "default", "web-1")
+    monkeypatch.setattr(authority, "AUTHORITY_LIFETIME", authority.AUTHORITY_LIFETIME + timedelta(days=100))
+    await plane.rotate(identity, Event.BEGIN)
+    assert values(metrics)[end] == before, "the old one signs as yet"
+    await plane.rotate(identity, Event.DISTRIBUTED)
+    assert values(metrics)[end] == pytest.approx(before + 100 * 24 * 3600, abs=60)
+    await plane.delete("Mesh", "", "default")
+    assert end not in values(metrics)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    store.close()
