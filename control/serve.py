@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -116,13 +117,13 @@ class Service:
         config.ssl = self._context
         self._api = uvicorn.Server(config)
         self._api.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]  # they are ours
-        self._tasks.append(asyncio.create_task(self._api.serve()))
+        listener = _listen(address)
+        self._tasks.append(asyncio.create_task(self._api.serve([listener])))
         while not self._api.started:
             if self._tasks[-1].done():
                 raise OSError(f"the API cannot be served at {address}")
             await asyncio.sleep(0.01)
-        port = self._api.servers[0].sockets[0].getsockname()[1]
-        self.api = Address(address.host, port)
+        self.api = Address(address.host, listener.getsockname()[1])
 
     async def _renew(self) -> None:
         while True:
@@ -164,6 +165,15 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.store.close()
+
+
+def _listen(address: Address) -> socket.socket:
+    """By ourselves, since uvicorn ends the process where the address cannot be had."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        return socket.create_server((address.host, address.port), family=family, backlog=2048)
+    except OSError as error:
+        raise OSError(f"the API cannot be served at {address}: {error.strerror}") from error
 
 
 def _check_store(settings: ServeSettings) -> None:

@@ -60,7 +60,7 @@ def add_to(app: FastAPI, plane: ControlPlane, who: Any) -> None:
     answers = errors.responses(400, 401, 404, 409, 502) | {
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "as Envoy writes it"}
     }
-    plain = {**common, "responses": answers, "response_class": PlainTextResponse}
+    plain = {**common, "responses": answers, "response_model": None}
 
     @app.get(PREFIX + "/_stats", **{**plain, "include_in_schema": False})
     @app.get(PREFIX + "/stats", **plain)

@@ -89,6 +89,9 @@ def describe(app: FastAPI) -> None:
         for operation in operations.values():
             # FastAPI's own form of a wrong request, which we never answer.
             operation["responses"].pop("422", None)
+            content = operation["responses"].get("200", {}).get("content", {})
+            if "text/plain" in content:  # only its errors are JSON
+                content.pop("application/json", None)
             if path not in OPEN:
                 operation["security"] = [{"token": []}, {"certificate": []}]
     components["securitySchemes"] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -19,10 +20,20 @@ MESH = [sys.executable, "-c", "from control.cli import main; main()"]
 ROOT = Path(__file__).parents[2]
 
 
+# Below those that the kernel gives to outgoing connections, which would take a port between here and its use.
+_PORTS = range(12_000, 20_000)
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """One that nobody listens on now, and that this process gives nobody else."""
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 class ControlPlane:

@@ -114,6 +114,14 @@ def test_tokens_and_bootstrap(mesh: ControlPlane, tmp_path: Path) -> None:
     assert "default" in mesh.output("get", "m", MESH_TOKEN=admin.strip())
 
 
+def test_an_address_that_is_taken_is_said(mesh: ControlPlane, tmp_path: Path) -> None:
+    other = ControlPlane(tmp_path)
+    other.api = mesh.api
+    refused = other.serve_to_its_end()
+    assert (refused.returncode, "Traceback" in refused.stderr) == (1, False), refused.stderr
+    assert f"error: the API cannot be served at 127.0.0.1:{mesh.api}: Address already in use" in refused.stderr
+
+
 def test_the_files_of_the_control_plane_are_private(mesh: ControlPlane) -> None:
     for name in ("store.key", "admin.token"):
         assert (mesh.data / name).stat().st_mode & 0o077 == 0
