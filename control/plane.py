@@ -351,10 +351,11 @@ class ControlPlane:
     async def _look(self) -> None:
         """For changes by others, and whether the store takes changes at all."""
         try:
-            generation = await asyncio.to_thread(self.store.generation)
             if self.store.problem is not None or time.monotonic() >= self._probe_at:
                 self._probe_at = time.monotonic() + PROBE_S
                 await asyncio.to_thread(self.store.probe)
+            # Last, since a probe can wait: what changed here in the meantime would look like somebody else's change.
+            generation = await asyncio.to_thread(self.store.generation)
         except StoreError as error:
             if self._store_works:
                 log.error("the store does not answer", error=str(error))
