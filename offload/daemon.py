@@ -25,7 +25,7 @@ from offload.handover import ANSWER_SECONDS, Handover, HandoverError
 from offload.identities import Changes, Plan
 from offload.interfaces import Interfaces
 from offload.keyring import DirectoryWatcher, Keyring
-from offload.listeners import Listener, SocketError, make_listener, open_listeners
+from offload.listeners import Listener, SocketError, make_listener, open_listeners, wanted
 from offload.mesh.membership import Membership
 from offload.systemd import ActivationError, Notifier, take_sockets
 from offload.v1 import node_pb2
@@ -94,6 +94,7 @@ class Daemon:
         self._configured = False  # by the control plane
         self._before: Handover | None = None  # the daemon whose sockets we take
         self._handing_over = False
+        self._lost: set[str] = set()  # sockets whose file is gone, and that it has been said of
         self._taken: dict[str, Listener] = {}
         self._programs = sandbox.programs_are_started(config)
 
@@ -340,6 +341,8 @@ class Daemon:
     def _tick(self) -> None:
         self.log_events()
         self._interfaces.retry()
+        if not self.draining and not self._handing_over:
+            self._remake_lost_sockets()
         retirement = self._keyring.current.next_retirement
         if retirement is not None and retirement <= time.time() and not self.draining:
             self._refresh()
@@ -347,6 +350,23 @@ class Daemon:
             # Only a data plane that still answers keeps the service alive.
             self._data_plane.statistics()
             self._notifier.send("WATCHDOG=1")
+
+    def _remake_lost_sockets(self) -> None:
+        """Connections that are there go on either way."""
+        for name in [name for name, listener in self._listeners.items() if listener.lost]:
+            path = str(self._listeners[name].socket.getsockname())
+            try:
+                made = make_listener(name, wanted(self.config.sockets)[name])
+            except SocketError as error:
+                if name not in self._lost:
+                    self._log.error("the file of a socket is gone and cannot be made again", reason=str(error))
+                self._lost.add(name)
+                continue
+            self._data_plane.remove_listener(name)
+            self._listeners.pop(name).close()
+            self._serve_listener(made)
+            self._lost.discard(name)
+            self._log.warning("the file of a socket was gone; made again", socket=name, path=path)
 
     def log_events(self) -> None:
         """Refusals into the log; these and the uses of keys into the audit log."""

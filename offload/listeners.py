@@ -32,6 +32,11 @@ class Listener:
         """The same socket without its file, which stays whatever happens to us."""
         return Listener(self.name, self.socket, None)
 
+    @property
+    def lost(self) -> bool:
+        """Somebody has removed the file that we made: nobody new can connect."""
+        return self.made is not None and not os.path.lexists(self.made[0])
+
     def close(self) -> None:
         """Closes it and removes its file, unless somebody else's socket stands there by now."""
         if self.made is not None:

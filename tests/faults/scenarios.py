@@ -53,8 +53,11 @@ def daemon_stopped(folder: Path) -> Result:
 def socket_file_deleted(folder: Path) -> Result:
     with rig(folder) as there:
         there.daemon.socket.unlink()
+        there.daemon.wait_log("the file of a socket was gone; made again")
         there.load.wait_successes(50)
-    return none_failed(there.judge(Result("socket file deleted", "connections that are there go on")))
+    return none_failed(
+        there.judge(Result("socket file deleted", "connections that are there go on; the daemon makes it again"))
+    )
 
 
 def certificate_expires(folder: Path) -> Result:

@@ -82,6 +82,31 @@ def test_the_socket_of_a_dead_daemon_is_replaced(daemon: DaemonProcess) -> None:
     assert daemon.identity("www").name == "www"
 
 
+def test_a_socket_file_that_was_deleted_is_made_again(daemon: DaemonProcess) -> None:
+    daemon.start()
+    request = sign_request(key_id(shared_key("p256")), 0x0403)
+    with daemon.client() as before:
+        assert before.Sign(request, timeout=10).signature
+        daemon.socket.unlink()
+        daemon.wait_log("the file of a socket was gone; made again")
+        assert stat.S_IMODE(daemon.socket.stat().st_mode) == 0o660
+        with daemon.client() as after:
+            assert after.Sign(request, timeout=10).signature
+        assert before.Sign(request, timeout=10).signature, "connections that were there go on"
+    assert daemon.stop() == exit_codes.OK
+    assert not daemon.socket.exists()
+
+
+def test_somebody_elses_file_in_place_of_a_deleted_one_is_left_alone(daemon: DaemonProcess) -> None:
+    daemon.start()
+    daemon.socket.unlink()
+    daemon.socket.write_text("mine")
+    time.sleep(2.5)  # the daemon looks each second
+    assert daemon.socket.read_text() == "mine"
+    assert daemon.stop() == exit_codes.OK
+    assert daemon.socket.read_text() == "mine"
+
+
 def test_a_second_daemon_does_not_take_the_socket_away(daemon: DaemonProcess, tmp_path: Path) -> None:
     daemon.start()
     second = DaemonProcess(tmp_path / "second")
