@@ -13,18 +13,20 @@ from datetime import UTC, datetime, timedelta
 import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from control.ca.authority import CLOCK_SKEW, key_usage
-from control.ca.issue import RefusedRequest, key_of_request
-from control.serving_certificate import ServingCertificate, own_authority
+from control.ca.issue import RefusedRequest
+from control.client_authority import NAME_MAX, ClientAuthority, Refusals
+from control.serving_certificate import ServingCertificate
 from control.store.store import Store
-from control.tokens.tokens import InvalidToken
 
 # As those of workloads: renewed at half of it, so a node that was away for less comes back without its token.
 LIFETIME = timedelta(hours=24)
-NAME_MAX = 64  # of a common name (RFC 5280, ub-common-name)
 _CA = "control-plane/node-ca"
+_REFUSALS = Refusals(
+    not_ours="this is not a node's certificate",
+    expired="the node's certificate has expired: join with a token",
+    revoked="the token that the node joined with was revoked",
+)
 
 
 @dataclass(frozen=True)
@@ -47,46 +49,21 @@ class NodeCertificate:
 
 class NodeCertificates:
     def __init__(self, store: Store, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._store, self._now = store, clock
-        self._authority = own_authority(store, _CA, "nodes", clock())
+        self._now = clock
+        self._authority = ClientAuthority(store, _CA, "nodes", _REFUSALS, clock)
 
     def issue(self, request: bytes, claims: NodeClaims) -> NodeCertificate:
         """For the key of a PKCS#10 request. RefusedRequest."""
         if len(claims.name) > NAME_MAX:
             raise RefusedRequest(f"the node's name has more than {NAME_MAX} characters: it fits no certificate")
-        key, now, authority = key_of_request(request, ""), self._now(), self._authority
-        subject = [(NameOID.COMMON_NAME, claims.name), (NameOID.SERIAL_NUMBER, claims.jti)]
-        builder = x509.CertificateBuilder().issuer_name(authority.certificate.subject)
-        builder = builder.subject_name(x509.Name([x509.NameAttribute(oid, value) for oid, value in subject]))
-        builder = builder.public_key(key).serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(now - CLOCK_SKEW).not_valid_after(now + LIFETIME)
-        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(key_usage(), critical=True)
-        # Not for servers: with it a node could not stand in for the control plane.
-        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        identifier = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-        own = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
-        builder = builder.add_extension(own, critical=False)
-        certificate = builder.sign(authority.key, authority.hash_algorithm)  # type: ignore[arg-type]  # None: Ed25519
-        der = certificate.public_bytes(serialization.Encoding.DER)
-        return NodeCertificate(der, (now + LIFETIME / 2).timestamp())
+        made = self._authority.issue(request, claims.name, claims.jti, LIFETIME)
+        der = made.public_bytes(serialization.Encoding.DER)
+        return NodeCertificate(der, (self._now() + LIFETIME / 2).timestamp())
 
     def check(self, pem: bytes) -> NodeClaims:
         """Of a certificate that TLS has verified: whose it is. InvalidToken where it counts no more."""
-        try:
-            certificate = x509.load_pem_x509_certificate(pem)
-            (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-            (jti,) = certificate.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
-            if certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-                raise ValueError("it is a CA")
-            certificate.verify_directly_issued_by(self._authority.certificate)
-        except Exception as error:
-            raise InvalidToken("this is not a node's certificate") from error
-        if certificate.not_valid_after_utc <= self._now():
-            raise InvalidToken("the node's certificate has expired: join with a token")
-        if self._store.is_revoked(str(jti.value)):
-            raise InvalidToken("the token that the node joined with was revoked")
-        return NodeClaims(str(name.value), str(jti.value), certificate.not_valid_after_utc.timestamp())
+        holder = self._authority.check(x509.load_pem_x509_certificate, pem)
+        return NodeClaims(holder.name, holder.jti, holder.ends_at.timestamp())
 
     def grpc_credentials(self, serving: ServingCertificate) -> grpc.ServerCredentials:
         """The control plane's own certificate, for clients with a certificate of a node only."""

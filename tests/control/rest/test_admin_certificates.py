@@ -111,7 +111,8 @@ def test_what_is_no_certificate_of_an_administrator(tmp_path: Path) -> None:
     der = serialization.Encoding.DER
     node = NodeCertificates(store).issue(request(), NodeClaims("alice", "j")).der
     server = x509.load_pem_x509_certificate(ServingCertificate(store, ["127.0.0.1"]).chain_pem.encode())
-    for wrong in (b"nonsense", node, server.public_bytes(der), certificates.authority.certificate.public_bytes(der)):
+    authority = x509.load_pem_x509_certificate(certificates.authority.certificate_pem.encode())
+    for wrong in (b"nonsense", node, server.public_bytes(der), authority.public_bytes(der)):
         with pytest.raises(InvalidToken, match="not an administrator's certificate"):
             certificates.check(wrong)
     mine = certificates.issue(request(), "alice", timedelta(hours=1))
