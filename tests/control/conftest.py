@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import os
 import subprocess
@@ -36,6 +37,8 @@ def keep_grpc_running() -> None:
     """gRPC's asyncio side ends with its last object, which may be collected in any later test, without the loop that it
     belongs to; it then waits for its poller for ever. One reference more, and it never ends.
     """
+    # It asks for the thread's loop, which tests elsewhere may have ended.
+    asyncio.set_event_loop(asyncio.new_event_loop())
     grpc.aio.init_grpc_aio()
 
 

@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -191,7 +192,7 @@ def test_only_root_and_its_own_user_are_answered(reachable: DaemonProcess) -> No
     path = f"{reachable.admin_socket}.handover"
     os.chmod(path, 0o666)  # noqa: S103
     tried = subprocess.run(
-        ["setpriv", f"--reuid={NOBODY}", "--clear-groups", "python3", "-c", ASK, path],
+        [sys.executable, "-c", ASK, path, str(NOBODY)],
         capture_output=True,
         timeout=60,
         check=False,
@@ -201,7 +202,10 @@ def test_only_root_and_its_own_user_are_answered(reachable: DaemonProcess) -> No
 
 
 ASK = """
-import socket, sys
+import os, socket, sys
+os.setgroups([])  # here, and not by setpriv: the other user may not be able to read this Python
+os.setresgid(*[int(sys.argv[2])] * 3)
+os.setresuid(*[int(sys.argv[2])] * 3)
 asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 asking.connect(sys.argv[1])
 try:
