@@ -22,7 +22,7 @@ from control.nodes.server import NodeServer
 from control.plane import ControlPlane
 from control.rest.admin_certificates import AdminCertificates
 from control.rest.app import make_app
-from control.rest.connection import Protocol, load_chain, tls_context
+from control.rest.connection import Protocol, tls_context, use
 from control.serving_certificate import ServingCertificate
 from control.settings import Address, Files, write_private
 from control.store.engine import sqlite_path
@@ -138,7 +138,7 @@ class Service:
         await asyncio.to_thread(self.certificate.renew_if_due)
         if self.certificate.chain_pem == self._served:
             return
-        load_chain(self._context, self.certificate)
+        use(self.certificate, self._context)
         await self._grpc.renew()
         self._served = self.certificate.chain_pem
         self._publish_expiry()

@@ -6,23 +6,27 @@ interface is asked itself, after it has said that it is this proxy's.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
-import os
+import socket
 import ssl
+import threading
 from typing import Any, Literal
 from urllib.parse import urlencode
 
 from control.ca.identities import Identities
 from control.model.dataplane import ADMIN_HOST
 from control.model.resource import Resource
+from control.tls_memory import load_chain
 from control.xds import admin
 from control.xds.proxy import Credential
 from control.xds.view import Identity, MeshView
 
 Form = Literal["text", "json", "prometheus"]
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 5.0  # of each step: to connect, to shake hands, for more of the answer
+ANSWER_S = 15.0  # for all of the answer; a proxy that sends a byte now and then would hold a thread for ever
 # A proxy with some hundreds of clusters has about one.
 MAX_BYTES = 32 * 1024 * 1024
 
@@ -69,13 +73,7 @@ def _context(view: MeshView, identity: Identity, own: Credential) -> ssl.SSLCont
     if trusted is None:
         raise NoWay(f"there is no MeshTrust for {identity.trust_domain}")
     context.load_verify_locations(cadata=trusted)
-    # Python reads keys from files only; this one is in memory and has no name.
-    descriptor = os.memfd_create("mesh-statistics", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, (own.chain_pem + own.key_pem).encode())
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
+    load_chain(context, own.chain_pem.encode(), own.key_pem.encode())
     return context
 
 
@@ -89,6 +87,12 @@ def _read_remote(host: str, port: int, context: ssl.SSLContext, identity: Identi
         return _get(connection, target)
     finally:
         connection.close()
+
+
+def _cut(connection: socket.socket) -> None:
+    """What is read from it ends here."""
+    with contextlib.suppress(OSError):  # it has ended by itself
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _uris(connection: Any) -> list[str]:
@@ -112,8 +116,15 @@ def _read_local(port: int, node_id: str, target: str) -> bytes:
 
 def _get(connection: http.client.HTTPConnection, target: str) -> bytes:
     connection.request("GET", target)
-    answer = connection.getresponse()
-    body = answer.read(MAX_BYTES + 1)
+    late = threading.Timer(ANSWER_S, _cut, [connection.sock])
+    late.start()
+    try:
+        answer = connection.getresponse()
+        body = answer.read(MAX_BYTES + 1)
+        if not late.is_alive():
+            raise NoAnswer(f"the proxy's answer took more than {ANSWER_S:g} s")
+    finally:
+        late.cancel()
     if len(body) > MAX_BYTES:
         raise NoAnswer(f"the proxy's answer has more than {MAX_BYTES} bytes: use a filter")
     if answer.status != 200:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
@@ -88,6 +89,8 @@ class AdminServer:
         try:
             os.rename(bound, settings.path)
         except OSError as error:
+            with suppress(OSError):
+                os.unlink(bound)
             raise SocketError(f"cannot make the admin socket {settings.path}: {error.strerror}") from error
         self._made = (settings.path, os.lstat(settings.path).st_ino)
         self._server.start()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from control.serving_certificate import ServingCertificate
+from control.tls_memory import load_chain
 
 
 class Protocol(H11Protocol):
@@ -31,16 +31,11 @@ def tls_context(certificate: ServingCertificate, administrators_pem: str) -> ssl
     # No session is resumed: a certificate is verified at each connection.
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET
-    load_chain(context, certificate)
+    use(certificate, context)
     return context
 
 
-def load_chain(context: ssl.SSLContext, certificate: ServingCertificate) -> None:
-    """Python reads keys from files only; this one is in memory and has no name."""
+def use(certificate: ServingCertificate, context: ssl.SSLContext) -> None:
+    """As it is now; for the handshakes from here on."""
     key, chain = certificate.key_and_chain()
-    descriptor = os.memfd_create("mesh-certificate", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, chain + key)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
+    load_chain(context, chain, key)

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 
 #include "kernels/x25519.h"
@@ -25,6 +26,8 @@ std::atomic<uint32_t> forks{0};
 
 bool use_ifma() {
   static const bool usable = [] {
+    const char *chosen = getenv("TLS_OFFLOAD_KEY_EXCHANGE");
+    if (chosen != nullptr && strcmp(chosen, "boringssl") == 0) return false;
     // A child must not have the pairs that its parent will use.
     return x25519_ifma_usable() && pthread_atfork(nullptr, nullptr, [] { forks++; }) == 0;
   }();

@@ -4,7 +4,8 @@
 // also those of the hybrid groups. The shared secret takes a third of BoringSSL's time. Key pairs are made eight at a
 // time, which costs less than one of BoringSSL's, and kept for the thread's next handshakes: each is used once, wiped
 // when it is handed out, and none is used that is older than kPairLifetime or from before a fork. So what a look into
-// Envoy's memory can show beforehand is bounded by that time.
+// Envoy's memory can show beforehand is bounded by that time. TLS_OFFLOAD_KEY_EXCHANGE=boringssl in Envoy's environment
+// turns it off.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,7 @@
 /* The 8-lane AVX-512 IFMA backend: which kernels there are, and whether this host can run them.
  *
  * Compiled without AVX-512 flags, so that asking is safe everywhere. */
+#include "kernels/ifma8/ifma8_cpu.h"
 #include "kernels/ifma8/rsa_ifma8.h"
 #include "kernels/ifma8/sign_ifma8.h"
 #include "kernels/kernels.h"
@@ -17,11 +18,8 @@ static void release(kernel_key *key) {
 
 #ifdef KERNELS_HAVE_IFMA8
 
-/* gcc's cpu model asks CPUID for the instructions and XGETBV for the operating system's saving of the registers. */
 static bool usable(void) {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("bmi2");
+  return cpu_has_ifma8();
 }
 
 const kernel_backend kernel_ifma8 = {

@@ -1,12 +1,11 @@
 /* Whether X25519 on AVX-512 IFMA can run here. Compiled without AVX-512 flags, so that asking is safe everywhere. */
+#include "kernels/ifma8/ifma8_cpu.h"
 #include "kernels/x25519.h"
 
 #ifdef KERNELS_HAVE_IFMA8
 
 bool x25519_ifma_usable(void) {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("bmi2");
+  return cpu_has_ifma8();
 }
 
 #else

@@ -129,13 +129,15 @@ class Service:
             tuple(sidecars),
         )
 
-    def _at_rate(self, algorithm: str, count: int, rate: float, seconds: float) -> tuple[dict[str, Any], float]:
-        for halved in range(HALVINGS):
-            try:
-                return self._load(algorithm, connections=count, in_flight=256, rate=rate / 2**halved, duration=seconds)
-            except _Overloaded:
-                continue
-        return self._load(algorithm, connections=count, in_flight=256, rate=rate / 2**HALVINGS, duration=seconds)
+    def _at_rate(
+        self, algorithm: str, count: int, rate: float, seconds: float, halvings: int = HALVINGS
+    ) -> tuple[dict[str, Any], float]:
+        try:
+            return self._load(algorithm, connections=count, in_flight=256, rate=rate, duration=seconds)
+        except _Overloaded:
+            if halvings == 0:
+                raise
+        return self._at_rate(algorithm, count, rate / 2, seconds, halvings - 1)
 
     def _load(self, algorithm: str, **options: float) -> tuple[dict[str, Any], float]:
         """What keyload says, and the CPU time of this process (so of the data plane) per operation, microseconds."""

@@ -18,24 +18,19 @@ from control.metrics import Metrics
 from control.model.resource import Resource
 from control.plane import ControlPlane
 from control.store.store import Store, StoreKey
+from tests.control.resources import MESH_WITH_IDENTITY
 
 Read = Callable[[str], list[Resource]]
 
-MESH = """
-type: Mesh
-name: default
----
-type: MeshIdentity
-name: identity
-spec:
-  selector: {dataplane: {matchLabels: {}}}
-  provider: {type: Bundled, bundled: {autogenerate: {enabled: true}}}
----
+MESH = (
+    MESH_WITH_IDENTITY
+    + """---
 type: Dataplane
 name: web-1
 labels: {kuma.io/workload: web}
 spec: {networking: {address: 10.0.0.1}}
 """
+)
 
 
 def values(metrics: Metrics) -> dict[str, float]:

@@ -19,6 +19,7 @@ from control.cli.dataplane import envoy_arguments
 from control.model.resource import Resource
 from deploy.demo.mesh.applications import application
 from tests.control.mesh_process import free_port
+from tests.control.resources import MESH_WITH_IDENTITY
 from tests.control.scene import Running, answer, until
 from tests.offload.daemon_process import DaemonProcess
 
@@ -48,16 +49,9 @@ class Ports:
 
 def two_services(ports: Ports) -> str:
     """web, which may call backend at `ports.call`, both placed on node n1 and run by us."""
-    return f"""
-type: Mesh
-name: default
----
-type: MeshIdentity
-name: identity
-spec:
-  selector: {{dataplane: {{matchLabels: {{}}}}}}
-  provider: {{type: Bundled, bundled: {{autogenerate: {{enabled: true}}}}}}
----
+    return (
+        MESH_WITH_IDENTITY
+        + f"""---
 type: Dataplane
 name: web-1
 labels: {{app: web, kuma.io/workload: web, {PLACED}}}
@@ -82,6 +76,7 @@ spec:
   selector: {{dataplaneLabels: {{matchLabels: {{app: backend}}}}}}
   ports: [{{port: 80, targetPort: http, appProtocol: http}}]
 """
+    )
 
 
 def offloaded(socket: Path, key_type: str) -> str:

@@ -3,6 +3,8 @@ else would like to read them or to answer in its place."""
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import socket
 import ssl
@@ -19,6 +21,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from control import statistics
 from control.ca.identities import Identities
 from control.ca.issue import RefusedRequest, issue
 from control.kinds import KINDS
@@ -26,6 +29,7 @@ from control.store.store import Store, StoreKey
 from control.xds.admin import control_plane_id
 from control.xds.view import Identity
 from tests.control.mesh_process import MESH, ROOT, ControlPlane, free_port
+from tests.control.resources import MESH_WITH_IDENTITY
 
 pytestmark = pytest.mark.envoy
 
@@ -35,16 +39,9 @@ ADDRESS = "127.0.0.2"
 
 
 def resources(admin: int, inbound: int, address: str = ADDRESS) -> str:
-    return f"""
-type: Mesh
-name: default
----
-type: MeshIdentity
-name: identity
-spec:
-  selector: {{dataplane: {{matchLabels: {{}}}}}}
-  provider: {{type: Bundled, bundled: {{autogenerate: {{enabled: true}}}}}}
----
+    return (
+        MESH_WITH_IDENTITY
+        + f"""---
 type: Dataplane
 name: web-1
 labels: {{kuma.io/workload: web}}
@@ -54,6 +51,7 @@ spec:
     admin: {{port: {admin}}}
     inbound: [{{port: {inbound}, servicePort: {free_port()}, name: http, protocol: http}}]
 """
+    )
 
 
 class World:
@@ -215,6 +213,28 @@ def test_whoever_answers_in_its_place_is_not_believed(world: World) -> None:
         world.apply(resources(world.admin, world.inbound))
     finally:
         world.start_envoy()
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nx: "])
+def test_an_answer_that_never_ends_is_cut(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "ANSWER_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            with listener.accept()[0] as connection, contextlib.suppress(OSError):
+                connection.sendall(head)
+                while True:
+                    connection.sendall(b"x")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        connection = http.client.HTTPConnection("127.0.0.1", listener.getsockname()[1], timeout=5)
+        with pytest.raises((statistics.NoAnswer, http.client.HTTPException, OSError)):
+            statistics._get(connection, "/stats")
+        connection.close()
+        thread.join(timeout=10)
+    assert not thread.is_alive()
 
 
 def test_what_a_dataplane_lacks_is_said(world: World) -> None:

@@ -18,15 +18,18 @@ PROGRAM = Path(os.environ.get("MODULE_TESTS", ROOT / "build/native/tests/native/
 CONNECTIONS = 2000
 
 
-def run(*arguments: str | Path) -> str:
+def run(*arguments: str | Path, **environment: str) -> str:
     assert PROGRAM.is_file(), f"{PROGRAM} is not built; build it with: make build"
-    done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(
+        [PROGRAM, *arguments], env=os.environ | environment, capture_output=True, text=True, check=False, timeout=280
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_units(tmp_path: Path) -> None:
-    assert run("units", tmp_path).splitlines()[-1] == "rude_daemons"
+@pytest.mark.parametrize("environment", [{}, {"TLS_OFFLOAD_KEY_EXCHANGE": "boringssl"}])
+def test_units(tmp_path: Path, environment: dict[str, str]) -> None:
+    assert run("units", tmp_path, **environment).splitlines()[-1] == "rude_daemons"
 
 
 @pytest.mark.parametrize("identity", ["web", "old"])

@@ -13,26 +13,21 @@ import pytest
 
 from offload.v1 import admin_pb2
 from tests.control.cli.test_cli import ControlPlane
+from tests.control.resources import MESH_WITH_IDENTITY
 from tests.offload.daemon_process import DaemonProcess, command, environment, sign_request, wait_for
 from tests.offload.test_generated import SCHEMES
 
 CART = "spiffe://default.default.mesh.local/workload/cart"
 APART = "not connected to the control plane; what is in force stays"
-MESH = f"""
-type: Mesh
-name: default
----
-type: MeshIdentity
-name: identity
-spec:
-  selector: {{dataplane: {{matchLabels: {{}}}}}}
-  provider: {{type: Bundled, bundled: {{autogenerate: {{enabled: true}}}}}}
----
+MESH = (
+    MESH_WITH_IDENTITY
+    + f"""---
 type: Dataplane
 name: cart-1
 labels: {{kuma.io/workload: cart, offload.mesh/node: n1, offload.mesh/uid: "{os.getuid()}"}}
 spec: {{networking: {{address: 10.0.0.1, inbound: [{{port: 80, servicePort: 8080}}]}}}}
 """
+)
 
 
 def policy(socket: Path, **more: Any) -> str:

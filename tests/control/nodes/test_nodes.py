@@ -24,23 +24,18 @@ from control.store.store import Store, StoreKey
 from control.tokens.tokens import Tokens
 from control.xds.view import MeshView
 from offload.v1 import node_pb2, node_pb2_grpc
+from tests.control.resources import MESH_WITH_IDENTITY
 
 Read = Callable[[str], list[Resource]]
 
-MESH = """
-type: Mesh
-name: default
----
-type: MeshIdentity
-name: identity
-spec:
-  selector: {dataplane: {matchLabels: {}}}
-  provider: {type: Bundled, bundled: {autogenerate: {enabled: true}}}
----
+MESH = (
+    MESH_WITH_IDENTITY
+    + """---
 type: MeshOffload
 name: all
 spec: {default: {keyType: rsa2048, batch: {maxQueue: 100}, software: Require, socket: /run/x.sock}}
 """
+)
 
 
 def dataplane(name: str, labels: str) -> str:

@@ -21,25 +21,20 @@ from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.config import SchemathesisConfig
 
 from tests.control.mesh_process import ControlPlane
+from tests.control.resources import MESH_WITH_IDENTITY
 
 # Validation says more than a schema can (what goes with what), so what a schema allows may be refused.
 NOT_CHECKED = ("positive_data_acceptance",)
 
-RESOURCES = """
-type: Mesh
-name: default
----
-type: MeshIdentity
-name: identity
-spec:
-  selector: {dataplane: {matchLabels: {}}}
-  provider: {type: Bundled, bundled: {autogenerate: {enabled: true}}}
----
+RESOURCES = (
+    MESH_WITH_IDENTITY
+    + """---
 type: Dataplane
 name: a
 labels: {app: web, kuma.io/workload: web}
 spec: {networking: {address: 127.0.0.1, inbound: [{port: 21380, servicePort: 21381, protocol: http}]}}
 """
+)
 
 
 class Server:

@@ -21,17 +21,11 @@ from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 from control.xds.encode import CLUSTER, LISTENER, SECRET
 from tests.control.mesh_process import ControlPlane
+from tests.control.resources import MESH_WITH_IDENTITY
 
-RESOURCES = """
-type: Mesh
-name: default
----
-type: MeshIdentity
-name: identity
-spec:
-  selector: {dataplane: {matchLabels: {}}}
-  provider: {type: Bundled, bundled: {autogenerate: {enabled: true}}}
----
+RESOURCES = (
+    MESH_WITH_IDENTITY
+    + """---
 type: Dataplane
 name: web-1
 labels: {kuma.io/workload: web}
@@ -40,6 +34,7 @@ spec:
     address: 127.0.0.1
     inbound: [{port: 21390, servicePort: 21391, name: http, protocol: http}]
 """
+)
 _PORTS = itertools.count(21400)
 
 
