@@ -39,7 +39,7 @@ What one connection does after the handshake
                        counts as a handshake, and its latency as the handshake's
   --resume             offers the session of an earlier connection to that target; a handshake that the server does not
                        resume is counted as a failure ("session not resumed"). The connection that gets the first
-                       session is not reported
+                       session of a target is not reported, and the others wait for it
   --abort              drop the connection at a random moment instead, half by FIN and half by RST
   --abort-within MS    the latest moment for --abort, from connect                              [3]
   --seed N             of the random choices                                                    [1]

@@ -53,6 +53,7 @@ Worker::Worker(const Options &options, unsigned index)
       room_(options.concurrency / options.threads + (index < options.concurrency % options.threads)),
       next_target_(index % options.targets.size()) {
   shared_.sessions.resize(options.targets.size());
+  priming_.resize(options.targets.size());
   if (options.resume) keep_sessions(shared_.context.get());
   places_.resize(room_);
   for (uint32_t place = 0; place < room_; place++) free_.push_back(place);
@@ -96,6 +97,12 @@ bool Worker::take_from_budget() {
   return load_->taken.fetch_add(1, std::memory_order_relaxed) < load_->count;
 }
 
+// With --resume one connection gets the first session of a target and the others wait for it: a full handshake for each
+// place would be a large part of a short run.
+bool Worker::can_start() const {
+  return !free_.empty() && !priming_[next_target_];
+}
+
 bool Worker::start_due() {
   Nanoseconds end = load_->duration ? load_->begin + load_->duration : INT64_MAX;
   if (load_->rate > 0) {
@@ -106,14 +113,14 @@ bool Worker::start_due() {
         count_unstarted();
         return true;
       }
-      if (free_.empty()) return false;
+      if (!can_start()) return false;
       if (!take_from_budget()) return true;
       start(arrival_);
       arrival_ = next_arrival();
     }
     return arrival_ >= end;
   }
-  while (!free_.empty()) {
+  while (can_start()) {
     Nanoseconds time = now();
     if (time >= end || !take_from_budget()) return true;
     start(time);
@@ -138,6 +145,7 @@ void Worker::start(Nanoseconds due) {
   Place &its = places_[place];
   its.generation++;
   its.connection = std::make_unique<Connection>(shared_, target, due, time);
+  priming_[target] = its.connection->priming;
   if (load_->rate > 0) results_.start_lag.record(time - due);
   Nanoseconds limit = options_.timeout;
   if (options_.abort) limit = Nanoseconds(std::uniform_real_distribution<>(0, 1)(random_) * options_.abort_within);
@@ -163,7 +171,7 @@ void Worker::wait(bool finished) {
   Nanoseconds time = now();
   Nanoseconds until = time + kIdle;
   if (!deadlines_.empty()) until = std::min(until, deadlines_.begin()->first);
-  if (!finished && load_->rate > 0 && !free_.empty()) until = std::min(until, arrival_);
+  if (!finished && load_->rate > 0 && can_start()) until = std::min(until, arrival_);
   Nanoseconds sleep = std::max<Nanoseconds>(until - time, 0);
   timespec timeout{.tv_sec = sleep / 1'000'000'000, .tv_nsec = sleep % 1'000'000'000};
   epoll_event events[256];
@@ -206,6 +214,7 @@ void Worker::settle(uint32_t place) {
 
 void Worker::count(const Connection &connection) {
   TargetCount &target = results_.targets[connection.target];
+  if (connection.priming) priming_[connection.target] = false;
   if (connection.failed()) {
     results_.failures++;
     target.failures++;

@@ -64,6 +64,7 @@ class Worker {
 
   bool start_due();  // true when there is nothing more to start, ever
   bool take_from_budget();
+  bool can_start() const;
   Nanoseconds next_arrival();
   void start(Nanoseconds due);
   void wait(bool finished);
@@ -83,6 +84,7 @@ class Worker {
   std::set<Deadline> deadlines_;
   unsigned room_;  // connections that this thread may have open
   size_t next_target_;
+  std::vector<bool> priming_;  // by target: a connection that is to bring its first session is under way
   Load *load_ = nullptr;
   Nanoseconds arrival_ = 0;  // open loop: when the next one is due
   uint64_t arrivals_ = 0;
