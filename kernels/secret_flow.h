@@ -9,7 +9,7 @@
 #ifndef KERNELS_SECRET_FLOW_H
 #define KERNELS_SECRET_FLOW_H
 
-#if defined(TESTING_HOOKS) && defined(VEC8_PORTABLE) && __has_include(<valgrind/memcheck.h>)
+#if defined(TESTING_HOOKS) && defined(VEC_PORTABLE) && __has_include(<valgrind/memcheck.h>)
 #include <valgrind/memcheck.h>
 #define KERNEL_DECLASSIFY(pointer, size, name) ((void)VALGRIND_MAKE_MEM_DEFINED((pointer), (size)), (void)(name))
 #else

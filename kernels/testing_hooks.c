@@ -98,11 +98,11 @@ const uint8_t *kernel_known_nonce(size_t lane, size_t size) {
   return lane < nonces.count && size == nonces.size ? nonces.bytes[lane] : NULL;
 }
 
-extern _Thread_local uint64_t vec8_multiplications; /* counted by ifma8/vec8.h */
-_Thread_local uint64_t vec8_multiplications;
+extern _Thread_local uint64_t vec_multiplications; /* counted by ifma8/vec.h */
+_Thread_local uint64_t vec_multiplications;
 
 uint64_t kernel_multiplications(void) {
-  return vec8_multiplications;
+  return vec_multiplications;
 }
 
 void kernel_run_poisoned(const kernel_backend *backend, kernel_algorithm algorithm, kernel_lane lanes[], size_t count,

@@ -1,6 +1,6 @@
 """Writes the Montgomery arithmetic of RSA as C: `montgomery.py OUTPUT.c`. Part of the CMake build.
 
-Numbers are arrays of limbs in radix 2^52, least significant first, each limb a vec8: eight numbers at once. With n
+Numbers are arrays of limbs in radix 2^52, least significant first, each limb a vec: eight numbers at once. With n
 limbs R = 2^(52 n). Every modulus N here has at most 52 n - 16 bits, so R > 4 N by far, and
 
     a, b < 2 N   gives   (a b + q N) / R < (4 N^2 + R N) / R < 2 N :
@@ -74,7 +74,7 @@ class Window:
             if accumulate and k < LAG:
                 f.load(column, f"columns[{k}]", -COLUMN_LIMIT, COLUMN_LIMIT)
             else:
-                f.write(f"vec8 c{k} = vec8_zero();")
+                f.write(f"vec c{k} = vec_zero();")
                 f.bounds(column, 0, 0)
             self.live.append(column)
 
@@ -85,7 +85,7 @@ class Window:
             self.join(self.live[r + LAG], f"row + {r + LAG}")
 
     def join(self, column: Column, k: str) -> None:
-        self.f.add(column, f"vec8_load(&columns[{k}])", -COLUMN_LIMIT, COLUMN_LIMIT)
+        self.f.add(column, f"vec_load(&columns[{k}])", -COLUMN_LIMIT, COLUMN_LIMIT)
 
     def rows(self, row: Callable[[int, list[Column]], None], sink: Sink) -> None:
         """Runs row(r, columns from r on) for all rows, in a loop of a few; then the sink takes the row's lowest
@@ -136,7 +136,7 @@ def to_result(first: int) -> Sink:
         if following is not None:
             f.carry(column, following)
         place = f"{k} - {first}" if first else k
-        f.write(f"vec8_store(&result[{place}], vec8_and({column.name}, limb_max));")
+        f.write(f"vec_store(&result[{place}], vec_and({column.name}, limb_max));")
 
     return carry_out
 
@@ -154,7 +154,7 @@ def reduce_row(f: Function, live: list[Column], r: int, size: int, q: str, next_
     for j in range(1, size):
         f.product(live, j, q, f.factor(f"modulus{r}_{j}", f"modulus[{j}]"))
         if j == 1 and next_q is not None:
-            f.write(f"vec8 {next_q} = vec8_madd_low(vec8_zero(), {live[1].name}, k0);")
+            f.write(f"vec {next_q} = vec_madd_low(vec_zero(), {live[1].name}, k0);")
 
 
 def select_limb(f: Function, stride: int) -> str:
@@ -169,7 +169,7 @@ def select_limb(f: Function, stride: int) -> str:
         clear = node(bit - 1, first)
         is_set = node(bit - 1, first + (1 << bit))
         name = f"entry{bit}_{first}"
-        f.write(f"vec8 {name} = vec8_select(bit{bit}, {is_set}, {clear});")
+        f.write(f"vec {name} = vec_select(bit{bit}, {is_set}, {clear});")
         return name
 
     return node(WINDOW_BITS - 1, 0)
@@ -181,15 +181,15 @@ def select_beside(f: Function, stride: int) -> Callable[[int], None]:
     def select(r: int) -> None:
         if r == 0:
             f.forget("table")
-            f.block(lambda: f.write(f"vec8_store(selected, {select_limb(f, stride)});"))
+            f.block(lambda: f.write(f"vec_store(selected, {select_limb(f, stride)});"))
             f.write("selected++;")
             f.write("table++;")
 
     return select
 
 
-SELECTION = "const vec8 *table, vec8_mask bit0, vec8_mask bit1, vec8_mask bit2, vec8_mask bit3"
-LIMB_MAX = f"const vec8 limb_max = vec8_all(UINT64_C({LIMB}));"
+SELECTION = "const vec *table, vec_mask bit0, vec_mask bit1, vec_mask bit2, vec_mask bit3"
+LIMB_MAX = f"const vec limb_max = vec_all(UINT64_C({LIMB}));"
 
 
 # Columns of a^2 and of a b
@@ -226,7 +226,7 @@ def product_columns(
 def tile_square(size: int) -> Function:
     f = Function(
         f"tile_square_{size}",
-        "vec8 *columns, const vec8 *a",
+        "vec *columns, const vec *a",
         f"columns[0 .. {2 * size - 1}] = a^2, {size} limbs.",
     )
     square_columns(f, size, to_columns)
@@ -236,7 +236,7 @@ def tile_square(size: int) -> Function:
 def tile_product(size: int, *, accumulate: bool = False) -> Function:
     f = Function(
         f"tile_{'add_' if accumulate else ''}product_{size}",
-        "vec8 *columns, const vec8 *a, const vec8 *b",
+        "vec *columns, const vec *a, const vec *b",
         f"columns[0 .. {2 * size - 1}] {'+' if accumulate else ''}= a b, {size} limbs each.",
     )
     product_columns(f, size, to_columns, accumulate=accumulate)
@@ -247,7 +247,7 @@ def tile_finish(size: int) -> Function:
     """The last tile of a reduction of two tiles: carries run through the columns as they become complete."""
     f = Function(
         f"tile_finish_{size}",
-        "vec8 *result, const vec8 *columns, const vec8 *a, const vec8 *b",
+        "vec *result, const vec *columns, const vec *a, const vec *b",
         f"result[0 .. {2 * size - 1}] = columns + a b, carried, limbs below 2^52.",
     )
     f.write(LIMB_MAX)
@@ -272,30 +272,30 @@ def fold_into(size: int, d: str, e: str) -> Sink:
         name = column.name
         if k.isdigit() and int(k) >= size:
             place = f"columns[{size + int(k)}]"
-            f.write(f"vec8_store(&{place}, vec8_sub(vec8_load(&{place}), {name}));")
+            f.write(f"vec_store(&{place}, vec_sub(vec_load(&{place}), {name}));")
             return
         tag = k.split()[-1]
-        f.write(f"vec8 both{tag} = vec8_add(vec8_load(&columns[{size} + {k}]), vec8_load(&columns[{2 * size} + {k}]));")
-        f.write(f"vec8 low{tag} = vec8_sub(vec8_load(&columns[{k}]), {name});")
-        f.write(f"vec8_store(&columns[{size} + {k}], vec8_add(both{tag}, low{tag}));")
-        f.write(f"vec8 high{tag} = vec8_add(both{tag}, vec8_load(&columns[{3 * size} + {k}]));")
-        f.write(f"high{tag} = vec8_masked_add({d}_negative, high{tag}, vec8_load(&{e}[{k}]));")
-        f.write(f"high{tag} = vec8_masked_add({e}_negative, high{tag}, vec8_load(&{d}[{k}]));")
-        f.write(f"vec8_store(&columns[{2 * size} + {k}], high{tag});")
+        f.write(f"vec both{tag} = vec_add(vec_load(&columns[{size} + {k}]), vec_load(&columns[{2 * size} + {k}]));")
+        f.write(f"vec low{tag} = vec_sub(vec_load(&columns[{k}]), {name});")
+        f.write(f"vec_store(&columns[{size} + {k}], vec_add(both{tag}, low{tag}));")
+        f.write(f"vec high{tag} = vec_add(both{tag}, vec_load(&columns[{3 * size} + {k}]));")
+        f.write(f"high{tag} = vec_masked_add({d}_negative, high{tag}, vec_load(&{e}[{k}]));")
+        f.write(f"high{tag} = vec_masked_add({e}_negative, high{tag}, vec_load(&{d}[{k}]));")
+        f.write(f"vec_store(&columns[{2 * size} + {k}], high{tag});")
 
     return fold
 
 
 def fold_corner(f: Function, size: int, d: str, e: str) -> None:
-    f.write(f"vec8 corner = vec8_load(&columns[{3 * size}]);")
-    f.write(f"corner = vec8_masked_sub({d}_negative & {e}_negative, corner, vec8_all(1));")
-    f.write(f"vec8_store(&columns[{3 * size}], corner);")
+    f.write(f"vec corner = vec_load(&columns[{3 * size}]);")
+    f.write(f"corner = vec_masked_sub({d}_negative & {e}_negative, corner, vec_all(1));")
+    f.write(f"vec_store(&columns[{3 * size}], corner);")
 
 
 def tile_fold_square(size: int) -> Function:
     f = Function(
         f"tile_fold_square_{size}",
-        "vec8 *columns, const vec8 *a, vec8_mask a_negative",
+        "vec *columns, const vec *a, vec_mask a_negative",
         f"The {4 * size} columns of a_0^2 and a_1^2 become those of (a_0 + B a_1)^2, given a = a_0 - a_1.",
     )
     square_columns(f, size, fold_into(size, "a", "a"))
@@ -306,7 +306,7 @@ def tile_fold_square(size: int) -> Function:
 def tile_fold_product(size: int) -> Function:
     f = Function(
         f"tile_fold_product_{size}",
-        "vec8 *columns, const vec8 *a, vec8_mask a_negative, const vec8 *b, vec8_mask b_negative",
+        "vec *columns, const vec *a, vec_mask a_negative, const vec *b, vec_mask b_negative",
         f"The {4 * size} columns of a_0 b_0 and a_1 b_1 become those of (a_0 + B a_1) (b_0 + B b_1), given "
         "a = a_0 - a_1 and b = b_0 - b_1.",
     )
@@ -321,7 +321,7 @@ def tile_fold_product(size: int) -> Function:
 def reduce_columns(f: Function, size: int, sink: Sink, each_row: Callable[[int], None] | None = None) -> None:
     """Adds q N to `columns` so that the lowest `size` become multiples of 2^(52 size); the sink gets the upper ones."""
     window = Window(f, size, accumulate=True)
-    f.write("vec8 q = vec8_madd_low(vec8_zero(), c0, k0);")
+    f.write("vec q = vec_madd_low(vec_zero(), c0, k0);")
 
     def row(r: int, live: list[Column]) -> None:
         f.forget("modulus")
@@ -336,13 +336,13 @@ def reduce_columns(f: Function, size: int, sink: Sink, each_row: Callable[[int],
 
 def tile_reduce(size: int, *, selecting: bool = False) -> Function:
     """The tile on the diagonal of a reduction: the quotients depend on each other, limb by limb."""
-    parameters = "vec8 *columns, vec8 *quotient, const vec8 *modulus, vec8 k0"
+    parameters = "vec *columns, vec *quotient, const vec *modulus, vec k0"
     comment = (
         f"columns += quotient N for the {size} lowest limbs of N, such that the lowest {size} columns vanish; their "
         "carry goes to the next column."
     )
     if selecting:
-        parameters += f", {SELECTION}, vec8 *selected"
+        parameters += f", {SELECTION}, vec *selected"
         comment += f" Also selects {SELECTED_LIMBS} limbs, those at `table`, of an entry of {2 * size} limbs."
     f = Function(f"tile_reduce_{'selecting_' if selecting else ''}{size}", parameters, comment)
 
@@ -350,7 +350,7 @@ def tile_reduce(size: int, *, selecting: bool = False) -> Function:
     select = select_beside(f, 2 * size) if selecting else None
 
     def each_row(r: int) -> None:
-        f.write(f"vec8_store(&quotient[row + {r}], q);")
+        f.write(f"vec_store(&quotient[row + {r}], q);")
         if select is not None:
             select(r)
 
@@ -365,13 +365,13 @@ def subtract_halves(f: Function, half: int, number: str, difference: str) -> Non
     """difference = the lower half of a number minus its upper half, and whether that is negative (then 2^(52 half) has
     been added)."""
     f.write("{")
-    f.write("vec8 carry = vec8_zero();")
+    f.write("vec carry = vec_zero();")
     for k in range(half):
-        f.write(f"vec8 limb{k} = vec8_sub(vec8_load(&{number}[{k}]), vec8_load(&{number}[{half + k}]));")
-        f.write(f"limb{k} = vec8_add(limb{k}, carry);")
-        f.write(f"carry = vec8_shift_right_signed(limb{k}, {LIMB_BITS});")
-        f.write(f"vec8_store(&{difference}[{k}], vec8_and(limb{k}, limb_max));")
-    f.write(f"{difference}_negative = vec8_negative(carry);")
+        f.write(f"vec limb{k} = vec_sub(vec_load(&{number}[{k}]), vec_load(&{number}[{half + k}]));")
+        f.write(f"limb{k} = vec_add(limb{k}, carry);")
+        f.write(f"carry = vec_shift_right_signed(limb{k}, {LIMB_BITS});")
+        f.write(f"vec_store(&{difference}[{k}], vec_and(limb{k}, limb_max));")
+    f.write(f"{difference}_negative = vec_negative(carry);")
     f.write("}")
 
 
@@ -385,14 +385,14 @@ def fused_square(size: int, *, selecting: bool) -> Function:
     half = size // 2
     f = fused(
         f"montgomery_square_{'selecting_' if selecting else ''}{size}",
-        "vec8 *result, const vec8 *a, const vec8 *modulus, vec8 k0, vec8 *columns, vec8 *d"
-        + (f", {SELECTION}, vec8 *selected" if selecting else ""),
+        "vec *result, const vec *a, const vec *modulus, vec k0, vec *columns, vec *d"
+        + (f", {SELECTION}, vec *selected" if selecting else ""),
         f"result = a^2 / R mod N, below 2 N. `columns` and `d` are scratch, {2 * size} and {half} limbs; `result` may "
         "be a." + (f" Also selects {SELECTED_LIMBS} limbs, those at `table`, of an entry." if selecting else ""),
     )
-    f.write(f"const vec8 *a_high = a + {half};")
-    f.write(f"vec8 *columns_high = columns + {size};")
-    f.write("vec8_mask d_negative;")
+    f.write(f"const vec *a_high = a + {half};")
+    f.write(f"vec *columns_high = columns + {size};")
+    f.write("vec_mask d_negative;")
     f.block(lambda: square_columns(f, half, to_columns))
     subtract_halves(f, half, "a", "d")
     f.block(lambda: square_columns(f, half, into("columns_high"), "a_high"))
@@ -406,13 +406,13 @@ def fused_multiply(size: int) -> Function:
     half = size // 2
     f = fused(
         f"montgomery_multiply_{size}",
-        "vec8 *result, const vec8 *a, const vec8 *b, const vec8 *modulus, vec8 k0, vec8 *columns, vec8 *d, vec8 *e",
+        "vec *result, const vec *a, const vec *b, const vec *modulus, vec k0, vec *columns, vec *d, vec *e",
         f"result = a b / R mod N, below 2 N. `columns`, `d` and `e` are scratch, {2 * size} and {half} limbs; `result` "
         "may be a or b.",
     )
-    f.write(f"const vec8 *a_high = a + {half}, *b_high = b + {half};")
-    f.write(f"vec8 *columns_high = columns + {size};")
-    f.write("vec8_mask d_negative, e_negative;")
+    f.write(f"const vec *a_high = a + {half}, *b_high = b + {half};")
+    f.write(f"vec *columns_high = columns + {size};")
+    f.write("vec_mask d_negative, e_negative;")
     f.block(lambda: product_columns(f, half, to_columns))
     subtract_halves(f, half, "a", "d")
     subtract_halves(f, half, "b", "e")
@@ -426,7 +426,7 @@ def fused_multiply(size: int) -> Function:
 def fused_reduce(size: int) -> Function:
     f = fused(
         f"montgomery_reduce_{size}",
-        "vec8 *result, const vec8 *columns, const vec8 *modulus, vec8 k0",
+        "vec *result, const vec *columns, const vec *modulus, vec k0",
         f"result = T / R mod N for the number T in {2 * size} columns; at most N + T / R.",
     )
     reduce_columns(f, size, to_result(size))

@@ -1,9 +1,9 @@
-"""Writes straight-line C over vec8.h, and loops of it: the vocabulary of montgomery.py.
+"""Writes straight-line C over vec.h, and loops of it: the vocabulary of montgomery.py.
 
 A generated function works on *columns*. Column k of a number in radix 2^52 collects everything that has the weight
-2^(52 k); it is a vec8 (eight lanes, one per operation) and may grow beyond 52 bits until a carry moves the excess to
+2^(52 k); it is a vec (eight lanes, one per operation) and may grow beyond 52 bits until a carry moves the excess to
 column k + 1. While Python writes the code it also adds up how large each column can become, so a bound that does not
-hold is an error of the generator; the bounds are written into the code as VEC8_ASSERT_WITHIN, which builds with
+hold is an error of the generator; the bounds are written into the code as VEC_ASSERT_WITHIN, which builds with
 BOUND_CHECKS execute.
 """
 
@@ -40,7 +40,7 @@ class Check:
     high: int
 
     def __str__(self) -> str:
-        return f"VEC8_ASSERT_WITHIN({self.name}, INT64_C({self.low}), INT64_C({self.high}));"
+        return f"VEC_ASSERT_WITHIN({self.name}, INT64_C({self.low}), INT64_C({self.high}));"
 
     def merge(self, other: Check | str) -> Check:
         if not isinstance(other, Check) or other.name != self.name:
@@ -93,35 +93,35 @@ class Function:
         self.write("}")
 
     def text(self) -> str:
-        opening = f"/* {self.comment} */\nvoid VEC8_NAME({self.name})({self.parameters}) {{"
+        opening = f"/* {self.comment} */\nvoid VEC_NAME({self.name})({self.parameters}) {{"
         return "\n".join([opening, *(f"  {line}" for line in self.lines), "}"])
 
     # Pointers and factors
 
     def forget(self, *pointers: str) -> None:
-        """Starts a row: limbs read through these pointers are read again, not kept (see VEC8_FORGET)."""
+        """Starts a row: limbs read through these pointers are read again, not kept (see VEC_FORGET)."""
         for pointer in pointers:
-            self.write(f"VEC8_FORGET({pointer});")
+            self.write(f"VEC_FORGET({pointer});")
 
     def factor(self, name: str, source: str) -> str:
         """Reads a limb into a register of its own."""
-        self.write(f"vec8 {name} = vec8_load(&{source});")
-        self.write(f"VEC8_KEEP({name});")
+        self.write(f"vec {name} = vec_load(&{source});")
+        self.write(f"VEC_KEEP({name});")
         return name
 
     # Columns
 
     def load(self, column: Column, source: str, low: int, high: int) -> None:
-        self.write(f"vec8 {column.name} = vec8_load(&{source});")
+        self.write(f"vec {column.name} = vec_load(&{source});")
         self.bounds(column, low, high)
         self.check(column)
 
     def store(self, column: Column, target: str) -> None:
         if not column.started:
-            self.write(f"vec8_store(&{target}, vec8_zero());")
+            self.write(f"vec_store(&{target}, vec_zero());")
             return
         self.check(column)
-        self.write(f"vec8_store(&{target}, {column.name});")
+        self.write(f"vec_store(&{target}, {column.name});")
 
     def bounds(self, column: Column, low: int, high: int) -> None:
         if low < -COLUMN_MAX or high > COLUMN_MAX:
@@ -135,9 +135,9 @@ class Function:
     def multiply_add(self, half: str, column: Column, a: str, b: str) -> None:
         """column += the low or high half of a b."""
         if column.started:
-            self.write(f"{column.name} = vec8_madd_{half}({column.name}, {a}, {b});")
+            self.write(f"{column.name} = vec_madd_{half}({column.name}, {a}, {b});")
         else:
-            self.write(f"vec8 {column.name} = vec8_madd_{half}(vec8_zero(), {a}, {b});")
+            self.write(f"vec {column.name} = vec_madd_{half}(vec_zero(), {a}, {b});")
         self.bounds(column, column.low, column.high + LIMB)
 
     def product(self, columns: list[Column], k: int, a: str, b: str) -> None:
@@ -147,14 +147,14 @@ class Function:
 
     def double(self, column: Column) -> None:
         if column.started:
-            self.write(f"{column.name} = vec8_add({column.name}, {column.name});")
+            self.write(f"{column.name} = vec_add({column.name}, {column.name});")
             self.bounds(column, 2 * column.low, 2 * column.high)
 
     def add(self, column: Column, expression: str, low: int, high: int) -> None:
         if column.started:
-            self.write(f"{column.name} = vec8_add({column.name}, {expression});")
+            self.write(f"{column.name} = vec_add({column.name}, {expression});")
         else:
-            self.write(f"vec8 {column.name} = {expression};")
+            self.write(f"vec {column.name} = {expression};")
         self.bounds(column, column.low + low, column.high + high)
 
     def carry(self, column: Column, target: Column) -> None:
@@ -162,7 +162,7 @@ class Function:
         them."""
         self.add(
             target,
-            f"vec8_shift_right_signed({column.name}, {LIMB_BITS})",
+            f"vec_shift_right_signed({column.name}, {LIMB_BITS})",
             column.low >> LIMB_BITS,
             column.high >> LIMB_BITS,
         )
@@ -174,7 +174,7 @@ class Function:
             raise BoundError(f"{self.name}: rounding {column.name} up overflows")
         self.add(
             target,
-            f"vec8_shift_right_signed(vec8_add({column.name}, limb_max), {LIMB_BITS})",
+            f"vec_shift_right_signed(vec_add({column.name}, limb_max), {LIMB_BITS})",
             (column.low + LIMB) >> LIMB_BITS,
             (column.high + LIMB) >> LIMB_BITS,
         )

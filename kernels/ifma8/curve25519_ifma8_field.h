@@ -19,50 +19,50 @@
 #define FE_UNIT (UINT64_C(1) << 47) /* one unit in the top limb, which starts at bit 208 */
 
 /* t mod p: open, not negative, below 2^14 units. */
-VEC8_INLINE num fe_reduce(wide t) {
-  const vec8 factor = vec8_all(608);
+VEC_INLINE num fe_reduce(wide t) {
+  const vec factor = vec_all(608);
   UNROLLED for (int i = LIMBS; i < 2 * LIMBS - 1; i++) {
-    t.limb[i + 1] = vec8_add(t.limb[i + 1], vec8_shift_right(t.limb[i], 52));
+    t.limb[i + 1] = vec_add(t.limb[i + 1], vec_shift_right(t.limb[i], 52));
   }
   num r;
-  UNROLLED for (int i = 0; i < LIMBS; i++) r.limb[i] = vec8_madd_low(t.limb[i], t.limb[LIMBS + i], factor);
-  UNROLLED for (int i = 1; i < LIMBS; i++) r.limb[i] = vec8_madd_high(r.limb[i], t.limb[LIMBS + i - 1], factor);
-  const vec8 above = vec8_madd_high(vec8_zero(), t.limb[2 * LIMBS - 1], factor); /* of 2^260, below 2^10 */
-  r.limb[0] = vec8_madd_low(r.limb[0], above, factor);
+  UNROLLED for (int i = 0; i < LIMBS; i++) r.limb[i] = vec_madd_low(t.limb[i], t.limb[LIMBS + i], factor);
+  UNROLLED for (int i = 1; i < LIMBS; i++) r.limb[i] = vec_madd_high(r.limb[i], t.limb[LIMBS + i - 1], factor);
+  const vec above = vec_madd_high(vec_zero(), t.limb[2 * LIMBS - 1], factor); /* of 2^260, below 2^10 */
+  r.limb[0] = vec_madd_low(r.limb[0], above, factor);
   return r;
 }
 
 /* a mod p, tight and below 1.01 units; a is open, not negative and below 2^15 units.
  *
  * h = what stands above bit 255 before the carries run, below 2^16; the carries then add less than 2^-40 units. */
-VEC8_INLINE num fe_close(num a) {
-  const vec8 h = vec8_shift_right_signed(a.limb[LIMBS - 1], 47);
-  a.limb[LIMBS - 1] = vec8_and(a.limb[LIMBS - 1], vec8_all(FE_UNIT - 1));
-  a.limb[0] = vec8_add(a.limb[0], vec8_multiply(h, vec8_all(19)));
+VEC_INLINE num fe_close(num a) {
+  const vec h = vec_shift_right_signed(a.limb[LIMBS - 1], 47);
+  a.limb[LIMBS - 1] = vec_and(a.limb[LIMBS - 1], vec_all(FE_UNIT - 1));
+  a.limb[0] = vec_add(a.limb[0], vec_multiply(h, vec_all(19)));
   a = num_carry(a);
   num_assert(&a, FE_UNIT / 100 * 101);
   return a;
 }
 
 /* The same for an a of either sign, |a| < 2^15 units: between p - 2^-40 and 2.01 units, because p is added. */
-VEC8_INLINE num fe_close_signed(num a) {
-  const vec8 h = vec8_shift_right_signed(a.limb[LIMBS - 1], 47);
-  a.limb[LIMBS - 1] = vec8_and(a.limb[LIMBS - 1], vec8_all(FE_UNIT - 1));
-  a.limb[0] = vec8_add(a.limb[0], vec8_multiply(h, vec8_all(19)));
+VEC_INLINE num fe_close_signed(num a) {
+  const vec h = vec_shift_right_signed(a.limb[LIMBS - 1], 47);
+  a.limb[LIMBS - 1] = vec_and(a.limb[LIMBS - 1], vec_all(FE_UNIT - 1));
+  a.limb[0] = vec_add(a.limb[0], vec_multiply(h, vec_all(19)));
   a = num_carry(num_add_constant(a, fe_p));
   num_assert(&a, FE_UNIT / 100 * 201);
   return a;
 }
 
-VEC8_INLINE num fe_mul(const num *a, const num *b) {
+VEC_INLINE num fe_mul(const num *a, const num *b) {
   return fe_close(fe_reduce(wide_add_product(wide_zero(), a, b)));
 }
-VEC8_INLINE num fe_square(const num *a) {
+VEC_INLINE num fe_square(const num *a) {
   return fe_close(fe_reduce(wide_square(a)));
 }
 
 /* Lanes where a = 0 mod p; a as in fe_close_signed, so it becomes p or 2 p there. */
-VEC8_INLINE vec8_mask fe_is_zero(num a) {
+VEC_INLINE vec_mask fe_is_zero(num a) {
   return num_is_zero(num_reduce_once(num_reduce_once(fe_close_signed(a), fe_p), fe_p));
 }
 

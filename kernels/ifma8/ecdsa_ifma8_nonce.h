@@ -27,7 +27,7 @@ static __attribute__((noinline, unused)) void nonces_from_fresh(kernel_algorithm
                                                                 const kernel_lane lanes[], size_t count, size_t words,
                                                                 uint64_t k[]) {
   sha512_message messages[8] = {0};
-  vec8 digest[8];
+  vec digest[8];
   for (size_t i = 0; i < count; i++) {
     work->index[i] = (uint8_t)i;
     messages[i] = (sha512_message){
@@ -35,8 +35,8 @@ static __attribute__((noinline, unused)) void nonces_from_fresh(kernel_algorithm
         .size = {8 * words, ECDSA_NONCE_FRESH, 8 * words, 1},
     };
   }
-  VEC8_NAME(sha512_batch)(messages, &work->hash, digest);
-  for (int word = 0; word < 8; word++) vec8_store(work->wide[word], digest[word]);
+  VEC_NAME(sha512_batch)(messages, &work->hash, digest);
+  for (int word = 0; word < 8; word++) vec_store(work->wide[word], digest[word]);
   memset(k, 0, 8 * words * sizeof(uint64_t));
   for (size_t i = 0; i < 8; i++) {
     if (i >= count) {

@@ -100,10 +100,10 @@ static void invert(ecdsa_work *work, num *zz_inverse, num *k_inverse) {
 }
 
 /* r = x mod n; *wrapped gets the lanes where x was n or more. */
-static num abscissa(const ecdsa_work *work, const num *zz_inverse, vec8_mask *wrapped) {
+static num abscissa(const ecdsa_work *work, const num *zz_inverse, vec_mask *wrapped) {
   /* 2.01 1.3/16 + 1 units: below 2 p */
   const num x = num_reduce_once(fe_mul(&work->sum.x, zz_inverse), fe_p);
-  *wrapped = (vec8_mask)~num_below(x, order_n);
+  *wrapped = (vec_mask)~num_below(x, order_n);
   return num_reduce_once(x, order_n);
 }
 
@@ -117,16 +117,16 @@ static num signature_scalar(const ecdsa_work *work, const num *r, const num *k_i
 }
 
 /* Checks 1 and 2 of the four; 3 and 4 are made where the point is computed. r and s come out of the released bytes. */
-static __attribute__((noinline)) vec8_mask check_signatures(ecdsa_work *work, const kernel_lane lanes[], size_t count,
-                                                            vec8_mask wrapped) {
+static __attribute__((noinline)) vec_mask check_signatures(ecdsa_work *work, const kernel_lane lanes[], size_t count,
+                                                           vec_mask wrapped) {
   for (size_t i = 0; i < 8; i++) {
     words_from_bytes(work->r_words[i], work->signatures[i]);
     words_from_bytes(work->s_words[i], work->signatures[i] + ORDER_BYTES);
   }
   load_keys_and_digests(work, lanes, count);
   const num one = num_small(1), r = num_from_words(work->r_words), s = num_from_words(work->s_words);
-  vec8_mask good = num_below(r, order_n) & num_below(s, order_n);
-  good &= (vec8_mask) ~(num_is_zero(r) | num_is_zero(s));
+  vec_mask good = num_below(r, order_n) & num_below(s, order_n);
+  good &= (vec_mask) ~(num_is_zero(r) | num_is_zero(s));
 
   /* all three times 1/R: from -4 n + 4 n to 2 n + 4 n */
   const num sk = order_mul(&s, &work->k), rd = order_mul(&r, &work->d), m = order_mul(&work->m, &one);
@@ -161,7 +161,7 @@ void ECDSA_SIGN(kernel_lane lanes[], size_t count, kernel_workspace *workspace) 
 
   comb_scalar scalar = comb_recode(&work->k);
   for (unsigned i = 0; i < count; i++) FAULT(i, FAULT_COMB_DIGIT, num_flip(&scalar.bits, i, bit));
-  vec8_mask good = comb_multiply(ECDSA_TABLE, &work->k, &scalar, &work->sum);
+  vec_mask good = comb_multiply(ECDSA_TABLE, &work->k, &scalar, &work->sum);
   for (unsigned i = 0; i < count; i++) { /* a bit of X, Y, ZZ or ZZZ, 52 LIMBS bits each */
     FAULT(i, FAULT_ECDSA_POINT, num_flip(&work->sum.x + bit / (52 * LIMBS) % 4, i, bit));
   }
@@ -172,7 +172,7 @@ void ECDSA_SIGN(kernel_lane lanes[], size_t count, kernel_workspace *workspace) 
   for (unsigned i = 0; i < count; i++) {
     FAULT(i, FAULT_ECDSA_INVERSE, num_flip(bit < 512 ? &zz_inverse : &k_inverse, i, bit % 512));
   }
-  vec8_mask wrapped;
+  vec_mask wrapped;
   num r = abscissa(work, &zz_inverse, &wrapped);
   for (unsigned i = 0; i < count; i++) FAULT(i, FAULT_ECDSA_R, num_flip(&r, i, bit));
   num s = signature_scalar(work, &r, &k_inverse);

@@ -42,7 +42,7 @@ typedef struct ed25519_work {
   uint64_t words[8][WORDS_OF_LIMBS];
   num r, r_again, h, a, x, y;
   point sum;
-  vec8_mask turned;
+  vec_mask turned;
   inversion inversion;
   uint8_t signatures[8][2 * SCALAR_BYTES]; /* little-endian, R then S */
 } ed25519_work;
@@ -51,7 +51,7 @@ _Static_assert(sizeof(ed25519_work) <= KERNEL_AREA_SIZE, "the workspace is too s
 static const uint8_t no_key[SCALAR_BYTES];
 
 /* 260 bits of a digest from bit `from` on. */
-VEC8_INLINE num digest_part(uint64_t words[8][DIGEST_WORDS], int from) {
+VEC_INLINE num digest_part(uint64_t words[8][DIGEST_WORDS], int from) {
   num r;
   for (int i = 0; i < LIMBS; i++) {
     const int bit = from + 52 * i, word = bit / 64, shift = bit % 64;
@@ -61,16 +61,16 @@ VEC8_INLINE num digest_part(uint64_t words[8][DIGEST_WORDS], int from) {
       if (shift > 12 && word + 1 < DIGEST_WORDS) x |= words[lane][word + 1] << (64 - shift);
       limb[lane] = x & LIMB_MASK;
     }
-    r.limb[i] = vec8_load(limb);
+    r.limb[i] = vec_load(limb);
   }
   return r;
 }
 
 /* The digest as a number mod n: x = low + R high with R = 2^260. */
-static num digest_mod_order(ed25519_work *work, const vec8 digest[8]) {
+static num digest_mod_order(ed25519_work *work, const vec digest[8]) {
   for (int i = 0; i < DIGEST_WORDS; i++) {
     uint64_t lanes[8];
-    vec8_store(lanes, digest[i]);
+    vec_store(lanes, digest[i]);
     for (int lane = 0; lane < 8; lane++) work->digest_words[lane][i] = __builtin_bswap64(lanes[lane]);
   }
   const num one = num_small(1), r2 = num_all(order_r2), r3 = num_all(order_r3);
@@ -82,27 +82,27 @@ static num digest_mod_order(ed25519_work *work, const vec8 digest[8]) {
 /* r = SHA-512(prefix || M) mod n */
 static num nonces(ed25519_work *work, const kernel_lane lanes[], size_t count) {
   sha512_message messages[8] = {0};
-  vec8 digest[8];
+  vec digest[8];
   for (size_t i = 0; i < 8; i++) {
     messages[i].piece[0] = i < count ? lanes[i].key->ed25519.prefix : no_key;
     messages[i].size[0] = SCALAR_BYTES;
     if (i < count) messages[i].piece[1] = lanes[i].input, messages[i].size[1] = lanes[i].input_size;
   }
-  VEC8_NAME(sha512_batch)(messages, &work->hash, digest);
+  VEC_NAME(sha512_batch)(messages, &work->hash, digest);
   return digest_mod_order(work, digest);
 }
 
 /* h = SHA-512(R || A || M) mod n, R as it stands in the signatures. */
 static num challenges(ed25519_work *work, const kernel_lane lanes[], size_t count) {
   sha512_message messages[8] = {0};
-  vec8 digest[8];
+  vec digest[8];
   for (size_t i = 0; i < 8; i++) {
     messages[i].piece[0] = work->signatures[i];
     messages[i].piece[1] = i < count ? lanes[i].key->ed25519.seed_public + SCALAR_BYTES : no_key;
     messages[i].size[0] = messages[i].size[1] = SCALAR_BYTES;
     if (i < count) messages[i].piece[2] = lanes[i].input, messages[i].size[2] = lanes[i].input_size;
   }
-  VEC8_NAME(sha512_batch)(messages, &work->hash, digest);
+  VEC_NAME(sha512_batch)(messages, &work->hash, digest);
   return digest_mod_order(work, digest);
 }
 
@@ -128,7 +128,7 @@ static void make_affine(ed25519_work *work) {
 
 static void encode_point(ed25519_work *work) {
   uint64_t x0[8];
-  vec8_store(x0, work->x.limb[0]);
+  vec_store(x0, work->x.limb[0]);
   num_to_words(work->words, work->y);
   for (int i = 0; i < 8; i++) {
     memcpy(work->signatures[i], work->words[i], SCALAR_BYTES);
@@ -150,10 +150,10 @@ static num signature_scalar(const ed25519_work *work) {
 }
 
 /* Checks 1 and 2. */
-static vec8_mask check_scalars(ed25519_work *work, const kernel_lane lanes[], size_t count) {
+static vec_mask check_scalars(ed25519_work *work, const kernel_lane lanes[], size_t count) {
   const num one = num_small(1), n2 = num_all(order_2n);
   const num r = nonces(work, lanes, count);
-  vec8_mask good = num_is_zero(num_sub(r, work->r)) & num_is_zero(num_sub(r, work->r_again));
+  vec_mask good = num_is_zero(num_sub(r, work->r)) & num_is_zero(num_sub(r, work->r_again));
   const num h = challenges(work, lanes, count);
   load_secret_scalars(work, lanes, count);
   for (int i = 0; i < 8; i++) memcpy(work->words[i], work->signatures[i] + SCALAR_BYTES, SCALAR_BYTES);
@@ -166,7 +166,7 @@ static vec8_mask check_scalars(ed25519_work *work, const kernel_lane lanes[], si
 }
 
 /* Check 3. Whether X is turned is found out again from r. */
-static vec8_mask check_point(ed25519_work *work) {
+static vec_mask check_point(ed25519_work *work) {
   uint64_t signs[8];
   for (int i = 0; i < 8; i++) {
     memcpy(work->words[i], work->signatures[i], SCALAR_BYTES);
@@ -174,16 +174,16 @@ static vec8_mask check_point(ed25519_work *work) {
     work->words[i][WORDS_OF_LIMBS - 1] &= UINT64_MAX >> 1;
   }
   const num y = num_from_words(work->words);
-  const vec8 x0 = vec8_and(work->x.limb[0], vec8_all(1)), sign = vec8_load(signs);
-  const vec8_mask even = vec8_equal(vec8_and(work->r_again.limb[0], vec8_all(1)), vec8_zero());
+  const vec x0 = vec_and(work->x.limb[0], vec_all(1)), sign = vec_load(signs);
+  const vec_mask even = vec_equal(vec_and(work->r_again.limb[0], vec_all(1)), vec_zero());
   const num y_z = fe_mul(&y, &work->sum.z), x_z = fe_mul(&work->x, &work->sum.z);
-  return num_below(y, fe_p) & num_below(work->x, fe_p) & vec8_equal(x0, sign) & fe_is_zero(num_sub(y_z, work->sum.y)) &
+  return num_below(y, fe_p) & num_below(work->x, fe_p) & vec_equal(x0, sign) & fe_is_zero(num_sub(y_z, work->sum.y)) &
          fe_is_zero(num_sub(x_z, num_negate_if(even, work->sum.x)));
 }
 
 #define FAULT(lane, place, flip) KERNEL_FAULT_POINT(KERNEL_ED25519, lane, place, flip)
 
-void VEC8_NAME(ed25519_sign)(kernel_lane lanes[], size_t count, kernel_workspace *workspace) {
+void VEC_NAME(ed25519_sign)(kernel_lane lanes[], size_t count, kernel_workspace *workspace) {
   ed25519_work *work = (ed25519_work *)workspace->area;
   workspace->used = sizeof(*work);
   work->r = nonces(work, lanes, count);
@@ -191,7 +191,7 @@ void VEC8_NAME(ed25519_sign)(kernel_lane lanes[], size_t count, kernel_workspace
   for (unsigned i = 0; i < count; i++) FAULT(i, FAULT_ED25519_NONCE, num_flip(&work->r, i, bit));
   comb_scalar scalar = comb_recode(&work->r);
   for (unsigned i = 0; i < count; i++) FAULT(i, FAULT_COMB_DIGIT, num_flip(&scalar.bits, i, bit));
-  vec8_mask good = comb_multiply(ed25519_comb, &work->r_again, &scalar, &work->sum);
+  vec_mask good = comb_multiply(ed25519_comb, &work->r_again, &scalar, &work->sum);
   work->turned = scalar.turned;
   good &= point_on_curve(&work->sum);
   make_affine(work);

@@ -26,18 +26,18 @@ typedef struct entry {
   num y_plus_x, y_minus_x, t2d;
 } entry;
 
-VEC8_INLINE entry comb_entry(const uint64_t table[COMB_PARTS][COMB_ENTRIES], const comb_digit *digit) {
+VEC_INLINE entry comb_entry(const uint64_t table[COMB_PARTS][COMB_ENTRIES], const comb_digit *digit) {
   entry e;
   UNROLLED for (int i = 0; i < LIMBS; i++) {
-    const vec8 plus = comb_lookup(table[i], digit), minus = comb_lookup(table[LIMBS + i], digit);
-    e.y_plus_x.limb[i] = vec8_select(digit->negative, minus, plus);
-    e.y_minus_x.limb[i] = vec8_select(digit->negative, plus, minus);
+    const vec plus = comb_lookup(table[i], digit), minus = comb_lookup(table[LIMBS + i], digit);
+    e.y_plus_x.limb[i] = vec_select(digit->negative, minus, plus);
+    e.y_minus_x.limb[i] = vec_select(digit->negative, plus, minus);
     e.t2d.limb[i] = comb_lookup(table[2 * LIMBS + i], digit);
   }
   return e;
 }
 
-VEC8_INLINE void point_add_entry(point *a, const entry *e, vec8_mask negative) {
+VEC_INLINE void point_add_entry(point *a, const entry *e, vec_mask negative) {
   const num difference = num_carry(num_add_constant(num_sub(a->y, a->x), fe_2p)); /* from 0.98 to 3.01 */
   const num sum = num_carry(num_add(a->y, a->x));                                 /* 2.02 */
   /* open, below 2^14 units each */
@@ -57,9 +57,9 @@ VEC8_INLINE void point_add_entry(point *a, const entry *e, vec8_mask negative) {
 /* sum = k' B, k' the odd one of k and n - k: -k B in the lanes of scalar->turned. 0 <= k < n, and `scalar` is
  * comb_recode(k). Returns the lanes in which the entries that were added are those of k': their tags have the right
  * sum. */
-static __attribute__((noinline)) vec8_mask comb_multiply(const uint64_t table[][COMB_PARTS][COMB_ENTRIES], const num *k,
-                                                         const comb_scalar *scalar, point *sum) {
-  vec8 tags = vec8_zero();
+static __attribute__((noinline)) vec_mask comb_multiply(const uint64_t table[][COMB_PARTS][COMB_ENTRIES], const num *k,
+                                                        const comb_scalar *scalar, point *sum) {
+  vec tags = vec_zero();
   *sum = (point){num_small(0), num_small(1), num_small(1), num_small(0)};
   for (int w = 0; w < COMB_WINDOWS; w++) {
     const comb_digit digit = comb_digit_of(scalar, w);
@@ -71,7 +71,7 @@ static __attribute__((noinline)) vec8_mask comb_multiply(const uint64_t table[][
 }
 
 /* Lanes where the point is on the curve: (Y^2 - X^2) Z^2 = Z^4 + d X^2 Y^2 and X Y = Z T. */
-static __attribute__((noinline)) vec8_mask point_on_curve(const point *a) {
+static __attribute__((noinline)) vec_mask point_on_curve(const point *a) {
   const num d = num_all(fe_d);
   const num x2 = fe_square(&a->x), y2 = fe_square(&a->y), z2 = fe_square(&a->z);
   const num difference = num_carry(num_add_constant(num_sub(y2, x2), fe_2p));

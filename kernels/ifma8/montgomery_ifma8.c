@@ -18,18 +18,18 @@
 
 typedef struct tile_kind {
   unsigned size;
-  void (*square)(vec8 *columns, const vec8 *a);
-  void (*product)(vec8 *columns, const vec8 *a, const vec8 *b);
-  void (*add_product)(vec8 *columns, const vec8 *a, const vec8 *b);
-  void (*fold_square)(vec8 *columns, const vec8 *a, vec8_mask a_negative);
-  void (*fold_product)(vec8 *columns, const vec8 *a, vec8_mask a_negative, const vec8 *b, vec8_mask b_negative);
-  void (*reduce)(vec8 *columns, vec8 *q, const vec8 *modulus, vec8 k0);
-  void (*reduce_selecting)(vec8 *columns, vec8 *q, const vec8 *modulus, vec8 k0, const vec8 *table, vec8_mask bit0,
-                           vec8_mask bit1, vec8_mask bit2, vec8_mask bit3, vec8 *selected);
-  void (*finish)(vec8 *result, const vec8 *columns, const vec8 *a, const vec8 *b);
+  void (*square)(vec *columns, const vec *a);
+  void (*product)(vec *columns, const vec *a, const vec *b);
+  void (*add_product)(vec *columns, const vec *a, const vec *b);
+  void (*fold_square)(vec *columns, const vec *a, vec_mask a_negative);
+  void (*fold_product)(vec *columns, const vec *a, vec_mask a_negative, const vec *b, vec_mask b_negative);
+  void (*reduce)(vec *columns, vec *q, const vec *modulus, vec k0);
+  void (*reduce_selecting)(vec *columns, vec *q, const vec *modulus, vec k0, const vec *table, vec_mask bit0,
+                           vec_mask bit1, vec_mask bit2, vec_mask bit3, vec *selected);
+  void (*finish)(vec *result, const vec *columns, const vec *a, const vec *b);
 } tile_kind;
 
-#define TILE(name, size) VEC8_NAME(tile_##name##_##size)
+#define TILE(name, size) VEC_NAME(tile_##name##_##size)
 #define TILE_KIND(size_)                                 \
   {                                                      \
       .size = size_,                                     \
@@ -51,58 +51,58 @@ static const tile_kind *tile_for(unsigned limbs) {
 
 /* What a window step has its reduction tiles do beside: select the next SELECTED_LIMBS of a table entry. */
 typedef struct side_selection {
-  const vec8 *table;
-  selection8 entry;
+  const vec *table;
+  selection entry;
   unsigned done; /* limbs selected so far */
 } side_selection;
 
 enum { SELECTED_LIMBS = 5 }; /* as in montgomery.py; divides 20, 30 and 40 */
 
 /* out = a - b, as limbs below 2^52, plus B where the mask says that it was negative. Limbs of a and b are masked. */
-static vec8_mask subtract_tiles(unsigned size, vec8 *out, const vec8 *a, const vec8 *b) {
-  const vec8 limb_mask = vec8_all(MONTGOMERY_LIMB_MASK);
-  vec8 carry = vec8_zero();
+static vec_mask subtract_tiles(unsigned size, vec *out, const vec *a, const vec *b) {
+  const vec limb_mask = vec_all(MONTGOMERY_LIMB_MASK);
+  vec carry = vec_zero();
 #pragma GCC unroll 5
   for (unsigned k = 0; k < size; k++) {
-    vec8 limb = vec8_add(vec8_sub(vec8_load(&a[k]), vec8_load(&b[k])), carry);
-    carry = vec8_shift_right_signed(limb, 52);
-    vec8_store(&out[k], vec8_and(limb, limb_mask));
+    vec limb = vec_add(vec_sub(vec_load(&a[k]), vec_load(&b[k])), carry);
+    carry = vec_shift_right_signed(limb, 52);
+    vec_store(&out[k], vec_and(limb, limb_mask));
   }
-  VEC8_ASSERT_WITHIN(carry, -1, 0);
-  return vec8_negative(carry);
+  VEC_ASSERT_WITHIN(carry, -1, 0);
+  return vec_negative(carry);
 }
 
 /* Two tiles. */
 
-static void square_two(const tile_kind *tile, montgomery_scratch *scratch, const vec8 *a) {
+static void square_two(const tile_kind *tile, montgomery_scratch *scratch, const vec *a) {
   unsigned size = tile->size;
-  vec8 *d = scratch->difference[0];
+  vec *d = scratch->difference[0];
   tile->square(scratch->columns, a);
   /* Between two tiles, so that its long chain of carries runs beside their multiplications. */
-  vec8_mask negative = subtract_tiles(size, d, a, a + size);
+  vec_mask negative = subtract_tiles(size, d, a, a + size);
   tile->square(scratch->columns + 2 * size, a + size);
   tile->fold_square(scratch->columns, d, negative);
 }
 
-static void multiply_two(const tile_kind *tile, montgomery_scratch *scratch, const vec8 *a, const vec8 *b) {
+static void multiply_two(const tile_kind *tile, montgomery_scratch *scratch, const vec *a, const vec *b) {
   unsigned size = tile->size;
-  vec8 *d = scratch->difference[0], *e = scratch->difference[1];
+  vec *d = scratch->difference[0], *e = scratch->difference[1];
   tile->product(scratch->columns, a, b);
-  vec8_mask d_negative = subtract_tiles(size, d, a, a + size);
-  vec8_mask e_negative = subtract_tiles(size, e, b, b + size);
+  vec_mask d_negative = subtract_tiles(size, d, a, a + size);
+  vec_mask e_negative = subtract_tiles(size, e, b, b + size);
   tile->product(scratch->columns + 2 * size, a + size, b + size);
   tile->fold_product(scratch->columns, d, d_negative, e, e_negative);
 }
 
-static void reduce_two(const montgomery8 *m, vec8 *result, side_selection *side) {
+static void reduce_two(const montgomery_modulus *m, vec *result, side_selection *side) {
   const tile_kind *tile = tile_for(m->limbs);
   unsigned size = tile->size;
-  vec8 *columns = m->scratch->columns, *q = m->scratch->quotient;
+  vec *columns = m->scratch->columns, *q = m->scratch->quotient;
   for (unsigned i = 0; i < 2; i++) {
     if (side == NULL || side->done == m->limbs) {
       tile->reduce(columns + i * size, q, m->modulus, m->k0);
     } else {
-      const vec8_mask *bit = side->entry.bit;
+      const vec_mask *bit = side->entry.bit;
       tile->reduce_selecting(columns + i * size, q, m->modulus, m->k0, side->table + side->done, bit[0], bit[1], bit[2],
                              bit[3], m->scratch->selected + side->done);
       side->done += SELECTED_LIMBS;
@@ -115,26 +115,26 @@ static void reduce_two(const montgomery8 *m, vec8 *result, side_selection *side)
 /* Three and four tiles. */
 
 /* columns += first + second - product of the differences d and e, which is in `middle`. */
-static void add_middle(unsigned size, vec8 *columns, const vec8 *first, const vec8 *second, const vec8 *middle,
-                       const vec8 *d, vec8_mask d_negative, const vec8 *e, vec8_mask e_negative) {
+static void add_middle(unsigned size, vec *columns, const vec *first, const vec *second, const vec *middle,
+                       const vec *d, vec_mask d_negative, const vec *e, vec_mask e_negative) {
   for (unsigned k = 0; k < 2 * size; k++) {
-    vec8 sum = vec8_add(vec8_load(&first[k]), vec8_load(&second[k]));
-    sum = vec8_sub(vec8_add(vec8_load(&columns[k]), sum), vec8_load(&middle[k]));
+    vec sum = vec_add(vec_load(&first[k]), vec_load(&second[k]));
+    sum = vec_sub(vec_add(vec_load(&columns[k]), sum), vec_load(&middle[k]));
     if (k >= size) {
-      sum = vec8_masked_add(d_negative, sum, vec8_load(&e[k - size]));
-      sum = vec8_masked_add(e_negative, sum, vec8_load(&d[k - size]));
+      sum = vec_masked_add(d_negative, sum, vec_load(&e[k - size]));
+      sum = vec_masked_add(e_negative, sum, vec_load(&d[k - size]));
     }
-    vec8_store(&columns[k], sum);
+    vec_store(&columns[k], sum);
   }
-  vec8 corner = vec8_load(&columns[2 * size]);
-  vec8_store(&columns[2 * size], vec8_masked_sub(d_negative & e_negative, corner, vec8_all(1)));
+  vec corner = vec_load(&columns[2 * size]);
+  vec_store(&columns[2 * size], vec_masked_sub(d_negative & e_negative, corner, vec_all(1)));
 }
 
 /* columns = a b, or a^2 where b is NULL. */
-static void multiply_many(const tile_kind *tile, unsigned tiles, montgomery_scratch *scratch, const vec8 *a,
-                          const vec8 *b) {
+static void multiply_many(const tile_kind *tile, unsigned tiles, montgomery_scratch *scratch, const vec *a,
+                          const vec *b) {
   unsigned size = tile->size;
-  vec8 *columns = scratch->columns, *squares = scratch->squares;
+  vec *columns = scratch->columns, *squares = scratch->squares;
   for (unsigned i = 0; i < tiles; i++) {
     if (b == NULL) {
       tile->square(squares + 2 * i * size, a + i * size);
@@ -145,8 +145,8 @@ static void multiply_many(const tile_kind *tile, unsigned tiles, montgomery_scra
   memcpy(columns, squares, 2 * size * tiles * sizeof *columns);
   for (unsigned i = 0; i < tiles; i++) {
     for (unsigned j = i + 1; j < tiles; j++) {
-      vec8 *d = scratch->difference[0], *e = scratch->difference[b == NULL ? 0 : 1];
-      vec8_mask d_negative = subtract_tiles(size, d, a + i * size, a + j * size), e_negative = d_negative;
+      vec *d = scratch->difference[0], *e = scratch->difference[b == NULL ? 0 : 1];
+      vec_mask d_negative = subtract_tiles(size, d, a + i * size, a + j * size), e_negative = d_negative;
       if (b == NULL) {
         tile->square(scratch->middle, d);
       } else {
@@ -159,33 +159,33 @@ static void multiply_many(const tile_kind *tile, unsigned tiles, montgomery_scra
   }
 }
 
-static void reduce_many(const montgomery8 *m, vec8 *result) {
+static void reduce_many(const montgomery_modulus *m, vec *result) {
   const tile_kind *tile = tile_for(m->limbs);
   unsigned size = tile->size, limbs = m->limbs;
-  vec8 *columns = m->scratch->columns;
+  vec *columns = m->scratch->columns;
   for (unsigned i = 0; i < limbs; i += size) {
     tile->reduce(columns + i, m->scratch->quotient, m->modulus, m->k0);
     for (unsigned j = size; j < limbs; j += size) {
       tile->add_product(columns + i + j, m->scratch->quotient, m->modulus + j);
     }
   }
-  const vec8 limb_mask = vec8_all(MONTGOMERY_LIMB_MASK);
-  vec8 carry = vec8_zero();
+  const vec limb_mask = vec_all(MONTGOMERY_LIMB_MASK);
+  vec carry = vec_zero();
 #pragma GCC unroll 5
   for (unsigned k = 0; k < limbs; k++) {
-    vec8 limb = vec8_add(vec8_load(&columns[limbs + k]), carry);
-    VEC8_ASSERT_WITHIN(limb, -(INT64_C(1) << 62), INT64_C(1) << 62);
-    carry = vec8_shift_right_signed(limb, 52);
-    vec8_store(&result[k], vec8_and(limb, limb_mask));
+    vec limb = vec_add(vec_load(&columns[limbs + k]), carry);
+    VEC_ASSERT_WITHIN(limb, -(INT64_C(1) << 62), INT64_C(1) << 62);
+    carry = vec_shift_right_signed(limb, 52);
+    vec_store(&result[k], vec_and(limb, limb_mask));
   }
-  VEC8_ASSERT_WITHIN(carry, 0, 0);
+  VEC_ASSERT_WITHIN(carry, 0, 0);
 }
 
-void montgomery_square(const montgomery8 *m, vec8 *result, const vec8 *a) {
+void montgomery_square(const montgomery_modulus *m, vec *result, const vec *a) {
   const tile_kind *tile = tile_for(m->limbs);
   unsigned tiles = m->limbs / tile->size;
   if (tiles == 1) {
-    VEC8_NAME(montgomery_square_20)(result, a, m->modulus, m->k0, m->scratch->columns, m->scratch->difference[0]);
+    VEC_NAME(montgomery_square_20)(result, a, m->modulus, m->k0, m->scratch->columns, m->scratch->difference[0]);
   } else if (tiles == 2) {
     square_two(tile, m->scratch, a);
     reduce_two(m, result, NULL);
@@ -195,11 +195,11 @@ void montgomery_square(const montgomery8 *m, vec8 *result, const vec8 *a) {
   }
 }
 
-void montgomery_multiply(const montgomery8 *m, vec8 *result, const vec8 *a, const vec8 *b) {
+void montgomery_multiply(const montgomery_modulus *m, vec *result, const vec *a, const vec *b) {
   const tile_kind *tile = tile_for(m->limbs);
   unsigned tiles = m->limbs / tile->size;
   if (tiles == 1) {
-    VEC8_NAME(montgomery_multiply_20)
+    VEC_NAME(montgomery_multiply_20)
     (result, a, b, m->modulus, m->k0, m->scratch->columns, m->scratch->difference[0], m->scratch->difference[1]);
   } else if (tiles == 2) {
     multiply_two(tile, m->scratch, a, b);
@@ -210,7 +210,7 @@ void montgomery_multiply(const montgomery8 *m, vec8 *result, const vec8 *a, cons
   }
 }
 
-void montgomery_product(const montgomery8 *m, const vec8 *a, const vec8 *b) {
+void montgomery_product(const montgomery_modulus *m, const vec *a, const vec *b) {
   const tile_kind *tile = tile_for(m->limbs);
   if (m->limbs == tile->size) {
     tile->product(m->scratch->columns, a, b);
@@ -219,12 +219,12 @@ void montgomery_product(const montgomery8 *m, const vec8 *a, const vec8 *b) {
   }
 }
 
-void montgomery_window(const montgomery8 *m, vec8 *x, const vec8 *table, selection8 selected) {
+void montgomery_window(const montgomery_modulus *m, vec *x, const vec *table, selection selected) {
   montgomery_scratch *scratch = m->scratch;
   if (m->limbs == 20) {
-    const vec8_mask *bit = selected.bit;
+    const vec_mask *bit = selected.bit;
     for (unsigned i = 0; i < 20; i += SELECTED_LIMBS) {
-      VEC8_NAME(montgomery_square_selecting_20)
+      VEC_NAME(montgomery_square_selecting_20)
       (x, x, m->modulus, m->k0, scratch->columns, scratch->difference[0], table + i, bit[0], bit[1], bit[2], bit[3],
        scratch->selected + i);
     }
@@ -241,9 +241,9 @@ void montgomery_window(const montgomery8 *m, vec8 *x, const vec8 *table, selecti
   reduce_two(m, x, NULL);
 }
 
-void montgomery_reduce(const montgomery8 *m, vec8 *result, const vec8 *columns) {
+void montgomery_reduce(const montgomery_modulus *m, vec *result, const vec *columns) {
   if (m->limbs == 20) {
-    VEC8_NAME(montgomery_reduce_20)(result, columns, m->modulus, m->k0);
+    VEC_NAME(montgomery_reduce_20)(result, columns, m->modulus, m->k0);
     return;
   }
   memmove(m->scratch->columns, columns, 2 * m->limbs * sizeof *columns);

@@ -25,7 +25,7 @@
 
 #include <stddef.h>
 
-#include "kernels/ifma8/vec8.h"
+#include "kernels/ifma8/vec.h"
 
 #define MONTGOMERY_LIMB_MASK ((UINT64_C(1) << 52) - 1)
 
@@ -33,65 +33,65 @@ enum { MONTGOMERY_LIMBS_MAX = 80, MONTGOMERY_TILE_MAX = 20, MONTGOMERY_TILES_MAX
 
 /* Where a multiplication computes: secret, in the workspace. */
 typedef struct montgomery_scratch {
-  vec8 columns[2 * MONTGOMERY_LIMBS_MAX];
-  vec8 squares[2 * MONTGOMERY_LIMBS_MAX]; /* a_i b_i for every tile i, where `columns` cannot hold them */
-  vec8 middle[2 * MONTGOMERY_TILE_MAX];   /* (a_i - a_j) (b_i - b_j) */
-  vec8 quotient[MONTGOMERY_TILE_MAX];
-  vec8 selected[2 * MONTGOMERY_TILE_MAX]; /* a table entry */
-  vec8 difference[2][MONTGOMERY_TILE_MAX];
+  vec columns[2 * MONTGOMERY_LIMBS_MAX];
+  vec squares[2 * MONTGOMERY_LIMBS_MAX]; /* a_i b_i for every tile i, where `columns` cannot hold them */
+  vec middle[2 * MONTGOMERY_TILE_MAX];   /* (a_i - a_j) (b_i - b_j) */
+  vec quotient[MONTGOMERY_TILE_MAX];
+  vec selected[2 * MONTGOMERY_TILE_MAX]; /* a table entry */
+  vec difference[2][MONTGOMERY_TILE_MAX];
 } montgomery_scratch;
 
-typedef struct montgomery8 {
-  unsigned limbs;      /* 20, 30, 40, 60 or 80 */
-  const vec8 *modulus; /* `limbs` limbs, below 2^52; odd, at most 52 limbs - 16 bits */
-  vec8 k0;             /* -1 / N mod 2^52 */
+typedef struct montgomery_modulus {
+  unsigned limbs;     /* 20, 30, 40, 60 or 80 */
+  const vec *modulus; /* `limbs` limbs, below 2^52; odd, at most 52 limbs - 16 bits */
+  vec k0;             /* -1 / N mod 2^52 */
   montgomery_scratch *scratch;
-} montgomery8;
+} montgomery_modulus;
 
 /* Which of the 16 entries of a table each lane wants: masks of the lanes whose number has bit 0, 1, 2, 3 set. */
-typedef struct selection8 {
-  vec8_mask bit[4];
-} selection8;
+typedef struct selection {
+  vec_mask bit[4];
+} selection;
 
 /* result may be any of the operands, everywhere. */
-#define montgomery_square VEC8_NAME(montgomery_square)
-#define montgomery_multiply VEC8_NAME(montgomery_multiply)
-#define montgomery_window VEC8_NAME(montgomery_window)
-#define montgomery_reduce VEC8_NAME(montgomery_reduce)
-#define montgomery_product VEC8_NAME(montgomery_product)
+#define montgomery_square VEC_NAME(montgomery_square)
+#define montgomery_multiply VEC_NAME(montgomery_multiply)
+#define montgomery_window VEC_NAME(montgomery_window)
+#define montgomery_reduce VEC_NAME(montgomery_reduce)
+#define montgomery_product VEC_NAME(montgomery_product)
 
-void montgomery_square(const montgomery8 *m, vec8 *result, const vec8 *a);
-void montgomery_multiply(const montgomery8 *m, vec8 *result, const vec8 *a, const vec8 *b);
+void montgomery_square(const montgomery_modulus *m, vec *result, const vec *a);
+void montgomery_multiply(const montgomery_modulus *m, vec *result, const vec *a, const vec *b);
 /* One step of an exponentiation with a window of 4 bits: x = x^16 table[selected], `table` being 16 entries of `limbs`
  * limbs, all of which are read. Up to 40 limbs. */
-void montgomery_window(const montgomery8 *m, vec8 *x, const vec8 *table, selection8 selected);
+void montgomery_window(const montgomery_modulus *m, vec *x, const vec *table, selection selected);
 /* T / R mod N, at most N + T / R, of a number T with limbs below 2^52 in 2 `limbs` columns. */
-void montgomery_reduce(const montgomery8 *m, vec8 *result, const vec8 *columns);
+void montgomery_reduce(const montgomery_modulus *m, vec *result, const vec *columns);
 
 /* scratch->columns = a b, not reduced, carries not run; up to 40 limbs. */
-void montgomery_product(const montgomery8 *m, const vec8 *a, const vec8 *b);
+void montgomery_product(const montgomery_modulus *m, const vec *a, const vec *b);
 
 /* The generated parts. */
-void VEC8_NAME(montgomery_square_20)(vec8 *result, const vec8 *a, const vec8 *modulus, vec8 k0, vec8 *columns, vec8 *d);
-void VEC8_NAME(montgomery_square_selecting_20)(vec8 *result, const vec8 *a, const vec8 *modulus, vec8 k0, vec8 *columns,
-                                               vec8 *d, const vec8 *table, vec8_mask bit0, vec8_mask bit1,
-                                               vec8_mask bit2, vec8_mask bit3, vec8 *selected);
-void VEC8_NAME(montgomery_multiply_20)(vec8 *result, const vec8 *a, const vec8 *b, const vec8 *modulus, vec8 k0,
-                                       vec8 *columns, vec8 *d, vec8 *e);
-void VEC8_NAME(montgomery_reduce_20)(vec8 *result, const vec8 *columns, const vec8 *modulus, vec8 k0);
+void VEC_NAME(montgomery_square_20)(vec *result, const vec *a, const vec *modulus, vec k0, vec *columns, vec *d);
+void VEC_NAME(montgomery_square_selecting_20)(vec *result, const vec *a, const vec *modulus, vec k0, vec *columns,
+                                              vec *d, const vec *table, vec_mask bit0, vec_mask bit1, vec_mask bit2,
+                                              vec_mask bit3, vec *selected);
+void VEC_NAME(montgomery_multiply_20)(vec *result, const vec *a, const vec *b, const vec *modulus, vec k0, vec *columns,
+                                      vec *d, vec *e);
+void VEC_NAME(montgomery_reduce_20)(vec *result, const vec *columns, const vec *modulus, vec k0);
 
-#define DECLARE_TILES(size)                                                                                       \
-  void VEC8_NAME(tile_square_##size)(vec8 * columns, const vec8 *a);                                              \
-  void VEC8_NAME(tile_product_##size)(vec8 * columns, const vec8 *a, const vec8 *b);                              \
-  void VEC8_NAME(tile_add_product_##size)(vec8 * columns, const vec8 *a, const vec8 *b);                          \
-  void VEC8_NAME(tile_fold_square_##size)(vec8 * columns, const vec8 *a, vec8_mask a_negative);                   \
-  void VEC8_NAME(tile_fold_product_##size)(vec8 * columns, const vec8 *a, vec8_mask a_negative, const vec8 *b,    \
-                                           vec8_mask b_negative);                                                 \
-  void VEC8_NAME(tile_reduce_##size)(vec8 * columns, vec8 * q, const vec8 *modulus, vec8 k0);                     \
-  void VEC8_NAME(tile_reduce_selecting_##size)(vec8 * columns, vec8 * q, const vec8 *modulus, vec8 k0,            \
-                                               const vec8 *table, vec8_mask bit0, vec8_mask bit1, vec8_mask bit2, \
-                                               vec8_mask bit3, vec8 *selected);                                   \
-  void VEC8_NAME(tile_finish_##size)(vec8 * result, const vec8 *columns, const vec8 *a, const vec8 *b);
+#define DECLARE_TILES(size)                                                                                         \
+  void VEC_NAME(tile_square_##size)(vec * columns, const vec *a);                                                   \
+  void VEC_NAME(tile_product_##size)(vec * columns, const vec *a, const vec *b);                                    \
+  void VEC_NAME(tile_add_product_##size)(vec * columns, const vec *a, const vec *b);                                \
+  void VEC_NAME(tile_fold_square_##size)(vec * columns, const vec *a, vec_mask a_negative);                         \
+  void VEC_NAME(tile_fold_product_##size)(vec * columns, const vec *a, vec_mask a_negative, const vec *b,           \
+                                          vec_mask b_negative);                                                     \
+  void VEC_NAME(tile_reduce_##size)(vec * columns, vec * q, const vec *modulus, vec k0);                            \
+  void VEC_NAME(tile_reduce_selecting_##size)(vec * columns, vec * q, const vec *modulus, vec k0, const vec *table, \
+                                              vec_mask bit0, vec_mask bit1, vec_mask bit2, vec_mask bit3,           \
+                                              vec *selected);                                                       \
+  void VEC_NAME(tile_finish_##size)(vec * result, const vec *columns, const vec *a, const vec *b);
 DECLARE_TILES(15)
 DECLARE_TILES(20)
 

@@ -12,15 +12,15 @@
 #include "kernels/ifma8/limbs_ifma8.h"
 
 /* t / R mod n, tight. */
-VEC8_INLINE num order_reduce(wide t) {
-  const vec8 inverse = vec8_all(ORDER_N_INVERSE);
+VEC_INLINE num order_reduce(wide t) {
+  const vec inverse = vec_all(ORDER_N_INVERSE);
   UNROLLED for (int i = 0; i < LIMBS; i++) {
-    const vec8 q = vec8_madd_low(vec8_zero(), t.limb[i], inverse);
+    const vec q = vec_madd_low(vec_zero(), t.limb[i], inverse);
     UNROLLED for (int j = 0; j < LIMBS; j++) {
-      t.limb[i + j] = vec8_madd_low(t.limb[i + j], q, vec8_all(order_n[j]));
-      t.limb[i + j + 1] = vec8_madd_high(t.limb[i + j + 1], q, vec8_all(order_n[j]));
+      t.limb[i + j] = vec_madd_low(t.limb[i + j], q, vec_all(order_n[j]));
+      t.limb[i + j + 1] = vec_madd_high(t.limb[i + j + 1], q, vec_all(order_n[j]));
     }
-    t.limb[i + 1] = vec8_add(t.limb[i + 1], vec8_shift_right(t.limb[i], 52));
+    t.limb[i + 1] = vec_add(t.limb[i + 1], vec_shift_right(t.limb[i], 52));
   }
   num r;
   UNROLLED for (int i = 0; i < LIMBS; i++) r.limb[i] = t.limb[LIMBS + i];

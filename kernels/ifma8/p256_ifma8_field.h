@@ -18,18 +18,18 @@
 
 #define FE_UNIT (UINT64_C(1) << 48) /* one unit in the top limb, which starts at bit 208 */
 /* Multiplications are inlined: ten of them are 9 KiB, and gain from what stands around them. */
-#define FE_FUNCTION VEC8_INLINE
+#define FE_FUNCTION VEC_INLINE
 
 /* t / R mod p, open: what the result of num_carry on it is bounded by stands above. */
-VEC8_INLINE num fe_reduce(wide t) {
-  const vec8 p1 = vec8_all(fe_p[1] + 1), p3 = vec8_all(fe_p[3]), p4 = vec8_all(fe_p[4]);
+VEC_INLINE num fe_reduce(wide t) {
+  const vec p1 = vec_all(fe_p[1] + 1), p3 = vec_all(fe_p[3]), p4 = vec_all(fe_p[4]);
   UNROLLED for (int i = 0; i < LIMBS; i++) {
-    const vec8 q = t.limb[i];
-    t.limb[i + 1] = vec8_madd_low(vec8_add(t.limb[i + 1], vec8_shift_right(q, 52)), q, p1);
-    t.limb[i + 2] = vec8_madd_high(t.limb[i + 2], q, p1);
-    t.limb[i + 3] = vec8_madd_low(t.limb[i + 3], q, p3);
-    t.limb[i + 4] = vec8_madd_low(vec8_madd_high(t.limb[i + 4], q, p3), q, p4);
-    t.limb[i + 5] = vec8_madd_high(t.limb[i + 5], q, p4);
+    const vec q = t.limb[i];
+    t.limb[i + 1] = vec_madd_low(vec_add(t.limb[i + 1], vec_shift_right(q, 52)), q, p1);
+    t.limb[i + 2] = vec_madd_high(t.limb[i + 2], q, p1);
+    t.limb[i + 3] = vec_madd_low(t.limb[i + 3], q, p3);
+    t.limb[i + 4] = vec_madd_low(vec_madd_high(t.limb[i + 4], q, p3), q, p4);
+    t.limb[i + 5] = vec_madd_high(t.limb[i + 5], q, p4);
   }
   num r;
   UNROLLED for (int i = 0; i < LIMBS; i++) r.limb[i] = t.limb[LIMBS + i];
@@ -40,13 +40,13 @@ VEC8_INLINE num fe_reduce(wide t) {
  *
  * h = floor of a in units, read from the top limb before the carries run; they can change a by less than 2^-38 units.
  * a - h 2^256 is then in [0, 1) but for that, h (2^256 - p) is below 2^-27 units, and p is added against negatives. */
-VEC8_INLINE num fe_fold(num a) {
-  const vec8 h = vec8_shift_right_signed(a.limb[4], 48);
+VEC_INLINE num fe_fold(num a) {
+  const vec h = vec_shift_right_signed(a.limb[4], 48);
   a = num_add_constant(a, fe_p);
-  a.limb[0] = vec8_add(a.limb[0], h);
-  a.limb[1] = vec8_sub(a.limb[1], vec8_shift_left(h, 44));
-  a.limb[3] = vec8_sub(a.limb[3], vec8_shift_left(h, 36));
-  a.limb[4] = vec8_sub(a.limb[4], vec8_sub(vec8_shift_left(h, 48), vec8_shift_left(h, 16)));
+  a.limb[0] = vec_add(a.limb[0], h);
+  a.limb[1] = vec_sub(a.limb[1], vec_shift_left(h, 44));
+  a.limb[3] = vec_sub(a.limb[3], vec_shift_left(h, 36));
+  a.limb[4] = vec_sub(a.limb[4], vec_sub(vec_shift_left(h, 48), vec_shift_left(h, 16)));
   a = num_carry(a);
   num_assert(&a, FE_UNIT * 201 / 100);
   return a;

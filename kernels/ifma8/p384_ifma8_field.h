@@ -28,17 +28,17 @@
  * quotient is one multiplication, the two products that reach the next limb are made side by side, and the carry does
  * not wait for the quotient: adding q c makes the low 52 bits of a limb t 0, so what it carries is t / 2^52 rounded up.
  */
-VEC8_INLINE num fe_reduce(wide t) {
-  const vec8 c0 = vec8_all(0xfffff00000001), c1 = vec8_all(0x00fffffffffff), c2 = vec8_all(0x0000001000000);
-  const vec8 inverse = vec8_all(LIMB_MASK & -((UINT64_C(1) << 32) + 1)), mask = vec8_all(LIMB_MASK);
+VEC_INLINE num fe_reduce(wide t) {
+  const vec c0 = vec_all(0xfffff00000001), c1 = vec_all(0x00fffffffffff), c2 = vec_all(0x0000001000000);
+  const vec inverse = vec_all(LIMB_MASK & -((UINT64_C(1) << 32) + 1)), mask = vec_all(LIMB_MASK);
   UNROLLED for (int i = 0; i < LIMBS; i++) {
-    const vec8 q = vec8_madd_low(vec8_zero(), t.limb[i], inverse);
-    const vec8 carry = vec8_shift_right_signed(vec8_add(t.limb[i], mask), 52);
-    t.limb[i + 1] = vec8_add(vec8_madd_high(vec8_add(t.limb[i + 1], carry), q, c0), vec8_madd_low(vec8_zero(), q, c1));
-    t.limb[i + 2] = vec8_madd_low(vec8_madd_high(t.limb[i + 2], q, c1), q, c2);
-    t.limb[i + 3] = vec8_madd_high(t.limb[i + 3], q, c2);
-    t.limb[i + 7] = vec8_sub(t.limb[i + 7], vec8_and(vec8_shift_left(q, 20), mask)); /* 384 = 7 * 52 + 20 */
-    t.limb[i + 8] = vec8_sub(t.limb[i + 8], vec8_shift_right(q, 32));
+    const vec q = vec_madd_low(vec_zero(), t.limb[i], inverse);
+    const vec carry = vec_shift_right_signed(vec_add(t.limb[i], mask), 52);
+    t.limb[i + 1] = vec_add(vec_madd_high(vec_add(t.limb[i + 1], carry), q, c0), vec_madd_low(vec_zero(), q, c1));
+    t.limb[i + 2] = vec_madd_low(vec_madd_high(t.limb[i + 2], q, c1), q, c2);
+    t.limb[i + 3] = vec_madd_high(t.limb[i + 3], q, c2);
+    t.limb[i + 7] = vec_sub(t.limb[i + 7], vec_and(vec_shift_left(q, 20), mask)); /* 384 = 7 * 52 + 20 */
+    t.limb[i + 8] = vec_sub(t.limb[i + 8], vec_shift_right(q, 32));
   }
   num r;
   UNROLLED for (int i = 0; i < LIMBS; i++) r.limb[i] = t.limb[LIMBS + i];
@@ -50,13 +50,13 @@ VEC8_INLINE num fe_reduce(wide t) {
  *
  * h = floor of a in units, read from the top limb before the carries run; they can change a by less than 2^-12 units.
  * a - h 2^384 is then in [0, 1) but for that, h c is below 2^-250 units, and p is added against negatives. */
-VEC8_INLINE num fe_fold(num a) {
-  const vec8 h = vec8_shift_right_signed(a.limb[7], 20);
+VEC_INLINE num fe_fold(num a) {
+  const vec h = vec_shift_right_signed(a.limb[7], 20);
   a = num_add_constant(a, fe_p);
-  a.limb[0] = vec8_add(a.limb[0], vec8_sub(h, vec8_shift_left(h, 32)));
-  a.limb[1] = vec8_add(a.limb[1], vec8_shift_left(h, 44));
-  a.limb[2] = vec8_add(a.limb[2], vec8_shift_left(h, 24));
-  a.limb[7] = vec8_sub(a.limb[7], vec8_shift_left(h, 20));
+  a.limb[0] = vec_add(a.limb[0], vec_sub(h, vec_shift_left(h, 32)));
+  a.limb[1] = vec_add(a.limb[1], vec_shift_left(h, 44));
+  a.limb[2] = vec_add(a.limb[2], vec_shift_left(h, 24));
+  a.limb[7] = vec_sub(a.limb[7], vec_shift_left(h, 20));
   a = num_carry(a);
   num_assert(&a, FE_UNIT * 201 / 100);
   return a;

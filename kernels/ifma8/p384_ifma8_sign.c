@@ -3,7 +3,7 @@
 #include "kernels/ifma8/p384_ifma8_field.h"
 #include "kernels/ifma8/sign_ifma8.h"
 
-#define ECDSA_SIGN VEC8_NAME(p384_sign)
+#define ECDSA_SIGN VEC_NAME(p384_sign)
 #define ECDSA_ALGORITHM KERNEL_P384
 #define ECDSA_TABLE p384_comb
 #include "kernels/ifma8/ecdsa_ifma8_sign.h"

@@ -1,4 +1,4 @@
-/* RSA on 8 lanes: the entry points, and what is kept per key. */
+/* RSA on lanes: the entry points, and what is kept per key. */
 #ifndef KERNELS_IFMA8_RSA_IFMA8_H
 #define KERNELS_IFMA8_RSA_IFMA8_H
 
@@ -35,6 +35,16 @@ unsigned rsa_ifma8_half_limbs(kernel_algorithm algorithm);
 bool rsa_ifma8_prepare(kernel_key *key);
 void rsa_ifma8_release(kernel_key *key);
 
+/* rsa_ifma8_private.c, once for each number of lanes: `count` operations of the batch `lanes`, from index `first` on;
+ * up to as many as there are lanes. */
+typedef void rsa_run(kernel_algorithm algorithm, kernel_lane lanes[], size_t first, size_t count,
+                     kernel_workspace *workspace);
+rsa_run rsa_private_ifma8, rsa_private_ifma4;
+#ifdef TESTING_HOOKS
+rsa_run rsa_private_ifma8_portable, rsa_private_ifma4_portable;
+#endif
+
+/* rsa_ifma8_lanes.c: whole batches. */
 kernel_run rsa2048_private_ifma8, rsa3072_private_ifma8, rsa4096_private_ifma8;
 #ifdef TESTING_HOOKS
 kernel_run rsa2048_private_ifma8_portable, rsa3072_private_ifma8_portable, rsa4096_private_ifma8_portable;

@@ -1,4 +1,4 @@
-/* RSA private operation, eight lanes, by the Chinese remainder theorem.
+/* RSA private operation, eight lanes or four, by the Chinese remainder theorem.
  *
  * Formula, for each operation with modulus n = p q:
  *     x_p = c^dp mod p,   x_q = c^dq mod q                     (two exponentiations of half the size)
@@ -7,7 +7,8 @@
  *
  * Lanes: an exponentiation pass carries the halves of up to four operations, lanes 0 to 3 modulo p, lanes 4 to 7 modulo
  * q; five to eight operations take two passes. Garner's step and the check carry whole operations, lane i the i-th.
- * Lanes without an operation repeat the first one; what they compute is dropped.
+ * Lanes without an operation repeat the first one; what they compute is dropped. With four lanes (VEC_LANES) all these
+ * numbers are half as large.
  *
  * Bounds: numbers modulo N stay below 2 N between multiplications (montgomery_ifma8.h), limbs are of 52 bits. R^-1 c is
  * below 2 p because c < n < R p. x_p - x_q + 2 p lies in (0, 3 p) because q < 2^(bits of p) <= 2 p.
@@ -23,23 +24,30 @@
 #include "kernels/testing_hooks.h"
 #include "kernels/workspace_internal.h"
 
-enum { WINDOW_BITS = 4, ENTRIES = 1 << WINDOW_BITS, PASS_OPERATIONS = 4, P = 0, Q = 1, FAST_EXPONENT = 65537 };
+enum {
+  WINDOW_BITS = 4,
+  ENTRIES = 1 << WINDOW_BITS,
+  PASS_OPERATIONS = VEC_LANES / 2,
+  P = 0,
+  Q = 1,
+  FAST_EXPONENT = 65537
+};
 
 typedef struct rsa_area {
   montgomery_scratch scratch;
-  vec8 modulus[RSA_LIMBS_MAX];
-  vec8 x[RSA_LIMBS_MAX];            /* the number at work; in the end the result */
-  vec8 half[2][RSA_HALF_LIMBS_MAX]; /* x_p, x_q of eight operations */
+  vec modulus[RSA_LIMBS_MAX];
+  vec x[RSA_LIMBS_MAX];            /* the number at work; in the end the result */
+  vec half[2][RSA_HALF_LIMBS_MAX]; /* x_p, x_q of all operations */
   union {
     struct { /* exponentiation */
-      vec8 table[ENTRIES * RSA_HALF_LIMBS_MAX];
-      vec8 exponent[RSA_HALF_WORDS_MAX];
+      vec table[ENTRIES * RSA_HALF_LIMBS_MAX];
+      vec exponent[RSA_HALF_WORDS_MAX];
     };
     struct { /* recombination and check */
-      vec8 input[RSA_LIMBS_MAX];
-      vec8 factor[RSA_LIMBS_MAX];
-      vec8 power[RSA_LIMBS_MAX];
-      vec8 product[RSA_LIMBS_MAX];
+      vec input[RSA_LIMBS_MAX];
+      vec factor[RSA_LIMBS_MAX];
+      vec power[RSA_LIMBS_MAX];
+      vec product[RSA_LIMBS_MAX];
     };
   };
 } rsa_area;
@@ -62,12 +70,12 @@ static const rsa_ifma8_key *prepared(const batch *b, unsigned i) {
 
 /* Numbers in and out of lanes */
 
-static void set_lane(vec8 *to, unsigned lane, const uint64_t *from, unsigned count) {
+static void set_lane(vec *to, unsigned lane, const uint64_t *from, unsigned count) {
   for (unsigned i = 0; i < count; i++) ((uint64_t *)&to[i])[lane] = from[i];
 }
 
 /* The big-endian input of an operation as 2 limbs of a half. */
-static void set_lane_input(const batch *b, vec8 *to, unsigned lane, unsigned index) {
+static void set_lane_input(const batch *b, vec *to, unsigned lane, unsigned index) {
   const kernel_lane *from = operation(b, index);
   uint8_t bytes[KERNEL_OUTPUT_MAX + 8] = {0}; /* little-endian, with room to read beyond */
   for (size_t i = 0; i < from->input_size; i++) bytes[i] = from->input[from->input_size - 1 - i];
@@ -79,7 +87,7 @@ static void set_lane_input(const batch *b, vec8 *to, unsigned lane, unsigned ind
   }
 }
 
-static void get_lane_output(const batch *b, const vec8 *from, unsigned lane, uint8_t *output, size_t size) {
+static void get_lane_output(const batch *b, const vec *from, unsigned lane, uint8_t *output, size_t size) {
   for (size_t i = 0; i < size; i++) {
     unsigned bit = 8 * (unsigned)i, limb = bit / 52, shift = bit % 52;
     uint64_t value = ((const uint64_t *)&from[limb])[lane] >> shift;
@@ -91,66 +99,66 @@ static void get_lane_output(const batch *b, const vec8 *from, unsigned lane, uin
 /* Arithmetic that the Montgomery multiplications leave over */
 
 /* Carries through signed columns; limbs below 2^52. The number is not negative and fits. */
-static void carry_through(vec8 *to, const vec8 *from, unsigned count) {
-  const vec8 limb_mask = vec8_all(MONTGOMERY_LIMB_MASK);
-  vec8 carry = vec8_zero();
+static void carry_through(vec *to, const vec *from, unsigned count) {
+  const vec limb_mask = vec_all(MONTGOMERY_LIMB_MASK);
+  vec carry = vec_zero();
   for (unsigned i = 0; i < count; i++) {
-    vec8 limb = vec8_add(vec8_load(&from[i]), carry);
-    carry = vec8_shift_right_signed(limb, 52);
-    vec8_store(&to[i], vec8_and(limb, limb_mask));
+    vec limb = vec_add(vec_load(&from[i]), carry);
+    carry = vec_shift_right_signed(limb, 52);
+    vec_store(&to[i], vec_and(limb, limb_mask));
   }
-  VEC8_ASSERT_WITHIN(carry, 0, 0);
+  VEC_ASSERT_WITHIN(carry, 0, 0);
 }
 
 /* x - N where x >= N, for x < 2 N with limbs below 2^52. */
-static void subtract_once(vec8 *x, const vec8 *modulus, unsigned count) {
-  const vec8 limb_mask = vec8_all(MONTGOMERY_LIMB_MASK);
-  vec8 carry = vec8_zero();
+static void subtract_once(vec *x, const vec *modulus, unsigned count) {
+  const vec limb_mask = vec_all(MONTGOMERY_LIMB_MASK);
+  vec carry = vec_zero();
   for (unsigned i = 0; i < count; i++) {
-    carry = vec8_shift_right_signed(vec8_add(vec8_sub(vec8_load(&x[i]), vec8_load(&modulus[i])), carry), 52);
+    carry = vec_shift_right_signed(vec_add(vec_sub(vec_load(&x[i]), vec_load(&modulus[i])), carry), 52);
   }
-  vec8 taken = vec8_clear(limb_mask, carry); /* 0 in lanes that would become negative */
-  carry = vec8_zero();
+  vec taken = vec_clear(limb_mask, carry); /* 0 in lanes that would become negative */
+  carry = vec_zero();
   for (unsigned i = 0; i < count; i++) {
-    vec8 limb = vec8_add(vec8_sub(vec8_load(&x[i]), vec8_and(vec8_load(&modulus[i]), taken)), carry);
-    carry = vec8_shift_right_signed(limb, 52);
-    vec8_store(&x[i], vec8_and(limb, limb_mask));
+    vec limb = vec_add(vec_sub(vec_load(&x[i]), vec_and(vec_load(&modulus[i]), taken)), carry);
+    carry = vec_shift_right_signed(limb, 52);
+    vec_store(&x[i], vec_and(limb, limb_mask));
   }
-  VEC8_ASSERT_WITHIN(carry, 0, 0);
+  VEC_ASSERT_WITHIN(carry, 0, 0);
 }
 
-static selection8 window_digit(const vec8 *exponent, unsigned window) {
-  selection8 digit;
+static selection window_digit(const vec *exponent, unsigned window) {
+  selection digit;
   for (unsigned bit = 0; bit < WINDOW_BITS; bit++) {
     unsigned place = WINDOW_BITS * window + bit;
-    digit.bit[bit] = vec8_any_bit(vec8_load(&exponent[place / 64]), vec8_all(UINT64_C(1) << place % 64));
+    digit.bit[bit] = vec_any_bit(vec_load(&exponent[place / 64]), vec_all(UINT64_C(1) << place % 64));
   }
   return digit;
 }
 
 /* to = table[digit]; reads all entries. */
-static void select_entry(vec8 *to, const vec8 *table, selection8 digit, unsigned limbs) {
+static void select_entry(vec *to, const vec *table, selection digit, unsigned limbs) {
   for (unsigned i = 0; i < limbs; i++) {
-    vec8 level[ENTRIES];
+    vec level[ENTRIES];
     for (unsigned entry = 0; entry < ENTRIES; entry++) {
-      level[entry] = vec8_load(&table[entry * limbs + i]);
-      VEC8_KEEP(level[entry]); /* no masked load: see select_limb in montgomery.py */
+      level[entry] = vec_load(&table[entry * limbs + i]);
+      VEC_KEEP(level[entry]); /* no masked load: see select_limb in montgomery.py */
     }
     for (unsigned bit = 0; bit < WINDOW_BITS; bit++) {
       for (unsigned j = 0; j < (unsigned)ENTRIES >> (bit + 1); j++) {
-        level[j] = vec8_select(digit.bit[bit], level[2 * j + 1], level[2 * j]);
+        level[j] = vec_select(digit.bit[bit], level[2 * j + 1], level[2 * j]);
       }
     }
-    vec8_store(&to[i], level[0]);
+    vec_store(&to[i], level[0]);
   }
 }
 
 /* The pass */
 
-static montgomery8 load_pass(const batch *b, unsigned first) {
+static montgomery_modulus load_pass(const batch *b, unsigned first) {
   rsa_area *area = b->area;
-  uint64_t k0[KERNEL_LANES];
-  for (unsigned lane = 0; lane < KERNEL_LANES; lane++) {
+  uint64_t k0[VEC_LANES];
+  for (unsigned lane = 0; lane < VEC_LANES; lane++) {
     unsigned index = first + lane % PASS_OPERATIONS;
     const rsa_ifma8_half *half = &prepared(b, index)->half[lane / PASS_OPERATIONS];
     set_lane(area->modulus, lane, half->prime, b->limbs);
@@ -160,21 +168,22 @@ static montgomery8 load_pass(const batch *b, unsigned first) {
     set_lane_input(b, area->x, lane, index);
     k0[lane] = half->k0;
   }
-  return (montgomery8){.limbs = b->limbs, .modulus = area->modulus, .k0 = vec8_load(k0), .scratch = &area->scratch};
+  return (montgomery_modulus){
+      .limbs = b->limbs, .modulus = area->modulus, .k0 = vec_load(k0), .scratch = &area->scratch};
 }
 
-/* half[P] and half[Q] of operations first to first + 3. */
+/* half[P] and half[Q] of operations first to first + PASS_OPERATIONS - 1. */
 static void exponentiate(const batch *b, unsigned first) {
   rsa_area *area = b->area;
   unsigned limbs = b->limbs;
-  montgomery8 m = load_pass(b, first);
+  montgomery_modulus m = load_pass(b, first);
 
   /* c R^-1, then c R: the base in Montgomery form is entry 1. */
-  vec8 *base = area->table + limbs;
+  vec *base = area->table + limbs;
   montgomery_reduce(&m, area->x, area->x);
   montgomery_multiply(&m, base, area->x, base);
   for (unsigned entry = 2; entry < ENTRIES; entry++) {
-    vec8 *to = area->table + entry * limbs;
+    vec *to = area->table + entry * limbs;
     if (entry % 2 == 0) {
       montgomery_square(&m, to, area->table + entry / 2 * limbs);
     } else {
@@ -187,7 +196,7 @@ static void exponentiate(const batch *b, unsigned first) {
   while (window-- > 0) montgomery_window(&m, area->x, area->table, window_digit(area->exponent, window));
 
   /* Out of Montgomery form: at most N, and N itself only for 0. */
-  memset(area->x + limbs, 0, limbs * sizeof(vec8));
+  memset(area->x + limbs, 0, limbs * sizeof(vec));
   montgomery_reduce(&m, area->x, area->x);
   subtract_once(area->x, area->modulus, limbs);
   for (unsigned i = 0; i < limbs; i++) {
@@ -197,7 +206,7 @@ static void exponentiate(const batch *b, unsigned first) {
   }
 }
 
-/* Operations 4 to 7, or copies of 0 to 3 where there are none. */
+/* The second pass, or copies of the first where there are no operations for it. */
 static void exponentiate_rest(const batch *b) {
   if (b->count > PASS_OPERATIONS) {
     exponentiate(b, PASS_OPERATIONS);
@@ -215,30 +224,30 @@ static void exponentiate_rest(const batch *b) {
 static void recombine(const batch *b) {
   rsa_area *area = b->area;
   unsigned limbs = b->limbs;
-  vec8 *q = area->factor, *h = area->power;
-  uint64_t k0[KERNEL_LANES];
-  for (unsigned lane = 0; lane < KERNEL_LANES; lane++) {
+  vec *q = area->factor, *h = area->power;
+  uint64_t k0[VEC_LANES];
+  for (unsigned lane = 0; lane < VEC_LANES; lane++) {
     const rsa_ifma8_key *key = prepared(b, lane);
     set_lane(area->modulus, lane, key->half[P].prime, limbs);
     set_lane(q, lane, key->half[Q].prime, limbs);
     set_lane(area->product, lane, key->qinv, limbs);
     k0[lane] = key->half[P].k0;
   }
-  montgomery8 m = {.limbs = limbs, .modulus = area->modulus, .k0 = vec8_load(k0), .scratch = &area->scratch};
+  montgomery_modulus m = {.limbs = limbs, .modulus = area->modulus, .k0 = vec_load(k0), .scratch = &area->scratch};
 
   for (unsigned i = 0; i < limbs; i++) {
-    vec8 p = vec8_load(&area->modulus[i]);
-    vec8 difference = vec8_sub(vec8_load(&area->half[P][i]), vec8_load(&area->half[Q][i]));
-    vec8_store(&h[i], vec8_add(difference, vec8_add(p, p)));
+    vec p = vec_load(&area->modulus[i]);
+    vec difference = vec_sub(vec_load(&area->half[P][i]), vec_load(&area->half[Q][i]));
+    vec_store(&h[i], vec_add(difference, vec_add(p, p)));
   }
   carry_through(h, h, limbs);
   montgomery_multiply(&m, h, h, area->product); /* R in the constant and 1 / R of the product cancel */
   subtract_once(h, area->modulus, limbs);
 
   montgomery_product(&m, h, q);
-  vec8 *columns = area->scratch.columns;
+  vec *columns = area->scratch.columns;
   for (unsigned i = 0; i < limbs; i++) {
-    vec8_store(&columns[i], vec8_add(vec8_load(&columns[i]), vec8_load(&area->half[Q][i])));
+    vec_store(&columns[i], vec_add(vec_load(&columns[i]), vec_load(&area->half[Q][i])));
   }
   carry_through(area->x, columns, 2 * limbs);
 }
@@ -246,10 +255,10 @@ static void recombine(const batch *b) {
 /* The check */
 
 /* power = x^e / R mod n, plain, for any public exponents. `mont` is x R. */
-static void public_power(const batch *b, const montgomery8 *m, vec8 *power, const vec8 *mont, vec8 *spare) {
-  uint64_t e[KERNEL_LANES], all_bits = 0;
+static void public_power(const batch *b, const montgomery_modulus *m, vec *power, const vec *mont, vec *spare) {
+  uint64_t e[VEC_LANES], all_bits = 0;
   bool fast = true;
-  for (unsigned lane = 0; lane < KERNEL_LANES; lane++) {
+  for (unsigned lane = 0; lane < VEC_LANES; lane++) {
     e[lane] = prepared(b, lane)->e;
     all_bits |= e[lane];
     fast = fast && e[lane] == FAST_EXPONENT;
@@ -261,71 +270,73 @@ static void public_power(const batch *b, const montgomery8 *m, vec8 *power, cons
     return;
   }
   /* Above the highest bit of its exponent a lane keeps 1 R. */
-  const vec8 exponent = vec8_load(e);
-  for (unsigned i = 0; i < m->limbs; i++) vec8_store(&spare[i], vec8_all(i == 0));
+  const vec exponent = vec_load(e);
+  for (unsigned i = 0; i < m->limbs; i++) vec_store(&spare[i], vec_all(i == 0));
   montgomery_multiply(m, power, spare, b->area->factor);
   for (int bit = 63 - __builtin_clzll(all_bits); bit >= 0; bit--) {
     montgomery_square(m, power, power);
     montgomery_multiply(m, spare, power, mont);
-    vec8_mask has_bit = vec8_any_bit(exponent, vec8_all(UINT64_C(1) << bit));
+    vec_mask has_bit = vec_any_bit(exponent, vec_all(UINT64_C(1) << bit));
     for (unsigned i = 0; i < m->limbs; i++) {
-      vec8_store(&power[i], vec8_select(has_bit, vec8_load(&spare[i]), vec8_load(&power[i])));
+      vec_store(&power[i], vec_select(has_bit, vec_load(&spare[i]), vec_load(&power[i])));
     }
   }
-  for (unsigned i = 0; i < m->limbs; i++) vec8_store(&spare[i], vec8_all(i == 0));
+  for (unsigned i = 0; i < m->limbs; i++) vec_store(&spare[i], vec_all(i == 0));
   montgomery_multiply(m, power, power, spare);
 }
 
 /* The lanes in which x^e mod n is the input. */
-static vec8_mask check(const batch *b) {
+static vec_mask check(const batch *b) {
   rsa_area *area = b->area;
   unsigned limbs = 2 * b->limbs;
-  uint64_t k0[KERNEL_LANES];
-  for (unsigned lane = 0; lane < KERNEL_LANES; lane++) {
+  uint64_t k0[VEC_LANES];
+  for (unsigned lane = 0; lane < VEC_LANES; lane++) {
     const rsa_ifma8_key *key = prepared(b, lane);
     set_lane(area->modulus, lane, key->n, limbs);
     set_lane(area->factor, lane, key->n_square, limbs);
     set_lane_input(b, area->input, lane, lane);
     k0[lane] = key->n_k0;
   }
-  montgomery8 m = {.limbs = limbs, .modulus = area->modulus, .k0 = vec8_load(k0), .scratch = &area->scratch};
+  montgomery_modulus m = {.limbs = limbs, .modulus = area->modulus, .k0 = vec_load(k0), .scratch = &area->scratch};
 
-  vec8 *mont = area->half[0]; /* the halves are done with, and together as long as n */
+  vec *mont = area->half[0]; /* the halves are done with, and together as long as n */
   montgomery_multiply(&m, mont, area->x, area->factor);
   public_power(b, &m, area->power, mont, area->product);
   subtract_once(area->power, area->modulus, limbs);
-  vec8 different = vec8_zero();
+  vec different = vec_zero();
   for (unsigned i = 0; i < limbs; i++) {
-    different = vec8_or(different, vec8_xor(vec8_load(&area->power[i]), vec8_load(&area->input[i])));
+    different = vec_or(different, vec_xor(vec_load(&area->power[i]), vec_load(&area->input[i])));
   }
-  return vec8_equal(different, vec8_zero());
+  return vec_equal(different, vec_zero());
 }
 
 #ifdef TESTING_HOOKS
-static void flip(vec8 *number, unsigned lane, unsigned bit) {
+static void flip(vec *number, unsigned lane, unsigned bit) {
   ((uint64_t *)&number[bit / 52])[lane] ^= UINT64_C(1) << bit % 52;
 }
 #endif
 
-static void run(kernel_algorithm algorithm, kernel_lane lanes[], size_t count, kernel_workspace *workspace) {
+void VEC_NAME(rsa_private)(kernel_algorithm algorithm, kernel_lane lanes[], size_t first, size_t count,
+                           kernel_workspace *workspace) {
+  lanes += first;
   batch b = {.algorithm = algorithm,
              .lanes = lanes,
              .count = (unsigned)count,
              .limbs = rsa_ifma8_half_limbs(algorithm),
              .area = (rsa_area *)workspace->area};
-  workspace->used = sizeof(rsa_area);
+  if (workspace->used < sizeof(rsa_area)) workspace->used = sizeof(rsa_area);
 
   exponentiate(&b, 0);
   exponentiate_rest(&b);
   for (unsigned lane = 0; lane < count; lane++) {
-    KERNEL_FAULT_POINT(algorithm, lane, FAULT_RSA_P, flip(b.area->half[P], lane, bit));
-    KERNEL_FAULT_POINT(algorithm, lane, FAULT_RSA_Q, flip(b.area->half[Q], lane, bit));
+    KERNEL_FAULT_POINT(algorithm, first + lane, FAULT_RSA_P, flip(b.area->half[P], lane, bit));
+    KERNEL_FAULT_POINT(algorithm, first + lane, FAULT_RSA_Q, flip(b.area->half[Q], lane, bit));
   }
   recombine(&b);
   for (unsigned lane = 0; lane < count; lane++) {
-    KERNEL_FAULT_POINT(algorithm, lane, FAULT_RSA_RECOMBINED, flip(b.area->x, lane, bit));
+    KERNEL_FAULT_POINT(algorithm, first + lane, FAULT_RSA_RECOMBINED, flip(b.area->x, lane, bit));
   }
-  vec8_mask good = check(&b);
+  vec_mask good = check(&b);
   KERNEL_DECLASSIFY(&good, sizeof good, "rsa_verdict");
   for (unsigned lane = 0; lane < count; lane++) {
     if (good >> lane & 1) {
@@ -336,14 +347,4 @@ static void run(kernel_algorithm algorithm, kernel_lane lanes[], size_t count, k
       lanes[lane].status = KERNEL_FAULT;
     }
   }
-}
-
-void VEC8_NAME(rsa2048_private)(kernel_lane lanes[], size_t count, kernel_workspace *workspace) {
-  run(KERNEL_RSA2048, lanes, count, workspace);
-}
-void VEC8_NAME(rsa3072_private)(kernel_lane lanes[], size_t count, kernel_workspace *workspace) {
-  run(KERNEL_RSA3072, lanes, count, workspace);
-}
-void VEC8_NAME(rsa4096_private)(kernel_lane lanes[], size_t count, kernel_workspace *workspace) {
-  run(KERNEL_RSA4096, lanes, count, workspace);
 }

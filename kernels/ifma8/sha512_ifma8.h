@@ -3,7 +3,7 @@
  * Eight hashes take less time than two of BoringSSL's, which matters where a signature on the lanes costs
  * a microsecond or two: the nonces of ECDSA, and the three hashes of Ed25519.
  *
- * Lanes       word i of the state of all lanes is one vec8.
+ * Lanes       word i of the state of all lanes is one vec.
  * Secret      the bytes that are hashed. How many there are is public, and the only thing that branches depend on.
  */
 #ifndef KERNELS_IFMA8_SHA512_IFMA8_H
@@ -11,7 +11,7 @@
 
 #include <stddef.h>
 
-#include "kernels/ifma8/vec8.h"
+#include "kernels/ifma8/vec.h"
 
 enum { SHA512_PIECES = 4, SHA512_BLOCK = 128 };
 
@@ -23,11 +23,11 @@ typedef struct sha512_message {
 
 /* Scratch memory, secret: the caller's, so that it is wiped with the rest. */
 typedef struct sha512_work {
-  vec8 schedule[16];
+  vec schedule[16];
   uint8_t blocks[8][SHA512_BLOCK];
 } sha512_work;
 
 /* digest[i] gets the i-th 64-bit word of each lane's digest (which is big-endian as bytes). */
-void VEC8_NAME(sha512_batch)(const sha512_message messages[8], sha512_work *work, vec8 digest[8]);
+void VEC_NAME(sha512_batch)(const sha512_message messages[8], sha512_work *work, vec digest[8]);
 
 #endif

@@ -1,4 +1,4 @@
-/* The elliptic-curve kernels of the 8-lane backend, each in a native and, for tests, a portable build (vec8.h). */
+/* The elliptic-curve kernels of the 8-lane backend, each in a native and, for tests, a portable build (vec.h). */
 #ifndef KERNELS_IFMA8_SIGN_IFMA8_H
 #define KERNELS_IFMA8_SIGN_IFMA8_H
 

@@ -49,17 +49,17 @@ FE_FUNCTION num fe_square_open(const num *a) {
 FE_FUNCTION num fe_two_products_open(const num *a, const num *b, const num *c, const num *d) {
   return fe_reduce(wide_add_product(wide_add_product(wide_zero(), a, b), c, d));
 }
-VEC8_INLINE num fe_mul(const num *a, const num *b) {
+VEC_INLINE num fe_mul(const num *a, const num *b) {
   return num_carry(fe_mul_open(a, b));
 }
-VEC8_INLINE num fe_square(const num *a) {
+VEC_INLINE num fe_square(const num *a) {
   return num_carry(fe_square_open(a));
 }
 
 #define POINT_ASSERT(a, hundredths) num_assert(a, FE_UNIT / 100 * (hundredths))
 
 /* a + (x2, y2), or a - (x2, y2) in the lanes of `negative`, and then the negative of that; see above. x2, y2 < 1. */
-VEC8_INLINE void point_add_affine_negated(point *a, const num *x2, const num *y2, vec8_mask negative) {
+VEC_INLINE void point_add_affine_negated(point *a, const num *x2, const num *y2, vec_mask negative) {
   /* U < 1.15/16 + 1 = 1.08;  P from 1 - 1.08 + 2 to 2.01 + 2 */
   const num u = fe_mul_open(x2, &a->zz);
   const num p = num_carry(num_add_constant(num_sub(a->x, u), fe_2p));
@@ -89,7 +89,7 @@ VEC8_INLINE void point_add_affine_negated(point *a, const num *x2, const num *y2
 }
 
 /* Entry of window w that the digit of each lane asks for. */
-VEC8_INLINE void comb_entry(const uint64_t table[COMB_PARTS][COMB_ENTRIES], const comb_digit *digit, num *x, num *y) {
+VEC_INLINE void comb_entry(const uint64_t table[COMB_PARTS][COMB_ENTRIES], const comb_digit *digit, num *x, num *y) {
   UNROLLED for (int i = 0; i < LIMBS; i++) {
     x->limb[i] = comb_lookup(table[i], digit);
     y->limb[i] = comb_lookup(table[LIMBS + i], digit);
@@ -98,11 +98,11 @@ VEC8_INLINE void comb_entry(const uint64_t table[COMB_PARTS][COMB_ENTRIES], cons
 
 /* sum = +-k G; 0 < k < n, and `scalar` is comb_recode(k). Returns the lanes in which the entries that were added are
  * those of k: their tags have the right sum. */
-static __attribute__((noinline)) vec8_mask comb_multiply(const uint64_t table[][COMB_PARTS][COMB_ENTRIES], const num *k,
-                                                         const comb_scalar *scalar, point *sum) {
+static __attribute__((noinline)) vec_mask comb_multiply(const uint64_t table[][COMB_PARTS][COMB_ENTRIES], const num *k,
+                                                        const comb_scalar *scalar, point *sum) {
   comb_digit digit = comb_digit_of(scalar, 0);
   num x, y;
-  vec8 tags = comb_tag(vec8_zero(), table[0], &digit);
+  vec tags = comb_tag(vec_zero(), table[0], &digit);
   comb_entry(table[0], &digit, &x, &y);
   /* The first term is turned COMB_WINDOWS - 1 times, the term of window w COMB_WINDOWS - w times. COMB_WINDOWS is odd:
    * the first and those of odd windows end as they were, the others are taken with the other sign beforehand. */
@@ -114,14 +114,14 @@ static __attribute__((noinline)) vec8_mask comb_multiply(const uint64_t table[][
     digit = comb_digit_of(scalar, w);
     tags = comb_tag(tags, table[w], &digit);
     comb_entry(table[w], &digit, &x, &y);
-    const vec8_mask turned = (vec8_mask)((w & 1) - 1);
-    point_add_affine_negated(sum, &x, &y, (vec8_mask)(digit.negative ^ turned));
+    const vec_mask turned = (vec_mask)((w & 1) - 1);
+    point_add_affine_negated(sum, &x, &y, (vec_mask)(digit.negative ^ turned));
   }
   return comb_tags_right(tags, k);
 }
 
 /* Lanes where the point is on the curve, Y^2 = X^3 - 3 X ZZ^2 + b ZZ^3 and ZZ^3 = ZZZ^2. */
-static __attribute__((noinline)) vec8_mask point_on_curve(const point *a) {
+static __attribute__((noinline)) vec_mask point_on_curve(const point *a) {
   const num one = num_small(1), b = num_all(fe_b);
   const num zz2 = fe_square(&a->zz), zz3 = fe_mul(&zz2, &a->zz), y2 = fe_square(&a->y), zzz2 = fe_square(&a->zzz);
   /* X^2 - 3 ZZ^2 from 0 - 3 1.09 + 4 to 1.26 + 4 */

@@ -36,42 +36,42 @@ typedef struct num4 {
   vec4 limb[LIMBS51];
 } num4;
 
-VEC8_INLINE vec4 vec4_all(uint64_t x) {
+VEC_INLINE vec4 vec4_all(uint64_t x) {
   return _mm256_set1_epi64x((long long)x);
 }
-VEC8_INLINE vec4 vec4_set(uint64_t l0, uint64_t l1, uint64_t l2, uint64_t l3) {
+VEC_INLINE vec4 vec4_set(uint64_t l0, uint64_t l1, uint64_t l2, uint64_t l3) {
   return _mm256_set_epi64x((long long)l3, (long long)l2, (long long)l1, (long long)l0);
 }
-VEC8_INLINE vec4 vec4_add(vec4 a, vec4 b) {
+VEC_INLINE vec4 vec4_add(vec4 a, vec4 b) {
   return _mm256_add_epi64(a, b);
 }
 /* 19 a */
-VEC8_INLINE vec4 vec4_times_19(vec4 a) {
+VEC_INLINE vec4 vec4_times_19(vec4 a) {
   return vec4_add(vec4_add(a, vec4_add(a, a)), _mm256_slli_epi64(a, 4));
 }
 #define PERMUTED(a, l0, l1, l2, l3) _mm256_permutex_epi64(a, _MM_SHUFFLE(l3, l2, l1, l0))
 
 /* A limb of 2^11 p. */
-VEC8_INLINE vec4 room_for_minus(int i) {
+VEC_INLINE vec4 room_for_minus(int i) {
   const uint64_t less = i == 0 ? 19 : 1;
   return vec4_all((UINT64_C(1) << 62) - (less << 11));
 }
 
 #ifdef BOUND_CHECKS
 #include <stdlib.h>
-VEC8_INLINE void num4_assert_below(const num4 *a, uint64_t bound) {
+VEC_INLINE void num4_assert_below(const num4 *a, uint64_t bound) {
   for (int i = 0; i < LIMBS51; i++) {
     if (_mm256_cmpge_epu64_mask(a->limb[i], vec4_all(bound)) != 0) abort();
   }
 }
 #else
-VEC8_INLINE void num4_assert_below(const num4 *a, uint64_t bound) {
+VEC_INLINE void num4_assert_below(const num4 *a, uint64_t bound) {
   (void)a, (void)bound;
 }
 #endif
 
 /* a b mod p: open. Both are closed. */
-VEC8_INLINE num4 num4_mul(const num4 *a, const num4 *b) {
+VEC_INLINE num4 num4_mul(const num4 *a, const num4 *b) {
   num4_assert_below(a, UINT64_C(1) << 52);
   num4_assert_below(b, UINT64_C(1) << 52);
   vec4 low[2 * LIMBS51 - 1], high[2 * LIMBS51 - 1]; /* `high` stands one limb higher */
@@ -93,7 +93,7 @@ VEC8_INLINE num4 num4_mul(const num4 *a, const num4 *b) {
 }
 
 /* Open to closed. */
-VEC8_INLINE num4 num4_close(num4 a) {
+VEC_INLINE num4 num4_close(num4 a) {
   num4_assert_below(&a, UINT64_C(1) << 63);
   num4 r;
   vec4 carry[LIMBS51];
@@ -107,7 +107,7 @@ VEC8_INLINE num4 num4_close(num4 a) {
 }
 
 /* One step: the open (x2, z2, x3, z3) of before, `exchange` all ones where 2 and 3 change places, and (1, ., 1, x1). */
-VEC8_INLINE num4 ladder_step(const num4 *state, vec4 exchange, const num4 *last_factor) {
+VEC_INLINE num4 ladder_step(const num4 *state, vec4 exchange, const num4 *last_factor) {
   const vec4 places = vec4_set(0, 0, 2, 2), other_places = vec4_set(2, 2, 0, 0), one = vec4_all(1);
   const vec4 of_x = _mm256_xor_si256(places, _mm256_and_si256(exchange, _mm256_xor_si256(places, other_places)));
   const vec4 of_z = _mm256_or_si256(of_x, one);
@@ -140,7 +140,7 @@ VEC8_INLINE num4 ladder_step(const num4 *state, vec4 exchange, const num4 *last_
 }
 
 /* Bits 51 i and up of a number of 32 bytes, without its top bit. */
-VEC8_INLINE uint64_t limb_of_bytes(const uint8_t bytes[X25519_BYTES], int i) {
+VEC_INLINE uint64_t limb_of_bytes(const uint8_t bytes[X25519_BYTES], int i) {
   static const int first_byte[LIMBS51] = {0, 6, 12, 19, 24};
   uint64_t word;
   memcpy(&word, bytes + first_byte[i], sizeof word);
@@ -175,7 +175,7 @@ static num lane_of(const num4 *a, int lane) {
   num r;
   for (int i = 0; i < LIMBS; i++) { /* limb i of 51 bits starts i bits below limb i of 52 */
     const uint64_t below = limb[i + 1] & ((UINT64_C(2) << i) - 1);
-    r.limb[i] = vec8_set((limb[i] >> i) + (below << (51 - i)), 0, 0, 0, 0, 0, 0, 0);
+    r.limb[i] = vec_set((limb[i] >> i) + (below << (51 - i)), 0, 0, 0, 0, 0, 0, 0);
   }
   return num_carry(r);
 }

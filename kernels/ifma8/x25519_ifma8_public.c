@@ -44,7 +44,7 @@ uint8_t x25519_public_ifma8(uint8_t public_keys[X25519_LANES][X25519_BYTES],
   const num k = scalars_mod_order(private_keys), factor = num_all(fe_inverse_factor);
   const comb_scalar scalar = comb_recode(&k);
   point sum;
-  const vec8_mask good = comb_multiply(ed25519_comb, &k, &scalar, &sum) & point_on_curve(&sum);
+  const vec_mask good = comb_multiply(ed25519_comb, &k, &scalar, &sum) & point_on_curve(&sum);
 
   inversion inversion;
   const num below = denominator(&sum), above = num_carry(num_add(sum.z, sum.y));

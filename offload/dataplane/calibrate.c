@@ -106,11 +106,10 @@ static void measure_class(bench *it, const kernel_backend *backend, kernel_algor
     for (unsigned count = 2; count <= KERNEL_LANES; count++) ns[count] = count * ns[1];
     return;
   }
-  /* Lanes: constant up to 8, or, where an operation takes two lanes, up to 4 and from 5 to 8. */
-  ns[4] = measure(it, backend, algorithm, 4);
-  ns[8] = measure(it, backend, algorithm, 8);
-  for (unsigned count = 2; count < KERNEL_LANES; count++) {
-    if (count != 4) ns[count] = count < 4 ? ns[4] : ns[8];
+  /* Lanes: the same for any number, or, where an operation takes two lanes of eight or four, in steps of two. */
+  for (unsigned count = 2; count <= KERNEL_LANES; count += 2) {
+    ns[count] = measure(it, backend, algorithm, count);
+    if (count > 2) ns[count - 1] = ns[count];
   }
 }
 

@@ -1,16 +1,18 @@
 /* A batch should be no longer than it has to be: results leave when the whole batch is done, and what is not taken can
  * run on another core, or with what comes next.
- *   - When all shards are busy, work must not be wasted: the smallest batch whose cost per operation is within 3% of
+ *   - When all shards are busy, work must not be wasted: the smallest batch whose cost per operation is within 1% of
  * the best that can be had. What is left over joins later arrivals.
  *   - When another shard is idle, it will take the rest at once: the smallest size that, all cut into batches of it,
- * costs at most 25% more than the cheapest way to cut. Latency counts for more than the last cycles. A lane backend
- * costs the same for 1 and for 8 operations, so it gets all there are. RSA on lanes takes two lanes per operation: 5
- * cost as much as 8, so 4 of 5 to 7 are taken, and 8 are cut in halves for an idle shard. Software costs the same per
- * operation for any size and is served one or a few at a time.
+ * costs at most 6% more than the cheapest way to cut.
+ * The curves on lanes cost the same for 1 and for 8 operations, so they get all there are. RSA on lanes takes two lanes
+ * per operation: 4 fill eight lanes, at 3% more per operation than 8 (the check is done once for all), so 8 are taken
+ * by a shard that is alone and cut in halves where another is idle. Two fill four lanes, at 9% more than 8, where the
+ * processor gains by four lanes. Software costs the same per operation for any size and is served one or a few at a
+ * time.
  */
 #include "cost_model.h"
 
-enum { BUSY_TOLERANCE_PERCENT = 3, IDLE_TOLERANCE_PERCENT = 25 };
+enum { BUSY_TOLERANCE_PERCENT = 1, IDLE_TOLERANCE_PERCENT = 6 };
 
 void cost_model_defaults(cost_model *model) {
   static const uint32_t software_us[KERNEL_ALGORITHMS] = {

@@ -1,6 +1,6 @@
 """Secrets do not reach a branch or an address: valgrind's memcheck on the portable build of the 8-lane kernels.
 
-The portable build is the same C as what runs, over plain 64-bit words (kernels/ifma8/vec8.h). Every secret of a key is
+The portable build is the same C as what runs, over plain 64-bit words (kernels/ifma8/vec.h). Every secret of a key is
 marked undefined (tests/native/constant_time/secret_flow.c); memcheck reports whatever depends on undefined data.
 """
 

@@ -24,12 +24,12 @@ typedef uint64_t lanes_of_number[LIMBS][8];
 
 static num load(lanes_of_number from) {
   num a;
-  for (int i = 0; i < LIMBS; i++) a.limb[i] = vec8_load(from[i]);
+  for (int i = 0; i < LIMBS; i++) a.limb[i] = vec_load(from[i]);
   return a;
 }
 
 static void store(lanes_of_number to, num a) {
-  for (int i = 0; i < LIMBS; i++) vec8_store(to[i], a.limb[i]);
+  for (int i = 0; i < LIMBS; i++) vec_store(to[i], a.limb[i]);
 }
 
 EXPORT void field_multiply(lanes_of_number a, lanes_of_number b, lanes_of_number r) {

@@ -76,7 +76,7 @@ def build(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     script = ROOT / "kernels" / "generate" / "sha512.py"
     subprocess.run([sys.executable, str(script), str(folder / "sha512_constants.h")], check=True)
     boringssl = module_from(ROOT / "deploy" / "setup" / "boringssl.py").installed_prefix()
-    flags = IFMA_FLAGS if request.param == "native" else ["-DVEC8_PORTABLE"]
+    flags = IFMA_FLAGS if request.param == "native" else ["-DVEC_PORTABLE"]
     return Build(folder, boringssl, flags)
 
 

@@ -10,23 +10,23 @@
 
 #include "kernels/ecdsa_nonce.h"
 #include "kernels/ifma8/sign_ifma8.h"
-#include "kernels/ifma8/vec8.h"
+#include "kernels/ifma8/vec.h"
 #include "kernels/key_internal.h"
 #include "kernels/workspace_internal.h"
 
 #if defined(CURVE_p256)
-#define RUN VEC8_NAME(p256_sign)
+#define RUN VEC_NAME(p256_sign)
 enum { SIZE = 32, ALGORITHM = KERNEL_P256 };
 #elif defined(CURVE_p384)
-#define RUN VEC8_NAME(p384_sign)
+#define RUN VEC_NAME(p384_sign)
 enum { SIZE = 48, ALGORITHM = KERNEL_P384 };
 #else
-#define RUN VEC8_NAME(ed25519_sign)
+#define RUN VEC_NAME(ed25519_sign)
 enum { SIZE = 32, ALGORITHM = KERNEL_ED25519 };
 #endif
-void VEC8_NAME(p256_sign)(kernel_lane lanes[], size_t count, kernel_workspace *workspace);
-void VEC8_NAME(p384_sign)(kernel_lane lanes[], size_t count, kernel_workspace *workspace);
-void VEC8_NAME(ed25519_sign)(kernel_lane lanes[], size_t count, kernel_workspace *workspace);
+void VEC_NAME(p256_sign)(kernel_lane lanes[], size_t count, kernel_workspace *workspace);
+void VEC_NAME(p384_sign)(kernel_lane lanes[], size_t count, kernel_workspace *workspace);
+void VEC_NAME(ed25519_sign)(kernel_lane lanes[], size_t count, kernel_workspace *workspace);
 
 enum { MESSAGE_MAX = 4096 };
 
@@ -95,7 +95,7 @@ static void print_hex(const uint8_t *bytes, size_t size) {
 
 int main(int count, char *arguments[]) {
   if (count > 1 && strcmp(arguments[1], "--break") == 0) {
-    VEC8_ASSERT_WITHIN(vec8_all(UINT64_C(1) << 52), 0, (INT64_C(1) << 52) - 1);
+    VEC_ASSERT_WITHIN(vec_all(UINT64_C(1) << 52), 0, (INT64_C(1) << 52) - 1);
     return 0;
   }
   for (;;) {

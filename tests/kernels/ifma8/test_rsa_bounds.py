@@ -67,11 +67,11 @@ def test_a_wrong_bound_would_be_seen(tmp_path):
     """The assertion itself: a lane above its bound stops the program and says where."""
     source = tmp_path / "outside.c"
     source.write_text(
-        '#include "kernels/ifma8/vec8.h"\n'
-        "int main(void) { VEC8_ASSERT_WITHIN(vec8_set(1, 2, 3, 4, 5, 6, 7, 8), 0, 7); return 0; }\n"
+        '#include "kernels/ifma8/vec.h"\n'
+        "int main(void) { VEC_ASSERT_WITHIN(vec_set(1, 2, 3, 4, 5, 6, 7, 8), 0, 7); return 0; }\n"
     )
     program = tmp_path / "outside"
-    line = ["cc", "-DBOUND_CHECKS", "-DVEC8_PORTABLE", f"-I{ROOT}", str(source), "-o", str(program)]
+    line = ["cc", "-DBOUND_CHECKS", "-DVEC_PORTABLE", f"-I{ROOT}", str(source), "-o", str(program)]
     subprocess.run(line, check=True)
     done = subprocess.run([str(program)], capture_output=True, text=True, check=False)
     assert done.returncode != 0
