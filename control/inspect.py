@@ -57,16 +57,23 @@ def access(view: MeshView, dataplane: Resource, caller: str) -> list[dict[str, A
 def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> dict[str, Any]:
     """Who it is, whether it is there, and what it took and refused."""
     identity = view.identity_of(dataplane)
-    settings = ProxyPolicies(view, dataplane).offload
+    node = plane.waiting_for(view, dataplane)
+    mode = ProxyPolicies(view, dataplane, keeps_envoy_tls=node is not None).offload.mode
     # In mode Offload the node's daemon has the certificate; one from before says nothing.
-    held = plane.identities.held(dataplane.mesh, dataplane.name) if settings.mode == "EnvoyTLS" else None
+    held = plane.identities.held(dataplane.mesh, dataplane.name) if mode == "EnvoyTLS" else None
+    problems = list(proxies.render(view, dataplane).problems)
+    if node is not None:
+        problems.append(
+            f"mode Offload waits for node {node}: its daemon is not connected, or has no key of this identity yet "
+            "(offload status there says which); until then the proxy keeps its own key"
+        )
     return {
         "name": dataplane.name,
         "mesh": dataplane.mesh,
         "spiffeID": identity.spiffe_id if identity else None,
-        "mode": settings.mode,
+        "mode": mode,
         "certificate": {"notAfter": held.not_after.isoformat(), "renewAt": held.renew_at.isoformat()} if held else None,
-        "problems": proxies.render(view, dataplane).problems,
+        "problems": problems,
         "connections": [_connection(proxy) for proxy in plane.connected(dataplane.mesh, dataplane.name)],
     }
 

@@ -11,10 +11,11 @@ import operator
 import random
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 import structlog
 
@@ -24,7 +25,7 @@ from control.ca.issue import RefusedRequest
 from control.ca.rotation import WAITS_FOR, Event, Rotation, WrongStage
 from control.metrics import Metrics
 from control.model.resource import Resource
-from control.nodes.configuration import NODE_LABEL
+from control.nodes.configuration import node_of
 from control.proxies import Proxy, Refusal
 from control.store.errors import StoreError
 from control.store.store import Store
@@ -60,6 +61,16 @@ class Kept:
     view: MeshView
 
 
+class Nodes(Protocol):
+    """What the control plane asks about the daemons of nodes."""
+
+    async def has_bundle(self, node: str) -> bool:
+        """Whether the node has taken its configuration."""
+
+    def serves(self, node: str, spiffe_id: str) -> bool:
+        """Whether the node can sign for the identity now."""
+
+
 def _has_secrets(proxy: Proxy, wanted: Snapshot) -> bool:
     """Whether the proxy has acknowledged the secrets of this snapshot, all that it asked for."""
     secrets = proxy.stream.subscriptions[SECRET] if proxy.stream is not None else None
@@ -85,7 +96,9 @@ class ControlPlane:
         self._generation = -1
         self._store_works, self._probe_at = True, 0.0
         self._watchers: list[Callable[[], None]] = []
-        self._node_has_bundle: Callable[[str], Awaitable[bool]] | None = None
+        self._nodes: Nodes | None = None
+        # Mesh and name of the dataplanes that wait for their node, and its name: for the log.
+        self._waiting: dict[tuple[str, str], str] = {}
         self._builders = ThreadPoolExecutor(BUILDS_AT_ONCE, thread_name_prefix="snapshot")
 
     # --- changes ------------------------------------------------------------------------------------------------------
@@ -142,9 +155,9 @@ class ControlPlane:
         """`changed` is called after every push."""
         self._watchers.append(changed)
 
-    def ask_nodes(self, has_bundle: Callable[[str], Awaitable[bool]]) -> None:
-        """Who knows whether a node has taken its configuration; asked before each step of a rotation."""
-        self._node_has_bundle = has_bundle
+    def ask_nodes(self, nodes: Nodes) -> None:
+        """Who is asked before each step of a rotation, and before a proxy is switched to the offload."""
+        self._nodes = nodes
 
     # --- rotation of CAs ----------------------------------------------------------------------------------------------
 
@@ -174,8 +187,8 @@ class ControlPlane:
             if not await self._has_bundle(view, dataplane):
                 late.append(dataplane.name)
             signed_by: str | None
-            if ProxyPolicies(view, dataplane).offload.mode == "Offload":
-                node = dataplane.labels.get(NODE_LABEL, "")
+            if self._is_offloaded(view, dataplane):
+                node = node_of(dataplane) or ""
                 signed_by = self.identities.last_issuer(identity.mesh, own.spiffe_id, node) or "unknown"
             else:
                 held = self.identities.held(identity.mesh, dataplane.name)
@@ -189,9 +202,9 @@ class ControlPlane:
             )
 
     async def _has_bundle(self, view: MeshView, dataplane: Resource) -> bool:
-        if ProxyPolicies(view, dataplane).offload.mode == "Offload":  # the node has it; the proxy has no secrets
-            node = dataplane.labels.get(NODE_LABEL)
-            return node is not None and self._node_has_bundle is not None and await self._node_has_bundle(node)
+        if self._is_offloaded(view, dataplane):  # the node has it; the proxy has no secrets
+            node = node_of(dataplane)
+            return node is not None and self._nodes is not None and await self._nodes.has_bundle(node)
         connected, snapshot = self.connected(view.mesh, dataplane.name), await self._build(view, dataplane.name)
         return bool(connected) and snapshot is not None and all(_has_secrets(p, snapshot) for p in connected)
 
@@ -225,13 +238,56 @@ class ControlPlane:
         if dataplane is None:
             return None
         began = time.perf_counter()
-        built = building.build(view, dataplane, self._credential(view, dataplane))
+        waits = self._wait(view, dataplane)
+        built = building.build(view, dataplane, self._credential(view, dataplane, waits), waits)
         self.metrics.build.observe(time.perf_counter() - began)
         return built
 
-    def _credential(self, view: MeshView, dataplane: Resource) -> Credential | None:
+    def waiting_for(self, view: MeshView, dataplane: Resource) -> str | None:
+        """The node whose daemon is to have the proxy's key and has not yet, while the proxy has one itself.
+
+        Such a proxy stays on Envoy's own TLS, whatever its MeshOffload says: told to use a daemon that cannot sign for
+        it, it would serve nobody. It is switched when the daemon says that it serves the identity, and never back for
+        want of a daemon: its certificate is forgotten then.
+        """
+        identity, node = view.identity_of(dataplane), node_of(dataplane)
+        if identity is None or node is None or self._nodes is None:
+            return None
+        if ProxyPolicies(view, dataplane).offload.mode != "Offload":
+            return None
+        if self._nodes.serves(node, identity.spiffe_id) or not self.identities.keeps(view.mesh, dataplane.name):
+            return None
+        return node
+
+    def _is_offloaded(self, view: MeshView, dataplane: Resource) -> bool:
+        wanted = ProxyPolicies(view, dataplane).offload.mode
+        return wanted == "Offload" and self.waiting_for(view, dataplane) is None
+
+    def _wait(self, view: MeshView, dataplane: Resource) -> bool:
+        """Whether the proxy waits for its node. Its certificate is forgotten when it goes over to the offload."""
+        key, who = (view.mesh, dataplane.name), {"mesh": view.mesh, "dataplane": dataplane.name}
+        try:
+            node = self.waiting_for(view, dataplane)
+            if (
+                node is None
+                and ProxyPolicies(view, dataplane).offload.mode == "Offload"
+                and self.identities.keeps(*key)
+            ):
+                self.identities.forget(*key)
+                log.info("a proxy goes over to the offload", **who)
+        except StoreError as error:
+            log.error("the certificate of a proxy cannot be looked up", **who, error=str(error))
+            return key in self._waiting
+        if node is None:
+            self._waiting.pop(key, None)
+        elif self._waiting.get(key) != node:
+            self._waiting[key] = node
+            log.warning("a proxy stays on Envoy's own TLS until its node can sign for it", **who, node=node)
+        return node is not None
+
+    def _credential(self, view: MeshView, dataplane: Resource, waits: bool) -> Credential | None:
         identity = view.identity_of(dataplane)
-        settings = ProxyPolicies(view, dataplane).offload
+        settings = ProxyPolicies(view, dataplane, keeps_envoy_tls=waits).offload
         if identity is None or settings.mode == "Offload":  # then the key is at the node's daemon
             return None
         try:

@@ -276,6 +276,7 @@ class Daemon:
         self._order()
         self._refresh()
         membership.report()
+        membership.tell_serving(self._keyring.current.identities)
         self._configured = True
 
     def _merged(self) -> Config:
@@ -453,6 +454,8 @@ class Daemon:
             return Changes((), (), ())
         if difference:
             self._notifier.send(self._status())
+        if self._membership:
+            self._membership.tell_serving(self._keyring.current.identities)
         return difference
 
     def _status(self) -> str:

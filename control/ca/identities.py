@@ -59,6 +59,8 @@ class Identities:
     def __init__(self, store: Store, zone: str, clock: Callable[[], datetime] = _now) -> None:
         self._store, self._zone, self._now = store, zone, clock
         self._held: dict[tuple[str, str], Held] = {}
+        # Of whom the store is known to have none; asked for each build of a proxy in mode Offload.
+        self._without: set[tuple[str, str]] = set()
         # One proxy's certificate must not be made twice at once, by two builds of its configuration.
         self._making = threading.Lock()
         self._signed_by: dict[tuple[str, str, str], str] = {}
@@ -178,6 +180,7 @@ class Identities:
             if held is None or not self._is_good(held, identity, rotation, key_type):
                 held = self._renew(mesh, dataplane, identity, rotation, expiry, key_type)
             self._held[mesh, dataplane] = held
+            self._without.discard((mesh, dataplane))
             return held
 
     def _is_good(self, held: Held, identity: Identity, rotation: Rotation, key_type: KeyType) -> bool:
@@ -238,10 +241,24 @@ class Identities:
         """What is kept for the proxy now; for `mesh inspect` and the expiry metric."""
         return self._held.get((mesh, dataplane))
 
+    def keeps(self, mesh: str, dataplane: str) -> bool:
+        """Whether the proxy has a certificate for Envoy's own TLS that is still valid."""
+        key = mesh, dataplane
+        with self._making:
+            held = self._held.get(key)
+            if held is None and key not in self._without:
+                held = self._load(mesh, dataplane)
+                if held is None:
+                    self._without.add(key)
+                else:
+                    self._held[key] = held
+        return held is not None and self._now() < held.not_after
+
     def forget(self, mesh: str, dataplane: str) -> None:
-        """When the dataplane is gone."""
-        self._held.pop((mesh, dataplane), None)
-        self._store.delete_secret(self._svid_name(mesh, dataplane))
+        """When the dataplane is gone, or has its key at a daemon."""
+        with self._making:
+            self._held.pop((mesh, dataplane), None)
+            self._store.delete_secret(self._svid_name(mesh, dataplane))
 
 
 def _check_not_ours(identity: Identity) -> None:

@@ -49,6 +49,8 @@ class NodeSession:
     # The newest version that it took, and what it could not do of the one it answered last.
     applied_version: str = ""
     problems: tuple[str, ...] = ()
+    # The SPIFFE ids that its callers can use now.
+    serving: frozenset[str] = frozenset()
     # Seconds since 1970: when the certificate that opened the stream ends.
     ends_at: float | None = None
 
@@ -60,7 +62,7 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
         self.port = 0
         self._sessions: set[NodeSession] = set()
         plane.watch(self._changed)
-        plane.ask_nodes(self.has_bundle)
+        plane.ask_nodes(self)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         node_pb2_grpc.add_NodeServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]  # generated
@@ -77,6 +79,11 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
         """Whether every daemon of that name has taken what it should have now."""
         wanted, sessions = (await self._configuration(node)).version, self.sessions(node)
         return bool(sessions) and all(session.applied_version == wanted for session in sessions)
+
+    def serves(self, node: str, spiffe_id: str) -> bool:
+        """Whether every daemon of that name can sign for the identity; False where none is connected."""
+        sessions = self.sessions(node)
+        return bool(sessions) and all(spiffe_id in session.serving for session in sessions)
 
     async def _configuration(self, node: str) -> NodeConfiguration:
         views = await self._plane.all_views()
@@ -151,6 +158,8 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
                     for problem in wanted.problems:
                         log.warning("of a node's configuration", node=session.name, problem=problem)
                     session.configuration = wanted
+                    # What it no longer is to have may be on its way out already.
+                    session.serving &= _spiffe_ids(wanted)
                     yield node_pb2.ControlMessage(configuration=to_message(wanted))
             while not waiting.empty():
                 message = waiting.get_nowait()
@@ -162,6 +171,8 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
                     log.info("a node joined", node=session.name, version=hello.daemon_version[:64])
                 elif kind == "applied":
                     self._applied(session, message.applied)
+                elif kind == "serving":
+                    self._serving(session, message.serving)
                 elif kind == "certificate_request":
                     answer = await asyncio.to_thread(self._sign, session, message.certificate_request)
                     yield node_pb2.ControlMessage(certificate_answer=answer)
@@ -177,6 +188,16 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
             )
         else:
             session.applied_version = applied.version
+
+    def _serving(self, session: NodeSession, serving: Any) -> None:
+        """Of its own identities only: what another node has is not for this one to say."""
+        if session.configuration is None:
+            return
+        before = session.serving
+        session.serving = _spiffe_ids(session.configuration) & frozenset(serving.spiffe_ids)
+        changed = session.serving ^ before
+        own = session.configuration.identities
+        self._plane.mark_changed({one.mesh for one in own if one.identity.spiffe_id in changed})
 
     def _sign(self, session: NodeSession, wanted: Any) -> Any:
         def refusal(status: grpc.StatusCode, message: str) -> Any:
@@ -204,6 +225,10 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
         renew_at = svid.half_life.timestamp() + half * RENEWAL_JITTER * random.uniform(-1, 1)  # noqa: S311 (no secret)
         der = [certificate.public_bytes(serialization.Encoding.DER) for certificate in chain]
         return node_pb2.CertificateAnswer(id=wanted.id, certificate_chain=der, renew_at=int(renew_at))
+
+
+def _spiffe_ids(wanted: NodeConfiguration) -> frozenset[str]:
+    return frozenset(one.identity.spiffe_id for one in wanted.identities)
 
 
 async def _read(requests: AsyncIterator[Any], waiting: asyncio.Queue[Any], wake: asyncio.Event) -> None:

@@ -25,32 +25,36 @@ class Fixed:
 
     dataplane: Resource
     credential: Credential | None
+    keeps_envoy_tls: bool
     server_ids: tuple[tuple[str, ...], ...]
     # By type.
     resources: Mapping[str, Mapping[str, Encoded]]
     reached: tuple[Reached, ...]
     problems: tuple[str, ...]
 
-    def holds(self, view: MeshView, credential: Credential | None) -> bool:
+    def holds(self, view: MeshView, credential: Credential | None, keeps_envoy_tls: bool) -> bool:
         """Of a view whose resources are the same but for other dataplanes (MeshView sees to that)."""
-        return self.credential == credential and self.server_ids == _server_ids(view, self.reached)
+        made_of = self.credential, self.keeps_envoy_tls, self.server_ids
+        return made_of == (credential, keeps_envoy_tls, _server_ids(view, self.reached))
 
 
 def _server_ids(view: MeshView, reached: tuple[Reached, ...]) -> tuple[tuple[str, ...], ...]:
     return tuple(view.server_ids(one.destination.service) for one in reached)
 
 
-def build(view: MeshView, dataplane: Resource, credential: Credential | None) -> Snapshot:
+def build(
+    view: MeshView, dataplane: Resource, credential: Credential | None, keeps_envoy_tls: bool = False
+) -> Snapshot:
     fixed = view.fixed.get(dataplane.name)
-    if fixed is None or not fixed.holds(view, credential):
-        fixed = view.fixed[dataplane.name] = _fixed(view, dataplane, credential)
+    if fixed is None or not fixed.holds(view, credential, keeps_envoy_tls):
+        fixed = view.fixed[dataplane.name] = _fixed(view, dataplane, credential, keeps_envoy_tls)
     zone = view.zone_of(dataplane)
     endpoints = {one.destination.name: _endpoints(view, one, zone) for one in fixed.reached}
     return Snapshot({**fixed.resources, ENDPOINTS: endpoints}, fixed.problems)
 
 
-def _fixed(view: MeshView, dataplane: Resource, credential: Credential | None) -> Fixed:
-    config = proxy.render(view, dataplane, credential)
+def _fixed(view: MeshView, dataplane: Resource, credential: Credential | None, keeps_envoy_tls: bool) -> Fixed:
+    config = proxy.render(view, dataplane, credential, keeps_envoy_tls)
 
     def encoded(type_url: str, configs: Mapping[str, Config]) -> dict[str, Encoded]:
         return {name: view.shared.encode(type_url, name, config) for name, config in configs.items()}
@@ -62,7 +66,8 @@ def _fixed(view: MeshView, dataplane: Resource, credential: Credential | None) -
         SECRET: encoded(SECRET, config.secrets),
     }
     reached = tuple(config.reached)
-    return Fixed(dataplane, credential, _server_ids(view, reached), resources, reached, tuple(config.problems))
+    ids, problems = _server_ids(view, reached), tuple(config.problems)
+    return Fixed(dataplane, credential, keeps_envoy_tls, ids, resources, reached, problems)
 
 
 def _endpoints(view: MeshView, reached: Reached, zone: str) -> Encoded:

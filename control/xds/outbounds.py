@@ -124,7 +124,7 @@ def _mentions(found: list[Config], cluster: str) -> bool:
 
 def cluster(context: OutboundContext, destination: Destination) -> Config:
     policies = context.policies.key(_BALANCING, _HEALTH, "MeshOffload", "MeshTLS")
-    key = ("cluster", destination.name, context.identity, policies)
+    key = ("cluster", destination.name, context.identity, policies, context.policies.offload.mode)
     return context.view.shared.config(key, lambda: _cluster(context, destination))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from control.model.resource import Resource
@@ -16,8 +17,9 @@ from control.xds.view import MeshView
 
 
 class ProxyPolicies:
-    def __init__(self, view: MeshView, dataplane: Resource) -> None:
-        self._view, self._labels = view, dataplane.effective_labels
+    def __init__(self, view: MeshView, dataplane: Resource, keeps_envoy_tls: bool = False) -> None:
+        """`keeps_envoy_tls`: whatever MeshOffload says, the proxy's mode is EnvoyTLS (see ControlPlane.waiting_for)."""
+        self._view, self._labels, self._keeps = view, dataplane.effective_labels, keeps_envoy_tls
         self._by_type: dict[str, list[Resource]] = {}
 
     def of_type(self, type_name: str) -> Sequence[Resource]:
@@ -32,7 +34,8 @@ class ProxyPolicies:
 
     @cached_property
     def offload(self) -> OffloadSettings:
-        return settings(merged(proxy_entries(self.of_type("MeshOffload")), OffloadConf))
+        found = settings(merged(proxy_entries(self.of_type("MeshOffload")), OffloadConf))
+        return replace(found, mode="EnvoyTLS") if self._keeps else found
 
     @cached_property
     def trace(self) -> TraceConf | None:

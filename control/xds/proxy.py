@@ -43,9 +43,11 @@ class ProxyConfig:
     reached: list[Reached] = field(default_factory=list)
 
 
-def render(view: MeshView, dataplane: Resource, credential: Credential | None = None) -> ProxyConfig:
+def render(
+    view: MeshView, dataplane: Resource, credential: Credential | None = None, keeps_envoy_tls: bool = False
+) -> ProxyConfig:
     """`credential` goes into the secret of the proxy's identity; without it Envoy waits for the secret."""
-    config, policies = ProxyConfig(), ProxyPolicies(view, dataplane)
+    config, policies = ProxyConfig(), ProxyPolicies(view, dataplane, keeps_envoy_tls)
     identity = view.identity_of(dataplane)
     problem = view.identity_problem(dataplane)
     if problem is not None:

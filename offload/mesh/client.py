@@ -114,6 +114,9 @@ class MeshClient(threading.Thread):
     def applied(self, version: str, problems: tuple[str, ...]) -> None:
         self._send(node_pb2.NodeMessage(applied=node_pb2.Applied(version=version, problems=problems)))
 
+    def serving(self, spiffe_ids: tuple[str, ...]) -> None:
+        self._send(node_pb2.NodeMessage(serving=node_pb2.Serving(spiffe_ids=spiffe_ids)))
+
     def certify(self, mesh: str, spiffe_id: str, request: bytes) -> node_pb2.CertificateAnswer:
         """Blocks until the control plane answers. IssuerError."""
         answer: Future[node_pb2.CertificateAnswer] = Future()

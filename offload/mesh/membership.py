@@ -5,7 +5,7 @@ Belongs to the daemon's main thread; only `MeshClient` has a thread of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from offload.config import Config, Mesh
 from offload.generated import Order, order
@@ -29,6 +29,7 @@ class Membership:
         self._client = MeshClient(settings, ["software", *({backend} - {"software"})], configured, connected)
         self._log = get_logger()
         self._in_force = MeshConfiguration()
+        self._told: frozenset[str] | None = None  # the identities that it was told are served
 
     @property
     def in_force(self) -> MeshConfiguration:
@@ -52,12 +53,20 @@ class Membership:
         self._in_force = read_configuration(message, config, self._vector)
 
     def report(self) -> None:
-        """After it was put into force: tells the control plane, and the log."""
+        """After it was put into force: tells the control plane, and the log. `tell_serving` tells the rest."""
         version, problems = self._in_force.version, self._in_force.problems
         log = self._log.warning if problems else self._log.info
         identities = sorted(self._in_force.identities)
         log("configured by the control plane", version=version, identities=identities, problems=problems)
         self._client.applied(version, problems)
+        self._told = None
+
+    def tell_serving(self, identities: Collection[str]) -> None:
+        """Which identities the daemon can use now; tells the control plane what is new of its own among them."""
+        served = frozenset(identities) & self._in_force.identities.keys()
+        if served != self._told:
+            self._told = served
+            self._client.serving(tuple(sorted(served)))
 
     def merged(self, config: Config) -> Config:
         """With the control plane's identities beside the configuration file's, which go first."""

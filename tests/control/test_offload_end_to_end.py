@@ -98,12 +98,18 @@ def ports() -> Ports:
 
 
 @pytest.fixture
+def in_daemon(tmp_path: Path) -> str:
+    """The policy: both keys are made in the daemon."""
+    return offloaded(DaemonProcess(tmp_path).socket, "rsa2048")
+
+
+@pytest.fixture
 async def running(
-    tmp_path: Path, read_resources: Callable[[str], list[Resource]], envoy_binary: Path, ports: Ports
+    tmp_path: Path, read_resources: Callable[[str], list[Resource]], envoy_binary: Path, ports: Ports, in_daemon: str
 ) -> AsyncIterator[Running]:
     control_plane, daemon = Running(tmp_path, read_resources), DaemonProcess(tmp_path)
     await control_plane.start()
-    await control_plane.apply(two_services(ports) + offloaded(daemon.socket, "rsa2048"))
+    await control_plane.apply(two_services(ports) + in_daemon)
     (tmp_path / "mesh-ca.pem").write_text(control_plane.certificate.ca_pem)
     (tmp_path / "token").write_text(control_plane.tokens.issue("node", 600, name="n1"))
     files = {"ca_file": str(tmp_path / "mesh-ca.pem"), "token_file": str(tmp_path / "token")}
@@ -128,7 +134,7 @@ async def running(
     await control_plane.stop()
 
 
-async def test_the_module_serves_what_the_control_plane_says(running: Running, ports: Ports) -> None:
+async def test_the_module_serves_what_the_control_plane_says(running: Running, ports: Ports, in_daemon: str) -> None:
     async with httpx.AsyncClient(timeout=10) as client:
         # The handshake is the daemon's and the verified caller reaches the permission filter, which lets nobody in yet.
         assert await until(client, lambda status, _: status == 403, ports.call) == "RBAC: access denied"
@@ -164,4 +170,27 @@ async def test_the_module_serves_what_the_control_plane_says(running: Running, p
         assert "Hash=" not in text
         await running.apply("type: MeshOffload\nname: all\nspec: {default: {mode: EnvoyTLS}}")
         await until(client, lambda status, body: status == 200 and "Hash=" in body, ports.call)
+        # And back, with requests going on all the time: the proxies wait until the daemon has made the keys anew.
+        calls = asyncio.create_task(calls_until(client, ports.call, lambda body: "Hash=" not in body))
+        await asyncio.sleep(0.5)
+        await running.apply(in_daemon)
+        answers = await asyncio.wait_for(calls, 60)
+        assert [status for status, _ in answers if status != 200] == []
+        assert "Hash=" in answers[0][1]
+        for name in ("web-1", "backend-1"):
+            assert not running.plane.identities.keeps("default", name), "the key of Envoy's own TLS is still kept"
         assert running.plane.metrics.nacks._metrics == {}
+
+
+async def calls_until(
+    client: httpx.AsyncClient, port: int, wanted: Callable[[str], bool], after: int = 200
+) -> list[tuple[int, str]]:
+    """Answers to calls one after the other, until one is wanted, and a number more after that."""
+    answers: list[tuple[int, str]] = []
+    left = after
+    while left > 0:
+        answers.append(await answer(client, port))
+        if left < after or wanted(answers[-1][1]):
+            left -= 1
+        await asyncio.sleep(0.005)
+    return answers

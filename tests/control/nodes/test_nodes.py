@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from control import inspect
 from control.ca.issue import svid_problems
 from control.ca.rotation import Event, Stage, WrongStage
 from control.kinds import KINDS
@@ -20,8 +21,10 @@ from control.model.resource import Resource
 from control.nodes.configuration import configuration
 from control.nodes.server import NodeServer
 from control.plane import ControlPlane
+from control.proxies import Proxy
 from control.store.store import Store, StoreKey
 from control.tokens.tokens import Tokens
+from control.xds.encode import SECRET
 from control.xds.view import MeshView
 from offload.v1 import node_pb2, node_pb2_grpc
 from tests.control.resources import MESH_WITH_IDENTITY
@@ -272,6 +275,66 @@ async def test_a_rotation_waits_for_the_nodes(world: World) -> None:
     assert (await world.plane.rotate(identity, Event.RETIRED)).stage is Stage.STABLE
     one.call.cancel()
     two.call.cancel()
+
+
+ENVOY_TLS, OFFLOAD = (
+    f"type: MeshOffload\nname: all\nspec: {{default: {{mode: {mode}}}}}" for mode in ("EnvoyTLS", "Offload")
+)
+
+
+async def until_it_has_secrets(proxy: Proxy, wanted: bool) -> None:
+    """Secrets are those of Envoy's own TLS: in mode Offload there are none."""
+    async with asyncio.timeout(20):
+        while proxy.snapshot is None or bool(proxy.snapshot.of_type(SECRET)) is not wanted:
+            proxy.wake.clear()
+            await proxy.wake.wait()
+
+
+async def test_a_proxy_keeps_its_own_tls_until_its_node_serves_it(world: World) -> None:
+    plane = world.plane
+    await plane.put_all(world.read(ENVOY_TLS))
+    cart, web = await plane.connect("default", "cart-1"), await plane.connect("default", "web-1")
+    await until_it_has_secrets(cart, True)
+    # Only `cart` has a node that is there, and only a node that has the key can be relied on.
+    node = await world.join("n1")
+    await node.read()
+    await plane.put_all(world.read(OFFLOAD))
+    configured = await node.read()
+    assert [identity.spiffe_id for identity in configured.identities] == [CART_ID]
+    await node.apply(configured)
+    await settle(world, "n1", configured.version)
+    view = await plane.view("default")
+    dataplanes = {name: view.get("Dataplane", name) for name in ("cart-1", "web-1")}
+    assert {name: plane.waiting_for(view, d) for name, d in dataplanes.items() if d} == {"cart-1": "n1", "web-1": "n2"}
+    overview = inspect.overview(plane, view, dataplanes["cart-1"])
+    assert overview["mode"] == "EnvoyTLS"
+    assert any("mode Offload waits for node n1" in problem for problem in overview["problems"])
+    assert not await has_no_secrets_soon(cart)
+    # A node speaks for its own identities only.
+    await node.send(serving=node_pb2.Serving(spiffe_ids=[CART_ID, WEB_ID]))
+    await until_it_has_secrets(cart, False)
+    assert not await has_no_secrets_soon(web)
+    # There is no way back but by the policy: a node that goes away takes nobody to Envoy's own TLS.
+    node.call.cancel()
+    for _ in range(200):
+        if not world.nodes.sessions("n1"):
+            break
+        await asyncio.sleep(0.05)
+    assert not world.nodes.serves("n1", CART_ID)
+    again = await plane.connect("default", "cart-1")
+    assert again.snapshot is not None
+    assert not again.snapshot.of_type(SECRET)
+    await plane.put_all(world.read(ENVOY_TLS))
+    await until_it_has_secrets(cart, True)
+
+
+async def has_no_secrets_soon(proxy: Proxy) -> bool:
+    try:
+        async with asyncio.timeout(1):
+            await until_it_has_secrets(proxy, False)
+    except TimeoutError:
+        return False
+    return True
 
 
 async def settle(world: World, node: str, version: str) -> None:
