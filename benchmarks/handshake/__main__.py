@@ -75,7 +75,7 @@ def modes_of_this_host() -> tuple[str, ...]:
 
 
 def document(options: argparse.Namespace, chosen: plan.Plan, threads: list[int]) -> dict[str, Any]:
-    start, load_average = time.monotonic(), os.getloadavg()[0]
+    start, load_average, versions = time.monotonic(), os.getloadavg()[0], machine.versions()
     cells, memory, of_threads = measured(chosen, modes_of_this_host(), threads)
     return {
         "date": machine.today(),
@@ -86,7 +86,7 @@ def document(options: argparse.Namespace, chosen: plan.Plan, threads: list[int])
         "slice_s": chosen.slice_s,
         "machine": machine.machine(),
         "load_average_before": round(load_average, 2),
-        "versions": machine.versions(),
+        "versions": versions,
         "envoy": machine.envoy_version(envoy.binary()),
         "memory_kib": memory,
         "scaling": of_threads,
