@@ -126,10 +126,11 @@ std::shared_ptr<IdentityWatch> KeyClient::watch(const std::string &identity) {
   {
     std::lock_guard lock(mutex_);
     watch = watches_[identity].lock();
-    if (watch != nullptr) return watch;
-    watch = std::make_shared<IdentityWatch>(identity);
-    watches_[identity] = watch;
-    new_watches_.push_back(watch);
+    if (watch == nullptr) {
+      watch = std::make_shared<IdentityWatch>(identity);
+      watches_[identity] = watch;
+    }
+    wanted_watches_.push_back(watch);
   }
   wake();
   return watch;
@@ -138,22 +139,31 @@ std::shared_ptr<IdentityWatch> KeyClient::watch(const std::string &identity) {
 // ---- operations ----
 
 void KeyClient::take_submitted() {
-  std::vector<std::shared_ptr<IdentityWatch>> new_watches;
+  std::vector<std::shared_ptr<IdentityWatch>> wanted;
   std::vector<OperationPtr> cancelled;
   {
     std::lock_guard lock(mutex_);
     batch_.swap(submitted_);
     cancelled.swap(cancelled_);
-    new_watches.swap(new_watches_);
+    wanted.swap(wanted_watches_);
     stop_ = stopping_;
   }
-  for (auto &watch : new_watches) {
-    Watched &watched = watched_[watch->name()];
-    watched.watch = watch;
-  }
+  for (const auto &watch : wanted) want(watch);
   for (OperationPtr &operation : batch_) accept(std::move(operation));
   batch_.clear();
   for (const OperationPtr &operation : cancelled) drop_cancelled(operation);
+}
+
+void KeyClient::want(const std::shared_ptr<IdentityWatch> &watch) {
+  Watched &watched = watched_[watch->name()];
+  watched.watch = watch;
+  if (watched.asked || watched.refusal.empty()) return;
+  watched.refusal.clear();
+  watched.ask_again = {};
+  watched.ask_delay = Duration::zero();
+  // Its keys are gone: handshakes wait for the daemon's word instead of asking it for signatures with them.
+  watch->replace(nullptr);
+  thread_has_work_ = true;
 }
 
 void KeyClient::accept(OperationPtr operation) {

@@ -45,7 +45,8 @@ class KeyClient final : private GrpcConnection::Receiver {
   // Sends what was submitted, and takes the answers that are there, on the calling thread. `again`: the caller will
   // call again very soon, so the thread need not wake for answers.
   void exchange(bool again);
-  // The daemon is asked for the identity from now on, until nobody holds the result.
+  // The daemon is asked for the identity from now on, until nobody holds the result. Where it has refused the identity
+  // to others that hold it, it is asked again at once: whoever comes now may come because the daemon has it by now.
   std::shared_ptr<IdentityWatch> watch(const std::string &identity);
 
  private:
@@ -77,6 +78,7 @@ class KeyClient final : private GrpcConnection::Receiver {
   void wait_for(GrpcConnection &connection);
   void take_submitted();
   void accept(OperationPtr operation);
+  void want(const std::shared_ptr<IdentityWatch> &watch);
   void await_identity(uint64_t id, Live &live);
   void drop_cancelled(const OperationPtr &operation);
 
@@ -107,7 +109,7 @@ class KeyClient final : private GrpcConnection::Receiver {
   std::mutex mutex_;
   std::vector<OperationPtr> submitted_;
   std::vector<OperationPtr> cancelled_;
-  std::vector<std::shared_ptr<IdentityWatch>> new_watches_;
+  std::vector<std::shared_ptr<IdentityWatch>> wanted_watches_;  // since the last turn of the loop
   std::map<std::string, std::weak_ptr<IdentityWatch>> watches_;
   bool sleeping_ = false;
   bool stopping_ = false;

@@ -97,7 +97,7 @@ void KeyClient::sleep(std::unique_lock<std::mutex> &loop, Time until) {
       until <= now ? 0 : static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(until - now).count());
   {
     std::lock_guard lock(mutex_);
-    if (!submitted_.empty() || !cancelled_.empty() || !new_watches_.empty() || stopping_) timeout_ms = 0;
+    if (!submitted_.empty() || !cancelled_.empty() || !wanted_watches_.empty() || stopping_) timeout_ms = 0;
     sleeping_ = timeout_ms != 0;
   }
   sleeps_until_ = until;
