@@ -1,0 +1,91 @@
+"""The samples of `perf script` as a tree of calls. Pure.
+
+Functions without a name (stock Envoy has no symbols) are one frame by the name of their file, however many there are
+one above the other: what matters is what they call.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+
+_HEAD = re.compile(r"(?P<thread>\S.*?)\s+\d+(/\d+)?\s+(\[\d+\]\s+)?\d+\.\d+:")
+_FRAME = re.compile(r"\s+[0-9a-f]+ (?P<name>.+) \((?P<file>[^()]*|\[[^\]]*\])\)$")
+_OFFSET = re.compile(r"\+0x[0-9a-f]+$")
+# What gcc makes of one function, and C++ parameters and templates, which nobody reads in a narrow box.
+_SUFFIX = re.compile(r"(\.(isra|part|constprop|cold|lto_priv)(\.\d+)?)+$")
+_ARGUMENTS = re.compile(r"\(.*$")
+KERNEL = "kernel"
+
+
+@dataclass(frozen=True)
+class Frame:
+    name: str
+    place: str  # the file it is in, without folder; "kernel"
+
+
+@dataclass
+class Calls:
+    """A frame, how many samples were in it or below, and what it called."""
+
+    frame: Frame
+    samples: int = 0
+    below: dict[Frame, Calls] = field(default_factory=dict)
+
+    def add(self, stack: Sequence[Frame]) -> None:
+        """One sample; the outermost frame first."""
+        self.samples += 1
+        if stack:
+            self.below.setdefault(stack[0], Calls(stack[0])).add(stack[1:])
+
+    def depth(self) -> int:
+        return 1 + max((one.depth() for one in self.below.values()), default=0)
+
+
+def read(text: str) -> Calls:
+    """All samples, by thread. ValueError when there are none."""
+    root = Calls(Frame("all", ""))
+    for thread, frames in samples(text):
+        root.add([Frame(thread, ""), *frames])
+    if not root.samples:
+        raise ValueError("perf recorded no samples: was the process idle, or perf not allowed to see it?")
+    return root
+
+
+def samples(text: str) -> Iterator[tuple[str, list[Frame]]]:
+    """(thread, stack with the outermost frame first) of each sample."""
+    for block in text.split("\n\n"):
+        head, *rows = block.strip("\n").split("\n")
+        found = _HEAD.match(head)
+        if found is not None:
+            yield _thread(found["thread"]), _stack(rows)
+
+
+def _thread(name: str) -> str:
+    """Kernel threads of the daemon, and Envoy's workers, are one each."""
+    return re.sub(r"[_:]?\d+$", "", name)
+
+
+def _stack(rows: Sequence[str]) -> list[Frame]:
+    stack: list[Frame] = []
+    for row in reversed(rows):
+        found = _FRAME.match(row)
+        if found is None:
+            continue
+        frame = _frame(found["name"], found["file"])
+        if frame is not None and (not stack or stack[-1] != frame):
+            stack.append(frame)
+    return stack
+
+
+def _frame(name: str, file: str) -> Frame | None:
+    if file == "[kernel.kallsyms]":
+        return Frame(_SUFFIX.sub("", _OFFSET.sub("", name)), KERNEL)
+    place = PurePath(file).name
+    if name == "[unknown]":
+        # An address in no file is a frame pointer that was none.
+        return None if file == "[unknown]" else Frame(place, place)
+    name = _OFFSET.sub("", name).replace("(anonymous namespace)::", "")
+    return Frame(_SUFFIX.sub("", _ARGUMENTS.sub("", name)), place)
