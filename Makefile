@@ -120,7 +120,7 @@ conformance: setup $(STAMPS)/conformance ## tlslite-ng, sslyze and testssl.sh ag
 
 .PHONY: test-ct
 CONSTANT_TIME := build/constant-time
-test-ct: build ## statistical test that the vector kernels take constant time (about 28 minutes; ALGORITHMS="p256 ...")
+test-ct: build ## statistical test that the vector kernels take constant time (about 28 minutes; ALGORITHMS="p256 x25519 ...")
 	@cmake -G Ninja -S . -B $(CONSTANT_TIME) -DTESTING_HOOKS=ON -DSECRET_MEMORY_MALLOC=ON \
 	  -DPython3_EXECUTABLE=$(CURDIR)/$(PYTHON) > /dev/null
 	@cmake --build $(CONSTANT_TIME) --target timing

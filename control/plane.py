@@ -117,6 +117,7 @@ class ControlPlane:
         await asyncio.to_thread(self.store.delete, resource_type, mesh, name, expected_version)
         if resource_type == "Dataplane":
             await asyncio.to_thread(self.identities.forget, mesh, name)
+            self._waiting.pop((mesh, name), None)
         elif resource_type in ("Mesh", "MeshIdentity"):
             self.metrics.forget_ends(f"{mesh}/{name}" if mesh else name)
         self.mark_changed([mesh or name])

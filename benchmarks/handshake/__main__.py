@@ -83,6 +83,7 @@ def document(options: argparse.Namespace, chosen: plan.Plan, threads: list[int])
         "quick": options.quick,
         "elapsed_s": round(time.monotonic() - start, 1),
         "rounds": chosen.rounds,
+        "headline_rounds": chosen.headline_rounds,
         "slice_s": chosen.slice_s,
         "machine": machine.machine(),
         "load_average_before": round(load_average, 2),

@@ -23,7 +23,7 @@ def run(rig: Rig, plan: Plan, progress: Callable[[str], None]) -> list[Cell]:
         progress(load.name)
         rate = rate_of(load, cells)
         slices: dict[str, list[Slice]] = {mode: [] for mode in modes}
-        for round_number in range(plan.rounds):
+        for round_number in range(plan.rounds_of(load)):
             for mode in rotated(modes, round_number):
                 if round_number == 0:
                     rig.run(mode, load, WARMUP_S, rate)

@@ -258,6 +258,7 @@ class Identities:
         """When the dataplane is gone, or has its key at a daemon."""
         with self._making:
             self._held.pop((mesh, dataplane), None)
+            self._without.discard((mesh, dataplane))
             self._store.delete_secret(self._svid_name(mesh, dataplane))
 
 

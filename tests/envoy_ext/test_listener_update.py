@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,12 @@ from envoy_ext.settings import TlsSettings
 from tests.envoy_ext import node
 from tests.envoy_ext.node import EnvoyNode, Material, wait_for
 from tests.offload.daemon_process import DaemonProcess
+from tests.offload.key_files import make_key, write_pair
 
 pytestmark = pytest.mark.envoy
 
 UPDATES = 6
+IN_FORCE = len(node.IDENTITIES)  # at the daemon's start
 
 
 class Dynamic:
@@ -99,6 +103,35 @@ def test_a_rejected_update_leaves_the_old_listener(envoy: EnvoyNode, dynamic: Dy
     wait_for("Envoy to reject it", lambda: envoy.running.stats("listener_manager.lds.")[rejected] == 1)
     assert "cipher_suites: BoringSSL knows no 'NO-SUCH-SUITE'" in envoy.log()
     assert body_of(envoy) == b"first\n"
+
+
+def test_an_update_asks_anew_for_an_identity_that_was_refused(
+    material: Material, processes: Processes, tmp_path: Path
+) -> None:
+    """Whoever switches a listener to an identity that the daemon has got meanwhile loses no handshake, however long the
+    module waits between its own questions by then."""
+    keys = tmp_path / "keys"
+    shutil.copytree(material.ca.parent / "keys", keys)
+    daemon = node.make_daemon(tmp_path, material, keys={"directory": str(keys), "debounce_ms": 50})
+    daemon.start()
+    dynamic = Dynamic(tmp_path, daemon.socket)
+    dynamic.write("first\n")
+    envoy = node.start_envoy(
+        processes, "envoy", tmp_path, material.ca, render.bootstrap([], listeners_file=dynamic.file)
+    )
+    assert body_of(envoy) == b"first\n"
+    shutil.rmtree(keys / "web")
+    wait_for("the refusal", lambda: envoy.stats()["identities_refused"] > 0)
+    time.sleep(2)  # from now on the module asks once a second
+    key = make_key("p256")
+    write_pair(keys / "web", "p256", key, material.authority.issue(key, "web", ("web.test",)))
+    wait_for("the identity at the daemon", lambda: daemon.log_file.read_text().count('"identity in force"') > IN_FORCE)
+    before = accepted(envoy)
+    dynamic.write("again\n")
+    wait_for("Envoy to take the update", lambda: accepted(envoy) > before)
+    wait_for("the new answer", lambda: body_of(envoy) == b"again\n")  # an error in between would end the test
+    processes.check()
+    daemon.stop()
 
 
 def test_the_listener_goes_while_connections_wait(
