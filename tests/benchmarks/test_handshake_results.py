@@ -114,6 +114,7 @@ def document(cells: list[results.Cell]) -> dict[str, Any]:
         "quick": True,
         "elapsed_s": 90.0,
         "rounds": 3,
+        "headline_rounds": 4,
         "slice_s": 0.8,
         "machine": {"cpu": "A & B", "cores": 2, "virtual_machine": True},
         "versions": {"python": "3.11"},
