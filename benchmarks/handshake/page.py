@@ -173,8 +173,8 @@ def _conditions(document: Mapping[str, Any]) -> str:
         **{name: str(value) for name, value in document["machine"].items()},
         **document["versions"],
         **{f"memory of {mode}": f"{_memory(sizes)} (PSS)" for mode, sizes in document["memory_kib"].items()},
-        "rounds": f"{document['rounds']} of {document['slice_s']} s per cell, {document['headline_rounds']} for those of "
-        "the table; modes in turn; medians over the rounds",
+        "rounds": f"{document['rounds']} of {document['slice_s']} s per cell, {document['headline_rounds']} for those "
+        "of the table; modes in turn; medians over the rounds",
     }
     rows = "".join(
         f'<tr><td>{escape(name)}</td><td class="text">{escape(value)}</td></tr>' for name, value in facts.items()
