@@ -10,7 +10,7 @@
 enum {
   BATCH_OVERHEAD_NS = 5000, /* beside the kernel, a batch costs its share of locking, posting and waking */
   INPUT_SIZE = 130,
-  LEAST_ROUNDS = 3,
+  LEAST_ROUNDS = 4,
   MOST_ROUNDS = 40,
   ROUNDS_BUDGET_NS = 4000000, /* of one class on one backend */
 };

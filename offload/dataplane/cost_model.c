@@ -1,7 +1,7 @@
 /* A batch should be no longer than it has to be: results leave when the whole batch is done, and what is not taken can
  * run on another core, or with what comes next.
- *   - When all shards are busy, work must not be wasted: the smallest batch whose cost per operation is within 1% of
- * the best that can be had. What is left over joins later arrivals.
+ *   - When all shards are busy, work must not be wasted: on lanes the batch whose cost per operation is the best that
+ * can be had, in software the smallest within 1% of it. What is left over joins later arrivals.
  *   - When another shard is idle, it will take the rest at once: the smallest size that, all cut into batches of it,
  * costs at most 6% more than the cheapest way to cut.
  * The curves on lanes cost the same for 1 and for 8 operations, so they get all there are. RSA on lanes takes two lanes
@@ -12,7 +12,7 @@
  */
 #include "cost_model.h"
 
-enum { BUSY_TOLERANCE_PERCENT = 1, IDLE_TOLERANCE_PERCENT = 6 };
+enum { SOFTWARE = 0, BUSY_TOLERANCE_PERCENT = 1, IDLE_TOLERANCE_PERCENT = 6 };
 
 void cost_model_defaults(cost_model *model) {
   static const uint32_t software_us[KERNEL_ALGORITHMS] = {
@@ -45,11 +45,13 @@ static unsigned size_when_idle(const uint64_t cost[KERNEL_LANES + 1], unsigned a
   return size;
 }
 
-static unsigned size_when_busy(const uint64_t cost[KERNEL_LANES + 1], unsigned available) {
+static unsigned size_when_busy(const uint64_t cost[KERNEL_LANES + 1], const uint8_t backend[KERNEL_LANES + 1],
+                               unsigned available) {
   unsigned best = 1; /* of the lowest cost per operation: cost[a] / a < cost[b] / b without a division */
   for (unsigned size = 2; size <= available; size++) {
     if (cost[size] * best < cost[best] * size) best = size;
   }
+  if (backend[best] != SOFTWARE) return best;
   unsigned size = 1;
   while (cost[size] * best * 100 > cost[best] * size * (100 + BUSY_TOLERANCE_PERCENT)) size++;
   return size;
@@ -66,8 +68,9 @@ void cost_model_settle(cost_model *model) {
       model->best[algorithm][count] = (uint8_t)best;
       best_ns[count] = model->ns[best][algorithm][count] + model->overhead_ns;
     }
+    const uint8_t *backend = model->best[algorithm];
     for (unsigned available = 1; available <= KERNEL_LANES; available++) {
-      model->when_busy[algorithm][available] = (uint8_t)size_when_busy(best_ns, available);
+      model->when_busy[algorithm][available] = (uint8_t)size_when_busy(best_ns, backend, available);
       model->when_idle[algorithm][available] = (uint8_t)size_when_idle(best_ns, available);
     }
   }
