@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ MISSING = {
     "root": lambda: None if os.geteuid() == 0 else "needs to be root",
     "valgrind": lambda: None if shutil.which("valgrind") else "valgrind is missing: apt-get install valgrind",
 }
+
+
+def pytest_configure() -> None:
+    # A script's background job ignores SIGINT, and so would all that tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
