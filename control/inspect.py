@@ -54,10 +54,10 @@ def access(view: MeshView, dataplane: Resource, caller: str) -> list[dict[str, A
     return answers
 
 
-def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> dict[str, Any]:
+async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> dict[str, Any]:
     """Who it is, whether it is there, and what it took and refused."""
     identity = view.identity_of(dataplane)
-    node = plane.waiting_for(view, dataplane)
+    node = await plane.waiting_for(view, dataplane)
     mode = ProxyPolicies(view, dataplane, keeps_envoy_tls=node is not None).offload.mode
     # In mode Offload the node's daemon has the certificate; one from before says nothing.
     held = plane.identities.held(dataplane.mesh, dataplane.name) if mode == "EnvoyTLS" else None

@@ -26,6 +26,7 @@ from control.ca.rotation import WAITS_FOR, Event, Rotation, WrongStage
 from control.metrics import Metrics
 from control.model.resource import Resource
 from control.nodes.configuration import node_of
+from control.policies.meshoffload.schema import KeyType
 from control.proxies import Proxy, Refusal
 from control.store.errors import StoreError
 from control.store.store import Store
@@ -188,7 +189,7 @@ class ControlPlane:
             if not await self._has_bundle(view, dataplane):
                 late.append(dataplane.name)
             signed_by: str | None
-            if self._is_offloaded(view, dataplane):
+            if await self._is_offloaded(view, dataplane):
                 node = node_of(dataplane) or ""
                 signed_by = self.identities.last_issuer(identity.mesh, own.spiffe_id, node) or "unknown"
             else:
@@ -203,7 +204,7 @@ class ControlPlane:
             )
 
     async def _has_bundle(self, view: MeshView, dataplane: Resource) -> bool:
-        if self._is_offloaded(view, dataplane):  # the node has it; the proxy has no secrets
+        if await self._is_offloaded(view, dataplane):  # the node has it; the proxy has no secrets
             node = node_of(dataplane)
             return node is not None and self._nodes is not None and await self._nodes.has_bundle(node)
         connected, snapshot = self.connected(view.mesh, dataplane.name), await self._build(view, dataplane.name)
@@ -239,41 +240,42 @@ class ControlPlane:
         if dataplane is None:
             return None
         began = time.perf_counter()
-        waits = self._wait(view, dataplane)
-        built = building.build(view, dataplane, self._credential(view, dataplane, waits), waits)
+        settings = ProxyPolicies(view, dataplane).offload
+        waits = self._wait(view, dataplane, settings.mode)
+        own_tls = settings.mode == "EnvoyTLS" or waits  # else the key is at the node's daemon
+        credential = self._credential(view, dataplane, settings.key_type) if own_tls else None
+        built = building.build(view, dataplane, credential, waits)
         self.metrics.build.observe(time.perf_counter() - began)
         return built
 
-    def waiting_for(self, view: MeshView, dataplane: Resource) -> str | None:
+    async def waiting_for(self, view: MeshView, dataplane: Resource) -> str | None:
         """The node whose daemon is to have the proxy's key and has not yet, while the proxy has one itself.
 
         Such a proxy stays on Envoy's own TLS, whatever its MeshOffload says: told to use a daemon that cannot sign for
         it, it would serve nobody. It is switched when the daemon says that it serves the identity, and never back for
         want of a daemon: its certificate is forgotten then.
         """
+        mode = ProxyPolicies(view, dataplane).offload.mode
+        return await asyncio.to_thread(self._node_waited_for, view, dataplane, mode)
+
+    async def _is_offloaded(self, view: MeshView, dataplane: Resource) -> bool:
+        wanted = ProxyPolicies(view, dataplane).offload.mode
+        return wanted == "Offload" and await self.waiting_for(view, dataplane) is None
+
+    def _node_waited_for(self, view: MeshView, dataplane: Resource, mode: str) -> str | None:
         identity, node = view.identity_of(dataplane), node_of(dataplane)
-        if identity is None or node is None or self._nodes is None:
-            return None
-        if ProxyPolicies(view, dataplane).offload.mode != "Offload":
+        if mode != "Offload" or identity is None or node is None or self._nodes is None:
             return None
         if self._nodes.serves(node, identity.spiffe_id) or not self.identities.keeps(view.mesh, dataplane.name):
             return None
         return node
 
-    def _is_offloaded(self, view: MeshView, dataplane: Resource) -> bool:
-        wanted = ProxyPolicies(view, dataplane).offload.mode
-        return wanted == "Offload" and self.waiting_for(view, dataplane) is None
-
-    def _wait(self, view: MeshView, dataplane: Resource) -> bool:
+    def _wait(self, view: MeshView, dataplane: Resource, mode: str) -> bool:
         """Whether the proxy waits for its node. Its certificate is forgotten when it goes over to the offload."""
         key, who = (view.mesh, dataplane.name), {"mesh": view.mesh, "dataplane": dataplane.name}
         try:
-            node = self.waiting_for(view, dataplane)
-            if (
-                node is None
-                and ProxyPolicies(view, dataplane).offload.mode == "Offload"
-                and self.identities.keeps(*key)
-            ):
+            node = self._node_waited_for(view, dataplane, mode)
+            if node is None and mode == "Offload" and self.identities.keeps(*key):
                 self.identities.forget(*key)
                 log.info("a proxy goes over to the offload", **who)
         except StoreError as error:
@@ -286,13 +288,12 @@ class ControlPlane:
             log.warning("a proxy stays on Envoy's own TLS until its node can sign for it", **who, node=node)
         return node is not None
 
-    def _credential(self, view: MeshView, dataplane: Resource, waits: bool) -> Credential | None:
+    def _credential(self, view: MeshView, dataplane: Resource, key_type: KeyType) -> Credential | None:
         identity = view.identity_of(dataplane)
-        settings = ProxyPolicies(view, dataplane, keeps_envoy_tls=waits).offload
-        if identity is None or settings.mode == "Offload":  # then the key is at the node's daemon
+        if identity is None:
             return None
         try:
-            held = self.identities.credential(view.mesh, dataplane.name, identity, settings.key_type)
+            held = self.identities.credential(view.mesh, dataplane.name, identity, key_type)
         except (UnusableAuthority, RefusedRequest, StoreError) as error:
             # The proxy keeps the certificate that it has; the next look tries again.
             log.error("no certificate for a proxy", mesh=view.mesh, dataplane=dataplane.name, error=str(error))

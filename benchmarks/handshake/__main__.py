@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.handshake import charts, page, plan, results, scaling
-from benchmarks.handshake.rig import Rig
+from benchmarks.handshake.rig import Rig, modes_of_this_host
 from benchmarks.handshake.run import run
 from benchmarks.tools import LoadToolError
 from deploy.node import envoy
@@ -67,11 +67,6 @@ def measured(
             return cells, memory, scaling.measured(folder / "scaling", threads, progress)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def modes_of_this_host() -> tuple[str, ...]:
-    """Without AVX-512 IFMA there are two modes."""
-    return plan.MODES if machine.machine()["avx512_ifma"] else tuple(m for m in plan.MODES if m != "ifma")
 
 
 def document(options: argparse.Namespace, chosen: plan.Plan, threads: list[int]) -> dict[str, Any]:

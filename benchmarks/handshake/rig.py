@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks import tools
+from benchmarks import machine, tools
 from benchmarks.handshake import measure
 from benchmarks.handshake.plan import KEYS, MODES, Load
 from deploy.node import daemon, envoy
@@ -27,6 +27,11 @@ DAEMON_BACKENDS = {"ifma": "ifma8", "soft": "software"}  # mode: the daemon's se
 ROUTES = [render.direct_response("ok\n")]
 TLS_VERSIONS = ("1.3", "1.2")
 GROUPS = ("X25519", "P-256", "P-384")  # the first is used; TLS 1.2 wants the certificate's curve among them
+
+
+def modes_of_this_host() -> tuple[str, ...]:
+    """Without AVX-512 IFMA there are two modes."""
+    return MODES if machine.machine()["avx512_ifma"] else tuple(m for m in MODES if m != "ifma")
 
 
 @dataclass(frozen=True)

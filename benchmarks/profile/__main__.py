@@ -14,8 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.handshake import plan
-from benchmarks.handshake.__main__ import modes_of_this_host
-from benchmarks.handshake.rig import Rig
+from benchmarks.handshake.rig import Rig, modes_of_this_host
 from benchmarks.profile import flame, stacks
 from benchmarks.tools import LoadToolError
 from deploy.node.processes import NodeError, Processes, interruptible

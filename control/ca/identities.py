@@ -244,22 +244,20 @@ class Identities:
     def keeps(self, mesh: str, dataplane: str) -> bool:
         """Whether the proxy has a certificate for Envoy's own TLS that is still valid."""
         key = mesh, dataplane
-        with self._making:
-            held = self._held.get(key)
-            if held is None and key not in self._without:
-                held = self._load(mesh, dataplane)
-                if held is None:
-                    self._without.add(key)
-                else:
-                    self._held[key] = held
+        held = self._held.get(key)
+        if held is None and key not in self._without:
+            held = self._load(mesh, dataplane)
+            if held is None:
+                self._without.add(key)
+            else:
+                self._held[key] = held
         return held is not None and self._now() < held.not_after
 
     def forget(self, mesh: str, dataplane: str) -> None:
         """When the dataplane is gone, or has its key at a daemon."""
-        with self._making:
-            self._held.pop((mesh, dataplane), None)
-            self._without.discard((mesh, dataplane))
-            self._store.delete_secret(self._svid_name(mesh, dataplane))
+        self._held.pop((mesh, dataplane), None)
+        self._without.discard((mesh, dataplane))
+        self._store.delete_secret(self._svid_name(mesh, dataplane))
 
 
 def _check_not_ours(identity: Identity) -> None:

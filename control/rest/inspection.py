@@ -43,7 +43,7 @@ def add_to(app: FastAPI, plane: ControlPlane, who: Any) -> None:
     @app.get(PREFIX + "/_overview", response_model=Overview, **common)
     async def overview(mesh: str, name: str) -> dict[str, Any]:
         """Who it is, its certificate, and per connection and type of xDS what it took and refused."""
-        return inspect.overview(plane, *await find(plane, mesh, name))
+        return await inspect.overview(plane, *await find(plane, mesh, name))
 
     @app.get(PREFIX + "/_policies", response_model=list[PoliciesOfType], **hidden)
     @app.get(PREFIX + "/policies", response_model=list[PoliciesOfType], **common)

@@ -111,6 +111,24 @@ def test_a_certificate_is_kept_and_renewed_at_half_of_its_life(
 
 
 @pytest.mark.usefixtures("resource")
+def test_who_keeps_a_certificate_is_known_after_a_restart_and_until_its_end(
+    store: Store, identities: Identities, clock: Clock
+) -> None:
+    assert not identities.keeps("shop", "cart-1")
+    held = identities.credential("shop", "cart-1", ID, "p256")
+    again = Identities(store, "default", clock)
+    assert identities.keeps("shop", "cart-1")
+    assert again.keeps("shop", "cart-1")
+    clock.now = held.not_after
+    assert not again.keeps("shop", "cart-1")
+    identities.credential("shop", "cart-1", ID, "p256")
+    assert identities.keeps("shop", "cart-1")
+    identities.forget("shop", "cart-1")
+    assert not identities.keeps("shop", "cart-1")
+    assert not Identities(store, "default", clock).keeps("shop", "cart-1")
+
+
+@pytest.mark.usefixtures("resource")
 def test_another_key_type_is_another_certificate(identities: Identities) -> None:
     first = identities.credential("shop", "cart-1", ID, "p256")
     rsa = identities.credential("shop", "cart-1", ID, "rsa2048")
