@@ -89,9 +89,14 @@ class Process:
 
 
 def _dies_with_us() -> list[str]:
-    """A prefix that makes the kernel end the child when we are killed and cannot do it ourselves."""
-    setpriv = shutil.which("setpriv")  # util-linux; replaces itself by the program, so the pid stays
-    return [setpriv, "--pdeathsig", "TERM"] if setpriv else []
+    """A prefix that makes the kernel end the child when we are killed and cannot do it ourselves.
+
+    setpriv asks for the signal; who was killed before that sends none, so the child looks who its parent is by then.
+    Both replace themselves by what follows, so the pid stays.
+    """
+    setpriv = shutil.which("setpriv")  # of util-linux
+    still_ours = f'[ "$PPID" = {os.getpid()} ] && exec "$@"'
+    return [setpriv, "--pdeathsig", "TERM", "sh", "-c", still_ours, "sh"] if setpriv else []
 
 
 class Processes:

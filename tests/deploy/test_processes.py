@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,21 +65,44 @@ def test_a_program_that_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_children_end_when_we_are_killed(tmp_path: Path) -> None:
+    child = _child_of_one_that_is_killed(tmp_path, lambda pid: Path(f"/proc/{pid}/comm").read_text() == "sleep\n")
+    assert _ends(child)
+
+
+def test_children_end_when_we_are_killed_at_once(tmp_path: Path) -> None:
+    """Killed before setpriv has asked for a signal at our end, so that none comes."""
+    setpriv = tmp_path / "setpriv"
+    setpriv.write_text(
+        f'#!/bin/sh\nwhile kill -0 $PPID 2> /dev/null; do sleep 0.01; done\nexec {shutil.which("setpriv")} "$@"\n'
+    )
+    setpriv.chmod(0o755)
+    child = _child_of_one_that_is_killed(tmp_path, alive, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert _ends(child)
+
+
+def _child_of_one_that_is_killed(folder: Path, kill_when: Callable[[int], bool], **environment: str) -> int:
     script = (
         "import pathlib, sys, time\n"
         "from deploy.node.processes import Process\n"
         "print(Process('sleeper', ['sleep', '60'], pathlib.Path(sys.argv[1])).pid, flush=True)\n"
         "time.sleep(60)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+    line, env = [sys.executable, "-c", script, str(folder)], os.environ | environment
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=env) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        assert alive(child)
+        while not kill_when(child):
+            assert alive(child)
+            time.sleep(0.01)
         parent.kill()
-    end = time.monotonic() + 10
-    while alive(child) and time.monotonic() < end:
+    return child
+
+
+def _ends(pid: int, seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while alive(pid) and time.monotonic() < end:
         time.sleep(0.02)
-    assert not alive(child)
+    return not alive(pid)
 
 
 def test_check_names_what_ended(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ async def test_the_overview_shows_only_certificates_in_use(world: World) -> None
         view = await world.plane.view("default", fresh=True)
         dataplane = view.get("Dataplane", "web-1")
         assert dataplane is not None
-        return overview(world.plane, view, dataplane)["certificate"]
+        return (await overview(world.plane, view, dataplane))["certificate"]
 
     await world.apply(IDENTITY)
     client = world.stream()
