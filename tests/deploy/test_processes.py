@@ -71,12 +71,13 @@ def test_children_end_when_we_are_killed(tmp_path: Path) -> None:
 
 def test_children_end_when_we_are_killed_at_once(tmp_path: Path) -> None:
     """Killed before setpriv has asked for a signal at our end, so that none comes."""
-    setpriv = tmp_path / "setpriv"
+    setpriv, killed = tmp_path / "setpriv", tmp_path / "killed"
     setpriv.write_text(
-        f'#!/bin/sh\nwhile kill -0 $PPID 2> /dev/null; do sleep 0.01; done\nexec {shutil.which("setpriv")} "$@"\n'
+        f'#!/bin/sh\nwhile [ ! -e {killed} ]; do sleep 0.01; done\nexec {shutil.which("setpriv")} "$@"\n'
     )
     setpriv.chmod(0o755)
     child = _child_of_one_that_is_killed(tmp_path, alive, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    killed.touch()
     assert _ends(child)
 
 
