@@ -42,6 +42,9 @@ SATURATION: Mapping[str, tools.Argument] = {
     "warmup": 1000,
 }
 ALONE: Mapping[str, tools.Argument] = {"connections": 1, "in_flight": 1, "batch": 1, "count": 2000, "warmup": 100}
+HANDSHAKES = plan.headline("rsa2048")
+# One load, and it is a headline: of the two counts of rounds it takes the second.
+PLAN = plan.Plan((HANDSHAKES,), slice_s=0.8, rounds=ROUNDS, headline_rounds=ROUNDS)
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
@@ -107,12 +110,11 @@ def of_the_daemon(folder: Path) -> dict[str, dict[str, Any]]:
 def of_envoy(folder: Path) -> dict[str, dict[str, float]]:
     """RSA-2048, TLS 1.3, 64 connections at once."""
     modes = ("stock", "ifma") if machine.machine()["avx512_ifma"] else ("stock", "soft")
-    load = plan.headline("rsa2048")
     with Processes(folder) as processes:
-        cells = run.run(rig.Rig(processes, folder, modes), plan.Plan((load,), 0.8, ROUNDS), lambda _: None)
+        cells = run.run(rig.Rig(processes, folder, modes), PLAN, lambda _: None)
     found = {}
     for mode in modes:
-        cell = results.find(cells, mode, load)
+        cell = results.find(cells, mode, HANDSHAKES)
         if cell is None or cell["failures"]:
             raise NodeError(f"{mode}: {cell and cell['failures_by_reason']}")
         workers = sum(us for name, us in cell["threads_cpu_us"].items() if name.startswith("wrk:"))

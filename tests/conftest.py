@@ -48,5 +48,5 @@ def envoy_binary() -> Path:
     """The stock Envoy; use together with the marker `envoy`."""
     path = envoy_path()
     if path is None:
-        pytest.skip(MISSING["envoy"]())
+        pytest.skip(str(MISSING["envoy"]()))
     return path

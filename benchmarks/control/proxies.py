@@ -110,9 +110,8 @@ class Proxies:
         everybody = asyncio.gather(*(proxy.ready.wait() for proxy in self._all))
         # A proxy's task ends only when the control plane refused it for good.
         refused = [proxy.task for proxy in self._all if proxy.task is not None]
-        ended, _ = await asyncio.wait(
-            [everybody, *refused], timeout=SETTLE_SECONDS, return_when=asyncio.FIRST_COMPLETED
-        )
+        awaited: list[asyncio.Future[Any]] = [everybody, *refused]
+        ended, _late = await asyncio.wait(awaited, timeout=SETTLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if everybody not in ended:
             for task in ended:
                 task.result()  # raises what it ended with

@@ -21,11 +21,11 @@ from deploy.node.daemon import Counters, Daemon
 from deploy.node.envoy import Config, Envoy
 from deploy.node.processes import NodeError, Processes
 from envoy_ext import render
-from envoy_ext.settings import TlsSettings, UpstreamTlsSettings
+from envoy_ext.settings import TlsSettings, TlsVersion, UpstreamTlsSettings
 
 DAEMON_BACKENDS = {"ifma": "ifma8", "soft": "software"}  # mode: the daemon's setting
 ROUTES = [render.direct_response("ok\n")]
-TLS_VERSIONS = ("1.3", "1.2")
+TLS_VERSIONS: tuple[TlsVersion, ...] = ("1.3", "1.2")
 GROUPS = ("X25519", "P-256", "P-384")  # the first is used; TLS 1.2 wants the certificate's curve among them
 
 
@@ -126,7 +126,7 @@ class Rig:
             clusters.append(self._cluster(contender, leaf, tls) | render.http_options(requests_per_connection=1))
         return render.bootstrap(listeners, clusters, admin_port=0)
 
-    def _cluster(self, contender: Contender, leaf: Leaf, tls: str) -> Config:
+    def _cluster(self, contender: Contender, leaf: Leaf, tls: TlsVersion) -> Config:
         """mTLS to the contender's first sidecar, as the caller of that key; every connection is a full handshake."""
         name, caller, server_name = caller_name(leaf.name, tls), self.callers[leaf.name], f"{leaf.name}.demo.test"
         port = contender.envoys[0].ports[listener_name(leaf.name, mtls=True)]

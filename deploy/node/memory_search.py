@@ -79,7 +79,9 @@ def _secret_pem_lines(key: PrivateKey) -> Iterator[tuple[int, bytes]]:
 def search(pid: int, wanted: Mapping[str, bytes]) -> Search:
     """Read all readable mappings of the process. PermissionError when it may not be read."""
     overlap = max(len(pattern) for pattern in wanted.values()) - 1
-    return _search(pid, _readable_mappings(pid), overlap, lambda *where: _find_in(*where, wanted))
+    return _search(
+        pid, _readable_mappings(pid), overlap, lambda chunk, address, path: _find_in(chunk, address, path, wanted)
+    )
 
 
 def _search(
@@ -158,7 +160,7 @@ def search_for_factors(pid: int, moduli: Sequence[int]) -> Search:
     size = (max(moduli).bit_length() + 15) // 16
     product = math.prod(moduli)
     mappings = _readable_mappings(pid, writable_only=True)
-    return _search(pid, mappings, size, lambda *where: _factors_in(*where, product, size))
+    return _search(pid, mappings, size, lambda chunk, address, path: _factors_in(chunk, address, path, product, size))
 
 
 def _factors_in(chunk: bytes, address: int, path: str, product: int, size: int) -> Iterator[Finding]:

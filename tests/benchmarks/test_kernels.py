@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import crypto_mb
 from benchmarks.kernels import contenders
 from benchmarks.kernels.contenders import ALGORITHMS
 from benchmarks.kernels.measure import Times
@@ -73,6 +74,6 @@ def test_what_could_not_run_is_null():
 
 
 def test_without_crypto_mb_the_contender_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(contenders.crypto_mb, "library_path", lambda: None)
+    monkeypatch.setattr(crypto_mb, "library_path", lambda: None)
     found = [c for c in contenders.available("p256") if isinstance(c, tuple)]
     assert ("crypto_mb", "crypto_mb is not installed: pip install .[bench]") in found

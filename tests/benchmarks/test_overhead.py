@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.overhead import kernel_us
+from benchmarks.overhead import PLAN, ROUNDS, kernel_us
 from deploy.node.daemon import Counters
 
 
@@ -22,3 +22,7 @@ def test_kernel_time_is_that_of_the_batches_that_ran() -> None:
         0,
     )
     assert kernel_us(counters, "p256", times) == pytest.approx(3 * 20 + 2 * 10 + 30)
+
+
+def test_handshakes_are_measured_in_as_many_rounds_as_the_rest() -> None:
+    assert [PLAN.rounds_of(load) for load in PLAN.loads] == [ROUNDS]

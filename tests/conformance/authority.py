@@ -16,6 +16,7 @@ DAYS = 90
 
 
 def _usage(**used: bool) -> x509.KeyUsage:
+    names: tuple[str, ...]
     names = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
     names += ("key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
     return x509.KeyUsage(**{name: used.get(name, False) for name in names})

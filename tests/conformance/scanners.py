@@ -106,6 +106,7 @@ class Sslyze:
 # ---- testssl.sh ----
 
 RIGHT = ("OK", "INFO")
+SCANS: tuple[str, ...]
 SCANS = ("--protocols", "--std", "--pfs", "--server-preference", "--server-defaults", "--vulnerable", "--grease")
 SCANS += ("--client-simulation",)
 OF_THE_SCANNER = ("engine_problem",)  # what its openssl lacks

@@ -107,7 +107,7 @@ class Scripted(TLSConnection):
 
     # ---- for hooks, and for after the handshake ----
 
-    def raw(self, data: bytes) -> None:
+    def raw(self, data: bytes | bytearray) -> None:
         """These bytes, as they are."""
         self.sock.sendall(bytes(data))
 

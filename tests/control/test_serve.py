@@ -89,7 +89,7 @@ async def test_a_renewed_certificate_comes_without_a_restart_and_streams_go_on(s
             assert (await client.put(api + path, json=document)).status_code in (200, 201)
     metadata = [("authorization", f"Bearer {service.tokens.issue('dataplane', 600, 'default')}")]
     async with grpc.aio.secure_channel(str(service.xds), grpc.ssl_channel_credentials(ca.encode())) as channel:
-        stream = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).StreamAggregatedResources(metadata=metadata)  # type: ignore[no-untyped-call]  # generated
+        stream = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).StreamAggregatedResources(metadata=metadata)
         await stream.write(discovery_pb2.DiscoveryRequest(type_url=CLUSTER, node={"id": "default.web-1"}))
         first: Any = await asyncio.wait_for(stream.read(), 20)
         clock.now = datetime.now(UTC)
@@ -114,7 +114,7 @@ async def test_a_renewed_certificate_comes_without_a_restart_and_streams_go_on(s
         assert second.version_info != first.version_info
         # Whoever connects from now on is served beside it.
         async with grpc.aio.secure_channel(str(service.xds), grpc.ssl_channel_credentials(ca.encode())) as other:
-            again = ads_pb2_grpc.AggregatedDiscoveryServiceStub(other).StreamAggregatedResources(metadata=metadata)  # type: ignore[no-untyped-call]  # generated
+            again = ads_pb2_grpc.AggregatedDiscoveryServiceStub(other).StreamAggregatedResources(metadata=metadata)
             await again.write(discovery_pb2.DiscoveryRequest(type_url=CLUSTER, node={"id": "default.web-1"}))
             found: Any = await asyncio.wait_for(again.read(), 20)
             assert found.version_info == second.version_info

@@ -85,7 +85,7 @@ def test_a_good_run(findings: report.Findings) -> None:
 
 
 def test_latencies_of_both_listeners_count(findings: report.Findings) -> None:
-    findings.loads["rsa"]["handshake_ms"]["buckets"] = [[50.0, 100]]  # type: ignore[index]
+    findings.loads["rsa"]["handshake_ms"]["buckets"] = [[50.0, 100]]
     assert report.as_data(findings)["p99_ms"] == 50.0
 
 

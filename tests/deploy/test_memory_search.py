@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from deploy.node import certificates, envoy, memory_search
@@ -25,8 +26,8 @@ def test_patterns_are_secret_and_long(key_type: str) -> None:
     patterns = memory_search.patterns(key)
     assert all(len(pattern) >= 28 for pattern in patterns.values()), "short ones would be found by chance"
     public = {
-        key.public_key().public_bytes(encoding, certificates.serialization.PublicFormat.SubjectPublicKeyInfo)
-        for encoding in (certificates.serialization.Encoding.DER, certificates.serialization.Encoding.PEM)
+        key.public_key().public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
+        for encoding in (serialization.Encoding.DER, serialization.Encoding.PEM)
     }
     assert not any(pattern in text for pattern in patterns.values() for text in public)
 
@@ -80,7 +81,7 @@ def test_finds_what_a_process_holds(holder: Callable[[bytes], int]) -> None:
 @pytest.mark.parametrize("form", ["little-endian", "big-endian in DER"])
 @pytest.mark.parametrize("which", ["p", "q"])
 def test_finds_a_factor_of_a_modulus(holder: Callable[[bytes], int], form: str, which: str) -> None:
-    keys = [certificates.make_key("rsa2048") for _ in range(3)]
+    keys = [rsa.generate_private_key(65537, 2048) for _ in range(3)]
     moduli = [key.public_key().public_numbers().n for key in keys]
     factor = getattr(keys[1].private_numbers(), which)
     held = (

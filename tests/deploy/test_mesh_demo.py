@@ -157,8 +157,13 @@ def test_nobody_there_is_no_answer() -> None:
 
 def test_traffic_counts_every_request_and_ends() -> None:
     sent = []
+
+    def once() -> Counter[str]:
+        sent.append(1)
+        return Counter(("yes",))
+
     others = set(threading.enumerate())
-    with traffic(lambda: Counter((sent.append(1) or "yes",)), at_once=2) as counts:
+    with traffic(once, at_once=2) as counts:
         wait_for_requests(counts, 50)
     assert counts == {"yes": len(sent)}
     assert len(sent) >= 50

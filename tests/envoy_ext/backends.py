@@ -65,7 +65,7 @@ class TcpServer(socketserver.ThreadingTCPServer):
     request_queue_size = 256
 
 
-def serve(server: socketserver.BaseServer) -> int:
+def serve(server: socketserver.TCPServer) -> int:
     """Serves in a thread; gives the port."""
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     port: int = server.server_address[1]

@@ -117,6 +117,7 @@ def shared(
         started.check()  # whatever the tests did, Envoy is still there
 
 
+PUBLISHED: tuple[str, ...]
 PUBLISHED = ("peer_spiffe_id", "peer_sha256", "peer_serial", "identity", "server_name", "tls_version", "cipher")
 HYBRID = ("X25519MLKEM768", "X25519")
 PUBLISHED += ("group", "alpn", "resumed", "key_type", "backend", "batch_size", "operation_us")

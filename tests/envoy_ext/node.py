@@ -25,7 +25,7 @@ from tests.json_lines import read_json_lines
 from tests.offload.daemon_process import DaemonProcess
 from tests.offload.key_files import Authority, PrivateKey, key_pem, pem, shared_key, write_pair
 
-ME = {"selectors": [{"uid": os.getuid()}], "usage": "any"}
+ME: dict[str, Any] = {"selectors": [{"uid": os.getuid()}], "usage": "any"}
 TLS12 = ssl.TLSVersion.TLSv1_2
 TLS13 = ssl.TLSVersion.TLSv1_3
 T = TypeVar("T")
@@ -135,7 +135,8 @@ class EnvoyNode:
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
 
 
-def wait_for(what: str, condition: Callable[[], T], seconds: float = 20) -> T:
+# `...`: a lambda in a loop has the loop's variables as its defaults.
+def wait_for(what: str, condition: Callable[..., T], seconds: float = 20) -> T:
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, f"waited {seconds} s in vain for: {what}"

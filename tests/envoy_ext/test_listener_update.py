@@ -19,6 +19,7 @@ from envoy_ext import render
 from envoy_ext.settings import TlsSettings
 from tests.envoy_ext import node
 from tests.envoy_ext.node import EnvoyNode, Material, wait_for
+from tests.envoy_ext.tls_clients import Client
 from tests.offload.daemon_process import DaemonProcess
 from tests.offload.key_files import make_key, write_pair
 
@@ -163,7 +164,7 @@ def active(envoy: EnvoyNode) -> int:
     return sum(n for name, n in stats.items() if name.endswith(".downstream_cx_active") and "worker" not in name)
 
 
-def attempt(client: node.Client) -> None:
+def attempt(client: Client) -> None:
     try:
         client.connect().close()
     except OSError:

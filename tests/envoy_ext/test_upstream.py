@@ -294,7 +294,8 @@ def test_sessions_never_cross_identities(start: Start) -> None:
     updates = pair.client.stats()["identity_updates"]
     pair.services.issue("cart", other)
     wait_for("the new identity", lambda: pair.client.stats()["identity_updates"] > updates)
-    seen = wait_for("a request", lambda: (a := request(port)).status == 200 and a)
+    seen = wait_for("a request", lambda: a if (a := request(port)).status == 200 else None)
+    assert seen is not None
     assert seen.headers["x-peer_spiffe_id"] == other
     for _ in range(10):
         assert request(port).headers["x-peer_spiffe_id"] == other

@@ -66,6 +66,7 @@ class Certificate:
         return path
 
 
+KEY_USAGES: tuple[str, ...]
 KEY_USAGES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
 KEY_USAGES += ("key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
 REVOKED_SERIAL = 0x7EE7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import subprocess
@@ -93,7 +94,7 @@ class Client:
         line = tools.command("tlsload", options, [f"127.0.0.1:{self.port}"])
         done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode in (0, 1), done.stderr
-        report: dict[str, Any] = tools.json.loads(done.stdout)
+        report: dict[str, Any] = json.loads(done.stdout)
         return report
 
 

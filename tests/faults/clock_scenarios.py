@@ -41,7 +41,7 @@ def clock_set_by_an_hour(folder: Path) -> Result:
     """All certificates stay valid. Those of the spare identities were just issued, so an hour earlier they were not."""
     clock, authority = WallClock(folder / "clock"), Authority.make()
     identities = {name: _generated(folder, "cart") for name in SPARES}
-    more = {"authority": authority, "issuers": _issuer(folder, authority), "identities": identities}
+    more: dict[str, Any] = {"authority": authority, "issuers": _issuer(folder, authority), "identities": identities}
     with rig(folder, environment=clock.environment, **more) as there:
         there.daemon.wait_log("certificate issued", len(SPARES))
         for ahead, renewals in ((HOUR, 0), (-HOUR, len(SPARES)), (0, 0)):

@@ -183,7 +183,8 @@ def rig(
     services = Services.make(folder, selectors=only_envoys, **sections)
     daemon = services.daemon
     daemon.module = daemon_module
-    daemon.start(**(environment or {}), **(of_daemon or {}))
+    more: dict[str, Any] = {**(environment or {}), **(of_daemon or {})}
+    daemon.start(**more)
     there: Rig | None = None
     try:
         with Processes(folder) as processes:

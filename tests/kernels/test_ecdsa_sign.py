@@ -100,7 +100,9 @@ def rfc6979_vectors(algorithm):
     text = (CRYPTOGRAPHY_VECTORS / "ECDSA/RFC6979/evppkey_ecdsa_rfc6979.txt").read_text()
     name = {"p256": "P-256", "p384": "P-384"}[algorithm]
     pem = text.split(f"PrivateKey={name}_PRIV\n")[1].split("\n\n")[0]
-    d = load_pem_private_key(pem.encode(), None).private_numbers().private_value
+    private = load_pem_private_key(pem.encode(), None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    d = private.private_numbers().private_value
     for block in text.split("\n\n"):
         fields = dict(line.split(" = ", 1) for line in block.splitlines() if " = " in line)
         if fields.get("Key") != f"{name}_PRIV" or "DigestSign" not in fields:

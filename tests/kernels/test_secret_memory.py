@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 import kernels
 
+from .conftest import PrivateKey
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -298,7 +300,9 @@ def readable_memory(pid: int) -> bytes:
     found = []
     with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         for line in maps:
-            start, end, mode, path = re.match(r"(\w+)-(\w+) (\S+) \S+ \S+ \S+\s*(.*)", line).groups()
+            fields = re.match(r"(\w+)-(\w+) (\S+) \S+ \S+ \S+\s*(.*)", line)
+            assert fields
+            start, end, mode, path = fields.groups()
             if mode[0] != "r" or path.startswith(("[vvar", "[vsyscall", "/secretmem")):
                 continue
             memory.seek(int(start, 16))
@@ -309,7 +313,7 @@ def readable_memory(pid: int) -> bytes:
 @pytest.fixture(scope="module")
 def key_files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("key_files")
-    privates = [
+    privates: list[PrivateKey] = [
         rsa.generate_private_key(65537, 2048),
         ec.generate_private_key(ec.SECP256R1()),
         ec.generate_private_key(ec.SECP384R1()),
@@ -331,6 +335,8 @@ def found_in_holder(mode: str, key_files) -> set[str]:
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as holder:
+        assert holder.stdin
+        assert holder.stdout
         assert holder.stdout.readline().startswith("ready")
         try:
             memory = readable_memory(holder.pid)
@@ -370,7 +376,9 @@ def test_a_released_key_is_nowhere_at_all(key_files):
     def secret_areas() -> bytes:
         areas = []
         for line in Path("/proc/self/maps").read_text().splitlines():
-            start, end, mode, path = re.match(r"(\w+)-(\w+) (\S+) \S+ \S+ \S+\s*(.*)", line).groups()
+            fields = re.match(r"(\w+)-(\w+) (\S+) \S+ \S+ \S+\s*(.*)", line)
+            assert fields
+            start, end, mode, path = fields.groups()
             if mode[0] == "r" and path.startswith("/secretmem"):
                 areas.append(ctypes.string_at(int(start, 16), int(end, 16) - int(start, 16)))
         return b"".join(areas)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from offload.certificates import CertificateError, read_authorities, read_chain
@@ -36,6 +37,7 @@ def test_the_chain_ends_when_its_first_certificate_does(authority: Authority) ->
     intermediate = build_certificate(
         "short", intermediate_key, authority.key, authority.certificate.subject, end=5 * DAY, ca=True
     )
+    assert isinstance(intermediate_key, ec.EllipticCurvePrivateKey)
     leaf = build_certificate("www", _KEY, intermediate_key, intermediate.subject, end=50 * DAY)
     chain = read_chain([c.public_bytes(Encoding.DER) for c in (leaf, intermediate)], NOW)
     assert chain.chain_not_after == int((NOW + 5 * DAY).timestamp())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from typer.testing import CliRunner, Result
 
 from offload import __version__, exit_codes
@@ -183,11 +183,13 @@ def test_sign_by_identity_is_checked(running: DaemonProcess) -> None:
 
 def test_sign_by_key_id_from_a_file(running: DaemonProcess, tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"anything")
-    identifier = key_id(shared_key("rsa2048")).hex()
+    key = shared_key("rsa2048")
+    assert isinstance(key, rsa.RSAPrivateKey)
+    identifier = key_id(key).hex()
     arguments = ("sign", "--key-id", identifier, "--scheme", "0x0401", "--input", tmp_path / "in", "--encoding", "hex")
     result = run(*arguments, daemon=running)
     signature = bytes.fromhex(good(result).strip())
-    shared_key("rsa2048").public_key().verify(signature, b"anything", padding.PKCS1v15(), hashes.SHA256())  # type: ignore[union-attr,call-arg]
+    key.public_key().verify(signature, b"anything", padding.PKCS1v15(), hashes.SHA256())
     assert "rsa_pkcs1_sha256 (0x0401)" in result.stderr
 
 

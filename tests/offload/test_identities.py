@@ -132,7 +132,8 @@ def test_an_identity_with_a_name_that_no_file_can_have(keys: Path, authority: Au
     key = shared_key("p256")
     write_pair(keys, "cart", key, authority.issue(key))
     name = "spiffe://mesh.example/ns/shop/sa/cart"
-    found = Node(keys, **{name: {"source": {"files": "cart"}, "selectors": EVERYBODY}}).look()
+    rule: dict[str, object] = {"source": {"files": "cart"}, "selectors": EVERYBODY}
+    found = Node(keys, **{name: rule}).look()
     assert list(found.identities) == [name]
     assert found.remarks == ()
 

@@ -28,15 +28,25 @@ def broken_names(folder: Path) -> None:
             file.write(b"garbage")
 
 
-Break = Callable[[Path, Authority], None]
+Break = Callable[[Path, Authority], object]
 
 
 def _write(name: str, content: bytes) -> Break:
-    return lambda folder, _: (folder / name).write_bytes(content) and None
+    return lambda folder, _: (folder / name).write_bytes(content)
 
 
 def _chain(*make: Callable[[Authority], x509.Certificate]) -> Break:
-    return lambda folder, authority: (folder / "tls.crt").write_bytes(pem(*(m(authority) for m in make))) and None
+    return lambda folder, authority: (folder / "tls.crt").write_bytes(pem(*(m(authority) for m in make)))
+
+
+def _another(make: Callable[[Path], object]) -> Break:
+    """Another thing in the place of the key."""
+
+    def in_its_place(folder: Path, _: Authority) -> None:
+        (folder / "tls.key").unlink()
+        make(folder / "tls.key")
+
+    return in_its_place
 
 
 _KEY = shared_key("p256")
@@ -48,7 +58,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "empty certificate": (_write("tls.crt", b""), "tls.crt: holds neither a certificate nor a private key"),
     "garbage certificate": (_write("tls.crt", os.urandom(500)), "tls.crt: holds neither a certificate nor"),
     "cut-off certificate": (
-        lambda f, a: (f / "tls.crt").write_bytes(pem(a.issue(_KEY))[:-40]) and None,
+        lambda f, a: (f / "tls.crt").write_bytes(pem(a.issue(_KEY))[:-40]),
         "tls.crt: a PEM block has no END line: the file is cut off",
     ),
     "certificate not base64": (
@@ -78,7 +88,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
         "was not issued by certificate 2 (CN=test CA)",
     ),
     "too long a chain": (
-        lambda f, a: (f / "tls.crt").write_bytes(pem(*[a.issue(_KEY)] * 11)) and None,
+        lambda f, a: (f / "tls.crt").write_bytes(pem(*[a.issue(_KEY)] * 11)),
         "tls.crt: 11 certificates",
     ),
     "may not sign": (_chain(lambda a: a.issue(_KEY, usage=_NO_SIGNATURE)), "does not allow digital signatures"),
@@ -94,12 +104,9 @@ BROKEN: dict[str, tuple[Break, str]] = {
     ),
     "two keys in one file": (_write("tls.key", key_pem(_KEY) + key_pem(_OTHER)), "tls.key: holds 2 private keys"),
     "another key": (_write("tls.key", key_pem(_OTHER)), "tls.key: no certificate beside it has its public key"),
-    "a folder there": (lambda f, _: (f / "tls.key").unlink() or (f / "tls.key").mkdir(), "not a regular file"),
-    "a pipe there": (lambda f, _: (f / "tls.key").unlink() or os.mkfifo(f / "tls.key"), "not a regular file"),
-    "a symlink to nothing": (
-        lambda f, _: (f / "tls.key").unlink() or (f / "tls.key").symlink_to("none"),
-        "tls.key: a symlink to nothing",
-    ),
+    "a folder there": (_another(Path.mkdir), "not a regular file"),
+    "a pipe there": (_another(os.mkfifo), "not a regular file"),
+    "a symlink to nothing": (_another(lambda key: key.symlink_to("none")), "tls.key: a symlink to nothing"),
     "far too large": (_write("tls.crt", b"x" * (1024 * 1024 + 1)), "tls.crt: larger than 1048576 bytes"),
 }  # fmt: skip
 

@@ -224,7 +224,7 @@ def test_requests_are_what_openssl_certifies(tmp_path: Path, local_ca: LocalCa) 
     """Any CA will do: here `openssl x509 -req` as the program."""
     extensions = tmp_path / "ext"
     extensions.write_text(f"subjectAltName=critical,URI:{CART},DNS:cart.test\n")
-    command = ("/usr/bin/openssl", "x509", "-req", "-days", "1", "-CA", str(local_ca.certificate))
+    command: tuple[str, ...] = ("/usr/bin/openssl", "x509", "-req", "-days", "1", "-CA", str(local_ca.certificate))
     command += ("-CAkey", str(local_ca.key), "-extfile", str(extensions), "-in", "/dev/stdin")
     subprocess.run(["openssl", "version"], check=True, capture_output=True)
     key = Key.generate("rsa2048")

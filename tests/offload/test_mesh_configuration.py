@@ -23,7 +23,7 @@ CONFIG = Config()
 
 
 def wanted(**changes: Any) -> node_pb2.MeshIdentity:
-    fields = {
+    fields: dict[str, Any] = {
         "spiffe_id": CART,
         "mesh": "default",
         "selectors": [node_pb2.Selector(uid=101), node_pb2.Selector(uid=102, gid=7)],

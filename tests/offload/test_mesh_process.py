@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from offload.v1 import admin_pb2
-from tests.control.cli.test_cli import ControlPlane
+from tests.control.mesh_process import ControlPlane
 from tests.control.resources import MESH_WITH_IDENTITY
 from tests.offload.daemon_process import DaemonProcess, command, environment, sign_request, wait_for
 from tests.offload.test_generated import SCHEMES

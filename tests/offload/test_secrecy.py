@@ -201,13 +201,14 @@ def _factors_in(data: bytes, modulus: int) -> list[int]:
 
 
 def test_the_search_for_factors_finds_them() -> None:
-    numbers = shared_key("rsa2048").private_numbers()
-    assert isinstance(numbers, rsa.RSAPrivateNumbers)
+    key = shared_key("rsa2048")
+    assert isinstance(key, rsa.RSAPrivateKey)
+    numbers = key.private_numbers()
     modulus = numbers.public_numbers.n
     for secret in (numbers.p, numbers.q):
         for order in ("big", "little"):
             before = 1001 if order == "big" else 1000
-            hidden = os.urandom(before) + secret.to_bytes(128, order) + os.urandom(77)  # type: ignore[arg-type]
+            hidden = os.urandom(before) + secret.to_bytes(128, order) + os.urandom(77)
             assert _factors_in(hidden, modulus) == [before]
     assert _factors_in(os.urandom(5000), modulus) == []
 
@@ -286,4 +287,6 @@ def test_what_it_signs_is_a_handshake(running: DaemonProcess) -> None:
         answer = stub.Sign(sign_request(WWW, 0x0403), timeout=10)
     from cryptography.hazmat.primitives import hashes
 
-    shared_key("p256").public_key().verify(answer.signature, CERTIFICATE_VERIFY, ec.ECDSA(hashes.SHA256()))
+    key = shared_key("p256")
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    key.public_key().verify(answer.signature, CERTIFICATE_VERIFY, ec.ECDSA(hashes.SHA256()))

@@ -8,14 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from control.ca.rotation import Event
+from control.cli.client import ApiError
 from deploy.demo.mesh import calls
 from deploy.demo.mesh.calls import NO_ANSWER
 from deploy.demo.mesh.parts import BLUE, IDENTITY, Mesh, spiffe_id
 from deploy.demo.mesh.result import Step, by_version
 from deploy.demo.traffic import traffic, wait_for, wait_for_requests
-from deploy.node.control_plane import ApiError
 
 DENIED = "403"
 FROM_BLUE, FROM_GREEN, FROM_CART = "200 prices-blue", "200 prices-green", "200 cart"
@@ -166,12 +167,12 @@ def ca_rotation(mesh: Mesh, sizes: Sizes) -> Step:
     return step
 
 
-def _step_of_rotation(mesh: Mesh, event: Event) -> dict[str, object]:
+def _step_of_rotation(mesh: Mesh, event: Event) -> dict[str, Any]:
     """Refused as long as somebody is not as far; the last refusal says who."""
     end = time.monotonic() + STAGE_SECONDS
     while True:
         try:
-            after: dict[str, object] = mesh.control_plane.rotation(IDENTITY, event.value)
+            after: dict[str, Any] = mesh.control_plane.rotation(IDENTITY, event.value)
         except ApiError:
             if time.monotonic() > end:
                 raise

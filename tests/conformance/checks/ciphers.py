@@ -32,8 +32,11 @@ def _suite(name: str) -> dict[str, int]:
     return {kind: getattr(CipherSuite, name.replace("*", kind)) for kind in AUTHENTICATED.values()}
 
 
-STRONG = ("TLS_ECDHE_*_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_*_WITH_AES_256_GCM_SHA384")
-STRONG += ("TLS_ECDHE_*_WITH_CHACHA20_POLY1305_SHA256",)
+STRONG = (
+    "TLS_ECDHE_*_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_*_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_*_WITH_CHACHA20_POLY1305_SHA256",
+)
 STRONG13 = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
 
 # A P-256 certificate needs its curve among the groups of TLS 1.2, where they say for signatures too.

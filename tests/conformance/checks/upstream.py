@@ -116,6 +116,7 @@ def _extensions(edit: Callable[[Any], None]) -> Callable[[str], Run]:
 
 
 def _fragmented(size: int) -> Callable[[str], Run]:
+    names: tuple[str, ...]
     names = ("server_hello", "encrypted_extensions", "certificate", "certificate_verify", "server_key_exchange")
     names += ("server_hello_done", "finished")
 

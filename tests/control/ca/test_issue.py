@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,9 +19,10 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 ID = "spiffe://shop.example/workload/cart"
 DAY = timedelta(days=1)
 DER = serialization.Encoding.DER
+Key = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
 
-def request(key, *names: str) -> bytes:  # type: ignore[no-untyped-def]
+def request(key: Key, *names: str) -> bytes:
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     if names:
         uris = [x509.UniformResourceIdentifier(name) for name in names]
@@ -34,7 +36,7 @@ def authority() -> Authority:
     return generate("shop.example", NOW)
 
 
-KEYS = {
+KEYS: dict[str, Key] = {
     "p256": ec.generate_private_key(ec.SECP256R1()),
     "p384": ec.generate_private_key(ec.SECP384R1()),
     "ed25519": ed25519.Ed25519PrivateKey.generate(),
@@ -83,7 +85,7 @@ def test_no_certificate_outlives_its_ca(authority: Authority) -> None:
         (lambda: request(ec.generate_private_key(ec.SECP256K1())), "on P-256 or P-384, not on secp256k1"),
     ],
 )
-def test_requests_that_are_refused(made, says: str) -> None:  # type: ignore[no-untyped-def]
+def test_requests_that_are_refused(made: Callable[[], bytes], says: str) -> None:
     with pytest.raises(RefusedRequest, match=says):
         key_of_request(made(), ID)
 
@@ -128,7 +130,7 @@ def test_an_authority_survives_its_pem(authority: Authority) -> None:
 def test_authorities_that_cannot_be_used(authority: Authority) -> None:
     certificate, key = authority.to_pem()
     other = generate("x.example", NOW).to_pem()[1]
-    leaf = issue(authority, authority.key.public_key(), ID, DAY, NOW).chain_pem  # type: ignore[arg-type]
+    leaf = issue(authority, authority.key.public_key(), ID, DAY, NOW).chain_pem
     for pem, key_pem, when, says in (
         ("x", key, NOW, "here: is not a certificate and an unencrypted key"),
         (certificate, "x", NOW, "here: is not a certificate and an unencrypted key"),

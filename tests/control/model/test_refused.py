@@ -69,7 +69,7 @@ GIVES_A_MESSAGE = re.compile(r".*_problem|_message")
 def made_at() -> dict[tuple[str, int], int]:
     """Where the code makes a Violation, refuses a scalar or gives a message back: (file, first line) to last line."""
     files = [path for folder in ("model", "policies") for path in (CONTROL / folder).rglob("*.py")]
-    found = {}
+    found: dict[tuple[str, int], int] = {}
     for path in files:
         if path.name == "documents.py":  # which only repeats what was found
             continue

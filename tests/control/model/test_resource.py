@@ -80,7 +80,7 @@ def test_the_example_in_a_message_would_be_taken() -> None:
     """`example_of` is what messages show for a field; a wrong one would send its reader from one error to the next."""
     assert len(FIELDS) > 150
     for place, info in FIELDS.items():
-        declared = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+        declared: Any = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
         try:
             TypeAdapter(declared).validate_python(example_of(info))
         except ValidationError as error:

@@ -307,6 +307,7 @@ async def test_a_proxy_keeps_its_own_tls_until_its_node_serves_it(world: World) 
     dataplanes = {name: view.get("Dataplane", name) for name in ("cart-1", "web-1")}
     waited = {name: await plane.waiting_for(view, d) for name, d in dataplanes.items() if d}
     assert waited == {"cart-1": "n1", "web-1": "n2"}
+    assert dataplanes["cart-1"] is not None
     overview = await inspect.overview(plane, view, dataplanes["cart-1"])
     assert overview["mode"] == "EnvoyTLS"
     assert any("mode Offload waits for node n1" in problem for problem in overview["problems"])

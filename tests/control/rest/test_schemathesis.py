@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.config import SchemathesisConfig
+from schemathesis.core.result import Ok
 
 from tests.control.mesh_process import ControlPlane
 from tests.control.resources import MESH_WITH_IDENTITY
@@ -55,6 +56,7 @@ class Server:
 
     def operations(self) -> Iterator[Any]:
         for result in self.schema.get_all_operations():
+            assert isinstance(result, Ok), result
             yield result.ok()
 
     def fuzz(self, operation: Any, examples: int) -> None:

@@ -50,7 +50,7 @@ class Client:
 
     def _told(self, actions: Sequence[Action]) -> list[tuple[str, ...]]:
         self.actions = list(actions)
-        answers = []
+        answers: list[tuple[str, ...]] = []
         for action in actions:
             if isinstance(action, Respond):
                 self.last[action.type_url] = action

@@ -60,7 +60,10 @@ def test_equal_configurations_are_equal_bytes() -> None:
     module = settings.TlsSettings(
         identities=("www",), alpn=("h2",), tls_minimum="1.3", trust_domains=("a", "b"), client_certificate="required"
     )
-    chain = {"transport_socket": render.transport_socket(module), "filters": [render.companion_filter(module)]}
+    chain: dict[str, Any] = {
+        "transport_socket": render.transport_socket(module),
+        "filters": [render.companion_filter(module)],
+    }
     listener = {"name": "l", "filter_chains": [chain]}
     one, other = (encode.to_message(encode.LISTENER, config) for config in (listener, backwards(listener)))
     assert one.SerializeToString(deterministic=True) == other.SerializeToString(deterministic=True)

@@ -8,7 +8,7 @@ import hashlib
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from kernels import Status
@@ -51,6 +51,7 @@ def verify(key, digest, output):
     half = len(output) // 2
     r, s = int.from_bytes(output[:half].tobytes()), int.from_bytes(output[half:].tobytes())
     public = load_der_public_key(key.public_key_der)
+    assert isinstance(public, ec.EllipticCurvePublicKey)
     public.verify(utils.encode_dss_signature(r, s), digest, ec.ECDSA(utils.Prehashed(DIGESTS[len(digest)])))
 
 
@@ -138,6 +139,8 @@ def test_unused_lanes_and_old_scratch_memory_do_not_matter(algorithm, poison, ba
         assert outcome.status.tolist() == [Status.OK] * count
         for key, message, output in zip(keys, messages, outcome.outputs, strict=True):
             if algorithm == "ed25519":
-                load_der_public_key(key.public_key_der).verify(output[:64].tobytes(), message)
+                public = load_der_public_key(key.public_key_der)
+                assert isinstance(public, ed25519.Ed25519PublicKey)
+                public.verify(output[:64].tobytes(), message)
             else:
                 verify(key, message, output[: 2 * SIZES[algorithm]])

@@ -20,9 +20,13 @@ CORPUS = Path(__file__).resolve().parent / "corpus"
 
 def wire_seeds() -> dict[str, bytes]:
     """The first byte chooses the reader."""
-    operation = pb.Operation(id=7, key_id=b"k" * 32, signature_scheme=0x0403, input=b" " * 64, timeout_us=5, kind=1)
+    operation = pb.Operation(
+        id=7, key_id=b"k" * 32, signature_scheme=0x0403, input=b" " * 64, timeout_us=5, kind=pb.Operation.DECRYPT
+    )
     batch = pb.OperationBatch(operations=[operation, operation], cancelled=[1, 300, 2**63])
-    result = pb.Result(id=7, status=3, output=b"o" * 70, message="why", backend=2, batch_size=8, queue_us=1, run_us=900)
+    result = pb.Result(
+        id=7, status=3, output=b"o" * 70, message="why", backend=pb.BACKEND_IFMA8, batch_size=8, queue_us=1, run_us=900
+    )
     identity = pb.Identity(name="www", version=9)
     identity.credentials.add(
         key_id=b"k" * 32, certificate_chain=[b"leaf", b"ca"], signature_schemes=[0x0403, 0x0804], tls12=True,

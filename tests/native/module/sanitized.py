@@ -27,7 +27,7 @@ def main() -> int:
         print(f"usage: sanitized.py {' | '.join(SANITIZERS)}", file=sys.stderr)
         return 2
     folder = ROOT / "build" / ("module-" + sys.argv[1].replace(",", "-"))
-    configure = ["cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, f"-DSANITIZE={sys.argv[1]}"]
+    configure: list[str | Path] = ["cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, f"-DSANITIZE={sys.argv[1]}"]
     configure += ["-DCMAKE_BUILD_TYPE=RelWithDebInfo", f"-DPython3_EXECUTABLE={sys.executable}"]
     subprocess.run(configure, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     subprocess.run(["cmake", "--build", folder, "-j2", "--target", "module_tests"], check=True, cwd=ROOT)

@@ -134,7 +134,7 @@ class RawClient:
         if isinstance(frame, HeadersFrame):
             answer = self.answer(frame.stream_id)
             assert "END_HEADERS" in frame.flags
-            answer.headers.update(self.decoder.decode(frame.data))
+            answer.headers.update((str(name), str(value)) for name, value in self.decoder.decode(frame.data))
             answer.ended |= "END_STREAM" in frame.flags
         elif isinstance(frame, DataFrame):
             answer = self.answer(frame.stream_id)

@@ -49,7 +49,11 @@ def verify(public_key_der: bytes, scheme: int, signature: bytes, signed: bytes) 
     """Raises InvalidSignature unless OpenSSL accepts the signature."""
     public = load_der_public_key(public_key_der)
     if isinstance(public, rsa.RSAPublicKey):
-        digest = {1: hashes.SHA256, 2: hashes.SHA384, 3: hashes.SHA512}
+        digest: dict[int, type[hashes.SHA256 | hashes.SHA384 | hashes.SHA512]] = {
+            1: hashes.SHA256,
+            2: hashes.SHA384,
+            3: hashes.SHA512,
+        }
         if scheme >> 8 == 8:
             algorithm = digest[(scheme & 0xFF) - 3]()
             public.verify(signature, signed, padding.PSS(padding.MGF1(algorithm), algorithm.digest_size), algorithm)
@@ -143,7 +147,8 @@ def identity(
     }
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+# `...`: a lambda in a loop has the loop's variables as its defaults.
+def wait_for(condition: Callable[..., bool], seconds: float = 20) -> None:
     """Looks again until it holds; the bound only ends a test that would hang."""
     until = time.monotonic() + seconds
     while not condition():

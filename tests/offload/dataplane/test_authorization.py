@@ -130,7 +130,7 @@ def sign(server: Server, algorithm: str = "p256", listener: str = "main", **chan
 def refused(server: Server, **changes: object) -> grpc.StatusCode:
     with pytest.raises(grpc.RpcError) as caught:
         sign(server, **changes)  # type: ignore[arg-type]
-    return caught.value.code()  # type: ignore[attr-defined,no-any-return]
+    return caught.value.code()
 
 
 def test_own_process_by_executable_and_cgroup(server: Server) -> None:
@@ -216,7 +216,8 @@ def test_not_a_listening_unix_socket(server: Server) -> None:
     for unsuitable in (tcp.fileno(), fresh.fileno(), 10**6):
         with pytest.raises(ValueError, match="not a listening Unix stream socket"):
             server.plane.add_listener("bad", unsuitable)
-    tcp.close(), fresh.close()
+    tcp.close()
+    fresh.close()
 
 
 def test_rules_change_under_an_open_connection(server: Server) -> None:
@@ -229,7 +230,7 @@ def test_rules_change_under_an_open_connection(server: Server) -> None:
             only(server, {"uid": os.getuid() + 1})
             with pytest.raises(grpc.RpcError) as caught:
                 stub.Sign(request)
-            assert caught.value.code() is grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 def test_nobody_is_allowed_without_selectors(server: Server) -> None:
@@ -261,7 +262,7 @@ def test_usage(make_server: Callable[..., Server], keys: dict[str, object]) -> N
     assert refused(server, algorithm="rsa2048", input=exchange + b"x") is denied
     with server.stub() as stub, pytest.raises(grpc.RpcError) as caught:
         stub.Decrypt(pb.DecryptRequest(key_id=server.keys["rsa2048"].key_id, ciphertext=bytes(256)))
-    assert caught.value.code() is denied  # type: ignore[attr-defined]
+    assert caught.value.code() is denied
     assert server.plane.statistics()["refusals"]["usage"] == 5
 
 

@@ -463,7 +463,8 @@ def test_cheap_operations_do_not_wait_long(native: ctypes.CDLL) -> None:
 
 @given(st.lists(st.integers(0, 500), min_size=1, max_size=60))
 def test_nobody_waits_longer_than_max_wait(native: ctypes.CDLL, gaps: list[int]) -> None:
-    batcher, now, waiting_since = waiting(native), 10**6, {}
+    batcher, now = waiting(native), 10**6
+    waiting_since: dict[int, int] = {}
     for gap in [*gaps, 1000]:
         while (ready := batcher.ready_at(now)) <= now + gap * US and batcher.queued:
             now_then = max(now, ready)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -12,6 +13,9 @@ import pytest
 from offload.v1 import private_key_pb2 as pb
 from tests.offload.dataplane.raw_http2 import RawClient, grpc_frame
 from tests.offload.dataplane.serving import ECDSA_P256, RSA_PSS_SHA256, Server, identity, tls13_input, verify, wait_for
+
+if TYPE_CHECKING:
+    from offload._dataplane import KeyRule
 
 RESTARTS = 15
 
@@ -93,7 +97,7 @@ def test_no_operation_of_a_stream_is_lost_over_restarts(make_server: Callable[..
                                 if result.status == 0:
                                     answered.add(result.id)
                     except grpc.RpcError as error:
-                        unanswered.append(error.code())  # type: ignore[attr-defined]
+                        unanswered.append(error.code())
                     missing = [n for n in missing if n not in answered]
                 start += 50
 
@@ -169,7 +173,7 @@ def test_watchers_are_told(server: Server) -> None:
         server.plane.drain()
         with pytest.raises(grpc.RpcError) as caught:
             next(watch)
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert server.plane.wait_drained(10)
 
 
@@ -257,7 +261,7 @@ def test_stop_under_load_does_not_wait_for_clients(make_server: Callable[..., Se
 def test_keys_are_swapped_under_load(server: Server) -> None:
     """Rules are replaced all the time; operations accepted before finish with their key, none fails."""
     key = server.keys["rsa2048"]
-    rules = [{"key": key, "usage": "any", "decrypt": False}]
+    rules: list[KeyRule] = [{"key": key, "usage": "any", "decrypt": False}]
     server.plane.set_identities([identity("www", rules)])
     stop = threading.Event()
 

@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent import futures
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -19,6 +20,9 @@ from offload._dataplane import Key
 from offload.v1 import private_key_pb2 as pb
 from offload.v1 import private_key_pb2_grpc
 from tests.offload.dataplane.serving import ECDSA_P256, SCHEMES, Server, identity, tls13_input, verify, wait_for
+
+if TYPE_CHECKING:
+    from offload._dataplane import KeyRule
 
 Stub = private_key_pb2_grpc.PrivateKeyServiceStub
 
@@ -38,10 +42,11 @@ def operation(key: Key, number: int, **changes: object) -> pb.Operation:
     return pb.Operation(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def status_of(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
+# `...`: a lambda in a loop has the loop's variables as its defaults.
+def status_of(call: Callable[..., object]) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.RpcError) as caught:
         call()
-    return caught.value.code(), caught.value.details()  # type: ignore[attr-defined]
+    return caught.value.code(), caught.value.details()
 
 
 class Requests:
@@ -126,7 +131,7 @@ def test_decrypt(server: Server) -> None:
         ({"input": bytes(16 * 1024 + 1)}, grpc.StatusCode.INVALID_ARGUMENT),
     ],
 )
-def test_refused_requests(server: Server, changes: dict[str, object], code: grpc.StatusCode) -> None:
+def test_refused_requests(server: Server, changes: dict[str, Any], code: grpc.StatusCode) -> None:
     with server.stub() as stub:
         found, details = status_of(lambda: stub.Sign(sign_request(server.keys["p256"], **changes)))
         assert found is code
@@ -356,7 +361,7 @@ def test_a_client_that_vanishes_leaves_nothing_behind(slow: Server) -> None:
         with slow.stub() as stub:
             _held = occupy(slow, stub, 50)
     for gauge in ("queued", "connections", "streams"):
-        wait_for(lambda gauge=gauge: slow.plane.statistics()[gauge] == 0)
+        wait_for(lambda gauge=gauge: dict(slow.plane.statistics())[gauge] == 0)
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------------
@@ -517,7 +522,7 @@ def test_no_message_to_a_unary_method(server: Server) -> None:
 
 
 def test_watch_follows_changes_and_only_changes(server: Server) -> None:
-    rules = [{"key": server.keys["p256"], "usage": "tls13", "decrypt": False}]
+    rules: list[KeyRule] = [{"key": server.keys["p256"], "usage": "tls13", "decrypt": False}]
     with server.stub() as stub:
         server.plane.set_identities([identity("www", rules, version=1)])
         watch = stub.WatchIdentity(pb.WatchIdentityRequest(identity="www"))

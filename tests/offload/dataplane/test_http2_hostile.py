@@ -223,7 +223,13 @@ def test_every_field_fuzzed(
     """One answer per operation, with a status that the protocol knows."""
     key_id = server.keys["p256"].key_id if key is None else key
     operation = pb.Operation(
-        id=id, key_id=key_id, signature_scheme=scheme, input=data, prehashed=prehashed, timeout_us=timeout_us, kind=kind
+        id=id,
+        key_id=key_id,
+        signature_scheme=scheme,
+        input=data,
+        prehashed=prehashed,
+        timeout_us=timeout_us,
+        kind=kind,  # type: ignore[arg-type]  # mostly none that there is
     )
     message = pb.OperationBatch(operations=[operation], cancelled=[c for c in cancelled if c != id])
     unary = pb.SignRequest(key_id=key_id, signature_scheme=scheme, input=data, prehashed=prehashed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import byref, c_bool, c_char_p, c_size_t, c_uint16, c_uint32
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -205,7 +206,7 @@ def matches(native: ctypes.CDLL, who: Caller | None = None, **fields: object) ->
         ({"has_uid": True, "uid": 1000, "executable": b"/usr/bin/envoy", "socket": b"main"}, True),
     ],
 )
-def test_selectors(native: ctypes.CDLL, fields: dict[str, object], expected: bool) -> None:
+def test_selectors(native: ctypes.CDLL, fields: dict[str, Any], expected: bool) -> None:
     assert matches(native, **fields) is expected
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import POINTER, byref, c_bool, c_int, c_int64, c_size_t, c_ubyte, c_uint32, c_uint64
+from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError, Message
@@ -154,7 +155,7 @@ def as_result(result: Result) -> pb.Result:
         status=result.status,
         output=result.output.bytes(),
         message=result.message.bytes().decode(),
-        backend=result.backend,  # type: ignore[arg-type]
+        backend=result.backend,
         batch_size=result.batch_size,
         queue_us=result.queue_us,
         run_us=result.run_us,
@@ -339,7 +340,7 @@ def test_sign_response_is_written(native: ctypes.CDLL, result: pb.Result) -> Non
     made, held = c_result(result)
     assert native.wire_append_sign_response(byref(writer), byref(made)), held
     written = bytes(buffer[: writer.size])
-    expected = {"backend": result.backend, "batch_size": result.batch_size}
+    expected: dict[str, Any] = {"backend": result.backend, "batch_size": result.batch_size}
     assert pb.SignResponse.FromString(written) == pb.SignResponse(signature=result.output, **expected)
     assert pb.DecryptResponse.FromString(written) == pb.DecryptResponse(plaintext=result.output, **expected)
 
