@@ -145,6 +145,11 @@ class Function:
         self.multiply_add("low", columns[k], a, b)
         self.multiply_add("high", columns[k + 1], a, b)
 
+    def copy(self, column: Column, source: Column) -> None:
+        """A column that does not hold anything yet starts at another."""
+        self.write(f"vec {column.name} = {source.name};")
+        self.bounds(column, source.low, source.high)
+
     def double(self, column: Column) -> None:
         if column.started:
             self.write(f"{column.name} = vec_add({column.name}, {column.name});")

@@ -14,9 +14,20 @@
  *
  * Limbs: a stored number has limbs below 2^52.
  *
- * Bound on columns: with n limbs, a column gets at most 2 n halves of products of at most 2^52 - 1 from a b and 2 n
- * from q N, and a carry: below (4 n + 1) 2^52 < 2^61 for n = 80. Karatsuba's middle terms add and subtract at most
- * three such products before they cancel: within 3 times that, less than 2^62 on either side of 0.
+ * Folded modulus (montgomery_fold), for 40 limbs, two tiles, B = 2^(52 tile): with k = -1 / N mod B the number k N is
+ * -1 mod B. So a reduction by one tile needs no quotients that depend on each other: the lowest tile itself is the
+ * quotient q, and (T + q k N) / B = T / B rounded down + q (k N + 1) / B. Its products can be made of halves. k N is
+ * larger than N by up to a tile, which the second tile, reduced by N, takes off again:
+ *
+ *   a, b < (2 + 2^-13) N,  N < 2^-16 R   gives   (T + q k N) / B < (2^-13 + 1) B N,   then  < (1 + 2^-13) N + N .
+ *
+ * So there "2 N" stands for (2 + 2^-13) N. Of a number T < R it makes less than 2 N: q and k are at most B - 1.
+ *
+ * Bound on columns, in halves of products (h, below 2^52). A square or product of tiles of 20 limbs has columns of at
+ * most 60 h (made of halves: three products of 20 h meet in a column), and not less than -40 h. Two tiles: three of
+ * those and the reduction, 500 h at most. Four tiles: a column of the product gets 60 h and, from four pairs of tiles,
+ * 182 h each; from the reduction four times 120 h: 1268 h, below MONTGOMERY_COLUMN_LIMIT, which is 1280 h. The
+ * generator proves that no function leaves 64 bits when it begins with columns within that.
  *
  * Secret: every limb and every selection mask. Public: sizes and addresses. Nothing branches on a secret.
  */
@@ -28,8 +39,17 @@
 #include "kernels/ifma8/vec.h"
 
 #define MONTGOMERY_LIMB_MASK ((UINT64_C(1) << 52) - 1)
+#define MONTGOMERY_COLUMN_LIMIT (INT64_C(5) << 60)
 
 enum { MONTGOMERY_LIMBS_MAX = 80, MONTGOMERY_TILE_MAX = 20, MONTGOMERY_TILES_MAX = 4 };
+
+/* A tile as a factor of many products. Tiles of 20 limbs are multiplied by halves; then this keeps upper minus lower
+ * half, as limbs below 2^52, plus B = 2^(52 half) where the mask says that it is negative. */
+typedef struct tile_factor {
+  const vec *limbs;
+  vec *difference;
+  vec_mask negative;
+} tile_factor;
 
 /* Where a multiplication computes: secret, in the workspace. */
 typedef struct montgomery_scratch {
@@ -39,6 +59,11 @@ typedef struct montgomery_scratch {
   vec quotient[MONTGOMERY_TILE_MAX];
   vec selected[2 * MONTGOMERY_TILE_MAX]; /* a table entry */
   vec difference[2][MONTGOMERY_TILE_MAX];
+  vec of_factor[MONTGOMERY_TILE_MAX / 2];
+  vec of_modulus[MONTGOMERY_TILES_MAX][MONTGOMERY_TILE_MAX / 2];
+  vec folded[2 * MONTGOMERY_TILE_MAX], of_folded[2][MONTGOMERY_TILE_MAX / 2];
+  vec spare[3 * MONTGOMERY_TILE_MAX / 2];
+  vec carry; /* of the lowest tile, where it was made a quotient */
 } montgomery_scratch;
 
 typedef struct montgomery_modulus {
@@ -46,6 +71,8 @@ typedef struct montgomery_modulus {
   const vec *modulus; /* `limbs` limbs, below 2^52; odd, at most 52 limbs - 16 bits */
   vec k0;             /* -1 / N mod 2^52 */
   montgomery_scratch *scratch;
+  tile_factor tile[MONTGOMERY_TILES_MAX]; /* the modulus */
+  tile_factor folded[2];                  /* (k N + 1) / B; its limbs are NULL: not made */
 } montgomery_modulus;
 
 /* Which of the 16 entries of a table each lane wants: masks of the lanes whose number has bit 0, 1, 2, 3 set. */
@@ -53,13 +80,20 @@ typedef struct selection {
   vec_mask bit[4];
 } selection;
 
-/* result may be any of the operands, everywhere. */
+#define montgomery_prepare VEC_NAME(montgomery_prepare)
+#define montgomery_fold VEC_NAME(montgomery_fold)
 #define montgomery_square VEC_NAME(montgomery_square)
 #define montgomery_multiply VEC_NAME(montgomery_multiply)
 #define montgomery_window VEC_NAME(montgomery_window)
 #define montgomery_reduce VEC_NAME(montgomery_reduce)
 #define montgomery_product VEC_NAME(montgomery_product)
 
+/* `modulus` and `scratch` are kept. */
+montgomery_modulus montgomery_prepare(unsigned limbs, const vec *modulus, vec k0, montgomery_scratch *scratch);
+/* For many multiplications: makes the folded modulus, where it is of use (40 limbs). */
+void montgomery_fold(montgomery_modulus *m);
+
+/* result may be any of the operands, everywhere. */
 void montgomery_square(const montgomery_modulus *m, vec *result, const vec *a);
 void montgomery_multiply(const montgomery_modulus *m, vec *result, const vec *a, const vec *b);
 /* One step of an exponentiation with a window of 4 bits: x = x^16 table[selected], `table` being 16 entries of `limbs`
@@ -80,18 +114,16 @@ void VEC_NAME(montgomery_multiply_20)(vec *result, const vec *a, const vec *b, c
                                       vec *d, vec *e);
 void VEC_NAME(montgomery_reduce_20)(vec *result, const vec *columns, const vec *modulus, vec k0);
 
-#define DECLARE_TILES(size)                                                                                         \
-  void VEC_NAME(tile_square_##size)(vec * columns, const vec *a);                                                   \
-  void VEC_NAME(tile_product_##size)(vec * columns, const vec *a, const vec *b);                                    \
-  void VEC_NAME(tile_add_product_##size)(vec * columns, const vec *a, const vec *b);                                \
-  void VEC_NAME(tile_fold_square_##size)(vec * columns, const vec *a, vec_mask a_negative);                         \
-  void VEC_NAME(tile_fold_product_##size)(vec * columns, const vec *a, vec_mask a_negative, const vec *b,           \
-                                          vec_mask b_negative);                                                     \
-  void VEC_NAME(tile_reduce_##size)(vec * columns, vec * q, const vec *modulus, vec k0);                            \
-  void VEC_NAME(tile_reduce_selecting_##size)(vec * columns, vec * q, const vec *modulus, vec k0, const vec *table, \
-                                              vec_mask bit0, vec_mask bit1, vec_mask bit2, vec_mask bit3,           \
-                                              vec *selected);                                                       \
-  void VEC_NAME(tile_finish_##size)(vec * result, const vec *columns, const vec *a, const vec *b);
+#define DECLARE_TILES(size)                                                                                            \
+  void VEC_NAME(tile_square_##size)(vec * columns, const vec *a, vec *spare);                                          \
+  void VEC_NAME(tile_product_##size)(vec * columns, const vec *a, const vec *b, vec *spare);                           \
+  void VEC_NAME(tile_add_product_##size)(vec * columns, const vec *a, const tile_factor *factor, vec *spare);          \
+  void VEC_NAME(tile_finish_##size)(vec * result, vec * columns, const vec *a, const tile_factor *factor, vec *spare); \
+  void VEC_NAME(tile_fold_square_##size)(vec * columns, const vec *a, vec_mask a_negative);                            \
+  void VEC_NAME(tile_reduce_##size)(vec * columns, vec * q, const vec *modulus, vec k0);                               \
+  void VEC_NAME(tile_reduce_selecting_##size)(vec * columns, vec * q, const vec *modulus, vec k0, const vec *table,    \
+                                              vec_mask bit0, vec_mask bit1, vec_mask bit2, vec_mask bit3,              \
+                                              vec *selected);
 DECLARE_TILES(15)
 DECLARE_TILES(20)
 

@@ -6,7 +6,8 @@ set(rsa_tiles ${rsa_generated}/montgomery_tiles.c)
 add_custom_command(
   OUTPUT ${rsa_tiles}
   COMMAND ${Python3_EXECUTABLE} ${rsa_generate}/montgomery.py ${rsa_tiles}
-  DEPENDS ${rsa_generate}/montgomery.py ${rsa_generate}/straight_line.py
+  DEPENDS ${rsa_generate}/montgomery.py ${rsa_generate}/karatsuba.py ${rsa_generate}/products.py
+          ${rsa_generate}/straight_line.py
   COMMENT "Writing the 8-lane Montgomery arithmetic" VERBATIM)
 
 # One object library per build of the kernels. gcc's second scheduling pass would undo the order of the generated code,

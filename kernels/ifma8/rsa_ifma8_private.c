@@ -168,8 +168,7 @@ static montgomery_modulus load_pass(const batch *b, unsigned first) {
     set_lane_input(b, area->x, lane, index);
     k0[lane] = half->k0;
   }
-  return (montgomery_modulus){
-      .limbs = b->limbs, .modulus = area->modulus, .k0 = vec_load(k0), .scratch = &area->scratch};
+  return montgomery_prepare(b->limbs, area->modulus, vec_load(k0), &area->scratch);
 }
 
 /* half[P] and half[Q] of operations first to first + PASS_OPERATIONS - 1. */
@@ -177,6 +176,7 @@ static void exponentiate(const batch *b, unsigned first) {
   rsa_area *area = b->area;
   unsigned limbs = b->limbs;
   montgomery_modulus m = load_pass(b, first);
+  montgomery_fold(&m);
 
   /* c R^-1, then c R: the base in Montgomery form is entry 1. */
   vec *base = area->table + limbs;
@@ -233,7 +233,7 @@ static void recombine(const batch *b) {
     set_lane(area->product, lane, key->qinv, limbs);
     k0[lane] = key->half[P].k0;
   }
-  montgomery_modulus m = {.limbs = limbs, .modulus = area->modulus, .k0 = vec_load(k0), .scratch = &area->scratch};
+  montgomery_modulus m = montgomery_prepare(limbs, area->modulus, vec_load(k0), &area->scratch);
 
   for (unsigned i = 0; i < limbs; i++) {
     vec p = vec_load(&area->modulus[i]);
@@ -297,7 +297,7 @@ static vec_mask check(const batch *b) {
     set_lane_input(b, area->input, lane, lane);
     k0[lane] = key->n_k0;
   }
-  montgomery_modulus m = {.limbs = limbs, .modulus = area->modulus, .k0 = vec_load(k0), .scratch = &area->scratch};
+  montgomery_modulus m = montgomery_prepare(limbs, area->modulus, vec_load(k0), &area->scratch);
 
   vec *mont = area->half[0]; /* the halves are done with, and together as long as n */
   montgomery_multiply(&m, mont, area->x, area->factor);

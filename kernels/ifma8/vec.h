@@ -357,7 +357,7 @@ static inline void vec_assert_within_(vec value, int64_t low, int64_t high, cons
 }
 #define VEC_ASSERT_WITHIN(value, low, high) vec_assert_within_((value), (low), (high), __FILE__, __LINE__)
 #else
-#define VEC_ASSERT_WITHIN(value, low, high) ((void)0)
+#define VEC_ASSERT_WITHIN(value, low, high) ((void)(value))
 #endif
 
 #endif
