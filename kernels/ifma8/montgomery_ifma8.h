@@ -99,7 +99,8 @@ void montgomery_multiply(const montgomery_modulus *m, vec *result, const vec *a,
 /* One step of an exponentiation with a window of 4 bits: x = x^16 table[selected], `table` being 16 entries of `limbs`
  * limbs, all of which are read. Up to 40 limbs. */
 void montgomery_window(const montgomery_modulus *m, vec *x, const vec *table, selection selected);
-/* T / R mod N, at most N + T / R, of a number T with limbs below 2^52 in 2 `limbs` columns. */
+/* T / R mod N of a number T with limbs below 2^52 in 2 `limbs` columns: at most N + T / R, with a folded modulus 2 N +
+ * T / R; below 2 N if T < R. */
 void montgomery_reduce(const montgomery_modulus *m, vec *result, const vec *columns);
 
 /* scratch->columns = a b, not reduced, carries not run; up to 40 limbs. */

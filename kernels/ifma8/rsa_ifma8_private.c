@@ -10,8 +10,9 @@
  * Lanes without an operation repeat the first one; what they compute is dropped. With four lanes (VEC_LANES) all these
  * numbers are half as large.
  *
- * Bounds: numbers modulo N stay below 2 N between multiplications (montgomery_ifma8.h), limbs are of 52 bits. R^-1 c is
- * below 2 p because c < n < R p. x_p - x_q + 2 p lies in (0, 3 p) because q < 2^(bits of p) <= 2 p.
+ * Bounds: numbers modulo N stay below 2 N between multiplications (what that means exactly: montgomery_ifma8.h), limbs
+ * are of 52 bits. So does R^-1 c, because c < n < R p. x_p - x_q + 2 p lies in (0, 3 p) because q < 2^(bits of p) <= 2
+ * p.
  *
  * Exponentiation: fixed windows of 4 bits over all bits of the half, the leading zeros of an exponent too.
  *
@@ -195,7 +196,7 @@ static void exponentiate(const batch *b, unsigned first) {
   select_entry(area->x, area->table, window_digit(area->exponent, window), limbs);
   while (window-- > 0) montgomery_window(&m, area->x, area->table, window_digit(area->exponent, window));
 
-  /* Out of Montgomery form: at most N, and N itself only for 0. */
+  /* Out of Montgomery form: of a number below R, so below 2 N. */
   memset(area->x + limbs, 0, limbs * sizeof(vec));
   montgomery_reduce(&m, area->x, area->x);
   subtract_once(area->x, area->modulus, limbs);
