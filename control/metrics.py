@@ -14,6 +14,12 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._certificates: set[str] = set()
         self.proxies = Gauge("mesh_connected_proxies", "xDS streams that are open", ["mesh"], registry=self.registry)
+        self.waiting = Gauge(
+            "mesh_proxies_waiting_for_node",
+            "Connected proxies that stay on Envoy's own TLS until their node can sign for them",
+            ["mesh"],
+            registry=self.registry,
+        )
         self.generation = Gauge(
             "mesh_config_generation", "Generation of the store that was pushed last", registry=self.registry
         )

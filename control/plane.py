@@ -313,7 +313,7 @@ class ControlPlane:
         """A proxy that came; it has a snapshot, or is `gone` where there is no such dataplane."""
         proxy = Proxy(mesh, name, refusal_of)
         self._proxies[mesh].add(proxy)
-        self.metrics.proxies.labels(mesh).set(len(self._proxies[mesh]))
+        self._count_proxies(mesh)
         try:
             view = await self.view(mesh)
             snapshot = await self._build(view, name)
@@ -323,11 +323,18 @@ class ControlPlane:
         except BaseException:
             self.disconnect(proxy)
             raise
+        self._count_proxies(mesh)  # the build may have found that it waits for its node
         return proxy
 
     def disconnect(self, proxy: Proxy) -> None:
         self._proxies[proxy.mesh].discard(proxy)
-        self.metrics.proxies.labels(proxy.mesh).set(len(self._proxies[proxy.mesh]))
+        self._count_proxies(proxy.mesh)
+
+    def _count_proxies(self, mesh: str) -> None:
+        self.metrics.proxies.labels(mesh).set(len(self._proxies[mesh]))
+        waiting = tuple(self._waiting)  # builds change it
+        connected = {proxy.name for proxy in self._proxies[mesh]} if waiting else set()
+        self.metrics.waiting.labels(mesh).set(sum(m == mesh and name in connected for m, name in waiting))
 
     # --- at work ------------------------------------------------------------------------------------------------------
 
@@ -344,6 +351,7 @@ class ControlPlane:
                 due, self._due = self._due, set()
                 for mesh in meshes:
                     await self._push(mesh)
+                    self._count_proxies(mesh)
                 await self._renew_certificates([proxy for proxy in due if proxy.mesh not in meshes])
                 for changed in self._watchers:
                     changed()

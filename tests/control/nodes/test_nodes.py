@@ -290,6 +290,15 @@ async def until_it_has_secrets(proxy: Proxy, wanted: bool) -> None:
             await proxy.wake.wait()
 
 
+async def until_so_many_wait(plane: ControlPlane, wanted: int) -> None:
+    name, labels = "mesh_proxies_waiting_for_node", {"mesh": "default"}
+    for _ in range(200):
+        if plane.metrics.registry.get_sample_value(name, labels) == wanted:
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail(f"{name} did not become {wanted}")
+
+
 async def test_a_proxy_keeps_its_own_tls_until_its_node_serves_it(world: World) -> None:
     plane = world.plane
     await plane.put_all(world.read(ENVOY_TLS))
@@ -312,10 +321,14 @@ async def test_a_proxy_keeps_its_own_tls_until_its_node_serves_it(world: World) 
     assert overview["mode"] == "EnvoyTLS"
     assert any("mode Offload waits for node n1" in problem for problem in overview["problems"])
     assert not await has_no_secrets_soon(cart)
+    await until_so_many_wait(plane, 2)
     # A node speaks for its own identities only.
     await node.send(serving=node_pb2.Serving(spiffe_ids=[CART_ID, WEB_ID]))
     await until_it_has_secrets(cart, False)
     assert not await has_no_secrets_soon(web)
+    await until_so_many_wait(plane, 1)
+    plane.disconnect(web)
+    await until_so_many_wait(plane, 0)
     # There is no way back but by the policy: a node that goes away takes nobody to Envoy's own TLS.
     node.call.cancel()
     for _ in range(200):
