@@ -44,9 +44,11 @@ typedef struct tile_kind {
       .reduce = TILE(reduce, size_),                     \
       .reduce_selecting = TILE(reduce_selecting, size_), \
   }
-/* PASSES * SELECTED of montgomery.py; they divide 30 and 40. */
-static const tile_kind tile15 = TILE_KIND(15, 0, 5);
-static const tile_kind tile20 = TILE_KIND(20, 10, 10);
+/* Limbs of a table entry that a reduction selects: PASSES of montgomery.py, times SELECTED for tiles. They divide 20;
+ * 30; 40. */
+enum { SELECTED_IN_ONE_PIECE = 5, SELECTED_BY_TILE15 = 5, SELECTED_BY_TILE20 = 10 };
+static const tile_kind tile15 = TILE_KIND(15, 0, SELECTED_BY_TILE15);
+static const tile_kind tile20 = TILE_KIND(20, 10, SELECTED_BY_TILE20);
 
 static const tile_kind *tile_for(unsigned limbs) {
   return limbs == 30 ? &tile15 : &tile20;
@@ -307,7 +309,7 @@ void montgomery_window(const montgomery_modulus *m, vec *x, const vec *table, se
   montgomery_scratch *scratch = m->scratch;
   if (m->limbs == 20) {
     const vec_mask *bit = selected.bit;
-    for (unsigned i = 0; i < 20; i += 5) {
+    for (unsigned i = 0; i < 20; i += SELECTED_IN_ONE_PIECE) {
       VEC_NAME(montgomery_square_selecting_20)
       (x, x, m->modulus, m->k0, scratch->columns, scratch->spare, table + i, bit[0], bit[1], bit[2], bit[3],
        scratch->selected + i);

@@ -10,9 +10,8 @@
  * Lanes without an operation repeat the first one; what they compute is dropped. With four lanes (VEC_LANES) all these
  * numbers are half as large.
  *
- * Bounds: numbers modulo N stay below 2 N between multiplications (what that means exactly: montgomery_ifma8.h), limbs
- * are of 52 bits. So does R^-1 c, because c < n < R p. x_p - x_q + 2 p lies in (0, 3 p) because q < 2^(bits of p) <= 2
- * p.
+ * Bounds: limbs are of 52 bits; numbers modulo N stay below 2 N between multiplications, also R^-1 c, because c < n < R
+ * p (montgomery_ifma8.h has the exact bound). x_p - x_q + 2 p lies in (0, 3 p) because q < 2^(bits of p) <= 2 p.
  *
  * Exponentiation: fixed windows of 4 bits over all bits of the half, the leading zeros of an exponent too.
  *
