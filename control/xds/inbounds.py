@@ -98,10 +98,6 @@ def permission_entries(policies: ProxyPolicies, inbound: Inbound) -> list[Entry]
     return inbound_entries(policies.of_type("MeshTrafficPermission"), inbound.section, inbound.port)
 
 
-def _plain_chain(context: InboundContext, inbound: Inbound) -> Config:
-    return {"name": "plaintext", "filters": [_proxy_filter(context, inbound, [], shapes.PLAINTEXT)]}
-
-
 @dataclass(frozen=True)
 class Secured:
     """Mutual TLS of a filter chain, by Envoy or by the module, and how what comes after it is told who the peer is."""
@@ -134,19 +130,47 @@ def secured(context: InboundContext, identity: Identity, conf: TlsConf | None) -
 
 
 def _tls_chain(context: InboundContext, inbound: Inbound, identity: Identity, conf: TlsConf | None) -> Config:
-    by, entries = secured(context, identity, conf), permission_entries(context.policies, inbound)
+    by = secured(context, identity, conf)
     if inbound.is_http:
-        http_filters = [permission.http_filter(entries, by.source)]
-        return by.chain([_proxy_filter(context, inbound, http_filters, by.details)])
-    judge = permission.network_filter(entries, by.source, name_of(inbound))
-    return by.chain([judge, _proxy_filter(context, inbound, [], by.details)])
+        source = {"rds": {"route_config_name": _routes_name(inbound, by.source), "config_source": shapes.ADS}}
+        return by.chain([_http_manager(context, inbound, [permission.http_filter()], by.details, source)])
+    judge = permission.network_filter(permission_entries(context.policies, inbound), by.source, name_of(inbound))
+    return by.chain([judge, shapes.tcp_proxy(name_of(inbound), name_of(inbound), _logs(context, inbound))])
 
 
-def _proxy_filter(
-    context: InboundContext, inbound: Inbound, http_filters: Sequence[Config], details: shapes.PeerDetails
-) -> Config:
-    """What passes requests or bytes on to the application."""
-    name = name_of(inbound)
+def _routes_name(inbound: Inbound, source: permission.PeerSource) -> str:
+    return name_of(inbound) + ("_module" if source == "filter_state" else "")
+
+
+def routes(context: InboundContext, inbound: Inbound) -> dict[str, Config]:
+    """What stands behind the mutual TLS of an HTTP inbound, with its permissions; nothing where there is none.
+
+    Always for both kinds of TLS; the proxy asks for what its listeners name. While it goes over from one to the other,
+    connections of both are open.
+    """
+    if context.identity is None or not inbound.is_http:
+        return {}
+    entries, found = permission_entries(context.policies, inbound), {}
+    sources: dict[permission.PeerSource, shapes.PeerDetails] = {
+        "uri_san": shapes.ENVOY_TLS,
+        "filter_state": shapes.by_module(context.identity.spiffe_id),
+    }
+    for source, details in sources.items():
+        name = _routes_name(inbound, source)
+        config = found[name] = _routes(inbound, details, name)
+        config["virtual_hosts"][0]["typed_per_filter_config"] = permission.of_routes(entries, source)
+    return found
+
+
+def _plain_chain(context: InboundContext, inbound: Inbound) -> Config:
+    if not inbound.is_http:
+        proxy = shapes.tcp_proxy(name_of(inbound), name_of(inbound), _logs(context, inbound))
+        return {"name": "plaintext", "filters": [proxy]}
+    source = {"route_config": _routes(inbound, shapes.PLAINTEXT, name_of(inbound))}
+    return {"name": "plaintext", "filters": [_http_manager(context, inbound, [], shapes.PLAINTEXT, source)]}
+
+
+def _logs(context: InboundContext, inbound: Inbound) -> list[Config]:
     conf = merged(_entries(context, "MeshAccessLog", inbound), AccessLogConf)
     services = context.view.services_of(context.dataplane, inbound.section)
     traffic = access_log.Traffic(
@@ -157,14 +181,22 @@ def _proxy_filter(
         direction="INBOUND",
         address=context.dataplane.spec.networking.address,
     )
-    logs = access_log.access_logs(conf, traffic, http=inbound.is_http)
-    if not inbound.is_http:
-        return shapes.tcp_proxy(name, name, logs)
-    route = {"match": {"prefix": "/"}, "route": {"cluster": name, "timeout": "0s"}}
+    return access_log.access_logs(conf, traffic, http=inbound.is_http)
+
+
+def _routes(inbound: Inbound, details: shapes.PeerDetails, name: str) -> Config:
+    """Everything to the application."""
+    route = {"match": {"prefix": "/"}, "route": {"cluster": name_of(inbound), "timeout": "0s"}}
     host = {"name": name, "domains": ["*"], "routes": [route], **details.host}
-    manager = {
-        "stat_prefix": name,
-        "route_config": {"name": name, "virtual_hosts": [host], "validate_clusters": False},
-        **details.manager,
-    }
-    return shapes.http_connection_manager(manager, http_filters, logs, context.tracing)
+    return {"name": name, "virtual_hosts": [host], "validate_clusters": False}
+
+
+def _http_manager(
+    context: InboundContext,
+    inbound: Inbound,
+    http_filters: Sequence[Config],
+    details: shapes.PeerDetails,
+    routes_from: Config,
+) -> Config:
+    manager = {"stat_prefix": name_of(inbound), **routes_from, **details.manager}
+    return shapes.http_connection_manager(manager, http_filters, _logs(context, inbound), context.tracing)

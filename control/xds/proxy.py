@@ -93,6 +93,7 @@ def _add_inbounds(context: InboundContext, config: ProxyConfig) -> None:
         name = inbounds.name_of(inbound)
         config.listeners[name] = inbounds.listener(context, inbound)
         config.clusters[name] = inbounds.cluster(inbound)
+        config.routes |= inbounds.routes(context, inbound)
 
 
 def _add_admin(context: InboundContext, config: ProxyConfig) -> None:

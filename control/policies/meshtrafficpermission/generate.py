@@ -1,6 +1,10 @@
 """MeshTrafficPermission as Envoy's RBAC filter: denials first, then permissions, then nothing is let in.
 
 One matcher, in which the first hit decides; so a denial wins over every permission, whichever policy it stands in.
+
+For HTTP the rules stand in the routes and not in the listener: an open connection keeps the filters that its listener
+had when it came, but each of its requests takes the routes of that moment. So a permission that is taken away ends with
+the proxy's acknowledgement, and nothing has to be drained.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ PeerSource = Literal["uri_san", "filter_state"]
 PEER_FILTER_STATE = "tls_offload.peer_spiffe_id"
 
 _TYPES = "type.googleapis.com/"
+_HTTP = "envoy.extensions.filters.http.rbac.v3"
+_HTTP_NAME = "envoy.filters.http.rbac"
 _INPUTS: dict[PeerSource, Config] = {
     "uri_san": {
         "name": "envoy.matching.inputs.uri_san",
@@ -35,31 +41,33 @@ _INPUTS: dict[PeerSource, Config] = {
 }
 
 
-def http_filter(entries: Sequence[Entry], peer: PeerSource) -> Config:
-    """For HTTP inbounds: the caller gets a 403 and the counters are those of HTTP."""
-    return _filter("envoy.filters.http.rbac", "envoy.extensions.filters.http.rbac.v3.RBAC", entries, peer, {})
+def http_filter() -> Config:
+    """For HTTP inbounds: the caller gets a 403. By itself it lets nobody in; the rules come with the routes."""
+    return {"name": _HTTP_NAME, "typed_config": {"@type": f"{_TYPES}{_HTTP}.RBAC", "matcher": _with_default([])}}
+
+
+def of_routes(entries: Sequence[Entry], peer: PeerSource) -> Config:
+    """typed_per_filter_config of routes behind `http_filter`."""
+    rules = {"matcher": _matcher(entries, peer), **_shadow(entries, peer)}
+    return {_HTTP_NAME: {"@type": f"{_TYPES}{_HTTP}.RBACPerRoute", "rbac": rules}}
 
 
 def only(spiffe_id: str, peer: PeerSource, name: str) -> Config:
     """For HTTP that no policy opens: one caller, and nobody else."""
     predicate = {"single_predicate": {"input": _INPUTS[peer], "value_match": {"exact": spiffe_id}}}
     matcher = _with_default([{"predicate": predicate, "on_match": _action("ALLOW", name)}])
-    config = {"@type": _TYPES + "envoy.extensions.filters.http.rbac.v3.RBAC", "matcher": matcher}
-    return {"name": "envoy.filters.http.rbac", "typed_config": config}
+    return {"name": _HTTP_NAME, "typed_config": {"@type": f"{_TYPES}{_HTTP}.RBAC", "matcher": matcher}}
 
 
 def network_filter(entries: Sequence[Entry], peer: PeerSource, stat_prefix: str) -> Config:
     """For all other inbounds: the connection is closed."""
-    more = {"stat_prefix": f"{stat_prefix}."}
-    return _filter("envoy.filters.network.rbac", "envoy.extensions.filters.network.rbac.v3.RBAC", entries, peer, more)
-
-
-def _filter(name: str, message: str, entries: Sequence[Entry], peer: PeerSource, more: Config) -> Config:
-    config: Config = {"@type": _TYPES + message, "matcher": _matcher(entries, peer), **more}
-    shadow = _shadow_matcher(entries, peer)
-    if shadow is not None:
-        config["shadow_matcher"] = shadow
-    return {"name": name, "typed_config": config}
+    config = {
+        "@type": f"{_TYPES}envoy.extensions.filters.network.rbac.v3.RBAC",
+        "stat_prefix": f"{stat_prefix}.",
+        "matcher": _matcher(entries, peer),
+        **_shadow(entries, peer),
+    }
+    return {"name": "envoy.filters.network.rbac", "typed_config": config}
 
 
 def _matcher(entries: Sequence[Entry], peer: PeerSource) -> Config:
@@ -72,18 +80,18 @@ def _matcher(entries: Sequence[Entry], peer: PeerSource) -> Config:
     return _with_default(matchers)
 
 
-def _shadow_matcher(entries: Sequence[Entry], peer: PeerSource) -> Config | None:
+def _shadow(entries: Sequence[Entry], peer: PeerSource) -> Config:
     """Denies what is let in only for the time being; everything else is counted as it is treated."""
     rules = [(entry, _conf(entry)) for entry in entries]
     if not any(conf.allow_with_shadow_deny for _, conf in rules):
-        return None
+        return {}
     matchers = [
         _field_matcher(matches, "DENY", entry, peer)
         for entry, conf in rules
         if (matches := [*(conf.deny or ()), *(conf.allow_with_shadow_deny or ())])
     ]
     matchers += [_field_matcher(conf.allow, "ALLOW", entry, peer) for entry, conf in rules if conf.allow]
-    return _with_default(matchers)
+    return {"shadow_matcher": _with_default(matchers)}
 
 
 def _conf(entry: Entry) -> RuleConf:
