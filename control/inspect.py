@@ -16,6 +16,8 @@ from control.xds.inbounds import permission_entries
 from control.xds.policies_of_proxy import ProxyPolicies
 from control.xds.view import MeshView
 
+# More of a mesh than anybody reads; `mesh get` shows all of a kind.
+MAX_LEFT_OUT = 20
 SHORT = {CLUSTER: "CDS", ENDPOINTS: "EDS", LISTENER: "LDS", ROUTES: "RDS", SECRET: "SDS"}
 
 
@@ -62,6 +64,7 @@ async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> 
     # In mode Offload the node's daemon has the certificate; one from before says nothing.
     held = plane.identities.held(dataplane.mesh, dataplane.name) if mode == "EnvoyTLS" else None
     problems = list(proxies.render(view, dataplane).problems)
+    problems += [one.remark for one in view.unreadable[:MAX_LEFT_OUT]]
     if node is not None:
         problems.append(
             f"mode Offload waits for node {node}: its daemon is not connected, or has no key of this identity yet "

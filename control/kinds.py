@@ -12,7 +12,12 @@ MESH_SERVICE = Kind(
     "MeshService", "meshservices", "msvc", mesh_service.MeshServiceSpec, mesh_service.validate, dns_label=True
 )
 MESH_IDENTITY = Kind(
-    "MeshIdentity", "meshidentities", "mid", mesh_identity.MeshIdentitySpec, mesh_identity.validate_identity
+    "MeshIdentity",
+    "meshidentities",
+    "mid",
+    mesh_identity.MeshIdentitySpec,
+    mesh_identity.validate_identity,
+    keep=mesh_identity.keep_identity,
 )
 MESH_TRUST = Kind("MeshTrust", "meshtrusts", "mtrust", mesh_identity.MeshTrustSpec, mesh_identity.validate_trust)
 OPENTELEMETRY_BACKEND = Kind(
@@ -25,5 +30,5 @@ OPENTELEMETRY_BACKEND = Kind(
 
 KINDS = Kinds(
     [MESH, DATAPLANE, MESH_SERVICE, MESH_IDENTITY, MESH_TRUST, OPENTELEMETRY_BACKEND]
-    + [Kind(p.type, p.plural, p.short, p.spec, p.validate, is_policy=True) for p in POLICIES]
+    + [Kind(p.type, p.plural, p.short, p.spec, p.validate, is_policy=True, keep=p.keep) for p in POLICIES]
 )

@@ -23,6 +23,12 @@ class Metrics:
         self.generation = Gauge(
             "mesh_config_generation", "Generation of the store that was pushed last", registry=self.registry
         )
+        self.left_out = Gauge(
+            "mesh_resources_left_out",
+            "Stored resources that this version cannot read, and leaves out",
+            ["mesh", "type"],
+            registry=self.registry,
+        )
         self.build = Histogram(
             "mesh_snapshot_build_seconds",
             "Making one proxy's configuration",

@@ -23,8 +23,10 @@ from control.ca.authority import UnusableAuthority
 from control.ca.identities import Identities
 from control.ca.issue import RefusedRequest
 from control.ca.rotation import WAITS_FOR, Event, Rotation, WrongStage
+from control.left_out import LeftOut
 from control.metrics import Metrics
 from control.model.resource import Resource
+from control.model.unreadable import Unreadable
 from control.nodes.configuration import node_of
 from control.policies.meshoffload.schema import KeyType
 from control.proxies import Proxy, Refusal
@@ -62,6 +64,10 @@ class Kept:
     view: MeshView
 
 
+class Withheld(Exception):
+    """A proxy that gets no new configuration; says why. It goes on with what it has."""
+
+
 class Nodes(Protocol):
     """What the control plane asks about the daemons of nodes."""
 
@@ -85,6 +91,7 @@ class ControlPlane:
         self.store, self.zone = store, zone
         self.identities = Identities(store, zone)
         self.metrics = metrics or Metrics()
+        self.left_out = LeftOut(self.metrics)
         self._views: dict[str, Kept] = {}
         self._epochs: dict[str, int] = defaultdict(int)
         # A thousand proxies that come at once read a mesh once.
@@ -121,6 +128,8 @@ class ControlPlane:
             self._waiting.pop((mesh, name), None)
         elif resource_type in ("Mesh", "MeshIdentity"):
             self.metrics.forget_ends(f"{mesh}/{name}" if mesh else name)
+        if resource_type == "Mesh":
+            self.left_out.show(name, ())
         self.mark_changed([mesh or name])
 
     async def _after_change(self, resources: Iterable[Resource]) -> None:
@@ -223,19 +232,27 @@ class ControlPlane:
             return kept.view
 
     async def all_views(self) -> list[MeshView]:
-        meshes = await asyncio.to_thread(self.store.list, "Mesh")
-        return [await self.view(mesh.name) for mesh in meshes]
+        return [await self.view(mesh) for mesh in await asyncio.to_thread(self.store.names, "Mesh")]
 
     def _load(self, mesh: str, before: MeshView | None) -> tuple[int, MeshView]:
-        known = before.resources if before is not None else ()
-        generation, resources = self.store.read_mesh(mesh, {resource.key: resource for resource in known})
-        view = MeshView(mesh, resources, self.zone, before)
-        if before is not None and len(known) == len(view.resources) and all(map(operator.is_, known, view.resources)):
-            return generation, before
-        return generation, view
+        # What is unreadable comes last: what stays in force of it has the same key.
+        known: Sequence[Resource | Unreadable] = (*before.resources, *before.unreadable) if before is not None else ()
+        content = self.store.read_mesh(mesh, {one.key: one for one in known})
+        view = MeshView(mesh, content.resources, self.zone, before, content.unreadable)
+        self.left_out.show(mesh, view.unreadable)
+        now = (*view.resources, *view.unreadable)
+        if before is not None and len(known) == len(now) and all(map(operator.is_, known, now)):
+            return content.generation, before
+        return content.generation, view
 
     def build(self, view: MeshView, name: str) -> Snapshot | None:
-        """The snapshot of one proxy now; None where there is no such dataplane. May renew its certificate."""
+        """The snapshot of one proxy now; None where there is no such dataplane. May renew its certificate.
+
+        Raises Withheld.
+        """
+        reason = view.withheld(name)
+        if reason is not None:
+            raise Withheld(reason)
         dataplane = view.get("Dataplane", name)
         if dataplane is None:
             return None
@@ -361,6 +378,7 @@ class ControlPlane:
             self._builders.shutdown(wait=False, cancel_futures=True)
 
     def _publish_all(self) -> None:
+        self.left_out.show_all(self.store.unreadable())
         for identity in self.store.list("MeshIdentity"):
             self._publish(identity)
 
@@ -404,6 +422,8 @@ class ControlPlane:
         for proxy in some:
             try:
                 built.append((proxy, self.build(view, proxy.name)))
+            except Withheld as withheld:
+                log.error("a proxy stays at what it has", mesh=proxy.mesh, dataplane=proxy.name, reason=str(withheld))
             except Exception:  # one proxy's configuration must not keep the others from theirs
                 log.exception("a snapshot could not be built", mesh=proxy.mesh, dataplane=proxy.name)
         return built
@@ -438,6 +458,7 @@ class ControlPlane:
 
     async def _notice(self, generation: int) -> None:
         """Changes by others; those that were made here have been read already."""
+        self.left_out.show("", await asyncio.to_thread(self.store.unreadable, "Mesh"))
         connected = [mesh for mesh, proxies in self._proxies.items() if proxies]
         self._views = {mesh: kept for mesh, kept in self._views.items() if mesh in connected}
         for mesh in connected:

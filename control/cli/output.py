@@ -33,6 +33,10 @@ def complain(message: str) -> None:
     errors.print(Text("\n".join(lines)), style="red")
 
 
+def warn(message: str) -> None:
+    errors.print(plain(f"warning: {message}"), style="yellow")
+
+
 def plain(cell: object) -> Text:
     """As it is: no markup, and no control characters, which a proxy's words could have for the terminal."""
     text = "" if cell is None else str(cell)

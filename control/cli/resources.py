@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from control.cli.client import Api, segment
-from control.cli.output import Form, Mesh, Output, show
+from control.cli.output import Form, Mesh, Output, show, warn
 from control.kinds import KINDS
 from control.model import documents
 from control.model.resource import Kind, Resource
@@ -98,6 +98,13 @@ def get(
         for item in items
     ]
     show(found, output, columns, rows)
+    _warn(items)
+
+
+def _warn(items: list[dict[str, Any]]) -> None:
+    for item in items:
+        if "problem" in item:
+            warn(item["problem"])
 
 
 def _labels(item: dict[str, Any]) -> str:
@@ -114,7 +121,10 @@ def delete(kind: KindName, name: str, mesh: Mesh = "default") -> None:
 def export(
     mesh: Annotated[str | None, typer.Option("-m", "--mesh", help="only this one")] = None,
 ) -> None:
-    """All resources as YAML that `mesh apply` takes; without secrets (see `mesh backup`)."""
+    """All resources as YAML that `mesh apply` takes; without secrets (see `mesh backup`).
+
+    What the control plane cannot read, since a newer version wrote it, is in it as it is stored, with a warning.
+    """
     api, found = Api(), list[dict[str, Any]]()
     for item in api.list("/meshes"):
         if mesh is not None and item["name"] != mesh:
@@ -124,7 +134,8 @@ def export(
             # What the control plane makes of MeshIdentities, it makes again.
             if kind.in_mesh:
                 found += [r for r in api.list(path_of(kind, item["name"])) if not _is_managed(r)]
-    stored = ("creationTime", "modificationTime", "version")
+    _warn(found)
+    stored = ("creationTime", "modificationTime", "version", "problem")
     plain = [{key: value for key, value in item.items() if key not in stored} for item in found]
     typer.echo(documents.to_yaml(plain), nl=False)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from cryptography import x509
 from pydantic import Field
 
 from control.model.base import Duration, Model, NonEmpty
 from control.model.reference import WORKLOAD, ZONE, LabelSelector, spiffe_id_problem, trust_domain_problem
+from control.model.unreadable import without_unknown
 from control.model.violation import Violation
 
 DEFAULT_TRUST_DOMAIN = "{{ .Mesh }}.{{ .Zone }}.mesh.local"
@@ -146,6 +147,14 @@ def validate_identity(spec: MeshIdentitySpec) -> Iterator[Violation]:
             "must be at least 1m: certificates are renewed at half of it",
             "24h",
         )
+
+
+def keep_identity(spec: Mapping[str, Any]) -> MeshIdentitySpec | None:
+    """Of one that this version cannot read: who it selects and which ids it gives are either known whole or not at all.
+
+    Without identities a mesh would take plaintext from everybody.
+    """
+    return without_unknown(MeshIdentitySpec, spec, needed=("selector", "spiffeID"))
 
 
 def _check_template(path: str, template: str | None, fields: set[str], labels: bool) -> Iterator[Violation]:

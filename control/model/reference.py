@@ -74,6 +74,10 @@ class SpiffeIDMatch(Model):
     value: NonEmpty = Field(examples=["spiffe://default.default.mesh.local/workload/cart"])
 
 
+# The value of a prefix that every SPIFFE id has; not for users, who cannot write it (check_match).
+EVERYONE = "spiffe:"
+
+
 class Match(Model):
     """A client, by its verified SPIFFE id."""
 

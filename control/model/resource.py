@@ -32,6 +32,8 @@ class Kind:
     dns_label: bool = False
     # Documents may have the fields of `spec` at the top, as Kuma writes Dataplanes.
     flat: bool = False
+    # What has to stay in force of a spec that this version cannot read (unreadable.py); without it, nothing.
+    keep: Callable[[Mapping[str, Any]], Any] | None = None
 
 
 class Kinds:
@@ -110,7 +112,7 @@ class Resource:
 
 
 # Written by the store; a document that was read from it may be applied again as it is.
-_READ_ONLY = ("creationTime", "modificationTime", "version", "kri", "status")
+_READ_ONLY = ("creationTime", "modificationTime", "version", "kri", "status", "problem")
 
 
 def parse(data: object, kinds: Kinds, default_mesh: str | None = None) -> Resource:

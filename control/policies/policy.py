@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,3 +21,5 @@ class Policy:
     shape: frozenset[Literal["proxy", "inbound", "outbound"]]
     spec: SpecModel
     validate: Callable[[Any], Iterable[Violation]]
+    # Of policies that protect: what stays in force of a spec that this version cannot read (model/unreadable.py).
+    keep: Callable[[Mapping[str, Any]], Any] | None = None

@@ -13,8 +13,11 @@ from control.rest import access, errors, inspection, openapi, resources
 from control.rest.admin_certificates import AdminCertificates
 from control.rest.authentication import administrator
 from control.rest.limits import BoundedBody
-from control.rest.shapes import Status
+from control.rest.shapes import Readiness, Status
 from control.tokens.tokens import Tokens
+
+# In /ready, of what is left out: enough to see what is the matter; the metric has the number.
+MAX_NAMED = 100
 
 
 def make_app(plane: ControlPlane, tokens: Tokens, certificates: AdminCertificates | None = None) -> FastAPI:
@@ -42,10 +45,12 @@ def _add_health(app: FastAPI, plane: ControlPlane) -> None:
 
     @app.get("/ready", tags=["health"], responses=errors.responses())
     async def ready() -> Any:
-        """Whether the store can be read and written; else the reason."""
+        """Whether the store can be read and written, else the reason; and what of it is left out."""
         await asyncio.to_thread(plane.store.generation)
         problem = plane.store.problem
-        return Status(status="ready") if problem is None else errors.body(503, "The store does not answer", problem)
+        if problem is not None:
+            return errors.body(503, "The store does not answer", problem)
+        return Readiness(status="ready", left_out=sorted(plane.left_out.names)[:MAX_NAMED])
 
     @app.get("/metrics", tags=["health"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Header, HTTPException, Query, Request, Response
 from control.kinds import KINDS, MESH
 from control.model import documents
 from control.model.resource import Kind, Resource, parse
+from control.model.unreadable import Unreadable
 from control.model.violation import InvalidResource, Violation
 from control.plane import ControlPlane
 from control.rest import errors, openapi
@@ -41,14 +42,14 @@ def _add_kind(app: FastAPI, plane: ControlPlane, who: Any, kind: Kind, path: str
     one = f"{path}/{{name}}"
 
     async def page(size: Size = DEFAULT_PAGE, after: After = "", mesh: str = "") -> dict[str, Any]:
-        found = await asyncio.to_thread(plane.store.list, kind.type, mesh, after, size + 1)
-        items = [resource.to_data(with_times=True) for resource in found[:size]]
+        found = await asyncio.to_thread(plane.store.read, kind.type, mesh, after, size + 1)
+        items = [_data(one) for one in found[:size]]
         return {"items": items, "next": found[size - 1].name if len(found) > size else None}
 
     async def get(name: str, response: Response, mesh: str = "") -> dict[str, Any]:
-        resource = await asyncio.to_thread(plane.store.get, kind.type, mesh, name)
-        response.headers["ETag"] = f'"{resource.version}"'
-        return resource.to_data(with_times=True)
+        found = await asyncio.to_thread(plane.store.read_one, kind.type, mesh, name)
+        response.headers["ETag"] = f'"{found.version}"'
+        return _data(found)
 
     async def put(
         name: str,
@@ -91,6 +92,11 @@ def _add_kind(app: FastAPI, plane: ControlPlane, who: Any, kind: Kind, path: str
     app.delete(one, summary=f"Delete a {kind.type}", responses=errors.responses(400, 401, 404, 409), **common)(
         of_delete
     )
+
+
+def _data(found: Resource | Unreadable) -> dict[str, Any]:
+    """What cannot be read is shown as it is stored, with the `problem`."""
+    return found.to_data(with_times=True) if isinstance(found, Resource) else found.to_data()
 
 
 def _add_unknown(app: FastAPI, who: Any) -> None:

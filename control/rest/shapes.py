@@ -21,6 +21,11 @@ class Status(BaseModel):
     status: str
 
 
+class Readiness(Body):
+    status: str
+    left_out: list[str] = Field(description="mesh/type/name of what this version cannot read, and leaves out")
+
+
 # --- tokens and certificates of administrators ------------------------------------------------------------------------
 
 

@@ -59,7 +59,7 @@ def restore(source: Path, url: str, key: StoreKey, kinds: Kinds, replace: bool =
         staged.chmod(0o600)
         _check(staged)
         opened = Store(f"sqlite:///{staged}", key, kinds)
-        count = len(opened.list())
+        count = len(opened.read())
         opened.close()
         with closing(sqlite3.connect(staged)) as connection:
             connection.execute("PRAGMA journal_mode=DELETE")

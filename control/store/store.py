@@ -6,18 +6,18 @@ import base64
 import secrets as random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 
 from control.model.resource import Kinds, Resource
+from control.model.unreadable import Unreadable, read_spec
 from control.store import migrate, sealing
 from control.store.engine import make_engine, sqlite_path
 from control.store.errors import Conflict, IncompatibleStore, NotFound, StoreUnavailable, WrongStoreKey
@@ -40,6 +40,14 @@ class StoreKey:
 
     file: Path | None = None
     passphrase: str | None = None
+
+
+class MeshContent(NamedTuple):
+    """What is in a mesh, sorted. What stays in force of `unreadable` is among the resources."""
+
+    generation: int
+    resources: Sequence[Resource]
+    unreadable: Sequence[Unreadable]
 
 
 def _now() -> str:
@@ -148,21 +156,41 @@ class Store:
             connection.execute(facts.update().where(where).values(value=str(int(value) + 1)))
 
     def get(self, type_name: str, mesh: str, name: str) -> Resource:
+        """What is in force of it. Raises NotFound; IncompatibleStore where that is nothing."""
+        return self._resource(self.read_one(type_name, mesh, name))
+
+    def read_one(self, type_name: str, mesh: str, name: str) -> Resource | Unreadable:
         """Raises NotFound."""
         with self._transaction("get") as connection:
             row = connection.execute(sa.select(resources).where(_is(type_name, mesh, name))).one_or_none()
         if row is None:
             raise NotFound(_missing(type_name, mesh, name))
-        return self._resource(row)
+        return self._read(row)
 
     def has(self, type_name: str, mesh: str, name: str) -> bool:
         with self._transaction("get") as connection:
             return connection.execute(sa.select(1).where(_is(type_name, mesh, name))).scalar() is not None
 
-    def list(
+    def list(self, type_name: str | None = None, mesh: str | None = None) -> Sequence[Resource]:
+        """Sorted by type, mesh and name; without what this version cannot read."""
+        return _readable(self.read(type_name, mesh))
+
+    def unreadable(self, type_name: str | None = None) -> Sequence[Unreadable]:
+        """What this version cannot read."""
+        return [found for found in self.read(type_name) if isinstance(found, Unreadable)]
+
+    def names(self, type_name: str, mesh: str = "") -> Sequence[str]:
+        """Also of what cannot be read."""
+        where = sa.and_(resources.c.type == type_name, resources.c.mesh == mesh)
+        with self._transaction("list") as connection:
+            return list(
+                connection.execute(sa.select(resources.c.name).where(where).order_by(resources.c.name)).scalars()
+            )
+
+    def read(
         self, type_name: str | None = None, mesh: str | None = None, after: str = "", limit: int | None = None
-    ) -> Sequence[Resource]:
-        """Sorted by type, mesh and name; `after` is the name that the page before ended with."""
+    ) -> Sequence[Resource | Unreadable]:
+        """As `list`, with what cannot be read; `after` is the name that the page before ended with."""
         query = sa.select(resources).order_by(resources.c.type, resources.c.mesh, resources.c.name)
         if type_name is not None:
             query = query.where(resources.c.type == type_name)
@@ -174,10 +202,10 @@ class Store:
             query = query.limit(limit)
         with self._transaction("list") as connection:
             rows = connection.execute(query).all()
-        return [self._resource(row) for row in rows if self._kinds.of_type(row.type) is not None]
+        return [self._read(row) for row in rows]
 
-    def read_mesh(self, mesh: str, known: Mapping[Key, Resource]) -> tuple[int, Sequence[Resource]]:
-        """The generation, and all that is in a mesh, sorted; what has not changed since it was read is from `known`.
+    def read_mesh(self, mesh: str, known: Mapping[Key, Resource | Unreadable]) -> MeshContent:
+        """All that is in a mesh; what has not changed since it was read is from `known`.
 
         Making a resource of a row takes some 100 us; a mesh of thousands is read at each change.
         """
@@ -185,7 +213,7 @@ class Store:
         marks = sa.select(resources.c.type, resources.c.name, resources.c.version, resources.c.modified_at)
         with self._transaction("list") as connection:
             generation = self._read_generation(connection)
-            found: dict[Key, Resource | None] = {}
+            found: dict[Key, Resource | Unreadable | None] = {}
             for row in connection.execute(marks.where(where)):
                 before = known.get((row.type, mesh, row.name))
                 same = before is not None and (before.version, before.modification_time) == row[2:]
@@ -195,8 +223,9 @@ class Store:
             for some in (changed[at : at + _ROWS_AT_ONCE] for at in range(0, len(changed), _ROWS_AT_ONCE)):
                 key = sa.tuple_(resources.c.type, resources.c.name)
                 rows += connection.execute(sa.select(resources).where(where, key.in_(some))).all()
-        read = {(row.type, mesh, row.name): self._resource(row) for row in rows if self._kinds.of_type(row.type)}
-        return generation, [resource for _, resource in sorted((found | read).items()) if resource is not None]
+        read = {(row.type, mesh, row.name): self._read(row) for row in rows}
+        content = [one for _, one in sorted((found | read).items()) if one is not None]
+        return MeshContent(generation, _readable(content), [one for one in content if isinstance(one, Unreadable)])
 
     def put(self, resource: Resource, expected_version: int | None = None) -> Resource:
         """Makes or changes it. `expected_version`: 0 if it must be new, None if it does not matter. Raises Conflict.
@@ -223,7 +252,7 @@ class Store:
             raise Conflict(f"{_name(*resource.key)}: there is no Mesh {resource.mesh!r}; make it first")
         content = {"labels": dict(resource.labels), "spec": resource.spec.to_data()}
         if row is not None and row.labels == content["labels"] and row.spec == content["spec"]:
-            return self._resource(row)
+            return self._resource(self._read(row))
         now = _now()
         if row is None:
             type_name, mesh, name = resource.key
@@ -258,17 +287,26 @@ class Store:
         prefix = f"mesh/{mesh}/"
         connection.execute(secrets.delete().where(secrets.c.name.startswith(prefix, autoescape=True)))
 
-    def _resource(self, row: Any) -> Resource:
+    def _read(self, row: Any) -> Resource | Unreadable:
         kind = self._kinds.of_type(row.type)
         if kind is None:
-            raise NotFound(f"the type {row.type} is not known to this version")
-        try:
-            spec = kind.spec.model_validate(row.spec)
-        except ValidationError as error:
-            name = _name(row.type, row.mesh, row.name)
-            raise IncompatibleStore(f"{name} as it is stored is not valid for this version: {error}") from error
-        made = Resource(kind, row.mesh, row.name, spec, row.labels)
-        return made.stored(row.version, row.created_at, row.modified_at)
+            return _unreadable(row, f"the type {row.type} is not known")
+        spec, problem = read_spec(kind, row.spec)
+        made = None
+        if spec is not None:
+            made = Resource(kind, row.mesh, row.name, spec, row.labels)
+            made = made.stored(row.version, row.created_at, row.modified_at)
+        return made if made is not None and not problem else _unreadable(row, problem, made)
+
+    @staticmethod
+    def _resource(found: Resource | Unreadable) -> Resource:
+        if isinstance(found, Resource):
+            return found
+        if found.kept is None:
+            raise IncompatibleStore(
+                f"{_name(*found.key)} as it is stored is not valid for this version: {found.problem}"
+            )
+        return found.kept
 
     # --- secrets ------------------------------------------------------------------------------------------------------
 
@@ -312,6 +350,20 @@ class Store:
     def is_revoked(self, jti: str) -> bool:
         with self._transaction("is_revoked") as connection:
             return connection.execute(sa.select(1).where(revocations.c.jti == jti)).scalar() is not None
+
+
+def _readable(found: Iterable[Resource | Unreadable]) -> Sequence[Resource]:
+    """With what stays in force of what cannot be read."""
+    in_force = [one if isinstance(one, Resource) else one.kept for one in found]
+    return [one for one in in_force if one is not None]
+
+
+def _unreadable(row: Any, problem: str, kept: Resource | None = None) -> Unreadable:
+    data = {"type": row.type, "name": row.name, **({"mesh": row.mesh} if row.mesh else {})}
+    data |= {"labels": row.labels} if row.labels else {}
+    data |= {"creationTime": row.created_at, "modificationTime": row.modified_at, "version": row.version}
+    data["spec"] = row.spec
+    return Unreadable(row.type, row.mesh, row.name, row.version, row.modified_at, problem, data, kept)
 
 
 def _is(type_name: str, mesh: str, name: str) -> sa.ColumnElement[bool]:

@@ -17,7 +17,7 @@ import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
-from control.plane import ControlPlane
+from control.plane import ControlPlane, Withheld
 from control.proxies import Proxy
 from control.store.errors import StoreError
 from control.tokens.tokens import Claims, InvalidToken, Tokens
@@ -82,6 +82,10 @@ class DiscoveryServer:
             self._plane.metrics.refused.labels(refused.reason).inc()
             log.warning("xDS stream ended", peer=context.peer(), reason=str(refused))
             await context.abort(refused.code, str(refused))
+        except Withheld as withheld:
+            self._plane.metrics.refused.labels("withheld").inc()
+            log.warning("xDS stream ended", peer=context.peer(), reason=str(withheld))
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(withheld))
         except StoreError as error:
             self._plane.metrics.refused.labels("store").inc()
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
@@ -116,7 +120,10 @@ class DiscoveryServer:
         dataplane = (await self._plane.view(mesh)).get("Dataplane", name)
         if dataplane is None:
             # It may have been made a moment ago.
-            dataplane = (await self._plane.view(mesh, fresh=True)).get("Dataplane", name)
+            view = await self._plane.view(mesh, fresh=True)
+            dataplane, withheld = view.get("Dataplane", name), view.withheld(name)
+            if withheld is not None:
+                raise Withheld(withheld)
         if dataplane is None:
             message = f"there is no Dataplane {name!r} in mesh {mesh!r}: apply it first"
             raise Refused(grpc.StatusCode.NOT_FOUND, "dataplane", message)

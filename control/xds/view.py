@@ -7,13 +7,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from control.model.dataplane import DataplaneSpec, OutboundBackendRef
 from control.model.mesh_identity import MeshIdentitySpec, best_matched
 from control.model.mesh_service import MeshServiceSpec, ServicePort
-from control.model.reference import ZONE, BackendRef
+from control.model.reference import ZONE, BackendRef, LabelSelector
 from control.model.resource import Resource
+from control.model.unreadable import Unreadable
 from control.policies.meshloadbalancingstrategy.generate import Endpoint
 from control.xds.shared import SharedConfigs
 
@@ -52,10 +55,18 @@ class MeshView:
     """All resources of one mesh. `zone` is that of dataplanes without a label kuma.io/zone."""
 
     def __init__(
-        self, mesh: str, resources: Iterable[Resource], zone: str = "default", before: MeshView | None = None
+        self,
+        mesh: str,
+        resources: Iterable[Resource],
+        zone: str = "default",
+        before: MeshView | None = None,
+        unreadable: Sequence[Unreadable] = (),
     ) -> None:
-        """`before`: an older view of the same mesh; resources that did not change are the same objects in both."""
-        self.mesh, self.zone = mesh, zone
+        """`before`: an older view of the same mesh; what did not change are the same objects in both.
+
+        `unreadable`: what is left out; what stays in force of it is among the resources.
+        """
+        self.mesh, self.zone, self.unreadable = mesh, zone, tuple(unreadable)
         self._by_type: dict[str, dict[str, Resource]] = defaultdict(dict)
         self.resources = tuple(sorted((r for r in resources if r.mesh == mesh), key=lambda r: r.key))
         for resource in self.resources:
@@ -70,7 +81,8 @@ class MeshView:
 
     def _fixed_of(self, before: MeshView) -> dict[str, Fixed]:
         """As long as nothing has changed but dataplanes; without those that have gone."""
-        mine, theirs = self._surroundings, before._surroundings
+        mine = (*self._surroundings, *self.unreadable)
+        theirs = (*before._surroundings, *before.unreadable)
         if len(mine) != len(theirs) or not all(map(operator.is_, mine, theirs)):
             return {}
         mine_by_name = self._by_type.get("Dataplane", {})
@@ -89,6 +101,20 @@ class MeshView:
     @property
     def dataplanes(self) -> Sequence[Resource]:
         return self.of_type("Dataplane")
+
+    def withheld(self, name: str) -> str | None:
+        """Why the dataplane gets nothing new: it cannot be read, or not be said who it is.
+
+        Without an identity it would take plaintext from everybody.
+        """
+        dataplane = self.get("Dataplane", name)
+        for one in self.unreadable:
+            if one.key == ("Dataplane", self.mesh, name):
+                return one.remark
+            if one.type == "MeshIdentity" and one.kept is None and dataplane is not None:
+                if _may_select(one.data["spec"], dataplane):
+                    return one.remark
+        return None
 
     def zone_of(self, dataplane: Resource) -> str:
         return dataplane.labels.get(ZONE, self.zone)
@@ -229,3 +255,12 @@ class MeshView:
 def _destination(service: Resource | None, section: str) -> Destination | None:
     port = service.spec.port_of(section) if service is not None else None
     return Destination(service, port) if service is not None and port is not None else None
+
+
+def _may_select(identity: Any, dataplane: Resource) -> bool:
+    """Whether a MeshIdentity that cannot be read selects the dataplane, as far as can be told."""
+    try:
+        selector = LabelSelector.model_validate(identity["selector"]["dataplane"])
+    except (ValidationError, KeyError, TypeError):
+        return True
+    return selector.matches(dataplane.effective_labels)

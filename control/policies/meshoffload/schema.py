@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from control.model.base import Model, NonEmpty
 from control.model.reference import TopLevelTargetRef, check_top_level
+from control.model.unreadable import without_unknown
 from control.model.violation import Violation
 from control.policies.policy import Policy
 
@@ -65,4 +66,9 @@ def validate(spec: Spec) -> Iterator[Violation]:
             )
 
 
-POLICY = Policy("MeshOffload", "meshoffloads", "moff", frozenset({"proxy"}), Spec, validate)
+def keep(spec: Mapping[str, Any]) -> Spec | None:
+    """Of one that this version cannot read, all that it knows: without it, keys would move into the proxies."""
+    return without_unknown(Spec, spec, needed=("targetRef",))
+
+
+POLICY = Policy("MeshOffload", "meshoffloads", "moff", frozenset({"proxy"}), Spec, validate, keep)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from control.model.base import Model
 from control.model.reference import TopLevelTargetRef, check_top_level
+from control.model.unreadable import without_unknown
 from control.model.violation import Violation
 from control.policies.policy import Policy
 
@@ -67,4 +68,16 @@ def validate(spec: Spec) -> Iterator[Violation]:
             yield Violation(f"{path}.tlsVersion.min", "must not be higher than max", "min: TLS12")
 
 
-POLICY = Policy("MeshTLS", "meshtlses", "mtls", frozenset({"inbound"}), Spec, validate)
+def keep(spec: Mapping[str, Any]) -> Spec:
+    """Of one that this version cannot read, all that it knows; where that is not enough, no plaintext in the mesh."""
+    known = without_unknown(Spec, spec, needed=("targetRef",))
+    if known is not None and len(known.rules) == len(spec["rules"]):
+        return known
+    try:
+        target = TopLevelTargetRef.model_validate(spec["targetRef"]) if spec.get("targetRef") is not None else None
+    except ValidationError:
+        target = None
+    return Spec.model_validate({"targetRef": target, "rules": [Rule(default=Conf(mode="Strict"))]})
+
+
+POLICY = Policy("MeshTLS", "meshtlses", "mtls", frozenset({"inbound"}), Spec, validate, keep)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from control.model.reference import Match
+from control.model.reference import EVERYONE, Match
 from control.policies.matching import Entry
 from control.policies.meshtrafficpermission.schema import RuleConf
 
@@ -119,6 +119,8 @@ def _string_match(match: Match) -> Config:
     value = match.spiffe_id.value
     if match.spiffe_id.type == "Exact":
         return {"exact": value}
+    if value == EVERYONE:
+        return {"prefix": value}
     # A trust domain without a path means that domain, not every domain whose name begins so.
     bare_domain = "/" not in value.removeprefix("spiffe://")
     return {"prefix": value + "/" if bare_domain else value}

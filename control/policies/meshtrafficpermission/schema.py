@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from control.model.base import Model
-from control.model.reference import Match, TopLevelTargetRef, check_match, check_top_level
+from control.model.reference import EVERYONE, Match, SpiffeIDMatch, TopLevelTargetRef, check_match, check_top_level
+from control.model.unreadable import without_unknown
 from control.model.violation import Violation
 from control.policies.policy import Policy
 
@@ -48,4 +50,43 @@ def validate(spec: Spec) -> Iterator[Violation]:
                 yield from check_match(match, f"{path}.{name}[{number}]")
 
 
-POLICY = Policy("MeshTrafficPermission", "meshtrafficpermissions", "mtp", frozenset({"inbound"}), Spec, validate)
+_EVERYONE = Match(spiffeID=SpiffeIDMatch(type="Prefix", value=EVERYONE))
+
+
+def keep(spec: Mapping[str, Any]) -> Spec | None:
+    """Of one that this version cannot read, its denials; it allows nobody, as nobody knows whom.
+
+    A denial that cannot be read denies everybody, and one whose targetRef cannot be read holds for the whole mesh.
+    """
+    denied = list(_denied_by(spec))
+    if not denied:
+        return None
+    try:
+        target = TopLevelTargetRef.model_validate(spec["targetRef"]) if spec.get("targetRef") is not None else None
+    except ValidationError:
+        target = None
+    return Spec.model_validate({"targetRef": target, "rules": [Rule(default=RuleConf(deny=denied))]})
+
+
+def _denied_by(data: Any) -> Iterator[Match]:
+    """Wherever it stands: a newer version may have it elsewhere."""
+    if isinstance(data, list):
+        for item in data:
+            yield from _denied_by(item)
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            if key == "deny" and isinstance(value, list):
+                yield from (_match(match) for match in value)
+            elif "deny" in str(key).lower() and key not in ACTIONS:
+                yield _EVERYONE
+            else:
+                yield from _denied_by(value)
+
+
+def _match(data: Any) -> Match:
+    """Without the fields that are not known it matches more callers, not fewer."""
+    known = without_unknown(Match, data, needed=("spiffeID",)) if isinstance(data, dict) else None
+    return known or _EVERYONE
+
+
+POLICY = Policy("MeshTrafficPermission", "meshtrafficpermissions", "mtp", frozenset({"inbound"}), Spec, validate, keep)

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from control.kinds import KINDS
 from control.settings import Address, parse_address
+from control.store.store import Store, StoreKey
 from tests.control.mesh_process import MESH, ROOT, ControlPlane
+from tests.control.store.test_unreadable import NEW_LOG, write
 
 RESOURCES = """
 type: Dataplane
@@ -64,6 +67,20 @@ def test_what_is_exported_can_be_applied(mesh: ControlPlane) -> None:
     types = [document["type"] for document in yaml.safe_load_all(exported)]
     assert sorted(types) == ["Dataplane", "Mesh", "MeshIdentity", "MeshTrafficPermission"]
     assert mesh.output("apply", "-f", "-", stdin=exported).count("version 1") == 4
+
+
+def test_what_a_newer_version_stored_is_shown_and_exported_as_it_is(mesh: ControlPlane) -> None:
+    store = Store(f"sqlite:///{mesh.data}/mesh.db", StoreKey(file=mesh.data / "store.key"), KINDS)
+    write(store, "MeshAccessLog", "newer", NEW_LOG)
+    shown = mesh.run("get", "mal")
+    assert (shown.returncode, "newer" in shown.stdout) == (0, True)
+    assert "warning: MeshAccessLog newer is left out: this version cannot read it" in shown.stderr
+    exported = mesh.run("export")
+    assert NEW_LOG in [document.get("spec") for document in yaml.safe_load_all(exported.stdout)]
+    assert ("problem" in exported.stdout, "warning: MeshAccessLog newer" in exported.stderr) == (False, True)
+    assert "MeshAccessLog newer is left out" in mesh.output("inspect", "overview", "web-1")
+    mesh.output("delete", "mal", "newer")
+    store.close()
 
 
 def test_exit_codes(mesh: ControlPlane, tmp_path: Path) -> None:

@@ -265,7 +265,7 @@ async def test_tokens_are_for_meshes_that_are_there(api: Api) -> None:
 
 
 async def test_a_fault_of_ours_is_said_without_the_inside(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.plane.store, "list", lambda *_: 1 / 0)
+    monkeypatch.setattr(api.plane.store, "read", lambda *_: 1 / 0)
     status, error = await api("GET", "/meshes")
     assert (status, error["title"], "division" in str(error)) == (500, "Internal error", False)
 

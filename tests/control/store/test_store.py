@@ -146,9 +146,9 @@ def test_lists_are_sorted_and_paged(store: Store, read_resources: Read) -> None:
     store.put_all([mesh(read_resources), mesh(read_resources, "other")])
     store.put_all([dataplane(read_resources, f"d{n}") for n in (3, 1, 2)])
     store.put(dataplane(read_resources, "d9", in_mesh="other"))
-    names = [resource.name for resource in store.list("Dataplane", "default", limit=2)]
+    names = [resource.name for resource in store.read("Dataplane", "default", limit=2)]
     assert names == ["d1", "d2"]
-    assert [resource.name for resource in store.list("Dataplane", "default", after="d2")] == ["d3"]
+    assert [resource.name for resource in store.read("Dataplane", "default", after="d2")] == ["d3"]
     assert [resource.kind.type for resource in store.list()] == ["Dataplane"] * 4 + ["Mesh"] * 2
 
 
@@ -281,13 +281,13 @@ def test_a_mesh_is_read_again_with_what_is_known(store: Store, read_resources: R
     store.put_all([mesh(read_resources), mesh(read_resources, "other")])
     store.put_all([dataplane(read_resources, f"dp-{number}") for number in range(3)])
     store.put(dataplane(read_resources, "dp-0", in_mesh="other"))
-    generation, first = store.read_mesh("default", {})
+    generation, first, _ = store.read_mesh("default", {})
     assert (generation, first) == (store.generation(), store.list(mesh="default"))
     known = {resource.key: resource for resource in first}
     store.put(dataplane(read_resources, "dp-1", "10.0.0.9"))
     store.delete("Dataplane", "default", "dp-2")
     store.put(dataplane(read_resources, "dp-3"))
-    later, second = store.read_mesh("default", known)
+    later, second, _ = store.read_mesh("default", known)
     assert later == store.generation() > generation
     assert second == store.list(mesh="default")
     assert second[0] is first[0]
@@ -295,7 +295,7 @@ def test_a_mesh_is_read_again_with_what_is_known(store: Store, read_resources: R
     # Made anew under the same name, it has the same version.
     store.delete("Dataplane", "default", "dp-0")
     store.put(dataplane(read_resources, "dp-0", "10.0.0.8"))
-    _, third = store.read_mesh("default", {resource.key: resource for resource in second})
+    _, third, _ = store.read_mesh("default", {resource.key: resource for resource in second})
     assert third[0].version == second[0].version
     assert third == store.list(mesh="default")
 
@@ -304,5 +304,5 @@ def test_many_new_resources_are_read_in_parts(store: Store, read_resources: Read
     store.put(mesh(read_resources))
     template = dataplane(read_resources, "dp")
     store.put_all([replace(template, name=f"dp-{number}") for number in range(1000)])
-    _, found = store.read_mesh("default", {})
+    _, found, _ = store.read_mesh("default", {})
     assert len(found) == 1000
