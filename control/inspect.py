@@ -13,7 +13,7 @@ from control.proxies import Proxy
 from control.xds import proxy as proxies
 from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
 from control.xds.inbounds import permission_entries
-from control.xds.policies_of_proxy import ProxyPolicies
+from control.xds.policies_of_proxy import IN_FORCE, Choice, ProxyPolicies
 from control.xds.view import MeshView
 
 # More of a mesh than anybody reads; `mesh get` shows all of a kind.
@@ -31,9 +31,9 @@ def policies(view: MeshView, dataplane: Resource) -> list[dict[str, Any]]:
     ]
 
 
-def config(view: MeshView, dataplane: Resource) -> dict[str, Any]:
+def config(view: MeshView, dataplane: Resource, choice: Choice = IN_FORCE) -> dict[str, Any]:
     """What the proxy should have, without secrets."""
-    rendered = proxies.render(view, dataplane)
+    rendered = proxies.render(view, dataplane, choice=choice)
     return {
         "clusters": list(rendered.clusters.values()),
         "endpoints": list(rendered.endpoints.values()),

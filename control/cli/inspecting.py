@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from control.cli.client import Api, segment
 from control.cli.output import Form, Mesh, Output, show
+from control.model import documents
 
 Name = Annotated[str, typer.Argument(help="the dataplane")]
 
@@ -57,12 +59,29 @@ def policies(name: Name, mesh: Mesh = "default", output: Output = Form.TABLE) ->
     show(found, output, ["type", "policy"], rows)
 
 
-def config(name: Name, mesh: Mesh = "default", output: Output = Form.YAML) -> None:
+def config(
+    name: Name,
+    mesh: Mesh = "default",
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="as if policies with kuma.io/effect: shadow had an effect")
+    ] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="only what those would change")] = False,
+    output: Output = Form.YAML,
+) -> None:
     """The Envoy configuration that it should have."""
-    found = Api().call("GET", _path(mesh, name, "xds"))
+    api, path = Api(), _path(mesh, name, "xds")
+    if diff:
+        before, after = (_lines(api.call("GET", path + query)) for query in ("", "?shadow=true"))
+        typer.echo("".join(difflib.unified_diff(before, after, "in force", "with shadow policies")), nl=False)
+        return
+    found = api.call("GET", path + ("?shadow=true" if shadow else ""))
     parts = ("listeners", "routes", "clusters")
     rows = [[part.removesuffix("s"), item["name"]] for part in parts for item in found[part]]
     show(found, output, ["type", "name"], rows)
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    return documents.to_yaml([found]).splitlines(keepends=True)
 
 
 class StatisticsForm(StrEnum):

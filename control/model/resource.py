@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from control.model import base, legacy
+from control.model import base, kuma_labels, legacy
 from control.model.base import Labels, Model, NonEmpty, SpecModel
 from control.model.explain import explain
 from control.model.reference import DISPLAY_NAME
@@ -147,6 +147,7 @@ def _parse_as(kind: Kind, document: dict[str, Any], subject: str) -> Resource:
     except ValidationError as error:
         raise InvalidResource(subject, explain(error, Envelope)) from None
     violations = list(_check_envelope(kind, envelope))
+    violations += kuma_labels.violations(envelope.labels, envelope.mesh, kind.is_policy)
     try:
         spec = kind.spec.model_validate(envelope.spec)
     except ValidationError as error:

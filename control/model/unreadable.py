@@ -1,7 +1,7 @@
 """Stored resources that this version cannot read: of a newer version, with a field or a type that it does not know.
 
-Such a resource is left out and shown, and everything else goes on. So a new field can be rolled out while replicas of the
-older version still run, and a version can be rolled back.
+Such a resource is left out and shown, and everything else goes on. So a new field can be rolled out while replicas of
+the older version still run, and a version can be rolled back.
 
 Most kinds can be left out as a whole. A few cannot, because less of them would let more in, or move keys: for these,
 `Kind.keep` makes what has to stay in force of a spec.

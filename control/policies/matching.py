@@ -6,6 +6,8 @@ A policy's top-level targetRef selects proxies: the mesh, dataplanes by labels, 
 Below it, configuration stands in one of three places: `default` (the proxy as a whole), `rules` (its inbounds), `to`
 (its outbounds, each entry with a targetRef of its own).
 
+A policy with the label `kuma.io/effect: shadow` applies to nothing; `mesh inspect config --shadow` shows what it would do.
+
 Everything that applies to one thing is put in order, the weaker first:
 
 1. top-level kind: Mesh before Dataplane;
@@ -25,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from control.model.base import Model
+from control.model.kuma_labels import is_shadow
 from control.model.mesh_service import ServicePort
 from control.model.reference import OutboundTargetRef, TopLevelTargetRef
 from control.model.resource import Resource
@@ -69,9 +72,13 @@ def selects_service(ref: OutboundTargetRef, service: Resource, port: ServicePort
     )
 
 
-def matching(policies: Iterable[Resource], labels: Mapping[str, str]) -> list[Resource]:
-    """The policies (of one type) that select a dataplane, the weaker first."""
-    chosen = [policy for policy in policies if selects(policy.spec.target_ref, labels)]
+def matching(policies: Iterable[Resource], labels: Mapping[str, str], shadow: bool = False) -> list[Resource]:
+    """The policies (of one type) that select a dataplane, the weaker first; `shadow`: also those without effect."""
+    chosen = [
+        policy
+        for policy in policies
+        if (shadow or not is_shadow(policy.labels)) and selects(policy.spec.target_ref, labels)
+    ]
     chosen.sort(key=lambda policy: policy.name, reverse=True)
     chosen.sort(key=lambda policy: _strength(policy.spec.target_ref))
     return chosen

@@ -14,9 +14,11 @@ from control.plane import ControlPlane
 from control.rest import errors
 from control.rest.shapes import Access, Overview, PoliciesOfType, ProxyConfiguration
 from control.store.errors import NotFound
+from control.xds.policies_of_proxy import Choice
 from control.xds.view import MeshView
 
 Filter = Annotated[str, Query(max_length=1000, description="a regular expression (RE2) of the names wanted")]
+Shadow = Annotated[bool, Query(description="as if policies with the label kuma.io/effect: shadow had an effect")]
 StatisticsForm = Annotated[statistics.Form, Query(alias="format")]
 
 PREFIX = "/meshes/{mesh}/dataplanes/{name}"
@@ -53,9 +55,9 @@ def add_to(app: FastAPI, plane: ControlPlane, who: Any) -> None:
 
     @app.get(PREFIX + "/_xds", response_model=ProxyConfiguration, **hidden)
     @app.get(PREFIX + "/xds", response_model=ProxyConfiguration, **common)
-    async def xds(mesh: str, name: str) -> dict[str, Any]:
+    async def xds(mesh: str, name: str, shadow: Shadow = False) -> dict[str, Any]:
         """The configuration that it should have, without secrets."""
-        return inspect.config(*await find(plane, mesh, name))
+        return inspect.config(*await find(plane, mesh, name), Choice(shadow=shadow))
 
     answers = errors.responses(400, 401, 404, 409, 502) | {
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "as Envoy writes it"}

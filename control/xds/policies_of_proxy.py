@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from control.model.resource import Resource
@@ -16,16 +16,34 @@ from control.policies.meshtrace.schema import Conf as TraceConf
 from control.xds.view import MeshView
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which of the policies that select a proxy count."""
+
+    # (type, name) of those that do not, since the proxy refused what they were part of (quarantine.py).
+    left_out: frozenset[tuple[str, str]] = frozenset()
+    # Those without effect count too, to see what they would change.
+    shadow: bool = False
+
+
+IN_FORCE = Choice()
+
+
 class ProxyPolicies:
-    def __init__(self, view: MeshView, dataplane: Resource, keeps_envoy_tls: bool = False) -> None:
+    def __init__(
+        self, view: MeshView, dataplane: Resource, keeps_envoy_tls: bool = False, choice: Choice = IN_FORCE
+    ) -> None:
         """`keeps_envoy_tls`: whatever MeshOffload says, the proxy's mode is EnvoyTLS (see ControlPlane.waiting_for)."""
         self._view, self._labels, self._keeps = view, dataplane.effective_labels, keeps_envoy_tls
+        self._choice = choice
         self._by_type: dict[str, list[Resource]] = {}
 
     def of_type(self, type_name: str) -> Sequence[Resource]:
         """The weaker first, as `matching` orders them."""
         if type_name not in self._by_type:
-            self._by_type[type_name] = matching(self._view.of_type(type_name), self._labels)
+            found = matching(self._view.of_type(type_name), self._labels, self._choice.shadow)
+            left_out = self._choice.left_out
+            self._by_type[type_name] = [policy for policy in found if (type_name, policy.name) not in left_out]
         return self._by_type[type_name]
 
     def key(self, *type_names: str) -> tuple[tuple[str, ...], ...]:

@@ -15,7 +15,7 @@ from control.policies.meshtrace import generate as trace
 from control.xds import admin, inbounds, outbounds, shapes
 from control.xds.inbounds import InboundContext
 from control.xds.outbounds import OutboundContext, Reached
-from control.xds.policies_of_proxy import ProxyPolicies
+from control.xds.policies_of_proxy import IN_FORCE, Choice, ProxyPolicies
 from control.xds.view import Destination, MeshView
 
 Config = dict[str, Any]
@@ -44,10 +44,14 @@ class ProxyConfig:
 
 
 def render(
-    view: MeshView, dataplane: Resource, credential: Credential | None = None, keeps_envoy_tls: bool = False
+    view: MeshView,
+    dataplane: Resource,
+    credential: Credential | None = None,
+    keeps_envoy_tls: bool = False,
+    choice: Choice = IN_FORCE,
 ) -> ProxyConfig:
     """`credential` goes into the secret of the proxy's identity; without it Envoy waits for the secret."""
-    config, policies = ProxyConfig(), ProxyPolicies(view, dataplane, keeps_envoy_tls)
+    config, policies = ProxyConfig(), ProxyPolicies(view, dataplane, keeps_envoy_tls, choice)
     identity = view.identity_of(dataplane)
     problem = view.identity_problem(dataplane)
     if problem is not None:

@@ -111,9 +111,9 @@ class MeshView:
         for one in self.unreadable:
             if one.key == ("Dataplane", self.mesh, name):
                 return one.remark
-            if one.type == "MeshIdentity" and one.kept is None and dataplane is not None:
-                if _may_select(one.data["spec"], dataplane):
-                    return one.remark
+            is_unknown = one.type == "MeshIdentity" and one.kept is None
+            if is_unknown and dataplane is not None and _may_select(one.data["spec"], dataplane):
+                return one.remark
         return None
 
     def zone_of(self, dataplane: Resource) -> str:

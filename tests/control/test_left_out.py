@@ -18,6 +18,7 @@ from control.rest.app import make_app
 from control.store.store import Store, StoreKey
 from control.tokens.tokens import Tokens
 from control.xds.encode import ENDPOINTS
+from tests.control.fleet import eventually
 from tests.control.store.test_unreadable import NEW_LOG, write
 
 Read = Callable[[str], list[Resource]]
@@ -62,40 +63,34 @@ def count(plane: ControlPlane, type_name: str, mesh: str = "default") -> float |
     return plane.metrics.registry.get_sample_value("mesh_resources_left_out", {"mesh": mesh, "type": type_name})
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not holds():
-            await asyncio.sleep(0.05)
-
-
 async def test_changes_and_new_streams_go_on(plane: ControlPlane, read_resources: Read) -> None:
     web = await plane.connect("default", "web")
     write(plane.store, "MeshAccessLog", "logs", NEW_LOG)
     write(plane.store, "MeshRateLimit", "limits", {})
-    await until(lambda: count(plane, "MeshAccessLog") == 1 == count(plane, "MeshRateLimit"))
+    await eventually(lambda: count(plane, "MeshAccessLog") == 1 == count(plane, "MeshRateLimit"), "it is noticed")
     # A change reaches who is connected, and who comes gets what there is.
     await plane.put_all(read_resources(DATAPLANE.format(name="db", address="10.0.0.9")))
 
     def endpoints(snapshot: Any) -> bytes:
         return next(iter(snapshot.of_type(ENDPOINTS).values())).any_bytes
 
-    await until(lambda: b"10.0.0.9" in endpoints(web.snapshot))
+    await eventually(lambda: b"10.0.0.9" in endpoints(web.snapshot), "it is noticed")
     again = await plane.connect("default", "web")
     assert endpoints(again.snapshot) == endpoints(web.snapshot)
     view = await plane.view("default")
     problems = (await overview(plane, view, view.dataplanes[1]))["problems"]
     assert any("MeshAccessLog logs is left out" in problem and "Syslog" in problem for problem in problems)
     await plane.delete("MeshAccessLog", "default", "logs")
-    await until(lambda: count(plane, "MeshAccessLog") == 0)
+    await eventually(lambda: count(plane, "MeshAccessLog") == 0, "it is noticed")
 
 
 async def test_a_mesh_that_cannot_be_read_is_a_mesh(plane: ControlPlane) -> None:
     await plane.connect("default", "web")
     write(plane.store, "Mesh", "default", {"newField": 1}, mesh="")
-    await until(lambda: count(plane, "Mesh", mesh="") == 1)
+    await eventually(lambda: count(plane, "Mesh", mesh="") == 1, "it is noticed")
     assert [view.mesh for view in await plane.all_views()] == ["default"]
     write(plane.store, "Mesh", "default", {}, mesh="")
-    await until(lambda: count(plane, "Mesh", mesh="") == 0)
+    await eventually(lambda: count(plane, "Mesh", mesh="") == 0, "it is noticed")
 
 
 async def test_a_proxy_whose_dataplane_cannot_be_read_keeps_what_it_has(plane: ControlPlane) -> None:
@@ -104,7 +99,7 @@ async def test_a_proxy_whose_dataplane_cannot_be_read_keeps_what_it_has(plane: C
     write(plane.store, "Dataplane", "web", {"networking": {"address": "10.0.0.1", "newField": 1}})
     write(plane.store, "Dataplane", "new", {"networking": {"address": "10.0.0.3"}})
     plane.mark_changed(["default"])
-    await until(lambda: count(plane, "Dataplane") == 1 and db.snapshot is not of_db)
+    await eventually(lambda: count(plane, "Dataplane") == 1 and db.snapshot is not of_db, "it is noticed")
     assert web.snapshot is before
     assert not web.gone
     with pytest.raises(Withheld, match="newField"):
