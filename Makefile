@@ -106,6 +106,11 @@ soak: setup ## load and faults in turn for MINUTES (10); memory and descriptors 
 faults: setup ## what faults do to a running mesh; writes docs/operations/faults.md (about 3 minutes)
 	@$(PYTHON) -m tests.faults docs/operations/faults.md
 
+.PHONY: test-fresh
+test-fresh: setup ## demo and a part of the tests in a minimal Debian root, as a newcomer would; needs root and debootstrap (about 10 minutes)
+	@deploy/setup/debian.sh debootstrap
+	@$(PYTHON) -m tests.fresh
+
 .PHONY: conformance
 SSLYZE := build/conformance/sslyze
 $(STAMPS)/conformance: tests/conformance/sslyze.txt deploy/setup/debian.sh $(VENV)/.stamp

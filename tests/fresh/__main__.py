@@ -53,6 +53,7 @@ def main() -> int:
             print(f"[fresh] {name}: exit status {done.returncode} after {time.monotonic() - began:.0f} s", flush=True)
             if done.returncode:
                 return 1
+        root.keep_archives()
     return 0
 
 

@@ -27,7 +27,7 @@ from deploy.setup import boringssl
 from tests.fresh import host
 
 BASE_DAYS = 14  # then it is made anew: installing on top of old packages would upgrade more each time
-APT_ARCHIVES, APT_LISTS = "/var/cache/apt/archives", "/var/lib/apt/lists"
+APT_FOLDERS = {"archives": "/var/cache/apt/archives", "lists": "/var/lib/apt/lists"}
 PIP_CACHE, NATIVE = "/var/cache/pip", "/var/cache/tls-offload"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -131,6 +131,21 @@ class FreshRoot:
             environment={"DEBIAN_FRONTEND": "noninteractive"},
             timeout=900,
         )
+        self.keep_archives()
+
+    def keep_archives(self) -> None:
+        """Keep what apt has downloaded, for the next root. Not a shared folder, as apt locks its folders."""
+        for name, folder in APT_FOLDERS.items():
+            for file in (self.path / folder.lstrip("/")).iterdir():
+                kept = cache() / name / file.name
+                if file.is_file() and file.name != "lock" and not _same(file, kept):
+                    with tempfile.TemporaryDirectory(prefix=".keep-", dir=cache()) as scratch:
+                        staged = Path(shutil.copy2(file, scratch))
+                        staged.replace(kept)
+
+    def seed_archives(self) -> None:
+        for name, folder in APT_FOLDERS.items():
+            shutil.copytree(cache() / name, self.path / folder.lstrip("/"), dirs_exist_ok=True)
 
     def _user(self, name: str) -> _User:
         for line in (self.path / "etc/passwd").read_text().splitlines():
@@ -150,8 +165,6 @@ class FreshRoot:
             *((folder, target, "rw") for target, folder in own.items()),
             *((path, str(path)) for path in host.pip_paths() if not (self.path / path.relative_to("/")).is_file()),
         ]
-        if user.uid == 0:
-            wanted += [(cache() / "archives", APT_ARCHIVES, "rw"), (cache() / "lists", APT_LISTS, "rw")]
         wanted += [(f"/dev/{name}", f"/dev/{name}", "rw") for name in DEVICES]
         lines = [
             f"mount -t tmpfs -o mode=755,nosuid dev {self._quoted('/dev')}",
@@ -177,6 +190,13 @@ class FreshRoot:
         return shlex.quote(str(self.path / target.lstrip("/")))
 
 
+def _same(one: Path, other: Path) -> bool:
+    if not other.is_file():
+        return False
+    first, second = one.stat(), other.stat()
+    return (first.st_size, int(first.st_mtime)) == (second.st_size, int(second.st_mtime))
+
+
 class _User:
     def __init__(self, name: str, uid: int, gid: int, home: str) -> None:
         self.name, self.uid, self.gid, self.home = name, uid, gid, home
@@ -189,8 +209,7 @@ def _base() -> Path:
     archive = cache() / f"{host.SUITE}-{digest}.tar"
     if archive.is_file() and time.time() - archive.stat().st_mtime < BASE_DAYS * 86400:
         return archive
-    for name in ("archives/partial", "lists/partial", "debootstrap"):
-        (cache() / name).mkdir(parents=True, exist_ok=True)
+    (cache() / "debootstrap").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".base-", dir=cache()) as scratch:
         folder, log = Path(scratch) / "root", Path(scratch) / "log"
         line = ["debootstrap", "--variant=minbase", f"--cache-dir={cache() / 'debootstrap'}", host.SUITE, str(folder)]
@@ -225,6 +244,8 @@ def make_root(name: str, packages: Sequence[str] = (), folder: Path | None = Non
 
     Whoever calls removes it with `remove`, or uses `fresh_root`.
     """
+    for kept in APT_FOLDERS:
+        (cache() / kept).mkdir(parents=True, exist_ok=True)
     base = _base()
     path = Path(tempfile.mkdtemp(prefix=f"fresh-{name}-", dir=folder))
     try:
@@ -234,6 +255,7 @@ def make_root(name: str, packages: Sequence[str] = (), folder: Path | None = Non
         )
         host.configure(path, PIP_CACHE)
         root = FreshRoot(path)
+        root.seed_archives()
         if packages:
             root.install(packages)
     except BaseException:
