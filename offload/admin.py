@@ -34,6 +34,18 @@ SERVED = private_key_pb2.DESCRIPTOR.services_by_name["PrivateKeyService"].full_n
 THREADS = 8  # a watcher holds one
 WATCHERS_MAX = 4
 RELOAD_TIMEOUT_SECONDS = 30
+CALLS_MAX = 64  # beyond those that run, they wait for a thread
+CONNECTIONS_MAX = 64
+# Who may open the socket may drain the daemon; the bounds are for a script of his that goes wrong.
+_BOUNDS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 64 * 1024),
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
+    ("grpc.max_concurrent_streams", 16),
+    ("grpc.max_allowed_incoming_connections", CONNECTIONS_MAX),
+    ("grpc.server_handshake_timeout_ms", 5_000),
+)
 INTERVAL_DEFAULT_MS, INTERVAL_MIN_MS = 1000, 100
 
 
@@ -61,7 +73,8 @@ class AdminServer:
         clear_the_way(settings.path)
         self._server = grpc.server(
             ThreadPoolExecutor(THREADS, thread_name_prefix="admin"),
-            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 * 1024)],
+            options=_BOUNDS,
+            maximum_concurrent_rpcs=CALLS_MAX,
         )
         self._health = health.HealthServicer()
         self._service = AdminService(daemon)

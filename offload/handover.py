@@ -13,11 +13,13 @@ next one accepts nothing before it is ready. Callers that come in between wait i
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +35,8 @@ SUFFIX = ".handover"
 SECONDS = 120.0  # the next one calibrates and may wait for certificates; then it is taken for dead
 ANSWER_SECONDS = 10.0
 PACKET_MAX = 64 * 1024
+AGAIN_SECONDS = 0.5
+OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
 DESCRIPTORS_PER_PACKET = 100  # the kernel allows 253
 
 
@@ -142,7 +146,10 @@ class HandoverServer:
         while True:
             try:
                 connection, _ = self._socket.accept()
-            except OSError:
+            except OSError as error:
+                if error.errno in OUT_OF_RESOURCES:
+                    time.sleep(AGAIN_SECONDS)  # without which the next daemon could never take over
+                    continue
                 return  # stopped
             with connection:
                 self._asking = connection

@@ -5,11 +5,12 @@ The table in docs/daemon.md lists every one of them.
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -17,6 +18,7 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
+from prometheus_client.exposition import choose_encoder, gzip_accepted
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
@@ -24,11 +26,15 @@ from offload import __version__, _dataplane
 from offload.audit import AuditLog
 from offload.generated import GeneratedIdentities, IssuanceStatus
 from offload.identities import Plan
-from offload.listeners import SocketError
 from offload.mesh.membership import Membership
+from offload.scrape_exchange import Page, Scrape
+from offload.scrape_server import ScrapeServer
 
 LANES = 8
 BACKENDS = ("software", "ifma8")
+FRESH_SECONDS = 0.25  # several scrapers at once cost one rendering; rates are taken over much more
+PAGES_MAX = 8  # plain or OpenMetrics, each also compressed, and what versions of them peers may name
+COMPRESSION = 1  # text of this kind shrinks to a tenth already
 
 
 class Measured(Protocol):
@@ -45,24 +51,58 @@ class Measured(Protocol):
     def statistics(self) -> _dataplane.Statistics: ...
 
 
-class MetricsServer:
+class MetricsServer(ScrapeServer):
     """Serves /metrics over HTTP from construction until `stop`. SocketError when the address cannot be taken."""
 
     def __init__(self, daemon: Measured, host: str, port: int) -> None:
         registry = CollectorRegistry()
         registry.register(DaemonCollector(daemon))
+        registry.register(_EndedCollector(self))
         ProcessCollector(registry=registry)
-        try:
-            self._server, self._thread = start_http_server(port, addr=host, registry=registry)
-        except OSError as error:
-            raise SocketError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from error
-        shown = f"[{host}]" if ":" in host else host
-        self.address = f"{shown}:{self._server.server_port}"
+        super().__init__(Pages(registry).page, host, port)
 
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=5)
+
+class Pages:
+    """What scrapers get, kept for moments. For one thread."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._pages: dict[tuple[str, bool], tuple[float, Page]] = {}
+
+    def page(self, scrape: Scrape) -> Page:
+        try:
+            # A version comes from the peer and goes into a header, which takes ASCII only.
+            encode, content_type = choose_encoder(scrape.accept if scrape.accept.isascii() else "")
+        except (TypeError, ValueError):  # the version is no number
+            encode, content_type = choose_encoder("")
+        compressed = gzip_accepted(scrape.accept_encoding)
+        now = time.monotonic()
+        made, page = self._pages.get((content_type, compressed), (-FRESH_SECONDS, None))
+        if page is None or now - made >= FRESH_SECONDS:
+            body = encode(self._registry)
+            page = (
+                Page(gzip.compress(body, COMPRESSION), content_type, "gzip") if compressed else Page(body, content_type)
+            )
+            if len(self._pages) >= PAGES_MAX:
+                self._pages.clear()
+            self._pages[content_type, compressed] = (now, page)
+        return page
+
+
+class _EndedCollector(Collector):
+    def __init__(self, server: ScrapeServer) -> None:
+        self._server = server
+
+    def describe(self) -> Iterable[Metric]:
+        return []  # the server does not serve yet
+
+    def collect(self) -> Iterator[Metric]:
+        ended = CounterMetricFamily(
+            "offload_metrics_connections_ended", "Connections of scrapers that the daemon ended.", labels=["reason"]
+        )
+        for reason, count in self._server.ended.items():
+            ended.add_metric([reason], count)
+        yield ended
 
 
 class DaemonCollector(Collector):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import time
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import grpc
@@ -10,6 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from offload.admin import CONNECTIONS_MAX
 from offload.v1 import admin_pb2
 from tests.offload.conftest import ME
 from tests.offload.daemon_process import DaemonProcess, sign_request, status_of, wait_for
@@ -156,3 +159,16 @@ def test_the_level_of_the_configuration(daemon: DaemonProcess, level: str) -> No
 def _answers(daemon: DaemonProcess) -> bool:
     with daemon.admin() as admin:
         return status_of(lambda: admin.ListKeys(admin_pb2.ListKeysRequest(), timeout=5)) is grpc.StatusCode.OK
+
+
+def test_silent_connections_are_bounded_and_end(running: DaemonProcess) -> None:
+    """More than it takes: some are turned away at once, all are gone after the time for a handshake."""
+    before = running.descriptors()
+    with ExitStack() as stack:
+        for _ in range(3 * CONNECTIONS_MAX):
+            peer = stack.enter_context(socket.socket(socket.AF_UNIX))
+            with suppress(OSError):
+                peer.connect(str(running.admin_socket))
+        wait_for("the silent ones to end", lambda: running.descriptors() <= before + 3, 40)
+        with running.admin() as admin:
+            assert admin.ListKeys(admin_pb2.ListKeysRequest(), timeout=10, wait_for_ready=True).identities

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,6 +167,21 @@ def test_whoever_speaks_nonsense_changes_nothing(daemon: DaemonProcess) -> None:
         daemon.wait_log("no handover; this daemon goes on", count)
     with daemon.client() as stub:
         assert stub.Sign(REQUEST, timeout=20).signature
+
+
+def test_a_handover_works_again_after_descriptors_ran_out(daemon: DaemonProcess) -> None:
+    def refused() -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
+            asking.settimeout(20)
+            asking.connect(f"{daemon.admin_socket}.handover")
+            asking.send(b'{"take": 99}')
+            return b"refused" in asking.recv(1000)
+
+    daemon.start()
+    with daemon.without_descriptors():
+        assert refused()  # by the descriptor that accept had when it began to wait
+        time.sleep(0.5)  # the next cannot be accepted
+    assert refused()
 
 
 NOBODY = 65534
