@@ -65,6 +65,12 @@ async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> 
     held = plane.identities.held(dataplane.mesh, dataplane.name) if mode == "EnvoyTLS" else None
     problems = list(proxies.render(view, dataplane).problems)
     problems += [one.remark for one in view.unreadable[:MAX_LEFT_OUT]]
+    trouble = plane.identities.authorities.trouble(view.mesh, identity.mesh_identity) if identity else None
+    if identity is not None and trouble is not None:
+        until = (
+            f"the proxy keeps its certificate until {held.not_after:%Y-%m-%d %H:%M} UTC" if held else "no certificate"
+        )
+        problems.append(f"the CA of MeshIdentity {identity.mesh_identity} cannot be used: {trouble}; {until}")
     if node is not None:
         problems.append(
             f"mode Offload waits for node {node}: its daemon is not connected, or has no key of this identity yet "

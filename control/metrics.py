@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -59,6 +61,21 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.failing = Gauge(
+            "mesh_ca_failing",
+            "1 while the CA of an identity (mesh/identity) cannot sign",
+            ["identity"],
+            registry=self.registry,
+        )
+        self._failing: set[str] = set()
+
+    def show_failing(self, identities: Iterable[str]) -> None:
+        """Those whose CA cannot sign now; what failed before, and is not among them, is at 0."""
+        now = set(identities)
+        for name in now | self._failing:
+            self.failing.labels(name).set(name in now)
+        self._failing |= now
+
     def show_end(self, certificate: str, end: float) -> None:
         """`end`: seconds since 1970."""
         self._certificates.add(certificate)
@@ -70,6 +87,10 @@ class Metrics:
         for name in gone:
             self.certificate_expiry.remove(name)
         self._certificates -= gone
+        failing = {name for name in self._failing if name == certificate or name.startswith(certificate + "/")}
+        for name in failing:
+            self.failing.remove(name)
+        self._failing -= failing
 
     def observe_store(self, operation: str, seconds: float) -> None:
         self.store.labels(operation).observe(seconds)

@@ -14,11 +14,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
 
+from control.ca.authorities import MANAGED_BY
 from control.ca.authority import UnusableAuthority
 from control.ca.identities import Identities
 from control.ca.issue import RefusedRequest
@@ -30,7 +30,7 @@ from control.model.unreadable import Unreadable
 from control.nodes.configuration import node_of
 from control.policies.meshoffload.schema import KeyType
 from control.proxies import Proxy, Refusal
-from control.store.errors import StoreError
+from control.store.errors import IncompatibleStore, NotFound, StoreError
 from control.store.store import Store
 from control.xds import building
 from control.xds.encode import SECRET
@@ -49,8 +49,10 @@ DEBOUNCE_MAX_S = 0.5
 BUILDS_AT_ONCE = 2
 # Snapshots that a thread builds before it hands them over: handing over costs half as much as building one.
 BUILDS_IN_A_ROW = 16
-# Changes by others (a restore, another replica) and certificates due for renewal are looked for so often.
+# Changes by others (a restore, another replica) are looked for so often.
 POLL_S = 2.0
+# So often is it asked whose certificate is due: clocks can be set, and machines can sleep.
+LOOK_S = 1.0
 # So often is something small written, which a full disk or a lock refuses; at every poll while it is refused.
 PROBE_S = 10.0
 
@@ -112,41 +114,66 @@ class ControlPlane:
     # --- changes ------------------------------------------------------------------------------------------------------
 
     async def put(self, resource: Resource, expected_version: int | None = None) -> Resource:
+        """Raises InvalidResource for a MeshIdentity whose CA cannot be used."""
+        await self._check([resource])
         stored = await asyncio.to_thread(self.store.put, resource, expected_version)
         await self._after_change([stored])
         return stored
 
     async def put_all(self, resources: Sequence[Resource]) -> Sequence[Resource]:
+        """Raises InvalidResource, as `put`."""
+        await self._check(resources)
         stored = await asyncio.to_thread(self.store.put_all, resources)
         await self._after_change(stored)
         return stored
+
+    async def _check(self, resources: Iterable[Resource]) -> None:
+        for resource in resources:
+            if resource.kind.type == "MeshIdentity":
+                await asyncio.to_thread(self.identities.authorities.check, resource)
 
     async def delete(self, resource_type: str, mesh: str, name: str, expected_version: int | None = None) -> None:
         await asyncio.to_thread(self.store.delete, resource_type, mesh, name, expected_version)
         if resource_type == "Dataplane":
             await asyncio.to_thread(self.identities.forget, mesh, name)
             self._waiting.pop((mesh, name), None)
-        elif resource_type in ("Mesh", "MeshIdentity"):
-            self.metrics.forget_ends(f"{mesh}/{name}" if mesh else name)
-        if resource_type == "Mesh":
+        elif resource_type == "Mesh":
+            self.identities.forget_mesh(name)
+            self._views.pop(name, None)
+            self.metrics.forget_ends(name)
             self.left_out.show(name, ())
+        elif resource_type == "MeshIdentity":
+            self.identities.authorities.forget(mesh, name)
+            self.metrics.forget_ends(f"{mesh}/{name}")
+        elif resource_type == "MeshTrust":
+            await self._publish_again(mesh, name)
         self.mark_changed([mesh or name])
+
+    async def _publish_again(self, mesh: str, name: str) -> None:
+        """The MeshTrust of a MeshIdentity, which was deleted or changed by somebody: it is made anew."""
+        try:
+            identity = await asyncio.to_thread(self.store.get, "MeshIdentity", mesh, name)
+        except (NotFound, IncompatibleStore):
+            return
+        await asyncio.to_thread(self._publish, identity)
 
     async def _after_change(self, resources: Iterable[Resource]) -> None:
         changed = list(resources)
         for resource in changed:
             if resource.kind.type == "MeshIdentity":
                 await asyncio.to_thread(self._publish, resource)
+            elif resource.kind.type == "MeshTrust" and MANAGED_BY.items() <= resource.labels.items():
+                await self._publish_again(resource.mesh, resource.name)
         self.mark_changed({resource.mesh or resource.name for resource in changed})
 
     def _publish(self, identity: Resource) -> None:
         try:
-            self.identities.publish_trust(identity.mesh, identity)
-            rotation = self.identities.rotation(identity.mesh, identity)
-        except (UnusableAuthority, StoreError) as error:
-            log.error(
-                "the CA of a MeshIdentity cannot be used", mesh=identity.mesh, name=identity.name, error=str(error)
-            )
+            self.identities.authorities.publish_trust(identity)
+            rotation = self.identities.authorities.rotation(identity)
+        except UnusableAuthority:
+            return  # which was logged, and is shown until it works
+        except StoreError as error:
+            log.error("a MeshTrust cannot be stored", mesh=identity.mesh, name=identity.name, error=str(error))
             return
         self._show_end(identity, rotation)
 
@@ -160,7 +187,7 @@ class ControlPlane:
             self._dirty.add(mesh)
             # A proxy that comes before the push reads anew.
             self._epochs[mesh] += 1
-        self._changed.set()
+            self._changed.set()
 
     def watch(self, changed: Callable[[], None]) -> None:
         """`changed` is called after every push."""
@@ -172,17 +199,25 @@ class ControlPlane:
 
     # --- rotation of CAs ----------------------------------------------------------------------------------------------
 
-    async def rotate(self, identity: Resource, event: Event) -> Rotation:
-        """One step of a rotation. Raises WrongStage where proxies are not as far as the step needs them."""
-        mesh = identity.mesh
+    async def rotate(self, identity: Resource, event: Event, force: bool = False) -> Rotation:
+        """One step of a rotation. Raises WrongStage where proxies are not as far as the step needs them.
+
+        `force`: a reset although the CA can still sign, since somebody else has its key.
+        """
+        mesh, authorities = identity.mesh, self.identities.authorities
         if event is Event.BEGIN:
-            rotation = await asyncio.to_thread(self.identities.begin_rotation, mesh, identity)
+            rotation = await asyncio.to_thread(authorities.begin, identity)
+        elif event is Event.RESET:
+            rotation = await asyncio.to_thread(authorities.reset, identity, force)
+            log.warning(
+                "the CA of a MeshIdentity was replaced at once", mesh=mesh, identity=identity.name, forced=force
+            )
         else:
-            before = await asyncio.to_thread(self.identities.rotation, mesh, identity)
-            before.check(event)
+            before = await asyncio.to_thread(authorities.rotation, identity)
+            before.check(event, self.identities.now())
             if event is not Event.ABORT:
                 await self._check_proxies(identity, event, before)
-            rotation = await asyncio.to_thread(self.identities.step, mesh, identity, event)
+            rotation = await asyncio.to_thread(authorities.step, identity, event)
         self._show_end(identity, rotation)
         self.mark_changed([mesh])
         return rotation
@@ -203,7 +238,8 @@ class ControlPlane:
                 signed_by = self.identities.last_issuer(identity.mesh, own.spiffe_id, node) or "unknown"
             else:
                 held = self.identities.held(identity.mesh, dataplane.name)
-                signed_by = held.authority if held is not None else None
+                # One that has ended is in nobody's way.
+                signed_by = held.authority if held is not None and held.is_valid(self.identities.now()) else None
             if event is Event.REPLACED and signed_by not in (None, rotation.issuer.fingerprint):
                 late.append(dataplane.name)
         if late:
@@ -216,8 +252,16 @@ class ControlPlane:
         if await self._is_offloaded(view, dataplane):  # the node has it; the proxy has no secrets
             node = node_of(dataplane)
             return node is not None and self._nodes is not None and await self._nodes.has_bundle(node)
-        connected, snapshot = self.connected(view.mesh, dataplane.name), await self._build(view, dataplane.name)
-        return bool(connected) and snapshot is not None and all(_has_secrets(p, snapshot) for p in connected)
+        connected = self.connected(view.mesh, dataplane.name)
+        snapshot = await asyncio.to_thread(self._as_it_is, view, dataplane)
+        return bool(connected) and all(_has_secrets(p, snapshot) for p in connected)
+
+    def _as_it_is(self, view: MeshView, dataplane: Resource) -> Snapshot:
+        """What the proxy should have, with the certificate that it has: a check makes none."""
+        held = self.identities.held(view.mesh, dataplane.name)
+        credential = held.credential if held is not None and view.identity_of(dataplane) is not None else None
+        waits = (view.mesh, dataplane.name) in self._waiting
+        return building.build(view, dataplane, credential, waits)
 
     # --- views and snapshots ------------------------------------------------------------------------------------------
 
@@ -238,10 +282,15 @@ class ControlPlane:
         # What is unreadable comes last: what stays in force of it has the same key.
         known: Sequence[Resource | Unreadable] = (*before.resources, *before.unreadable) if before is not None else ()
         content = self.store.read_mesh(mesh, {one.key: one for one in known})
-        view = MeshView(mesh, content.resources, self.zone, before, content.unreadable)
+        without_ca = self.identities.authorities.without(
+            resource for resource in content.resources if resource.kind.type == "MeshIdentity"
+        )
+        view = MeshView(mesh, content.resources, self.zone, before, content.unreadable, without_ca)
         self.left_out.show(mesh, view.unreadable)
+        if before is None or before.without_ca != view.without_ca:
+            return content.generation, view
         now = (*view.resources, *view.unreadable)
-        if before is not None and len(known) == len(now) and all(map(operator.is_, known, now)):
+        if len(known) == len(now) and all(map(operator.is_, known, now)):
             return content.generation, before
         return content.generation, view
 
@@ -429,10 +478,13 @@ class ControlPlane:
         return built
 
     async def _poll(self) -> None:
+        look_at = 0.0
         while True:
-            await self._look()
-            self._find_due_certificates()
-            await asyncio.sleep(POLL_S * random.uniform(0.8, 1.2))  # noqa: S311 (no secret)
+            if time.monotonic() >= look_at:
+                await self._look()
+                look_at = time.monotonic() + POLL_S * random.uniform(0.8, 1.2)  # noqa: S311 (no secret)
+            await self._look_at_certificates()
+            await asyncio.sleep(min(LOOK_S, POLL_S))
 
     async def _look(self) -> None:
         """For changes by others, and whether the store takes changes at all."""
@@ -459,6 +511,8 @@ class ControlPlane:
     async def _notice(self, generation: int) -> None:
         """Changes by others; those that were made here have been read already."""
         self.left_out.show("", await asyncio.to_thread(self.store.unreadable, "Mesh"))
+        if self._generation >= 0:  # else it has just been done
+            await asyncio.to_thread(self._publish_all)
         connected = [mesh for mesh, proxies in self._proxies.items() if proxies]
         self._views = {mesh: kept for mesh, kept in self._views.items() if mesh in connected}
         for mesh in connected:
@@ -473,14 +527,15 @@ class ControlPlane:
         # Nodes look at meshes that have no proxies, too.
         self._changed.set()
 
-    def _find_due_certificates(self) -> None:
-        """Proxies whose certificate is at half of its life get a snapshot with a new one."""
-        now = datetime.now(UTC)
+    async def _look_at_certificates(self) -> None:
+        """CAs that failed are asked again, and proxies whose certificate is due get a snapshot with a new one."""
+        try:
+            self.mark_changed(await asyncio.to_thread(self.identities.authorities.retry))
+        except StoreError:
+            return  # _look says so
+        self.metrics.show_failing(f"{mesh}/{name}" for mesh, name in self.identities.authorities.troubles())
         for connected in self._proxies.values():
-            for proxy in connected:
-                held = self.identities.held(proxy.mesh, proxy.name)
-                if held is not None and held.renew_at <= now:
-                    self._due.add(proxy)
+            self._due |= {proxy for proxy in connected if self.identities.is_due(proxy.mesh, proxy.name)}
         if self._due:
             self._changed.set()
 

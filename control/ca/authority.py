@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
@@ -43,6 +44,13 @@ class Authority:
             return hashes.SHA384() if self.key.curve.key_size > 256 else hashes.SHA256()
         return hashes.SHA256() if isinstance(self.key, rsa.RSAPrivateKey) else None
 
+    def problem_at(self, now: datetime) -> str | None:
+        """Why nobody takes a certificate of this CA now; None where it can sign."""
+        begin, end = self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc
+        if end <= now:
+            return f"the certificate ended on {end:%Y-%m-%d %H:%M} UTC"
+        return f"the certificate is not valid before {begin:%Y-%m-%d %H:%M} UTC" if now < begin else None
+
     def to_pem(self) -> tuple[str, str]:
         """(certificate, key), for the store, which seals it."""
         key = self.key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -72,6 +80,21 @@ def generate(trust_domain: str, now: datetime) -> Authority:
     return Authority(builder.sign(key, hashes.SHA256()), key)
 
 
+def begun_now(authority: Authority, now: datetime) -> Authority:
+    """A generated CA with the same name and key that is valid from now on, for one that is not valid yet.
+
+    It was made by a clock that was ahead. Nobody can have taken a certificate of it; and what verifies with the older
+    one, from its begin on, verifies with this one too.
+    """
+    old = authority.certificate
+    builder = x509.CertificateBuilder().subject_name(old.subject).issuer_name(old.subject)
+    builder = builder.public_key(old.public_key()).serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(now - CLOCK_SKEW).not_valid_after(now + AUTHORITY_LIFETIME)
+    for extension in old.extensions:
+        builder = builder.add_extension(extension.value, critical=extension.critical)
+    return Authority(builder.sign(authority.key, authority.hash_algorithm), authority.key)  # type: ignore[arg-type]  # None: Ed25519
+
+
 def key_usage(certificates: bool = False) -> x509.KeyUsage:
     """Either for signing certificates, or for handshakes; never both."""
     return x509.KeyUsage(
@@ -87,22 +110,32 @@ def key_usage(certificates: bool = False) -> x509.KeyUsage:
     )
 
 
-def from_pem(certificate_pem: str, key_pem: str, where: str, now: datetime) -> Authority:
-    """Raises UnusableAuthority. `where` names the source in messages."""
+def load(certificate_pem: str, key_pem: str, where: str) -> Authority:
+    """Whatever the time is: what has ended can be looked at, and replaced. Raises UnusableAuthority.
+
+    `where` names the source in messages.
+    """
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
         key = serialization.load_pem_private_key(key_pem.encode(), password=None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UnusableAuthority(f"{where}: is not a certificate and an unencrypted key in PEM form: {error}") from None
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, ValueError):
         constraints = None
     if constraints is None or not constraints.ca:
         raise UnusableAuthority(f"{where}: the certificate is not that of a CA (basic constraints)")
     spki = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     if key.public_key().public_bytes(*spki) != certificate.public_key().public_bytes(*spki):
         raise UnusableAuthority(f"{where}: the key does not belong to the certificate")
-    if certificate.not_valid_after_utc <= now:
-        raise UnusableAuthority(f"{where}: the certificate ended on {certificate.not_valid_after_utc:%Y-%m-%d}")
     return Authority(certificate, key)  # type: ignore[arg-type]  # a key of a CA certificate can sign
+
+
+def from_pem(certificate_pem: str, key_pem: str, where: str, now: datetime) -> Authority:
+    """One that can sign now. Raises UnusableAuthority."""
+    authority = load(certificate_pem, key_pem, where)
+    problem = authority.problem_at(now)
+    if problem is not None:
+        raise UnusableAuthority(f"{where}: {problem}")
+    return authority

@@ -29,10 +29,11 @@ class RefusedRequest(ValueError):
 
 @dataclass(frozen=True)
 class Svid:
-    """`chain_pem`: leaf first, without the root."""
+    """`chain_pem`: leaf first, without the root. `issued_at`: by the issuer's clock."""
 
     certificate: x509.Certificate
     chain_pem: str
+    issued_at: datetime
 
     @property
     def not_after(self) -> datetime:
@@ -40,9 +41,12 @@ class Svid:
 
     @property
     def half_life(self) -> datetime:
-        """When renewal begins."""
-        begin = self.certificate.not_valid_before_utc
-        return begin + (self.not_after - begin) / 2
+        """When renewal begins: at half of what was left when it was issued.
+
+        Not of what stands in the certificate, which begins earlier for the sake of clocks that differ: half of two
+        minutes, one of them over, is no time at all.
+        """
+        return self.issued_at + (self.not_after - self.issued_at) / 2
 
 
 def key_of_request(request_der: bytes, spiffe_id: str) -> CertificatePublicKeyTypes:
@@ -94,10 +98,11 @@ def issue(
     problem = spiffe_id_problem(spiffe_id)
     if problem is not None:
         raise RefusedRequest(f"{spiffe_id!r} is not a SPIFFE id: {problem}")
+    unusable = authority.problem_at(now)
+    if unusable is not None:
+        raise RefusedRequest(f"the CA cannot sign: {unusable}; replace it (mesh ca rotate ... reset)")
     # A certificate that outlives its CA would fail at the CA's end, without warning.
     not_after = min(now + expiry, authority.certificate.not_valid_after_utc)
-    if not_after <= now:
-        raise RefusedRequest("the CA has expired: rotate it (mesh ca rotate)")
     uses = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
     builder = x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(authority.certificate.subject)
     builder = builder.public_key(key).serial_number(x509.random_serial_number())
@@ -111,7 +116,7 @@ def issue(
     builder = builder.add_extension(_authority_identifier(authority), critical=False)
     builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     certificate = builder.sign(authority.key, authority.hash_algorithm)  # type: ignore[arg-type]  # None for Ed25519
-    return Svid(certificate, certificate.public_bytes(serialization.Encoding.PEM).decode())
+    return Svid(certificate, certificate.public_bytes(serialization.Encoding.PEM).decode(), now)
 
 
 def _authority_identifier(authority: Authority) -> x509.AuthorityKeyIdentifier:

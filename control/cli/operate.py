@@ -170,23 +170,30 @@ def revoke(
 Identity = Annotated[str, typer.Argument(help="the MeshIdentity")]
 
 
-def _rotation(mesh: str, name: str, action: str | None, output: Form) -> None:
+def _rotation(mesh: str, name: str, body: dict[str, object] | None, output: Form) -> None:
     path = f"/meshes/{segment(mesh)}/meshidentities/{segment(name)}/rotation"
-    found = Api().call("GET", path) if action is None else Api().call("POST", path, {"action": action})
-    rows = [[found["stage"], found["issuer"][:16], len(found["bundle"]), found["waitsFor"]]]
-    show(found, output, ["stage", "issuer", "CAs in the bundle", "waits for"], rows)
+    found = Api().call("GET", path) if body is None else Api().call("POST", path, body)
+    end = found.get("problem") or f"until {found['issuerNotAfter'][:16].replace('T', ' ')} UTC"
+    rows = [[found["stage"], found["issuer"][:16], end, len(found["bundle"]), found["waitsFor"]]]
+    show(found, output, ["stage", "issuer", "", "CAs in the bundle", "waits for"], rows)
 
 
 def status(name: Identity, mesh: Mesh = "default", output: Output = Form.TABLE) -> None:
-    """The stage of the CA's rotation."""
+    """The stage of the CA's rotation, and how long the CA lasts."""
     _rotation(mesh, name, None, output)
 
 
 def rotate(
     name: Identity,
-    action: Annotated[str, typer.Argument(help="begin, distributed, replaced, retired, abort")] = "begin",
+    action: Annotated[str, typer.Argument(help="begin, distributed, replaced, retired, abort, reset")] = "begin",
+    force: Annotated[
+        bool, typer.Option("--force", help="with reset: although the CA can still sign, as somebody else has its key")
+    ] = False,
     mesh: Mesh = "default",
     output: Output = Form.TABLE,
 ) -> None:
-    """One step of replacing the CA. A step that proxies are not ready for is refused."""
-    _rotation(mesh, name, action, output)
+    """One step of replacing the CA. A step that proxies are not ready for is refused and names them.
+
+    `reset` is for a CA that has ended, at any stage: another one signs at once, and is the only one that is trusted.
+    """
+    _rotation(mesh, name, {"action": action, "force": force}, output)

@@ -11,7 +11,7 @@ from cryptography import x509
 from pydantic import Field
 
 from control.model.base import Duration, Model, NonEmpty
-from control.model.reference import WORKLOAD, ZONE, LabelSelector, spiffe_id_problem, trust_domain_problem
+from control.model.reference import WORKLOAD, LabelSelector, spiffe_id_problem, trust_domain_problem
 from control.model.unreadable import without_unknown
 from control.model.violation import Violation
 
@@ -85,8 +85,12 @@ class MeshIdentitySpec(Model):
         return _render(template, {"Mesh": mesh, "Zone": zone}, {})
 
     def spiffe_id_of(self, mesh: str, zone: str, labels: Mapping[str, str]) -> str:
-        """The SPIFFE id of a dataplane with these labels; KeyError names a label that it lacks."""
-        domain = self.trust_domain(mesh, labels.get(ZONE, zone))
+        """The SPIFFE id of a dataplane with these labels; KeyError names a label that it lacks.
+
+        `zone` is the control plane's, as in Kuma. That of a label says where the dataplane runs, for load balancing:
+        the CA is the same there, and it speaks for one trust domain.
+        """
+        domain = self.trust_domain(mesh, zone)
         template = (self.spiffe_id.path if self.spiffe_id else None) or DEFAULT_PATH
         values = {"TrustDomain": domain}
         if WORKLOAD in labels:

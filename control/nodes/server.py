@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -90,12 +88,13 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
         return configuration(views, node, await asyncio.to_thread(self._issuers, views))
 
     def _issuers(self, views: Sequence[MeshView]) -> dict[tuple[str, str], str]:
+        """Also of a CA that cannot sign: what a node has of it stays until another one is there."""
         found = {}
         for view in views:
             for identity in view.of_type("MeshIdentity"):
-                with contextlib.suppress(UnusableAuthority):  # which was logged when it was applied
-                    issuer = self._plane.identities.issuer(view.mesh, identity.name)
-                    found[view.mesh, identity.name] = issuer.fingerprint
+                fingerprint = self._plane.identities.authorities.issuer_fingerprint(identity)
+                if fingerprint is not None:
+                    found[view.mesh, identity.name] = fingerprint
         return found
 
     async def _who(self, context: grpc.aio.ServicerContext) -> NodeClaims:
@@ -221,7 +220,7 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
         except (UnusableAuthority, StoreError) as error:
             return refusal(grpc.StatusCode.UNAVAILABLE, str(error))
         chain = x509.load_pem_x509_certificates(svid.chain_pem.encode())
-        half = (svid.half_life - datetime.now(UTC)).total_seconds()
+        half = (svid.half_life - svid.issued_at).total_seconds()
         renew_at = svid.half_life.timestamp() + half * RENEWAL_JITTER * random.uniform(-1, 1)  # noqa: S311 (no secret)
         der = [certificate.public_bytes(serialization.Encoding.DER) for certificate in chain]
         return node_pb2.CertificateAnswer(id=wanted.id, certificate_chain=der, renew_at=int(renew_at))

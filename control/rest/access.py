@@ -113,16 +113,20 @@ def add_rotation(app: FastAPI, plane: ControlPlane, who: Any) -> None:
             issuer=rotation.issuer.fingerprint,
             bundle=[authority.fingerprint for authority in rotation.bundle],
             issuer_not_after=rotation.issuer.certificate.not_valid_after_utc.isoformat(),
+            problem=rotation.issuer.problem_at(plane.identities.now()),
         )
 
     @app.get(path, responses=errors.responses(400, 401, 404, 409), **common)
     async def show(mesh: str, name: str) -> RotationState:
         """The stage of the rotation of its CA, and what it waits for."""
         identity = await asyncio.to_thread(plane.store.get, "MeshIdentity", mesh, name)
-        return state(await asyncio.to_thread(plane.identities.rotation, mesh, identity))
+        return state(await asyncio.to_thread(plane.identities.authorities.rotation, identity))
 
     @app.post(path, responses=errors.responses(400, 401, 404, 409), **common)
     async def step(mesh: str, name: str, wanted: RotationRequest) -> RotationState:
-        """Refused as long as what the stage waits for has not happened."""
+        """Refused as long as what the stage waits for has not happened.
+
+        `reset` puts another CA in the place of one that has ended, or with `force` of one that could still sign.
+        """
         identity = await asyncio.to_thread(plane.store.get, "MeshIdentity", mesh, name)
-        return state(await plane.rotate(identity, Event(wanted.action)))
+        return state(await plane.rotate(identity, Event(wanted.action), wanted.force))

@@ -73,7 +73,8 @@ class Certificate(Body):
 
 
 class RotationRequest(Body):
-    action: Literal["begin", "distributed", "replaced", "retired", "abort"]
+    action: Literal["begin", "distributed", "replaced", "retired", "abort", "reset"]
+    force: bool = Field(default=False, description="with reset: although the CA can still sign")
 
 
 class RotationState(Body):
@@ -82,6 +83,7 @@ class RotationState(Body):
     issuer: str = Field(description="SHA-256 of the CA that signs now")
     bundle: list[str]
     issuer_not_after: str
+    problem: str | None = Field(default=None, description="why the CA cannot sign now")
 
 
 # --- inspection -------------------------------------------------------------------------------------------------------

@@ -24,6 +24,18 @@ from control.store.errors import Conflict, IncompatibleStore, NotFound, StoreUna
 from control.store.tables import facts, resources, revocations, secrets
 
 Observe = Callable[[str, float], None]
+
+
+def ca_secret(mesh: str, identity: str) -> str:
+    """Name of the secret with the CAs of a MeshIdentity."""
+    return f"mesh/{mesh}/ca/{identity}"
+
+
+def svid_secret(mesh: str, dataplane: str) -> str:
+    """Name of the secret with the key and certificate of a proxy on Envoy's own TLS."""
+    return f"mesh/{mesh}/svid/{dataplane}"
+
+
 Key = tuple[str, str, str]
 
 _KEY_CHECK = "key-check"
@@ -274,6 +286,10 @@ class Store:
                 self._empty_mesh(connection, name)
             if connection.execute(resources.delete().where(_is(type_name, mesh, name))).rowcount == 0:
                 raise NotFound(_missing(type_name, mesh, name))
+            # What is made again under that name gets secrets of its own.
+            own = {"MeshIdentity": ca_secret, "Dataplane": svid_secret}.get(type_name)
+            if own is not None:
+                connection.execute(secrets.delete().where(secrets.c.name == own(mesh, name)))
             self._advance(connection)
 
     @staticmethod

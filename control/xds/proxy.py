@@ -65,7 +65,11 @@ def render(
     if identity is not None:
         if not view.trust_bundles:
             config.problems.append("there is no MeshTrust in the mesh: no peer can be verified")
-        elif policies.offload.mode == "EnvoyTLS":
+        elif identity.trust_domain not in view.trust_domains:
+            config.problems.append(
+                f"there is no MeshTrust of {identity.trust_domain}, the trust domain of this proxy: no peer accepts it"
+            )
+        if view.trust_bundles and policies.offload.mode == "EnvoyTLS":
             config.secrets[tls.TRUST_SECRET] = tls.trust_secret(view.trust_bundles)
         if credential is not None:
             config.secrets[tls.IDENTITY_SECRET] = tls.identity_secret(credential.chain_pem, credential.key_pem)

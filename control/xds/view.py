@@ -32,6 +32,8 @@ class Identity:
     trust_domain: str
     # The MeshIdentity that says so, and whose CA signs.
     mesh_identity: str
+    # When that was made: one of the same name that is made again has another CA.
+    made_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,15 @@ class MeshView:
         zone: str = "default",
         before: MeshView | None = None,
         unreadable: Sequence[Unreadable] = (),
+        without_ca: Mapping[str, str] | None = None,
     ) -> None:
         """`before`: an older view of the same mesh; what did not change are the same objects in both.
 
-        `unreadable`: what is left out; what stays in force of it is among the resources.
+        `unreadable`: what is left out; what stays in force of it is among the resources. `without_ca`: MeshIdentities
+        that never had a CA, and why. They are not in force: nobody can have a certificate.
         """
         self.mesh, self.zone, self.unreadable = mesh, zone, tuple(unreadable)
+        self.without_ca = dict(without_ca or {})
         self._by_type: dict[str, dict[str, Resource]] = defaultdict(dict)
         self.resources = tuple(sorted((r for r in resources if r.mesh == mesh), key=lambda r: r.key))
         for resource in self.resources:
@@ -81,6 +86,8 @@ class MeshView:
 
     def _fixed_of(self, before: MeshView) -> dict[str, Fixed]:
         """As long as nothing has changed but dataplanes; without those that have gone."""
+        if self.without_ca.keys() != before.without_ca.keys():
+            return {}
         mine = (*self._surroundings, *self.unreadable)
         theirs = (*before._surroundings, *before.unreadable)
         if len(mine) != len(theirs) or not all(map(operator.is_, mine, theirs)):
@@ -123,7 +130,9 @@ class MeshView:
 
     @cached_property
     def _mesh_identities(self) -> list[tuple[str, MeshIdentitySpec]]:
-        return [(resource.name, resource.spec) for resource in self.of_type("MeshIdentity")]
+        """Those in force."""
+        found = [(resource.name, resource.spec) for resource in self.of_type("MeshIdentity")]
+        return [(name, spec) for name, spec in found if name not in self.without_ca]
 
     def identity_of(self, dataplane: Resource) -> Identity | None:
         """None where no MeshIdentity selects it, or its labels lack what the template needs (see identity_problem)."""
@@ -140,10 +149,15 @@ class MeshView:
             spiffe_id = spec.spiffe_id_of(self.mesh, self.zone, dataplane.effective_labels)
         except KeyError:
             return None
-        return Identity(spiffe_id, spiffe_id.removeprefix("spiffe://").partition("/")[0], name)
+        made_at = self._by_type["MeshIdentity"][name].creation_time
+        return Identity(spiffe_id, spiffe_id.removeprefix("spiffe://").partition("/")[0], name, made_at)
 
     def identity_problem(self, dataplane: Resource) -> str | None:
-        """Why a dataplane that a MeshIdentity selects has no identity all the same."""
+        """Why a dataplane has not the identity that a MeshIdentity would give it."""
+        every = [(resource.name, resource.spec) for resource in self.of_type("MeshIdentity")]
+        meant = best_matched(every, dataplane.effective_labels)
+        if meant is not None and meant[0] in self.without_ca:
+            return f"MeshIdentity {meant[0]} changes nothing yet, since it has no CA: {self.without_ca[meant[0]]}"
         found = best_matched(self._mesh_identities, dataplane.effective_labels)
         if found is None or self.identity_of(dataplane) is not None:
             return None

@@ -175,11 +175,11 @@ async def test_a_ca_rotation_reaches_the_node(joined: Joined) -> None:
     def renewed() -> bool:
         now = joined.identity(BACKEND_ID).credentials[0]
         leaf = x509.load_der_x509_certificate(now.certificate_chain[0])
-        current = identities.rotation("default", resource).issuer.certificate
+        current = identities.authorities.rotation(resource).issuer.certificate
         return bool(now.key_id != before.credentials[0].key_id and leaf.issuer == current.subject)
 
     await wait_for("certificates of the new CA", renewed)
     await step(Event.REPLACED)
     await wait_for("one CA", lambda: len(joined.identity(BACKEND_ID).trust_bundles[0].authorities) == 1)
     await step(Event.RETIRED)
-    assert identities.rotation("default", resource).stage is Stage.STABLE
+    assert identities.authorities.rotation(resource).stage is Stage.STABLE

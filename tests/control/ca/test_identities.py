@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,53 +10,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from control.ca.authority import UnusableAuthority, generate
+from control.ca.authority import UnusableAuthority
 from control.ca.identities import Identities
 from control.ca.issue import RefusedRequest, svid_problems
 from control.ca.rotation import Event, Stage, WrongStage
-from control.kinds import KINDS
 from control.model.resource import Resource
-from control.store.store import Store, StoreKey
-from control.xds.view import Identity, MeshView
-
-Read = Callable[[str], list[Resource]]
-ID = Identity("spiffe://shop.default.mesh.local/workload/cart", "shop.default.mesh.local", "identity")
-BUNDLED = "provider: {type: Bundled, bundled: {%s}}"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = datetime.now(UTC).replace(microsecond=0)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
-    yield opened
-    opened.close()
-
-
-def identity(read: Read, bundled: str = "autogenerate: {enabled: true}") -> list[Resource]:
-    spec = f"{{selector: {{dataplane: {{}}}}, {BUNDLED % bundled}}}"
-    return read(f"type: Mesh\nname: shop\n---\ntype: MeshIdentity\nname: identity\nmesh: shop\nspec: {spec}")
-
-
-@pytest.fixture
-def resource(store: Store, read_resources: Read) -> Resource:
-    return store.put_all(identity(read_resources))[1]
-
-
-@pytest.fixture
-def identities(store: Store, clock: Clock) -> Identities:
-    return Identities(store, "default", clock)
+from control.store.store import Store
+from control.xds.view import MeshView
+from tests.control.ca.made import ID, Clock, Read, from_files, identity, write_ca
 
 
 def request(name: str = ID.spiffe_id) -> bytes:
@@ -69,27 +29,27 @@ def request(name: str = ID.spiffe_id) -> bytes:
 
 
 def test_the_ca_is_made_once_and_published(store: Store, identities: Identities, resource: Resource) -> None:
-    trust = identities.publish_trust("shop", resource)
+    trust = identities.authorities.publish_trust(resource)
     assert trust is not None
     assert (trust.name, trust.spec.trust_domain, trust.version) == ("identity", "shop.default.mesh.local", 1)
     again = Identities(store, "default")
     assert (
-        again.rotation("shop", resource).current.fingerprint
-        == identities.rotation("shop", resource).current.fingerprint
+        again.authorities.rotation(resource).current.fingerprint
+        == identities.authorities.rotation(resource).current.fingerprint
     )
-    assert again.publish_trust("shop", resource) == trust
+    assert again.authorities.publish_trust(resource) == trust
 
 
 def test_no_trust_where_none_is_wanted(store: Store, identities: Identities, read_resources: Read) -> None:
     wanted = identity(read_resources, "autogenerate: {enabled: true}, meshTrustCreation: Disabled")
-    assert identities.publish_trust("shop", store.put_all(wanted)[1]) is None
+    assert identities.authorities.publish_trust(store.put_all(wanted)[1]) is None
     assert store.list("MeshTrust") == []
 
 
 def test_nodes_get_what_they_ask_for_and_keep_the_key(identities: Identities, resource: Resource) -> None:
     svid = identities.sign("shop", ID, request())
     assert list(svid_problems(svid.certificate)) == []
-    svid.certificate.verify_directly_issued_by(identities.rotation("shop", resource).current.certificate)
+    svid.certificate.verify_directly_issued_by(identities.authorities.rotation(resource).current.certificate)
     with pytest.raises(RefusedRequest, match="which is not"):
         identities.sign("shop", ID, request("spiffe://shop.default.mesh.local/workload/other"))
 
@@ -138,37 +98,31 @@ def test_another_key_type_is_another_certificate(identities: Identities) -> None
 
 def test_a_rotation_in_the_store(store: Store, identities: Identities, resource: Resource) -> None:
     before = identities.credential("shop", "cart-1", ID, "p256")
-    rotation = identities.begin_rotation("shop", resource)
+    rotation = identities.authorities.begin(resource)
     assert rotation.stage is Stage.DISTRIBUTING
     bundle = MeshView("shop", store.list()).trust_bundles
     assert bundle[0][1].count("BEGIN CERTIFICATE") == 2
     assert identities.credential("shop", "cart-1", ID, "p256") is before
-    identities.step("shop", resource, Event.DISTRIBUTED)
+    identities.authorities.step(resource, Event.DISTRIBUTED)
     assert MeshView("shop", store.list()).trust_bundles == bundle
     after = identities.credential("shop", "cart-1", ID, "p256")
     assert after.authority != before.authority
-    identities.step("shop", resource, Event.REPLACED)
+    identities.authorities.step(resource, Event.REPLACED)
     assert MeshView("shop", store.list()).trust_bundles[0][1].count("BEGIN CERTIFICATE") == 1
-    assert Identities(store, "default").rotation("shop", resource).stage is Stage.RETIRING
-    assert identities.step("shop", resource, Event.RETIRED).stage is Stage.STABLE
+    assert Identities(store, "default").authorities.rotation(resource).stage is Stage.RETIRING
+    assert identities.authorities.step(resource, Event.RETIRED).stage is Stage.STABLE
     with pytest.raises(WrongStage):
-        identities.step("shop", resource, Event.RETIRED)
+        identities.authorities.step(resource, Event.RETIRED)
 
 
 def test_a_ca_from_files(
     store: Store, identities: Identities, read_resources: Read, clock: Clock, tmp_path: Path
 ) -> None:
-    certificate, key = tmp_path / "ca.pem", tmp_path / "ca.key"
-    sources = ", ".join(
-        f"{name}: {{type: File, file: {{path: {path}}}}}"
-        for name, path in (("certificate", certificate), ("privateKey", key))
-    )
-    resource = store.put_all(identity(read_resources, f"ca: {{{sources}}}"))[1]
+    resource = store.put_all(identity(read_resources, from_files(tmp_path)))[1]
+    authorities = identities.authorities
     with pytest.raises(UnusableAuthority, match="cannot be read"):
-        identities.rotation("shop", resource)
-    pems = generate("shop.default.mesh.local", clock.now).to_pem()
-    certificate.write_text(pems[0])
-    key.write_text(pems[1])
-    assert identities.rotation("shop", resource).current.certificate_pem == pems[0]
+        authorities.ensure(resource)
+    pem = write_ca(tmp_path, clock.now)
+    assert authorities.ensure(resource).current.certificate_pem == pem
     with pytest.raises(WrongStage, match="still have the CA that is in force"):
-        identities.begin_rotation("shop", resource)
+        authorities.begin(resource)

@@ -31,8 +31,9 @@ def identity(labels: dict[str, str], **spiffe_id: str) -> MeshIdentitySpec:
 def test_the_default_id_names_the_workload() -> None:
     labels = {"kuma.io/workload": "cart"}
     assert identity({}).spiffe_id_of("shop", "east", labels) == "spiffe://shop.east.mesh.local/workload/cart"
+    # The zone is the control plane's, since the CA is: that of a label is for load balancing only.
     assert identity({}).spiffe_id_of("shop", "east", {**labels, "kuma.io/zone": "west"}) == (
-        "spiffe://shop.west.mesh.local/workload/cart"
+        "spiffe://shop.east.mesh.local/workload/cart"
     )
 
 
