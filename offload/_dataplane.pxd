@@ -192,6 +192,12 @@ cdef extern from "offload/dataplane/dataplane.h" nogil:
         uint32_t connection_queue_limit
         uint32_t max_connections
         uint32_t max_streams_per_connection
+        uint32_t user_queue_limit
+        uint32_t max_connections_per_user
+        uint32_t max_connections_without_identity
+        uint32_t user_memory_mib
+        uint32_t idle_timeout_ms
+        uint32_t stalled_timeout_ms
         uint32_t drain_timeout_ms
         const char *backend
     ctypedef struct dataplane_numbers:

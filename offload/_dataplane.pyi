@@ -62,8 +62,15 @@ class Settings(TypedDict):
     max_wait_us: int
     queue_limit: int  # operations queued, all connections
     connection_queue_limit: int  # operations queued and running, one connection
+    # A user is the uid behind connections of the listener "main", or a listener of another name, whoever comes through.
+    user_queue_limit: int  # operations queued and running, one user
     max_connections: int
+    max_connections_per_user: int
+    max_connections_without_identity: int  # of all callers that no selector of any identity matches
     max_streams_per_connection: int
+    user_memory_mib: int  # held for one user, and for all callers without an identity together
+    idle_timeout_ms: int  # of a connection without any call; it is told GOAWAY
+    stalled_timeout_ms: int  # of a connection that takes nothing of what waits for it
     drain_timeout_ms: int
     backend: str  # "auto", "software", "ifma8"
 

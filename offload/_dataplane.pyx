@@ -290,6 +290,12 @@ cdef class DataPlane:
         given.queue_limit = settings["queue_limit"]
         given.connection_queue_limit = settings["connection_queue_limit"]
         given.max_connections = settings["max_connections"]
+        given.user_queue_limit = settings["user_queue_limit"]
+        given.max_connections_per_user = settings["max_connections_per_user"]
+        given.max_connections_without_identity = settings["max_connections_without_identity"]
+        given.user_memory_mib = settings["user_memory_mib"]
+        given.idle_timeout_ms = settings["idle_timeout_ms"]
+        given.stalled_timeout_ms = settings["stalled_timeout_ms"]
         given.max_streams_per_connection = settings["max_streams_per_connection"]
         given.drain_timeout_ms = settings["drain_timeout_ms"]
         given.backend = backend

@@ -301,9 +301,46 @@ class DataPlane(Section):
     connection_queue_limit: int = Field(
         default=1024, ge=1, le=1_000_000, description="A quarter of the queue: one noisy sidecar cannot fill it."
     )
+    user_queue_limit: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Of one uid or dedicated socket; unset: three quarters of queue_limit, so one user cannot fill it.",
+    )
     max_connections: int = Field(default=4096, ge=1, le=100_000, description="Many times the sidecars of a node.")
+    max_connections_per_user: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Of one uid or dedicated socket; unset: half of max_connections, as all sidecars may be one user.",
+    )
+    max_connections_without_identity: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Of all callers that no selector matches; unset: an eighth of max_connections, for sidecars that "
+        "are early. The rest is kept for callers that have an identity.",
+    )
     max_streams_per_connection: int = Field(
         default=1024, ge=1, le=1_000_000, description="Unary clients have one stream for each operation in flight."
+    )
+    user_memory_mib: int = Field(
+        default=32,
+        ge=1,
+        le=4096,
+        description="Held for one user, and for all callers without an identity; a thousand sidecars need half.",
+    )
+    idle_timeout_seconds: float = Field(
+        default=300,
+        ge=0.1,
+        le=86_400,
+        description="A connection without a call ends: gRPC clients connect again. Who watches an identity has one.",
+    )
+    stalled_timeout_seconds: float = Field(
+        default=30,
+        ge=0.1,
+        le=86_400,
+        description="A peer that takes nothing of its answers is closed; Envoy has given up after seconds.",
     )
 
     @model_validator(mode="after")
@@ -311,6 +348,26 @@ class DataPlane(Section):
         if self.connection_queue_limit > self.queue_limit:
             raise ValueError("'connection_queue_limit' is above 'queue_limit': one connection could fill the queue")
         return self
+
+    @property
+    def users_queue_limit(self) -> int:
+        return min(self.user_queue_limit or max(1, self.queue_limit * 3 // 4), self.queue_limit)
+
+    @property
+    def connections_per_user(self) -> int:
+        return min(self.max_connections_per_user or max(1, self.max_connections // 2), self.max_connections)
+
+    @property
+    def connections_without_identity(self) -> int:
+        return min(self.max_connections_without_identity or max(1, self.max_connections // 8), self.max_connections)
+
+    @property
+    def idle_timeout_ms(self) -> int:
+        return round(self.idle_timeout_seconds * 1000)
+
+    @property
+    def stalled_timeout_ms(self) -> int:
+        return round(self.stalled_timeout_seconds * 1000)
 
     def shard_count(self) -> int:
         if isinstance(self.shards, int):

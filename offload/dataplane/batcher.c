@@ -3,10 +3,15 @@
 enum { GAP_WEIGHT = 8, GAPS_IN_WAIT = 2, GAPS_WITHOUT_ARRIVAL = 3, WAIT_PER_COST = 4 };
 
 bool batcher_init(batcher *self, const cost_model *costs, uint32_t queue_limit, uint32_t source_limit,
-                  uint64_t max_wait) {
-  *self = (batcher){.costs = costs, .queue_limit = queue_limit, .source_limit = source_limit, .max_wait = max_wait};
+                  uint32_t group_limit, uint64_t max_wait) {
+  *self = (batcher){.costs = costs,
+                    .queue_limit = queue_limit,
+                    .source_limit = source_limit,
+                    .group_limit = group_limit,
+                    .max_wait = max_wait};
   for (unsigned i = 0; i < KERNEL_ALGORITHMS; i++) {
     list_init(&self->classes[i].turns);
+    list_init(&self->classes[i].ages);
     self->classes[i].gap = max_wait; /* nothing is known yet: waiting is not worthwhile */
   }
   return deadlines_init(&self->deadlines, queue_limit);
@@ -23,7 +28,16 @@ void batcher_free(batcher *self) {
   deadlines_free(&self->deadlines);
 }
 
-void batch_source_init(batch_source *source) {
+void batch_group_init(batch_group *group) {
+  group->load = 0;
+  for (unsigned i = 0; i < KERNEL_ALGORITHMS; i++) {
+    list_init(&group->shares[i].link);
+    list_init(&group->shares[i].turns);
+  }
+}
+
+void batch_source_init(batch_source *source, batch_group *group) {
+  source->group = group;
   source->load = 0;
   for (unsigned i = 0; i < KERNEL_ALGORITHMS; i++) {
     list_init(&source->flows[i].link);
@@ -44,39 +58,54 @@ static void note_arrival(const batcher *self, batch_class *queue, uint64_t arriv
 
 batch_refusal batcher_submit(batcher *self, batch_item *item) {
   batch_source *source = item->source;
+  batch_group *group = source->group;
   if (source->load >= self->source_limit) return BATCH_SOURCE_FULL;
-  if (self->queued >= self->queue_limit && source->load >= BATCH_RESERVE) return BATCH_QUEUE_FULL;
+  bool in_reserve = source->load < BATCH_RESERVE && group->load < 2 * self->group_limit;
+  if (group->load >= self->group_limit && !in_reserve) return BATCH_GROUP_FULL;
+  if (self->queued >= self->queue_limit && !in_reserve) return BATCH_QUEUE_FULL;
   item->deadline.place = 0;
   if (item->deadline.at != NEVER && !deadlines_add(&self->deadlines, &item->deadline)) return BATCH_QUEUE_FULL;
 
   batch_class *queue = &self->classes[item->algorithm];
+  batch_share *share = &group->shares[item->algorithm];
   batch_flow *flow = &source->flows[item->algorithm];
   if (queue->queued == 0 && queue->tag < self->latest_tag) queue->tag = self->latest_tag;
-  if (list_empty(&flow->items)) list_push(&queue->turns, &flow->link);
+  if (list_empty(&share->turns)) list_push(&queue->turns, &share->link);
+  if (list_empty(&flow->items)) list_push(&share->turns, &flow->link);
   list_push(&flow->items, &item->link);
+  list_push(&queue->ages, &item->age);
   item->state = BATCH_QUEUED;
   note_arrival(self, queue, item->arrived);
   queue->queued++;
   self->queued++;
   source->load++;
+  group->load++;
   return BATCH_ACCEPTED;
 }
 
-/* Takes an item out of its queue. Its source's load is unchanged. */
+/* Takes an item out of its queue. The load of its source is unchanged. */
 static void unqueue(batcher *self, batch_item *item, batch_state state) {
   batch_flow *flow = &item->source->flows[item->algorithm];
+  batch_share *share = &item->source->group->shares[item->algorithm];
   list_remove(&item->link);
+  list_remove(&item->age);
   if (list_empty(&flow->items)) list_remove(&flow->link);
+  if (list_empty(&share->turns)) list_remove(&share->link);
   deadlines_remove(&self->deadlines, &item->deadline);
   self->classes[item->algorithm].queued--;
   self->queued--;
   item->state = (uint8_t)state;
 }
 
+static void forget_load(batch_item *item) {
+  item->source->load--;
+  item->source->group->load--;
+}
+
 bool batcher_cancel(batcher *self, batch_item *item) {
   if (item->state != BATCH_QUEUED) return false;
   unqueue(self, item, BATCH_OUTSIDE);
-  item->source->load--;
+  forget_load(item);
   return true;
 }
 
@@ -91,22 +120,16 @@ void batcher_expire(batcher *self, uint64_t now, list_node *expired) {
 
 void batcher_complete(batcher *self, batch_item *const items[], unsigned count) {
   for (unsigned i = 0; i < count; i++) {
-    items[i]->source->load--;
+    forget_load(items[i]);
     items[i]->state = BATCH_OUTSIDE;
   }
 }
 
 /* ---- choice ---- */
 
-/* The arrival of the oldest operation of a class. Each flow is in order of arrival, so only the heads are looked at. */
+/* The arrival of the oldest operation of a class; the caller's clock does not run backwards. */
 static uint64_t oldest_arrival(const batch_class *queue) {
-  uint64_t oldest = NEVER;
-  for (const list_node *turn = queue->turns.next; turn != &queue->turns; turn = turn->next) {
-    const batch_flow *flow = LIST_ENTRY(turn, batch_flow, link);
-    const batch_item *head = LIST_ENTRY(flow->items.next, batch_item, link);
-    if (head->arrived < oldest) oldest = head->arrived;
-  }
-  return oldest;
+  return LIST_ENTRY(queue->ages.next, batch_item, age)->arrived;
 }
 
 /* Whether waiting for more would gain little: 4 operations fill the lanes with RSA, and software gains nothing at all.
@@ -149,12 +172,18 @@ static int choose_class(const batcher *self, uint64_t now) {
   return chosen;
 }
 
-/* One operation of the flow whose turn it is; the flow goes to the end of the line. */
+static void to_the_end(list_node *turns, list_node *link) {
+  list_remove(link);
+  list_push(turns, link);
+}
+
+/* One operation of the user whose turn it is, from the connection whose turn it is there; both go to the end. */
 static batch_item *take_one(batcher *self, batch_class *queue) {
-  batch_flow *flow = LIST_ENTRY(queue->turns.next, batch_flow, link);
+  batch_share *share = LIST_ENTRY(queue->turns.next, batch_share, link);
+  batch_flow *flow = LIST_ENTRY(share->turns.next, batch_flow, link);
   batch_item *item = LIST_ENTRY(flow->items.next, batch_item, link);
-  list_remove(&flow->link);
-  list_push(&queue->turns, &flow->link);
+  to_the_end(&queue->turns, &share->link);
+  to_the_end(&share->turns, &flow->link);
   unqueue(self, item, BATCH_TAKEN);
   return item;
 }

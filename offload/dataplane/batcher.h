@@ -3,9 +3,12 @@
  *
  * Operations of one class (algorithm and size) are interchangeable: any of them can share a batch.
  *
- * Which operations: a class keeps one queue per connection (a flow) and serves flows in turn, one operation each, so a
- * batch is filled from as many connections as there are. With m connections waiting in a class, the k-th operation of
- * any connection is preceded by at most k * (m - 1) operations of others that came after it, whatever they send.
+ * Which operations: fair between users first, then between the connections of a user. A class serves the users that
+ * have operations in turn (a batch_group: the uid behind a connection, or a dedicated socket), and a user its
+ * connections in turn (a batch_flow), one operation each, so a batch is filled from as many of both as there are. With
+ * m users waiting in a class, the k-th operation of any user is preceded by at most k * (m - 1) operations of others
+ * that came after it, whatever they send and over however many connections; likewise for the connections within a
+ * user's share.
  *
  * Which class: start-time fair queueing over kernel time. Each class has a tag; the batch goes to the class with the
  * lowest, the cheaper one on a tie, and its tag then grows by the cost of the batch. A class that was empty restarts at
@@ -21,8 +24,9 @@
  * little to gain. So an operation that comes alone is served at once, and P-256 practically always, whatever max_wait
  * is.
  *
- * Bounds: per connection (queued and running) and overall (queued). Beyond the overall bound a connection may still
- * have BATCH_RESERVE operations, so that others cannot lock it out: the true bound is limit + BATCH_RESERVE * sources.
+ * Bounds: per connection and per user (queued and running), and overall (queued). Beyond the overall bound and that of
+ * its user a connection may still have BATCH_RESERVE operations, so that others cannot lock it out, not even others of
+ * its user; a user never has more than twice its bound. The true overall bound is limit + BATCH_RESERVE * connections.
  */
 #ifndef OFFLOAD_BATCHER_H
 #define OFFLOAD_BATCHER_H
@@ -34,12 +38,14 @@
 enum { BATCH_RESERVE = 4 };
 
 typedef struct batch_source batch_source;
+typedef struct batch_group batch_group;
 
 typedef enum batch_state { BATCH_OUTSIDE, BATCH_QUEUED, BATCH_TAKEN } batch_state;
 
 /* One operation as the batcher sees it; embedded in the caller's. */
 typedef struct batch_item {
   list_node link; /* in its flow while queued; free for the caller otherwise */
+  list_node age;  /* in its class while queued, the oldest first */
   batch_source *source;
   deadline deadline; /* .at is NEVER for none */
   uint64_t arrived;
@@ -48,18 +54,31 @@ typedef struct batch_item {
 } batch_item;
 
 typedef struct batch_flow {
-  list_node link; /* in the class's turn list while it has items */
+  list_node link; /* in its user's turns while it has items */
   list_node items;
 } batch_flow;
 
 /* One connection as the batcher sees it. */
 struct batch_source {
   batch_flow flows[KERNEL_ALGORITHMS];
+  batch_group *group;
+  uint32_t load; /* operations queued and taken */
+};
+
+typedef struct batch_share {
+  list_node link;  /* in the class's turns while there are any below */
+  list_node turns; /* flows with items, the next to be served first */
+} batch_share;
+
+/* One user as the batcher sees it. */
+struct batch_group {
+  batch_share shares[KERNEL_ALGORITHMS];
   uint32_t load; /* operations queued and taken */
 };
 
 typedef struct batch_class {
-  list_node turns; /* flows with items, the next to be served first */
+  list_node turns; /* shares with flows, the next to be served first */
+  list_node ages;  /* every queued operation, the oldest first */
   uint64_t tag;    /* start tag of its next batch, in nanoseconds of kernel time */
   uint64_t latest; /* arrival of the newest operation */
   uint64_t gap;    /* moving average of the time between arrivals; kept only with max_wait */
@@ -75,9 +94,10 @@ typedef struct batcher {
   uint32_t queued;
   uint32_t queue_limit;
   uint32_t source_limit;
+  uint32_t group_limit;
 } batcher;
 
-typedef enum batch_refusal { BATCH_ACCEPTED, BATCH_QUEUE_FULL, BATCH_SOURCE_FULL } batch_refusal;
+typedef enum batch_refusal { BATCH_ACCEPTED, BATCH_QUEUE_FULL, BATCH_SOURCE_FULL, BATCH_GROUP_FULL } batch_refusal;
 
 /* Why a batch was closed. */
 typedef enum batch_reason {
@@ -97,13 +117,15 @@ typedef struct batch {
 
 /* `costs` stays the caller's and may change between calls. False when memory ran out. */
 bool batcher_init(batcher *self, const cost_model *costs, uint32_t queue_limit, uint32_t source_limit,
-                  uint64_t max_wait);
+                  uint32_t group_limit, uint64_t max_wait);
 void batcher_free(batcher *self);
 
 /* From now on; what is queued stays queued. */
 void batcher_limit(batcher *self, uint32_t queue_limit, uint64_t max_wait);
 
-void batch_source_init(batch_source *source);
+void batch_group_init(batch_group *group);
+/* The group may be replaced later (by the caller, in source->group) while the source has no load. */
+void batch_source_init(batch_source *source, batch_group *group);
 
 /* The caller has set source, algorithm, arrived and deadline. */
 batch_refusal batcher_submit(batcher *self, batch_item *item);

@@ -51,12 +51,18 @@ static bool choose_backends(dataplane *it, const char *wanted, char error[KERNEL
 }
 
 static bool check_settings(const dataplane_settings *settings, char error[KERNEL_ERROR_MAX]) {
-  const char *zero = settings->shards == 0                       ? "shards"
-                     : settings->queue_limit == 0                ? "queue_limit"
-                     : settings->connection_queue_limit == 0     ? "connection_queue_limit"
-                     : settings->max_connections == 0            ? "max_connections"
-                     : settings->max_streams_per_connection == 0 ? "max_streams_per_connection"
-                                                                 : NULL;
+  const char *zero = settings->shards == 0                             ? "shards"
+                     : settings->queue_limit == 0                      ? "queue_limit"
+                     : settings->connection_queue_limit == 0           ? "connection_queue_limit"
+                     : settings->user_queue_limit == 0                 ? "user_queue_limit"
+                     : settings->max_connections == 0                  ? "max_connections"
+                     : settings->max_connections_per_user == 0         ? "max_connections_per_user"
+                     : settings->max_connections_without_identity == 0 ? "max_connections_without_identity"
+                     : settings->max_streams_per_connection == 0       ? "max_streams_per_connection"
+                     : settings->user_memory_mib == 0                  ? "user_memory_mib"
+                     : settings->idle_timeout_ms == 0                  ? "idle_timeout_ms"
+                     : settings->stalled_timeout_ms == 0               ? "stalled_timeout_ms"
+                                                                       : NULL;
   if (zero != NULL) snprintf(error, KERNEL_ERROR_MAX, "%s must be at least 1", zero);
   return zero == NULL;
 }
@@ -64,8 +70,13 @@ static bool check_settings(const dataplane_settings *settings, char error[KERNEL
 static bool set_up(dataplane *it, char error[KERNEL_ERROR_MAX]) {
   const dataplane_settings *settings = &it->settings;
   front_settings of_front = {.max_connections = settings->max_connections,
+                             .max_connections_per_user = settings->max_connections_per_user,
+                             .max_connections_without_identity = settings->max_connections_without_identity,
                              .max_streams = settings->max_streams_per_connection,
                              .connection_queue_limit = settings->connection_queue_limit,
+                             .user_memory = (size_t)settings->user_memory_mib << 20,
+                             .idle_timeout_ns = 1000000ull * settings->idle_timeout_ms,
+                             .stalled_timeout_ns = 1000000ull * settings->stalled_timeout_ms,
                              .drain_timeout_ns = 1000000ull * settings->drain_timeout_ms};
   if (!choose_backends(it, settings->backend, error)) return false;
   it->shards = calloc(settings->shards, sizeof *it->shards);
@@ -81,7 +92,7 @@ dataplane *dataplane_new(const dataplane_settings *settings, char error[KERNEL_E
   if (!check_settings(settings, error)) return NULL;
   dataplane *it = calloc(1, sizeof *it);
   if (it == NULL || !work_queue_init(&it->work, settings->queue_limit, settings->connection_queue_limit,
-                                     1000ull * settings->max_wait_us)) {
+                                     settings->user_queue_limit, 1000ull * settings->max_wait_us)) {
     snprintf(error, KERNEL_ERROR_MAX, "out of memory");
     free(it);
     return NULL;

@@ -17,8 +17,14 @@ typedef struct dataplane_settings {
   uint32_t max_wait_us;
   uint32_t queue_limit;
   uint32_t connection_queue_limit;
+  uint32_t user_queue_limit;
   uint32_t max_connections;
+  uint32_t max_connections_per_user;
+  uint32_t max_connections_without_identity;
   uint32_t max_streams_per_connection;
+  uint32_t user_memory_mib;
+  uint32_t idle_timeout_ms;
+  uint32_t stalled_timeout_ms;
   uint32_t drain_timeout_ms;
   const char *backend; /* "auto", or the name of one */
 } dataplane_settings;

@@ -28,11 +28,13 @@ typedef struct operation {
   uint64_t started, finished; /* monotonic ns; 0 when it was not run */
   const char *message;        /* static text; NULL when it is answered OK */
   uint32_t window;            /* bytes of flow-control window to give back when the answer has left */
+  uint32_t memory;            /* charged to its user */
   uint8_t status;             /* rpc_status */
   uint8_t batch_size;
   uint8_t backend; /* index in the cost model */
   bool fresh;      /* in the front's list of new operations */
   bool expired;    /* the deadline came before it was run */
+  bool answered;   /* in call->answers: what is left is to send it */
   sign_operation sign;
   uint8_t *long_input; /* NULL: in `input` */
   uint8_t input[OPERATION_INLINE_INPUT];

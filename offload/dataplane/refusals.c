@@ -17,7 +17,12 @@ static const char *const names[REFUSAL_REASONS] = {
     [REFUSED_COMPRESSED] = "compressed",
     [REFUSED_UNKNOWN_METHOD] = "unknown_method",
     [REFUSED_TOO_MANY_CONNECTIONS] = "too_many_connections",
+    [REFUSED_USER_CONNECTIONS] = "too_many_connections_of_user",
+    [REFUSED_STRANGER_CONNECTIONS] = "too_many_connections_without_identity",
+    [REFUSED_USER_QUEUE_FULL] = "user_queue_full",
+    [REFUSED_USER_MEMORY] = "user_memory",
     [REFUSED_FLOOD] = "flood",
+    [REFUSED_STALLED] = "does_not_read",
     [REFUSED_FAULT] = "fault",
 };
 

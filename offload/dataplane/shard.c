@@ -20,13 +20,14 @@ struct shard {
 
 /* ---- the queue ---- */
 
-bool work_queue_init(work_queue *work, uint32_t queue_limit, uint32_t source_limit, uint64_t max_wait_ns) {
+bool work_queue_init(work_queue *work, uint32_t queue_limit, uint32_t source_limit, uint32_t group_limit,
+                     uint64_t max_wait_ns) {
   memset(work, 0, sizeof *work);
   work->sleeping_until = NEVER;
   list_init(&work->idle);
   cost_model_defaults(&work->costs);
   pthread_mutex_init(&work->lock, NULL);
-  return batcher_init(&work->batcher, &work->costs, queue_limit, source_limit, max_wait_ns);
+  return batcher_init(&work->batcher, &work->costs, queue_limit, source_limit, group_limit, max_wait_ns);
 }
 
 void work_queue_free(work_queue *work) {

@@ -27,7 +27,8 @@ typedef struct work_queue {
   void *front;
 } work_queue;
 
-bool work_queue_init(work_queue *work, uint32_t queue_limit, uint32_t source_limit, uint64_t max_wait_ns);
+bool work_queue_init(work_queue *work, uint32_t queue_limit, uint32_t source_limit, uint32_t group_limit,
+                     uint64_t max_wait_ns);
 void work_queue_free(work_queue *work);
 
 /* Wakes as many sleeping shards as the queued operations can occupy. With the lock held. */

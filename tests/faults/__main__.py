@@ -12,6 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.faults import attack_scenarios
+from tests.faults.attackers import ATTACKS
 from tests.faults.rig import Result
 from tests.faults.scenarios import SCENARIOS
 
@@ -32,12 +34,28 @@ Envoy waits for a signature for at most 2 s, and for a daemon that is away for a
 
 """
 RECOVERY_MS = 1000
+ATTACK_ROUNDS = 3
+ATTACK_SECONDS = 3.0
 
 
 def row(result: Result) -> str:
     recovery = "" if result.recovery_ms is None else f"{result.recovery_ms:.0f} ms"
     cells = (result.name, f"{result.tried:,}", f"{result.failed:,}", f"{result.longest_gap_ms:.0f} ms", recovery)
     return f"| {' | '.join(cells)} | {result.must_hold} |"
+
+
+def attacks() -> str:
+    """The section of attacks; without root there is no other user to attack from."""
+    if os.geteuid() != 0:
+        return "\nAttacks by another user were not run: that needs root.\n"
+    kinds = list(ATTACKS)
+    print(f"attacks by a user without identity: {len(kinds)}, {ATTACK_ROUNDS} rounds", flush=True)
+    with tempfile.TemporaryDirectory(prefix="attacks-") as folder:
+        Path(folder).chmod(0o755)
+        found = attack_scenarios.measured_in_turn(Path(folder), ATTACK_ROUNDS, ATTACK_SECONDS, kinds)
+    section = attack_scenarios.table(found, ATTACK_SECONDS)
+    print(section, flush=True)
+    return section
 
 
 def main() -> int:
@@ -55,7 +73,7 @@ def main() -> int:
     day = datetime.datetime.now(datetime.UTC).date()
     where = f"\nRun of {day} on {os.cpu_count()} cores, Linux {platform.release()}.\n"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(HEAD + "\n".join(rows) + "\n" + where)
+    target.write_text(HEAD + "\n".join(rows) + "\n" + attacks() + where)
     for one in slow:
         print(f"recovered too late: {one}")
     return 1 if slow else 0

@@ -1,5 +1,5 @@
 /* The batcher with numbers in place of pointers, so that Python can drive it: sources and items are indices, the clock
- * is an argument. */
+ * is an argument. Source n belongs to the user n / sources_per_group. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,13 +10,14 @@ enum { SHIM_SOURCES = 64, SHIM_ITEMS = 65536 };
 typedef struct shim {
   cost_model costs;
   batcher batcher;
+  batch_group groups[SHIM_SOURCES];
   batch_source sources[SHIM_SOURCES];
   batch_item items[SHIM_ITEMS];
 } shim;
 
 /* `ns`: times of batches of 1..8 per backend and class, backends outermost. */
 shim *shim_new(const uint64_t *ns, unsigned backends, uint64_t overhead_ns, uint32_t queue_limit, uint32_t source_limit,
-               uint64_t max_wait) {
+               uint32_t group_limit, unsigned sources_per_group, uint64_t max_wait) {
   shim *it = calloc(1, sizeof *it);
   it->costs.backends = backends;
   it->costs.overhead_ns = overhead_ns;
@@ -26,8 +27,11 @@ shim *shim_new(const uint64_t *ns, unsigned backends, uint64_t overhead_ns, uint
     }
   }
   cost_model_settle(&it->costs);
-  batcher_init(&it->batcher, &it->costs, queue_limit, source_limit, max_wait);
-  for (unsigned i = 0; i < SHIM_SOURCES; i++) batch_source_init(&it->sources[i]);
+  batcher_init(&it->batcher, &it->costs, queue_limit, source_limit, group_limit, max_wait);
+  for (unsigned i = 0; i < SHIM_SOURCES; i++) {
+    batch_group_init(&it->groups[i]);
+    batch_source_init(&it->sources[i], &it->groups[i / sources_per_group]);
+  }
   return it;
 }
 
@@ -96,6 +100,9 @@ uint32_t shim_queued(const shim *it) {
 }
 uint32_t shim_load(const shim *it, unsigned source) {
   return it->sources[source].load;
+}
+uint32_t shim_group_load(const shim *it, unsigned group) {
+  return it->groups[group].load;
 }
 uint64_t shim_cost(const shim *it, unsigned algorithm, unsigned count) {
   return it->costs.best_ns[algorithm][count];

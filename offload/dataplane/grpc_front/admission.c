@@ -111,10 +111,34 @@ static void refuse(front *front, operation *op, verdict why, const wire_operatio
   op->message = why.message;
 }
 
+/* What it will hold is charged to its user before anything else. */
+static operation *new_operation(connection *connection, const wire_operation *request) {
+  size_t memory = sizeof(operation) + (request->input.size > OPERATION_INLINE_INPUT ? request->input.size : 0);
+  budget_spend(connection, WORK_OPERATION);
+  if (!principal_charge(connection, memory)) {
+    refusals_add(connection->front->refusals, REFUSED_USER_MEMORY, &connection->caller, NULL);
+    return NULL;
+  }
+  operation *op = operation_new(&connection->front->operations);
+  if (op == NULL) {
+    principal_repay(connection, memory);
+    return NULL;
+  }
+  op->memory = (uint32_t)memory;
+  return op;
+}
+
+static void answer(operation *op) {
+  op->answered = true;
+  op->call->connection->owed++;
+  list_push(&op->call->answers, &op->of_call);
+  op->call->method->answered(op->call, op);
+}
+
 operation *admission_take(call *call, const wire_operation *request, uint64_t deadline, uint32_t window) {
   connection *connection = call->connection;
   front *front = connection->front;
-  operation *op = operation_new(&front->operations);
+  operation *op = new_operation(connection, request);
   if (op == NULL) return NULL;
   op->call = call;
   op->id = request->id;
@@ -135,8 +159,7 @@ operation *admission_take(call *call, const wire_operation *request, uint64_t de
   if (result.status != RPC_OK) {
     refuse(front, op, result, request);
     if (grant != NULL) counter_add_owned(&front->counters->classes[op->item.algorithm].operations[op->status][0], 1);
-    list_push(&call->answers, &op->of_call);
-    call->method->answered(call, op);
+    answer(op);
     return op;
   }
   op->ring = keyring_retain(front->ring);
@@ -159,6 +182,18 @@ static void refused_later(front *front, const operation *op, refusal_reason reas
 
 static const char queue_full[] = "the queue is full";
 static const char connection_full[] = "too many operations of this connection";
+static const char user_full[] = "too many operations of this user";
+
+static void refuse_full(operation *op, batch_refusal why) {
+  op->status = RPC_RESOURCE_EXHAUSTED;
+  op->message = why == BATCH_QUEUE_FULL ? queue_full : why == BATCH_SOURCE_FULL ? connection_full : user_full;
+}
+
+static refusal_reason full_reason(const operation *op) {
+  return op->message == queue_full        ? REFUSED_QUEUE_FULL
+         : op->message == connection_full ? REFUSED_CONNECTION_QUEUE_FULL
+                                          : REFUSED_USER_QUEUE_FULL;
+}
 
 static void run_lone(front *front, const batch *taken) {
   work_queue_run(front->work, taken, front->workspace);
@@ -178,8 +213,7 @@ void admission_submit_all(front *front) {
     op->fresh = false;
     batch_refusal answer = batcher_submit(&front->work->batcher, &op->item);
     if (answer == BATCH_ACCEPTED) continue;
-    op->status = RPC_RESOURCE_EXHAUSTED;
-    op->message = answer == BATCH_QUEUE_FULL ? queue_full : connection_full;
+    refuse_full(op, answer);
     list_push(&refused, node);
   }
   bool is_lone = front->workspace != NULL && work_queue_take_lone(front->work, front->now, &lone);
@@ -188,7 +222,7 @@ void admission_submit_all(front *front) {
   if (is_lone) run_lone(front, &lone);
   for (list_node *node; (node = list_pop(&refused)) != NULL;) {
     operation *op = LIST_ENTRY(node, operation, item.link);
-    refused_later(front, op, op->message == queue_full ? REFUSED_QUEUE_FULL : REFUSED_CONNECTION_QUEUE_FULL);
+    refused_later(front, op, full_reason(op));
     admission_done(front, op);
   }
 }
@@ -239,6 +273,5 @@ void admission_done(front *front, operation *op) {
   }
   call->busy_at = front->now;
   list_remove(&op->of_call);
-  list_push(&call->answers, &op->of_call);
-  call->method->answered(call, op);
+  answer(op);
 }

@@ -11,15 +11,28 @@
 
 #include "internal.h"
 
+/* What a call holds: this structure, and what nghttp2 keeps for a stream and its response headers. */
+enum { CALL_MEMORY = sizeof(call) + 1024 };
+
+bool call_charge(call *it, size_t bytes) {
+  if (!principal_charge(it->connection, bytes)) return false;
+  it->memory += bytes;
+  return true;
+}
+
 call *call_new(connection *connection, int32_t stream) {
   front *front = connection->front;
+  if (!principal_charge(connection, CALL_MEMORY)) return NULL;
   call *it = front->free_calls;
   if (it != NULL) {
     front->free_calls = it->next_free;
   } else if ((it = malloc(sizeof *it)) == NULL) {
+    principal_repay(connection, CALL_MEMORY);
     return NULL;
   }
-  *it = (call){.connection = connection, .stream = stream, .timeout = NEVER, .busy_at = front->now};
+  *it = (call){
+      .connection = connection, .stream = stream, .timeout = NEVER, .busy_at = front->now, .memory = CALL_MEMORY};
+  list_remove(&connection->idle);
   list_node *lists[] = {&it->link, &it->paused, &it->watching, &it->operations, &it->answers};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) list_init(lists[i]);
   list_push(&connection->calls, &it->link);
@@ -32,7 +45,8 @@ static void free_call(call *it) {
   connection *connection = it->connection;
   front *front = connection->front;
   list_remove(&it->link);
-  connection->call_count--;
+  principal_repay(connection, it->memory);
+  if (--connection->call_count == 0) timeouts_note_idle(connection);
   counter_add_owned(&front->counters->streams, (uint64_t)-1);
   free(it->by_id);
   it->next_free = front->free_calls;
@@ -94,10 +108,13 @@ void call_release_operation(call *it, operation *op) {
   it->credit += op->window;
   it->held--;
   connection->held--;
+  if (op->answered) connection->owed--;
+  principal_repay(connection, op->memory);
   operation_release(&front->operations, op);
   /* Of a closed one, other calls may still be listed as paused: they are the next to be closed. */
-  if (!connection->closed && !list_empty(&connection->paused) && list_empty(&connection->resumable)) {
-    list_push(&front->resumable, &connection->resumable);
+  if (!connection->closed && !list_empty(&connection->paused)) {
+    connection->resumable = true;
+    turns_add(connection);
   }
   if (it->closed && it->held == 0) free_call(it);
 }
@@ -183,6 +200,7 @@ void call_closed(call *it) {
   drop_operations(it); /* answers of a call that was finished but not sent */
   message_free_buffer(it);
   response_free_partial(it);
+  watch_owes(it, false);
   free(it->watched);
   identity_message_release(it->sent);
   identity_message_release(it->pending);

@@ -1,21 +1,24 @@
-/* Connections: reading, and writing once per turn. */
+/* Connections: begin, end, and what one does in its turn. Writing is in writing.c. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "internal.h"
 
+/* What a connection holds by itself: its HTTP/2 session with both header tables, and what is known of the caller. */
+enum { CONNECTION_MEMORY = 16 * 1024 };
+
 /* ---- begin and end ---- */
 
 static void init_lists(connection *it) {
-  list_node *lists[] = {&it->link, &it->dirty, &it->resumable, &it->calls, &it->paused};
+  list_node *lists[] = {&it->link,    &it->dirty,   &it->ready, &it->idle,
+                        &it->stalled, &it->leaving, &it->calls, &it->paused};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) list_init(lists[i]);
 }
 
-void connection_open(front *front, int descriptor, caller *caller) {
+void connection_open(front *front, int descriptor, caller *caller, bool is_stranger) {
   connection *it = calloc(1, sizeof *it);
   if (it == NULL) {
     caller_free(caller);
@@ -27,14 +30,20 @@ void connection_open(front *front, int descriptor, caller *caller) {
   it->caller = *caller;
   it->control_credited_at = 0; /* the first frame earns the whole burst */
   init_lists(it);
-  batch_source_init(&it->batch);
+  batch_source_init(&it->batch, NULL);
   list_push(&front->connections, &it->link);
   counter_add_owned(&front->counters->connections, 1);
   counter_add_owned(&front->counters->connections_total, 1);
-  if (!session_open(it) || !front_watch(front, &it->source, EPOLLIN | EPOLLRDHUP)) {
+  if (!principal_join(it, is_stranger) || !principal_charge(it, CONNECTION_MEMORY)) {
+    refusals_add(front->refusals, REFUSED_USER_MEMORY, &it->caller, NULL);
     connection_close(it);
     return;
   }
+  if (!session_open(it) || !front_watch(front, &it->source, CONNECTION_EVENTS)) {
+    connection_close(it);
+    return;
+  }
+  timeouts_note_idle(it);
   connection_mark_dirty(it);
   if (front->drain != DRAIN_NOT) drain_connection(it);
 }
@@ -47,9 +56,9 @@ void connection_close(connection *it) {
   if (it->closed) return;
   it->closed = true;
   front_unwatch(it->front, &it->source);
-  list_remove(&it->dirty);
-  list_remove(&it->resumable);
-  list_remove(&it->link);
+  turns_remove(it);
+  list_node *lists[] = {&it->dirty, &it->idle, &it->stalled, &it->leaving, &it->link};
+  for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) list_remove(lists[i]);
   list_push(&it->front->ended, &it->link); /* freed when nothing refers to it: connection_free */
   counter_add_owned(&it->front->counters->connections, (uint64_t)-1);
   /* nghttp2_session_del does not report the streams it forgets. */
@@ -60,139 +69,125 @@ void connection_close(connection *it) {
   }
 }
 
-static void free_unsent(connection *it) {
-  if (it->unsent != NULL) explicit_bzero(it->unsent, it->unsent_size); /* a plaintext, perhaps */
-  free(it->unsent);
-  it->unsent = NULL;
+static void free_unread(connection *it) {
+  free(it->unread);
+  if (it->unread != NULL) principal_repay(it, it->unread_size);
+  it->unread = NULL;
+  it->unread_size = 0;
 }
 
 void connection_free(connection *it) {
   list_remove(&it->link);
   nghttp2_session_del(it->session);
-  caller_free(&it->caller);
   free(it->verdicts);
-  free_unsent(it);
+  free_unread(it);
+  connection_free_unsent(it);
+  principal_leave(it);
+  caller_free(&it->caller);
   free(it);
 }
 
 /* ---- reading ---- */
 
-void connection_readable(connection *it) {
-  front *front = it->front;
-  ssize_t got = read(it->source.descriptor, front->read_buffer, READ_SIZE);
-  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  if (got <= 0) {
+void connection_reported(connection *it, uint32_t events) {
+  if (events & EPOLLOUT) connection_mark_dirty(it);
+  if (!(events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))) return;
+  it->readable = true;
+  if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) it->hung_up = true;
+  if ((events & EPOLLHUP) && it->unsent != NULL) { /* nobody is there to take it */
     connection_close(it);
     return;
   }
-  /* What is left is reported again by epoll, after the others had their turn. */
-  ssize_t used = nghttp2_session_mem_recv(it->session, front->read_buffer, (size_t)got);
+  turns_add(it);
+}
+
+/* Nothing is taken from a peer that does not take what waits for it: each request would add to that. */
+static bool may_take(const connection *it) {
+  return it->unsent == NULL && !budget_is_spent(it);
+}
+
+/* Likewise, in a turn of its own: what it may cause in one is no matter. */
+static bool may_take_again(const connection *it) {
+  return it->unsent == NULL && nghttp2_session_get_outbound_queue_size(it->session) < OUTBOUND_MAX;
+}
+
+bool connection_has_input(const connection *it) {
+  return it->unread != NULL || it->paused_at || it->readable || it->resumable;
+}
+
+/* Goes on with calls that were paused, as far as answers have left and work may be caused. */
+static void resume_calls(connection *it) {
+  it->resumable = false;
+  list_node calls;
+  list_init(&calls);
+  list_splice(&calls, &it->paused);
+  while (!list_empty(&calls)) message_resume(LIST_ENTRY(calls.next, call, paused));
+}
+
+static bool keep_unread(connection *it, const uint8_t *data, size_t size) {
+  uint8_t *kept = malloc(size);
+  if (kept == NULL || !principal_charge(it, size)) {
+    free(kept);
+    return false;
+  }
+  memcpy(kept, data, size);
+  free_unread(it);
+  it->unread = kept;
+  it->unread_size = size;
+  return true;
+}
+
+/* Gives nghttp2 input; what it did not take is kept. False when the connection was closed. */
+static bool feed(connection *it, const uint8_t *data, size_t size) {
+  front *front = it->front;
+  if (it->flooded) { /* it hears why, and no more is looked at */
+    free_unread(it);
+    return true;
+  }
+  it->paused_at = false;
+  ssize_t used = nghttp2_session_mem_recv(it->session, data, size);
+  connection_mark_dirty(it);
   if (used < 0) {
     refusals_add(front->refusals, REFUSED_MALFORMED, &it->caller, NULL);
     connection_flush(it); /* says why, as far as nghttp2 has something to say */
     connection_close(it);
-    return;
+    return false;
   }
-  connection_mark_dirty(it);
-}
-
-/* ---- writing ---- */
-
-static void await_writable(connection *it, bool await) {
-  if (it->awaits_writable == await) return;
-  it->awaits_writable = await;
-  struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP | (await ? EPOLLOUT : 0), .data.ptr = &it->source};
-  epoll_ctl(it->front->epoll, EPOLL_CTL_MOD, it->source.descriptor, &event);
-}
-
-/* Sends what it can; false when the connection is broken. */
-static bool send_some(connection *it, const uint8_t *data, size_t size, size_t *sent) {
-  *sent = 0;
-  while (*sent < size) {
-    ssize_t put = send(it->source.descriptor, data + *sent, size - *sent, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (put < 0 && errno == EINTR) continue;
-    if (put < 0) return errno == EAGAIN;
-    *sent += (size_t)put;
+  if ((size_t)used == size) {
+    free_unread(it);
+    return true;
   }
-  return true;
+  if (keep_unread(it, data + used, size - (size_t)used)) return true;
+  refusals_add(front->refusals, REFUSED_USER_MEMORY, &it->caller, NULL);
+  connection_close(it);
+  return false;
 }
 
-/* True when nothing is left over from before. */
-static bool send_unsent(connection *it, bool *broken) {
-  if (it->unsent == NULL) return true;
-  size_t sent;
-  *broken = !send_some(it, it->unsent + it->unsent_at, it->unsent_size - it->unsent_at, &sent);
-  it->unsent_at += sent;
-  if (*broken || it->unsent_at < it->unsent_size) return false;
-  free_unsent(it);
-  return true;
-}
-
-/* Sends a buffer, keeping what the socket does not take. */
-static bool send_or_keep(connection *it, const uint8_t *data, size_t size) {
-  size_t sent;
-  if (!send_some(it, data, size, &sent)) return false;
-  if (sent == size) return true;
-  it->unsent = malloc(size - sent);
-  if (it->unsent == NULL) return false;
-  memcpy(it->unsent, data + sent, size - sent);
-  it->unsent_size = size - sent;
-  it->unsent_at = 0;
-  return true;
-}
-
-/* Fills the write buffer with frames; the rest waits for the next round. Returns the size, or -1. */
-static ssize_t gather(connection *it, const uint8_t **carried, size_t *carried_size) {
-  uint8_t *to = it->front->write_buffer;
-  size_t used = 0;
-  if (*carried != NULL) {
-    memcpy(to, *carried, *carried_size);
-    used = *carried_size;
-    *carried = NULL;
+static bool read_some(connection *it) {
+  size_t room = it->principal->is_stranger ? STRANGER_READ_SIZE : READ_SIZE;
+  ssize_t got = read(it->source.descriptor, it->front->read_buffer, room);
+  if (got < 0 && errno == EINTR) return true;
+  if (got < 0 && errno == EAGAIN) {
+    it->readable = false;
+    return true;
   }
-  for (;;) {
-    const uint8_t *frame;
-    ssize_t size = nghttp2_session_mem_send(it->session, &frame);
-    if (size < 0) return -1;
-    if (size == 0) return (ssize_t)used;
-    if (used + (size_t)size > WRITE_SIZE) { /* stays valid until the next call */
-      *carried = frame;
-      *carried_size = (size_t)size;
-      return (ssize_t)used;
-    }
-    memcpy(to + used, frame, (size_t)size);
-    used += (size_t)size;
-  }
-}
-
-void connection_flush(connection *it) {
-  bool broken = false;
-  list_remove(&it->dirty);
-  if (it->closed) return;
-  const uint8_t *carried = NULL;
-  size_t carried_size = 0;
-  while (send_unsent(it, &broken)) {
-    ssize_t size = gather(it, &carried, &carried_size);
-    if (size == 0) break;
-    if (size < 0 || !send_or_keep(it, it->front->write_buffer, (size_t)size)) {
-      broken = true;
-      break;
-    }
-    if (it->unsent != NULL && carried != NULL) {
-      /* The frame in hand cannot be given back: it joins what is left over. At most one frame. */
-      uint8_t *grown = realloc(it->unsent, it->unsent_size + carried_size);
-      broken = grown == NULL;
-      if (broken) break;
-      memcpy(grown + it->unsent_size, carried, carried_size);
-      it->unsent = grown;
-      it->unsent_size += carried_size;
-      carried = NULL;
-    }
-  }
-  bool over = it->unsent == NULL && !nghttp2_session_want_read(it->session) && !nghttp2_session_want_write(it->session);
-  if (broken || (over && !drain_lingers(it))) {
+  if (got <= 0) {
     connection_close(it);
-    return;
+    return false;
   }
-  await_writable(it, it->unsent != NULL);
+  if ((size_t)got < room && !it->hung_up) it->readable = false; /* epoll reports what comes after */
+  return feed(it, it->front->read_buffer, (size_t)got);
+}
+
+bool connection_serve(connection *it) {
+  static const uint8_t nothing[1];
+  it->work = 0;
+  if (it->closed || !may_take(it)) return false; /* goes on when that has left: connection_flush */
+  if (it->resumable) resume_calls(it);
+  if (it->resumable || budget_is_spent(it)) return it->resumable;
+  bool open = it->unread != NULL ? feed(it, it->unread, it->unread_size)
+              : it->paused_at    ? feed(it, nothing, 0)
+              : it->readable     ? read_some(it)
+                                 : true;
+  return open && connection_has_input(it) && may_take_again(it);
 }

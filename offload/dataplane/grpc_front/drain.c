@@ -19,7 +19,7 @@
 #define ANSWER_TIME 1000000000u /* 1 s for the answer to the PING */
 
 /* More than any listen queue holds; callers that come faster than they are accepted must not keep us from ending. */
-enum { ACCEPT_ROUNDS = 256 };
+enum { ACCEPT_ROUNDS = 4096 };
 
 static const uint8_t ping_mark[8] = {'d', 'r', 'a', 'i', 'n', 'i', 'n', 'g'};
 
@@ -29,13 +29,14 @@ static void set_phase(front *front, drain_phase phase) {
 }
 
 void drain_connection(connection *it) {
+  if (it->drain != DRAIN_NOT) return; /* it was idle, and has been told already */
   it->drain = DRAIN_NOTICE;
   nghttp2_submit_shutdown_notice(it->session);
   nghttp2_submit_ping(it->session, NGHTTP2_FLAG_NONE, ping_mark);
   connection_mark_dirty(it);
 }
 
-static void go_away(connection *it) {
+void drain_go_away(connection *it) {
   it->drain = DRAIN_FINAL;
   it->drain_final_at = it->front->now;
   int32_t last = nghttp2_session_get_last_proc_stream_id(it->session);
@@ -50,7 +51,7 @@ static void go_away(connection *it) {
 }
 
 void drain_acknowledged(connection *it) {
-  if (it->drain == DRAIN_NOTICE) go_away(it);
+  if (it->drain == DRAIN_NOTICE) drain_go_away(it);
 }
 
 void drain_begin(front *front) {
@@ -88,7 +89,7 @@ void drain_turn(front *front) {
       connection_close(it);
       continue;
     }
-    if (it->drain == DRAIN_NOTICE && elapsed >= ANSWER_TIME) go_away(it);
+    if (it->drain == DRAIN_NOTICE && elapsed >= ANSWER_TIME) drain_go_away(it);
     if (it->drain != DRAIN_FINAL) continue;
     end_quiet_streams(it);
     if (it->call_count == 0 && !drain_lingers(it)) connection_mark_dirty(it); /* flushing closes it */

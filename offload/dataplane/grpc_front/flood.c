@@ -1,24 +1,30 @@
-/* Frames that carry nothing but make us work: pings, settings, priorities, empty data. A client may send
- * CONTROL_BURST of them at once and CONTROL_RATE a second after that (a stock gRPC client probes its bandwidth with a
- * ping per read at most); past it the connection is ended with GOAWAY(ENHANCE_YOUR_CALM), as gRPC servers do.
+/* Frames that carry nothing but make us work: pings, settings, priorities, data frames that are empty or only padding.
+ * A client may send CONTROL_BURST of them at once and CONTROL_RATE a second after that (a stock gRPC client probes its
+ * bandwidth with a ping per read at most); past it the connection is ended with GOAWAY(ENHANCE_YOUR_CALM), as gRPC
+ * servers do. A frame that costs more than others counts as several.
  */
 #include "internal.h"
 
 enum { CONTROL_BURST = 2000, CONTROL_RATE = 500 };
 
-void flood_control_frame(connection *it) {
+void flood_end(connection *it) {
+  if (it->flooded) return; /* what it sent before it could know */
+  it->flooded = true;
+  refusals_add(it->front->refusals, REFUSED_FLOOD, &it->caller, NULL);
+  nghttp2_session_terminate_session(it->session, NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
+void flood_control_frame(connection *it, uint32_t cost) {
   uint64_t now = it->front->now;
   uint64_t earned = (now - it->control_credited_at) * CONTROL_RATE / 1000000000u;
   if (earned > 0) {
     it->control_credit = it->control_credit + earned < CONTROL_BURST ? it->control_credit + earned : CONTROL_BURST;
     it->control_credited_at = now;
   }
-  if (it->control_credit > 0) {
-    it->control_credit--;
+  if (it->control_credit >= cost) {
+    it->control_credit -= cost;
     return;
   }
-  if (it->flooded) return; /* what it sent before it could know */
-  it->flooded = true;
-  refusals_add(it->front->refusals, REFUSED_FLOOD, &it->caller, NULL);
-  nghttp2_session_terminate_session(it->session, NGHTTP2_ENHANCE_YOUR_CALM);
+  it->control_credit = 0;
+  flood_end(it);
 }

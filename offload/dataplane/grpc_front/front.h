@@ -1,7 +1,8 @@
 /* The gRPC server of the hot path: HTTP/2 with prior knowledge on Unix sockets, one thread, no Python.
  *
- * One turn of its loop: wait; read every readable connection and decode what came; take finished operations; hand all
- * new operations to the work queue under one lock; write once per connection that has something to say.
+ * One turn of its loop: wait; give every user that has sent something a share of the turn, and in it each connection
+ * its turn to be read from and decoded; take finished operations; hand all new operations to the work queue under one
+ * lock; write once per connection that has something to say.
  */
 #ifndef OFFLOAD_GRPC_FRONT_FRONT_H
 #define OFFLOAD_GRPC_FRONT_FRONT_H
@@ -15,8 +16,13 @@ typedef struct front front;
 
 typedef struct front_settings {
   uint32_t max_connections;
-  uint32_t max_streams; /* per connection */
+  uint32_t max_connections_per_user;
+  uint32_t max_connections_without_identity; /* of all such callers; the rest is kept for those that have one */
+  uint32_t max_streams;                      /* per connection */
   uint32_t connection_queue_limit;
+  size_t user_memory; /* bytes held for one user, and for all callers without an identity together */
+  uint64_t idle_timeout_ns;
+  uint64_t stalled_timeout_ns;
   uint64_t drain_timeout_ns;
 } front_settings;
 

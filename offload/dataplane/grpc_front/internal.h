@@ -3,6 +3,7 @@
 #define OFFLOAD_GRPC_FRONT_INTERNAL_H
 
 #include <nghttp2/nghttp2.h>
+#include <sys/epoll.h>
 
 #include "../key_uses.h"
 #include "../locked_stack.h"
@@ -13,10 +14,17 @@ enum {
   STREAM_WINDOW = 256 * 1024, /* request bytes of one call that may be unanswered */
   CONNECTION_WINDOW = 1024 * 1024,
   CONNECTION_BUFFER_MAX = 4 * 1024 *
-      1024,                /* request bytes buffered for one connection: unfinished or paused messages */
-  HEADERS_MAX = 16 * 1024, /* names and values of one request */
-  READ_SIZE = 128 * 1024,
+      1024,                        /* request bytes buffered for one connection: unfinished or paused messages */
+  HEADERS_MAX = 16 * 1024,         /* names and values of one request, trailers included; more is refused */
+  HEADERS_FLOOD = 4 * HEADERS_MAX, /* and who goes on beyond this is not asking for anything */
+  READ_SIZE = 16 * 1024,           /* of one connection in its turn */
+  STRANGER_READ_SIZE = 4 * 1024,
+  WORK_PER_TURN = 32 * 1024, /* as budget.c counts: what one connection may cause in its turn */
+  OUTBOUND_MAX = 64,         /* frames that wait to be written before a connection is read from again */
   WRITE_SIZE = 128 * 1024,
+  FRAME_MAX = 32 * 1024,              /* more than nghttp2 makes at once: a DATA frame of 16 KiB */
+  FLUSH_ROUNDS = 2,                   /* of WRITE_SIZE, to one connection in a turn */
+  STRANGER_STREAMS = 32,              /* calls that a caller without an identity may have open on a connection */
   ID_BUCKETS = 256,                   /* of a Stream call's table of operation ids */
   RESULT_MAX = SIGN_OUTPUT_MAX + 256, /* one encoded result: output, a static message, numbers */
 };
@@ -36,31 +44,65 @@ typedef struct listener {
   char *name;
 } listener;
 
+/* ---- who is at the other end, for shares and bounds: principal.c ----
+ *
+ * A user: the uid behind connections of the main socket, or a dedicated socket, whoever comes through it. Callers that
+ * no identity is for (strangers) are told apart from callers of the same user that have one, so they cannot spend what
+ * is theirs; and all strangers together have the memory, the connections and the turns of a single user.
+ */
+typedef struct principal {
+  list_node link; /* in front->principals */
+  list_node turn; /* in front->turns or front->stranger_turns while a connection of it has something to be dealt with */
+  list_node ready; /* those connections, the next to be served first */
+  front *front;
+  batch_group batch;
+  size_t memory;        /* bytes held for it */
+  uint32_t connections; /* those that have ended and wait for a shard included */
+  uid_t uid;
+  char *socket; /* the name of a dedicated one; NULL: the main one */
+  bool is_stranger;
+} principal;
+
 /* ---- a connection: connection.c, session.c ---- */
 
 typedef enum drain_phase { DRAIN_NOT, DRAIN_NOTICE, DRAIN_FINAL } drain_phase;
 
 typedef struct connection {
   event_source source;
-  list_node link;      /* in front->connections, or in front->ended when it is closed */
-  list_node dirty;     /* in front->dirty while it may have something to send */
-  list_node resumable; /* in front->resumable while paused calls may go on */
+  list_node link;    /* in front->connections, or in front->ended when it is closed */
+  list_node dirty;   /* in front->dirty while it may have something to send */
+  list_node ready;   /* in principal->ready while something of it waits to be dealt with */
+  list_node idle;    /* in front->idle while it has no call, the longest first */
+  list_node stalled; /* in front->stalled while the peer does not take what waits for it, the longest first */
+  list_node leaving; /* in front->leaving after the GOAWAY of an idle one */
   front *front;
   nghttp2_session *session;
   caller caller;
+  principal *principal;
+  size_t memory; /* its part of principal->memory */
   batch_source batch;
   list_node calls;
   list_node paused; /* calls with complete messages that wait until answers have left */
   uint32_t call_count;
   uint32_t held;     /* operations not yet answered, refused ones included */
+  uint32_t owed;     /* answers, and parts of them, that have not left */
   size_t buffered;   /* bytes in the calls' message buffers */
+  uint32_t work;     /* caused in this turn; budget.c */
   uint8_t *verdicts; /* per identity of the keyring: 0 not known yet, 1 may not, 2 may use it */
   uint64_t verdicts_generation;
+  uint64_t standing_generation; /* of the keyring that says whether it is a stranger */
+  uint8_t *unread;              /* what was read and is not dealt with yet */
+  size_t unread_size;
   uint8_t *unsent; /* what the socket did not take */
   size_t unsent_size, unsent_at;
+  uint64_t idle_since, stalled_since, leaving_since;
   uint64_t control_credit, control_credited_at; /* flood.c */
   drain_phase drain;
   uint64_t drain_final_at; /* when DRAIN_FINAL began */
+  bool readable;           /* the socket has more, as far as is known */
+  bool hung_up;            /* and then its end */
+  bool paused_at;          /* nghttp2 stopped within a header block, and has to be called again even without input */
+  bool resumable;          /* paused calls may go on */
   bool awaits_writable, flooded, closed;
 } connection;
 
@@ -103,6 +145,7 @@ struct call {
   uint32_t held;        /* both of them */
   operation **by_id;    /* Stream: ID_BUCKETS chains of the operations not yet done */
   uint32_t credit;      /* window bytes to give back to the peer */
+  size_t memory;        /* charged for it */
   uint64_t busy_at;     /* when it last had an operation; for draining */
 
   /* response */
@@ -121,6 +164,7 @@ struct call {
   identity_message *sent; /* the last that was sent or is being sent; from `sent_at` on it is not sent yet */
   size_t sent_at;
   identity_message *pending; /* the next to be sent */
+  bool owes;                 /* something of them has not left; counts in connection->owed */
 };
 
 /* ---- the front: loop.c ---- */
@@ -149,10 +193,15 @@ struct front {
   uint64_t id_multiplier; /* odd, random: clients cannot aim at one chain of ids */
   operation_pool operations;
   list_node submitted; /* operations decoded in this turn, by item.link */
-  list_node listeners, connections, ended, dirty, resumable, watchers;
+  list_node listeners, connections, ended, dirty, watchers;
+  list_node principals, turns, stranger_turns;
+  list_node idle, stalled, leaving;
+  size_t stranger_memory;
+  uint32_t stranger_connections;
   deadline_heap deadlines; /* of calls */
   call *free_calls;
   uint8_t *read_buffer, *write_buffer;
+  struct epoll_event *events;
   kernel_workspace *workspace; /* for batches that are not worth a wake-up; NULL: leaves all to the shards */
 
   drain_phase drain;
@@ -184,23 +233,64 @@ bool listener_accept(front *front, listener *listener); /* true: there may be mo
 void listener_close(front *front, listener *listener);
 
 /* connection.c */
-void connection_open(front *front, int descriptor, caller *caller); /* takes both over */
-void connection_readable(connection *it);
-void connection_flush(connection *it);
+/* Edge-triggered: a connection that waits for its turn is not reported again and again. */
+#define CONNECTION_EVENTS (EPOLLIN | EPOLLRDHUP | EPOLLET)
+void connection_open(front *front, int descriptor, caller *caller, bool is_stranger); /* takes both over */
+void connection_reported(connection *it, uint32_t events);                            /* by epoll */
+bool connection_has_input(const connection *it);
+bool connection_serve(connection *it); /* its turn; true when there is more to be dealt with */
 void connection_mark_dirty(connection *it);
 void connection_close(connection *it);
 void connection_free(connection *it);
 
+/* writing.c */
+void connection_flush(connection *it);
+void connection_free_unsent(connection *it);
+
+/* principal.c */
+principal *principal_find(front *front, uid_t uid, const char *listener, bool is_stranger); /* NULL: there is none */
+/* Whether some identity is for the caller. */
+bool principal_is_known(const front *front, const caller *caller);
+bool principal_join(connection *it, bool is_stranger); /* false when memory ran out */
+void principal_leave(connection *it);
+void principal_hold(principal *it);
+void principal_release(principal *it);
+/* After the keyring was replaced: a caller may have become a stranger, or be none any more. */
+void principal_review(connection *it);
+/* Bytes held for a connection, within what its user may hold: false, and nothing charged, above that. */
+bool principal_charge(connection *it, size_t bytes);
+void principal_owe(connection *it, size_t bytes); /* in any case */
+void principal_repay(connection *it, size_t bytes);
+
+/* turns.c */
+void turns_add(connection *it);
+void turns_remove(connection *it);
+void turns_serve(front *front);
+
+/* budget.c */
+void budget_spend(connection *it, uint32_t work);
+bool budget_is_spent(const connection *it);
+enum { WORK_FRAME = 128, WORK_HEADER = 64, WORK_OPERATION = 512, WORK_CALL = 2048 };
+
+/* timeouts.c */
+uint64_t timeouts_next(const front *front);
+void timeouts_pass(front *front);
+void timeouts_note_idle(connection *it);
+void timeouts_note_sent(connection *it, bool progressed);
+
 /* session.c */
 bool session_setup(front *front, char error[KERNEL_ERROR_MAX]);
 bool session_open(connection *it);
+uint32_t session_streams(const connection *it); /* how many calls it may have open */
 
 /* flood.c */
-void flood_control_frame(connection *it);
+void flood_control_frame(connection *it, uint32_t cost);
+void flood_end(connection *it);
 
 /* call.c */
-call *call_new(connection *connection, int32_t stream);
-void call_begin(call *it); /* request headers are complete */
+call *call_new(connection *connection, int32_t stream); /* NULL: no memory, or none for this user */
+bool call_charge(call *it, size_t bytes);               /* repaid when the call is freed */
+void call_begin(call *it);                              /* request headers are complete */
 void call_half_close(call *it);
 void call_closed(call *it); /* the stream is gone */
 void call_deadline_passed(call *it);
@@ -229,7 +319,7 @@ size_t response_fill_partial(call *it, uint8_t *to, size_t room); /* from call->
 void response_http_status(call *it, const char *status);          /* not gRPC at all: 405, 415 */
 
 /* admission.c: checks an operation of a call and either submits it or answers it at once with a status. NULL when
- * memory ran out. `window` is given back to the peer when the answer has left. */
+ * memory ran out, or what its user may hold. `window` is given back to the peer when the answer has left. */
 operation *admission_take(call *call, const wire_operation *request, uint64_t deadline, uint32_t window);
 bool admission_may_use(connection *connection, uint32_t identity);
 /* With the work queue's lock: hands over what was decoded in this turn. */
@@ -241,6 +331,7 @@ void admission_done(front *front, operation *op);
 const call_method *method_find(const uint8_t *path, size_t size);
 extern const call_method method_sign, method_decrypt, method_stream, method_watch;
 void watch_keyring_changed(front *front);
+void watch_owes(call *it, bool owes); /* counts whether something of the identity's message has not left */
 
 /* header_values.c */
 uint64_t header_timeout_ns(const uint8_t *value, size_t size); /* NEVER when malformed */
@@ -250,6 +341,7 @@ size_t header_percent_encode(const char *text, char *to, size_t room);
 /* drain.c */
 void drain_begin(front *front);
 void drain_connection(connection *it);
+void drain_go_away(connection *it);
 void drain_acknowledged(connection *it);
 void drain_turn(front *front); /* what is due at front->now */
 /* Whether a connection that has nothing left to do must be kept open for a little longer. */

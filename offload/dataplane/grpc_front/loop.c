@@ -13,7 +13,9 @@
 #include "../monotonic.h"
 #include "internal.h"
 
-enum { EVENTS_PER_TURN = 256, DRAIN_TICK_MS = 10 };
+/* An event costs about 100 ns and is reported once (edge-triggered), so many of them are taken at once: a caller's
+ * first byte does not wait behind those of others for several turns. */
+enum { EVENTS_PER_TURN = 1024, DEADLINES_PER_TURN = 256, DRAIN_TICK_MS = 10 };
 
 /* ---- waking ---- */
 
@@ -97,29 +99,14 @@ static void handle(front *it, event_source *source, uint32_t events) {
   } else if (source->kind == SOURCE_CONNECTION) {
     connection *connection = (struct connection *)source;
     if (connection->closed) return; /* by something earlier in this turn */
-    if (events & EPOLLOUT) connection_mark_dirty(connection);
-    if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) connection_readable(connection);
+    connection_reported(connection, events);
   } /* the wake-up is edge-triggered: nothing to read */
 }
 
 static void pass_deadlines(front *it) {
   deadline *due;
-  while ((due = deadlines_take_due(&it->deadlines, it->now)) != NULL) {
+  for (unsigned i = 0; i < DEADLINES_PER_TURN && (due = deadlines_take_due(&it->deadlines, it->now)) != NULL; i++) {
     call_deadline_passed(LIST_ENTRY(due, call, deadline));
-  }
-}
-
-/* Goes on with calls that were paused, as far as answers have left. */
-static void resume_paused(front *it) {
-  list_node ready;
-  list_init(&ready);
-  list_splice(&ready, &it->resumable);
-  for (list_node *node; (node = list_pop(&ready)) != NULL;) {
-    connection *connection = LIST_ENTRY(node, struct connection, resumable);
-    list_node calls;
-    list_init(&calls);
-    list_splice(&calls, &connection->paused);
-    while (!list_empty(&calls)) message_resume(LIST_ENTRY(calls.next, call, paused));
   }
 }
 
@@ -145,9 +132,10 @@ static void free_ended(front *it) {
 
 /* How long epoll may wait. Sets `sleeping` when it may wait at all, and looks once more whether there is work. */
 static int prepare_wait(front *it) {
-  if (!list_empty(&it->resumable) || !list_empty(&it->dirty)) return 0;
+  if (!list_empty(&it->turns) || !list_empty(&it->stranger_turns) || !list_empty(&it->dirty)) return 0;
   int timeout = it->drain != DRAIN_NOT ? DRAIN_TICK_MS : -1;
-  uint64_t next = deadlines_next(&it->deadlines);
+  uint64_t next = deadlines_next(&it->deadlines), ends = timeouts_next(it);
+  if (ends < next) next = ends;
   if (next != NEVER) {
     uint64_t wait = next <= it->now ? 0 : (next - it->now + 999999) / 1000000;
     if (timeout < 0 || wait < (uint64_t)timeout) timeout = wait > 60000 ? 60000 : (int)wait;
@@ -162,16 +150,17 @@ static int prepare_wait(front *it) {
 }
 
 void front_loop_turn(front *it, int timeout_ms) {
-  struct epoll_event events[EVENTS_PER_TURN];
+  struct epoll_event *events = it->events;
   int count = epoll_wait(it->epoll, events, EVENTS_PER_TURN, timeout_ms);
   atomic_store(&it->sleeping, false);
   it->now = monotonic_ns();
   for (int i = 0; i < count; i++) handle(it, events[i].data.ptr, events[i].events);
+  turns_serve(it);
   run_commands(it);
   front_take_completions(it);
   pass_deadlines(it);
   drain_turn(it);
-  resume_paused(it);
+  timeouts_pass(it);
   if (!list_empty(&it->submitted)) admission_submit_all(it);
   flush_dirty(it);
   free_ended(it);
@@ -196,7 +185,8 @@ static bool open_descriptors(front *it, char error[KERNEL_ERROR_MAX]) {
 
 static void init_fields(front *it) {
   list_node *lists[] = {&it->submitted, &it->listeners, &it->connections, &it->ended,
-                        &it->dirty,     &it->resumable, &it->watchers};
+                        &it->dirty,     &it->watchers,  &it->principals,  &it->turns,
+                        &it->idle,      &it->stalled,   &it->leaving,     &it->stranger_turns};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) list_init(lists[i]);
   it->epoll = it->wake.descriptor = it->spare = -1;
   it->last_command = &it->first_command;
@@ -223,10 +213,11 @@ front *front_new(const front_settings *settings, work_queue *work, counters *cou
   it->counters = counters;
   it->refusals = refusals;
   it->read_buffer = malloc(READ_SIZE);
-  it->write_buffer = malloc(WRITE_SIZE);
+  it->write_buffer = malloc(WRITE_SIZE + FRAME_MAX);
+  it->events = malloc(EVENTS_PER_TURN * sizeof *it->events);
   it->ring = keyring_new();
   const char *duplicate;
-  bool complete = it->read_buffer && it->write_buffer && it->ring && keyring_seal(it->ring, &duplicate) &&
+  bool complete = it->read_buffer && it->write_buffer && it->events && it->ring && keyring_seal(it->ring, &duplicate) &&
                   deadlines_init(&it->deadlines, 64) &&
                   getrandom(&it->id_multiplier, sizeof it->id_multiplier, 0) == sizeof it->id_multiplier;
   if (!complete) snprintf(error, KERNEL_ERROR_MAX, "out of memory");
@@ -294,6 +285,7 @@ void front_free(front *it) {
   kernel_workspace_free(it->workspace);
   free(it->read_buffer);
   free(it->write_buffer);
+  free(it->events);
   pthread_cond_destroy(&it->changed);
   pthread_mutex_destroy(&it->lock);
   free(it);

@@ -27,10 +27,15 @@ static bool read_header(call *it, const uint8_t *data, size_t size, size_t *whol
 }
 
 /* New operations wait while many of the connection's are unanswered: a client that does not read its answers stops
- * being read from. Refused operations need an answer too, so they count. */
+ * being read from. Refused operations need an answer too, so they count. And they wait for the connection's next turn
+ * when it has caused enough in this one. */
 static bool must_pause(const call *it) {
-  const connection *connection = it->connection;
-  return it->method->streams && connection->held >= 2 * connection->front->settings.connection_queue_limit;
+  connection *connection = it->connection;
+  if (!it->method->streams) return false;
+  if (connection->held >= 2 * connection->front->settings.connection_queue_limit) return true;
+  if (connection->work < WORK_PER_TURN) return false;
+  connection->resumable = true;
+  return true;
 }
 
 /* Hands the messages in `data` to the method; returns how many bytes were dealt with. */
@@ -51,6 +56,7 @@ static size_t dispatch(call *it, const uint8_t *data, size_t size) {
 
 void message_free_buffer(call *it) {
   it->connection->buffered -= it->buffer_room;
+  principal_repay(it->connection, it->buffer_room);
   free(it->buffer);
   it->buffer = NULL;
   it->buffer_size = it->buffer_room = 0;
@@ -63,13 +69,17 @@ static bool append(call *it, const uint8_t *data, size_t size) {
     size_t room = it->buffer_room == 0 ? 1024 : it->buffer_room;
     while (room < needed) room *= 2;
     connection *connection = it->connection;
+    size_t more = room - it->buffer_room;
     uint8_t *grown = NULL;
-    if (connection->buffered + room - it->buffer_room <= CONNECTION_BUFFER_MAX) grown = realloc(it->buffer, room);
+    if (connection->buffered + more <= CONNECTION_BUFFER_MAX && principal_charge(connection, more)) {
+      grown = realloc(it->buffer, room);
+      if (grown == NULL) principal_repay(connection, more);
+    }
     if (grown == NULL) {
-      call_refuse(it, REFUSED_TOO_LARGE, RPC_RESOURCE_EXHAUSTED, "too many unfinished messages on this connection");
+      call_refuse(it, REFUSED_TOO_LARGE, RPC_RESOURCE_EXHAUSTED, "too many unfinished messages of this user");
       return false;
     }
-    connection->buffered += room - it->buffer_room;
+    connection->buffered += more;
     it->buffer = grown;
     it->buffer_room = room;
   }

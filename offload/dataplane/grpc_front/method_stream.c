@@ -57,9 +57,10 @@ static bool cancel_all(call *it, wire_view packed) {
 /* ---- messages ---- */
 
 static void start(call *it) {
-  it->by_id = calloc(ID_BUCKETS, sizeof *it->by_id);
+  size_t size = ID_BUCKETS * sizeof *it->by_id;
+  if (call_charge(it, size)) it->by_id = calloc(1, size);
   if (it->by_id == NULL) {
-    call_finish(it, RPC_RESOURCE_EXHAUSTED, "out of memory");
+    call_refuse(it, REFUSED_USER_MEMORY, RPC_RESOURCE_EXHAUSTED, "no memory for more calls of this user");
     return;
   }
   response_open(it);
@@ -70,7 +71,7 @@ static bool take_operation(call *it, const wire_operation *request, uint32_t win
   uint64_t deadline = request->timeout_us == 0 ? NEVER : now + 1000ull * request->timeout_us;
   operation *op = admission_take(it, request, deadline, window);
   if (op == NULL) {
-    call_finish(it, RPC_RESOURCE_EXHAUSTED, "out of memory");
+    call_finish(it, RPC_RESOURCE_EXHAUSTED, "no memory for more operations of this user");
     return false;
   }
   if (op->fresh) remember(it, op);
@@ -167,6 +168,7 @@ static size_t fill(call *it, uint8_t *to, size_t room) {
   if (frame == NULL) return 0;
   it->partial_size = fill_frame(it, frame, WIRE_GRPC_HEADER_SIZE + RESULT_MAX);
   it->partial = frame;
+  it->connection->owed++;
   return response_fill_partial(it, to, room);
 }
 

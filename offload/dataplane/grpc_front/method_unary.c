@@ -16,8 +16,9 @@ static void take(call *it, wire_view message, bool decrypt) {
     return;
   }
   /* The window is not given back: there is nothing more to come on this stream. */
-  if (admission_take(it, &request, it->deadline.at, 0) == NULL)
-    call_finish(it, RPC_RESOURCE_EXHAUSTED, "out of memory");
+  if (admission_take(it, &request, it->deadline.at, 0) == NULL) {
+    call_finish(it, RPC_RESOURCE_EXHAUSTED, "no memory for more operations of this user");
+  }
 }
 
 static void sign_message(call *it, wire_view message) {
@@ -56,6 +57,7 @@ static size_t fill(call *it, uint8_t *to, size_t room) {
   call_release_operation(it, op);
   if (fits) return WIRE_GRPC_HEADER_SIZE + writer.size;
   it->partial = frame;
+  it->connection->owed++;
   it->partial_size = WIRE_GRPC_HEADER_SIZE + writer.size;
   return response_fill_partial(it, to, room);
 }

@@ -11,6 +11,12 @@ static bool same_message(const identity_message *a, const identity_message *b) {
   return a == b || (a != NULL && b != NULL && a->size == b->size && memcmp(a->frame, b->frame, a->size) == 0);
 }
 
+void watch_owes(call *it, bool owes) {
+  if (it->owes == owes) return;
+  it->owes = owes;
+  it->connection->owed += owes ? 1 : (uint32_t)-1;
+}
+
 /* Compares with the keyring in force; refuses the call or schedules a message. */
 static void look(call *it) {
   connection *connection = it->connection;
@@ -25,6 +31,7 @@ static void look(call *it) {
   if (same_message(it->pending != NULL ? it->pending : it->sent, message)) return;
   identity_message_release(it->pending);
   it->pending = identity_message_retain(message);
+  watch_owes(it, true);
   if (it->responded) {
     response_resume(it);
   } else {
@@ -38,9 +45,9 @@ static void message(call *it, wire_view bytes) {
     call_refuse(it, REFUSED_MALFORMED, RPC_INVALID_ARGUMENT, "WatchIdentity takes one WatchIdentityRequest");
     return;
   }
-  it->watched = malloc(name.size + 1);
+  if (call_charge(it, name.size + 1)) it->watched = malloc(name.size + 1);
   if (it->watched == NULL) {
-    call_finish(it, RPC_RESOURCE_EXHAUSTED, "out of memory");
+    call_refuse(it, REFUSED_USER_MEMORY, RPC_RESOURCE_EXHAUSTED, "no memory for more calls of this user");
     return;
   }
   if (name.size > 0) memcpy(it->watched, name.data, name.size);
@@ -74,6 +81,7 @@ static size_t fill(call *it, uint8_t *to, size_t room) {
   if (size > room) size = room;
   memcpy(to, it->sent->frame + it->sent_at, size);
   it->sent_at += size;
+  if (it->sent_at == it->sent->size && it->pending == NULL) watch_owes(it, false);
   return size;
 }
 

@@ -50,8 +50,10 @@ size_t response_fill_partial(call *it, uint8_t *to, size_t room) {
 }
 
 void response_free_partial(call *it) {
-  if (it->partial != NULL) explicit_bzero(it->partial, it->partial_size); /* a plaintext, perhaps */
+  if (it->partial == NULL) return;
+  explicit_bzero(it->partial, it->partial_size); /* a plaintext, perhaps */
   free(it->partial);
+  it->connection->owed--;
   it->partial = NULL;
   it->partial_size = it->partial_at = 0;
 }

@@ -179,11 +179,18 @@ static void set_up(world *it) {
   char error[KERNEL_ERROR_MAX];
   memset(it, 0, sizeof *it);
   refusals_init(&it->refusals);
-  work_queue_init(&it->work, 64, 32, 0);
+  work_queue_init(&it->work, 64, 32, 48, 0);
   it->work.backends[0] = &kernel_software;
   it->work.counters = &it->counters;
-  front_settings settings = {
-      .max_connections = 4, .max_streams = 20, .connection_queue_limit = 32, .drain_timeout_ns = 1000000000};
+  front_settings settings = {.max_connections = 4,
+                             .max_connections_per_user = 4,
+                             .max_connections_without_identity = 2,
+                             .max_streams = 20,
+                             .connection_queue_limit = 32,
+                             .user_memory = 400000,
+                             .idle_timeout_ns = 1000000,
+                             .stalled_timeout_ns = 2000000,
+                             .drain_timeout_ns = 1000000000};
   it->front = front_new(&settings, &it->work, &it->counters, &it->refusals, error);
   assert(it->front != NULL);
   front_set_keyring(it->front, make_keyring(0));
@@ -192,7 +199,7 @@ static void set_up(world *it) {
   fcntl(pair[1], F_SETFL, O_NONBLOCK);
   caller who;
   assert(caller_read(pair[1], "fuzz", &who));
-  connection_open(it->front, pair[1], &who);
+  connection_open(it->front, pair[1], &who, !principal_is_known(it->front, &who));
   it->client = pair[0];
   it->next_stream = 1;
 }

@@ -1,7 +1,7 @@
 """The batcher's policy, with an injected clock and no threads.
 
 A model of what must hold whatever happens runs beside the C code (`BatcherMachine`); the bounds that DESIGN 4.3
-promises (fairness between connections, a short class beside a long one) have tests of their own.
+promises (fairness between users and their connections, a short class beside a long one) have tests of their own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 LANES = 8
 RSA2048, RSA3072, RSA4096, P256, P384, ED25519 = range(6)
-ACCEPTED, QUEUE_FULL, SOURCE_FULL = range(3)
+ACCEPTED, QUEUE_FULL, SOURCE_FULL, GROUP_FULL = range(4)
 FULL, IDLE_SHARD, MAX_WAIT = range(3)
 NEVER = 2**64 - 1
 RESERVE = 4
@@ -55,8 +55,11 @@ class Batcher:
         *,
         queue_limit: int = 1000,
         source_limit: int = 1000,
+        group_limit: int = 60000,
+        sources_per_group: int = 1,
         max_wait: int = 0,
     ) -> None:
+        """Source n belongs to the user n // sources_per_group."""
         flat = [ns for backend in costs for algorithm in backend for ns in algorithm]
         self.native = native
         self.handle = c_void_p(
@@ -66,6 +69,8 @@ class Batcher:
                 c_uint64(5 * US),
                 queue_limit,
                 source_limit,
+                group_limit,
+                sources_per_group,
                 c_uint64(max_wait),
             )
         )
@@ -98,6 +103,9 @@ class Batcher:
 
     def load(self, source: int) -> int:
         return int(self.native.shim_load(self.handle, source))
+
+    def group_load(self, group: int) -> int:
+        return int(self.native.shim_group_load(self.handle, group))
 
     @property
     def queued(self) -> int:
@@ -146,10 +154,14 @@ class Expected:
 class Model:
     queue_limit: int
     source_limit: int
+    group_limit: int
     items: dict[int, Expected] = field(default_factory=dict)
 
     def of(self, source: int, *states: str) -> int:
         return sum(1 for i in self.items.values() if i.source == source and i.state in states)
+
+    def of_group(self, group: int) -> int:
+        return sum(self.of(source, "queued", "taken") for source in (2 * group, 2 * group + 1))
 
     @property
     def queued(self) -> int:
@@ -160,8 +172,16 @@ def machine(native: ctypes.CDLL, max_wait: int) -> type[RuleBasedStateMachine]:
     class BatcherMachine(RuleBasedStateMachine):
         def __init__(self) -> None:
             super().__init__()
-            self.model = Model(queue_limit=20, source_limit=9)
-            self.batcher = Batcher(native, with_lanes(), queue_limit=20, source_limit=9, max_wait=max_wait)
+            self.model = Model(queue_limit=20, source_limit=9, group_limit=13)
+            self.batcher = Batcher(
+                native,
+                with_lanes(),
+                queue_limit=20,
+                source_limit=9,
+                group_limit=13,
+                sources_per_group=2,
+                max_wait=max_wait,
+            )
             self.now = 1_000_000
             self.running: list[list[int]] = []
             self.order: dict[tuple[int, int], deque[int]] = {}
@@ -186,10 +206,13 @@ def machine(native: ctypes.CDLL, max_wait: int) -> type[RuleBasedStateMachine]:
             for _ in range(count):
                 deadline = NEVER if allowed is None else self.now + allowed * US
                 answer, item = self.batcher.submit(source, algorithm, self.now, deadline)
-                load = self.model.of(source, "queued", "taken")
+                load, of_group = self.model.of(source, "queued", "taken"), self.model.of_group(source // 2)
+                in_reserve = load < RESERVE and of_group < 2 * self.model.group_limit
                 if load >= self.model.source_limit:
                     assert answer == SOURCE_FULL
-                elif self.model.queued >= self.model.queue_limit and load >= RESERVE:
+                elif of_group >= self.model.group_limit and not in_reserve:
+                    assert answer == GROUP_FULL
+                elif self.model.queued >= self.model.queue_limit and not in_reserve:
                     assert answer == QUEUE_FULL
                 else:
                     assert answer == ACCEPTED
@@ -272,6 +295,9 @@ def machine(native: ctypes.CDLL, max_wait: int) -> type[RuleBasedStateMachine]:
             for source in range(4):
                 assert self.batcher.load(source) == self.model.of(source, "queued", "taken")
                 assert self.batcher.load(source) <= self.model.source_limit
+            for group in range(2):
+                assert self.batcher.group_load(group) == self.model.of_group(group)
+                assert self.batcher.group_load(group) <= self.model.group_limit + 2 * RESERVE
             assert self.model.queued <= self.model.queue_limit + 4 * RESERVE
 
     return BatcherMachine
@@ -325,6 +351,77 @@ def test_backlogged_connections_get_equal_shares(native: ctypes.CDLL, counts: li
             assert max(served.values()) - min(served.values()) <= 1
     finally:
         batcher.close()
+
+
+@given(
+    connections=st.lists(st.integers(1, 16), min_size=1, max_size=3),
+    each=st.integers(1, 12),
+    quiet=st.integers(1, 5),
+    served=st.integers(0, 20),
+)
+def test_a_user_gains_nothing_by_more_connections(
+    native: ctypes.CDLL, connections: list[int], each: int, quiet: int, served: int
+) -> None:
+    """Over however many connections others queue, each *user* goes at most once before each of the quiet one's."""
+    batcher = Batcher(native, with_lanes(), queue_limit=5000, source_limit=5000, sources_per_group=16)
+    try:
+        for user, count in enumerate(connections):
+            for source in range(16 * user, 16 * user + count):
+                for _ in range(each):
+                    batcher.submit(source, P256, 0)
+        for _ in range(served // LANES):
+            batcher.take(1)
+        mine = [batcher.submit(63, P256, 1)[1] for _ in range(quiet)]
+        order: list[int] = []
+        while (batch := batcher.take(2)) is not None:
+            order += batch.items
+        for k, item in enumerate(mine, start=1):
+            others_before = sum(1 for i in order[: order.index(item)] if i not in mine)
+            assert others_before <= k * len(connections)
+    finally:
+        batcher.close()
+
+
+def test_connections_share_what_their_user_gets(native: ctypes.CDLL) -> None:
+    """A user with 15 connections and one with a single one: half each, and the 15 share their half evenly."""
+    batcher = Batcher(native, with_lanes(), queue_limit=5000, source_limit=5000, sources_per_group=16)
+    owner = {batcher.submit(source, P256, 0)[1]: source for source in [*range(15), 16] for _ in range(200)}
+    served: dict[int, int] = dict.fromkeys(owner.values(), 0)
+    for _ in range(300 // LANES):
+        batch = batcher.take(1)
+        assert batch is not None
+        for item in batch.items:
+            served[owner[item]] += 1
+    many = [served[source] for source in range(15)]
+    assert abs(sum(many) - served[16]) <= 1
+    assert max(many) - min(many) <= 1
+    batcher.close()
+
+
+def test_a_user_has_a_bound_of_its_own(native: ctypes.CDLL) -> None:
+    batcher = Batcher(native, with_lanes(), group_limit=10, sources_per_group=16)
+    assert [batcher.submit(0, P256, 0)[0] for _ in range(12)] == [ACCEPTED] * 10 + [GROUP_FULL] * 2
+    assert batcher.submit(16, P256, 0)[0] == ACCEPTED
+    batch = batcher.take(1)
+    assert batch is not None
+    batcher.complete(batch.items)
+    assert batcher.submit(0, P256, 1)[0] == ACCEPTED
+    batcher.close()
+
+
+def test_a_noisy_connection_does_not_lock_out_others_of_its_user(native: ctypes.CDLL) -> None:
+    """All sidecars of a node may be one user."""
+    batcher = Batcher(native, with_lanes(), group_limit=10, sources_per_group=16)
+    assert [batcher.submit(0, P256, 0)[0] for _ in range(11)] == [ACCEPTED] * 10 + [GROUP_FULL]
+    assert [batcher.submit(1, P256, 0)[0] for _ in range(RESERVE + 1)] == [ACCEPTED] * RESERVE + [GROUP_FULL]
+    batcher.close()
+
+
+def test_connections_do_not_multiply_the_reserve_without_end(native: ctypes.CDLL) -> None:
+    batcher = Batcher(native, with_lanes(), group_limit=10, sources_per_group=16)
+    answers = [batcher.submit(n % 16, P256, 0)[0] for n in range(16 * RESERVE)]
+    assert answers == [ACCEPTED] * 20 + [GROUP_FULL] * (16 * RESERVE - 20)
+    batcher.close()
 
 
 def test_a_full_queue_still_takes_some_of_everybody(native: ctypes.CDLL) -> None:
