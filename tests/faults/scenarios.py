@@ -147,7 +147,9 @@ def idle_connections(folder: Path) -> Result:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, IDLE_CONNECTIONS + 4000)), hard))
     idle: list[socket.socket] = []
     try:
-        with rig(folder, data_plane={"max_connections": IDLE_CONNECTIONS + 100}) as there:
+        room = IDLE_CONNECTIONS + 100
+        bounds = {"max_connections": room, "max_connections_per_user": room, "max_connections_without_identity": room}
+        with rig(folder, data_plane=bounds | {"user_memory_mib": 256}) as there:
             for _ in range(IDLE_CONNECTIONS):
                 one = socket.socket(socket.AF_UNIX)  # blocking: it waits where the listener's queue is full
                 one.connect(str(there.daemon.socket))
