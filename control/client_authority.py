@@ -45,11 +45,19 @@ class ClientAuthority:
 
     def __init__(self, store: Store, name: str, subject: str, why: Refusals, clock: Callable[[], datetime]) -> None:
         self._store, self._why, self._now = store, why, clock
+        self._name, self._subject = name, subject
         self._authority = own_authority(store, name, subject, clock())
 
     @property
     def certificate_pem(self) -> str:
         return self._authority.certificate_pem
+
+    def renew_if_due(self) -> bool:
+        """Where the CA is not valid now: see own_authority. True: servers have to be told."""
+        if self._authority.problem_at(self._now()) is None:
+            return False
+        self._authority = own_authority(self._store, self._name, self._subject, self._now())
+        return True
 
     def issue(self, request: bytes, name: str, jti: str, valid: timedelta) -> x509.Certificate:
         """For the key of a PKCS#10 request (DER). RefusedRequest."""

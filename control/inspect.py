@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
 from typing import Any
 
 from control.model.resource import Resource
@@ -100,5 +100,5 @@ def _connection(proxy: Proxy) -> dict[str, Any]:
         for type_url, subscription in subscriptions.items()
         if subscription.is_asked
     }
-    seconds = int((datetime.now(UTC) - proxy.connected_at).total_seconds())
+    seconds = int(time.monotonic() - proxy.connected_at)
     return {"connectedSeconds": seconds, "types": types}

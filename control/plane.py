@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
@@ -89,9 +90,16 @@ def _has_secrets(proxy: Proxy, wanted: Snapshot) -> bool:
 class ControlPlane:
     """Runs in one event loop; the store is used from threads."""
 
-    def __init__(self, store: Store, zone: str = "default", metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        zone: str = "default",
+        metrics: Metrics | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`clock`: what certificates go by."""
         self.store, self.zone = store, zone
-        self.identities = Identities(store, zone)
+        self.identities = Identities(store, zone, clock)
         self.metrics = metrics or Metrics()
         self.left_out = LeftOut(self.metrics)
         self._views: dict[str, Kept] = {}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from control.model.resource import Resource
 from control.xds.snapshot import Snapshot
@@ -19,7 +19,7 @@ class Proxy:
 
     def __init__(self, mesh: str, name: str, refusal_of: Refusal = lambda _: None) -> None:
         self.mesh, self.name, self.refusal_of = mesh, name, refusal_of
-        self.connected_at = datetime.now(UTC)
+        self.connected_at = time.monotonic()
         # Set by whoever has something for the stream: a request, a snapshot, the end.
         self.wake = asyncio.Event()
         self.snapshot: Snapshot | None = None

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,11 +34,12 @@ from control.xds.server import DiscoveryServer
 
 log = structlog.get_logger(__name__)
 
-# Of the token that is left for `mesh` on the same host; renewed at every start.
+# Of the token that is left for `mesh` on the same host; renewed at every start, and at half of it.
 LOCAL_TOKEN_S = 90 * 24 * 3600
 # How long streams may take to end; proxies connect again anyway.
 STOP_GRACE_S = 2.0
-RENEWAL_CHECK_S = 3600.0
+# So often is it asked what is due: clocks can be set, and machines can sleep.
+LOOK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Service:
         self._served = self.certificate.chain_pem
         self.node_certificates = NodeCertificates(self.store)
         self.admin_certificates = AdminCertificates(self.store)
+        self._renewing, self._token_made_at = asyncio.Lock(), 0.0
         self.api = self.xds = self.nodes = Address("", 0)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -98,12 +101,11 @@ class Service:
         self._grpc = GrpcServer(add_to, ports)
         self.xds, self.nodes = await self._grpc.start()
         nodes.port = self.nodes.port
-        self._tasks = [asyncio.create_task(self.plane.run()), asyncio.create_task(self._renew())]
+        self._tasks = [asyncio.create_task(self.plane.run()), asyncio.create_task(self._look())]
         await self._start_api()
         self._publish_expiry()
         write_private(settings.files.ca, self.certificate.ca_pem)
-        token = await asyncio.to_thread(self.tokens.issue, "admin", LOCAL_TOKEN_S)
-        write_private(settings.files.admin_token, token + "\n")
+        await self.renew_token()
         log.info("serving", api=str(self.api), xds=str(self.xds), nodes=str(self.nodes), database=settings.url)
 
     async def _start_api(self) -> None:
@@ -125,24 +127,44 @@ class Service:
             await asyncio.sleep(0.01)
         self.api = Address(address.host, listener.getsockname()[1])
 
-    async def _renew(self) -> None:
+    async def _look(self) -> None:
+        told = ""
         while True:
-            await asyncio.sleep(RENEWAL_CHECK_S)
+            await asyncio.sleep(LOOK_S)
             try:
                 await self.renew()
+                await self.renew_token()
+                told = ""
             except (StoreError, OSError) as error:
-                log.error("the control plane's certificate could not be renewed, trying again", error=str(error))
+                if str(error) != told:
+                    told = str(error)
+                    log.error("the control plane's own certificate or token cannot be renewed, trying on", error=told)
 
     async def renew(self) -> None:
-        """Its own certificate, where it is due. Connections get it from then on, without a restart."""
-        await asyncio.to_thread(self.certificate.renew_if_due)
-        if self.certificate.chain_pem == self._served:
+        """Its own certificate and CAs, where they are due. Connections get them from then on, without a restart."""
+        async with self._renewing:
+            nodes = await asyncio.to_thread(self.node_certificates.renew_if_due)
+            administrators = await asyncio.to_thread(self.admin_certificates.authority.renew_if_due)
+            await asyncio.to_thread(self.certificate.renew_if_due)
+            if administrators:
+                self._context.load_verify_locations(cadata=self.admin_certificates.authority.certificate_pem)
+            if self.certificate.chain_pem == self._served and not nodes:
+                return
+            use(self.certificate, self._context)
+            await self._grpc.renew()
+            self._served = self.certificate.chain_pem
+            write_private(self._settings.files.ca, self.certificate.ca_pem)
+            self._publish_expiry()
+            log.info("renewed the control plane's certificate")
+
+    async def renew_token(self) -> None:
+        """The one for `mesh` on the same host: at half of its life, and where the clock was ahead when it was made."""
+        now = time.time()
+        if self._token_made_at <= now < self._token_made_at + LOCAL_TOKEN_S / 2:
             return
-        use(self.certificate, self._context)
-        await self._grpc.renew()
-        self._served = self.certificate.chain_pem
-        self._publish_expiry()
-        log.info("renewed the control plane's certificate")
+        token = await asyncio.to_thread(self.tokens.issue, "admin", LOCAL_TOKEN_S)
+        write_private(self._settings.files.admin_token, token + "\n")
+        self._token_made_at = now
 
     def _publish_expiry(self) -> None:
         end = self.certificate.certificate.not_valid_after_utc.timestamp()

@@ -11,14 +11,17 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import grpc
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from control.ca.authority import CLOCK_SKEW, Authority, from_pem, generate, key_usage
+from control.ca.authority import CLOCK_SKEW, Authority, begun_now, generate, key_usage, load
 from control.store.errors import Conflict
 from control.store.store import Store
+
+log = structlog.get_logger(__name__)
 
 # Renewed at a third; nothing has to be done by hand if the control plane runs now and then.
 LIFETIME = timedelta(days=90)
@@ -45,7 +48,9 @@ class ServingCertificate:
 
     @property
     def is_due(self) -> bool:
-        return self._now() >= self.certificate.not_valid_after_utc - LIFETIME * 2 / 3
+        """Also where it is not valid yet: it was made by a clock that was ahead."""
+        now, certificate = self._now(), self.certificate
+        return now >= certificate.not_valid_after_utc - LIFETIME * 2 / 3 or now < certificate.not_valid_before_utc
 
     def _load(self) -> tuple[str, str] | None:
         """What is kept, if it is for the same names and not due."""
@@ -78,8 +83,9 @@ class ServingCertificate:
         return chain, key_pem
 
     def renew_if_due(self) -> bool:
-        if not self.is_due:
+        if not self.is_due and self.authority.problem_at(self._now()) is None:
             return False
+        self.authority = own_authority(self._store, _CA, "control-plane", self._now())
         self.chain_pem, self._key_pem = self._renew()
         return True
 
@@ -92,7 +98,11 @@ class ServingCertificate:
 
 
 def own_authority(store: Store, secret: str, name: str, now: datetime) -> Authority:
-    """A CA of the control plane's own, kept under `secret`; made where there is none yet."""
+    """A CA of the control plane's own, kept under `secret`; made where there is none yet.
+
+    One that is not valid yet (a clock was ahead when it was made), or no longer, is valid from now on, with the same
+    name and key: nobody can have used it meanwhile.
+    """
     kept = store.secret(secret)
     if kept is None:
         fresh = generate(name, now)
@@ -103,7 +113,13 @@ def own_authority(store: Store, secret: str, name: str, now: datetime) -> Author
         else:
             return fresh
     certificate, key = json.loads(kept or b"")
-    return from_pem(certificate, key, f"the control plane's own CA {secret}", now)
+    authority = load(certificate, key, f"the control plane's own CA {secret}")
+    if authority.problem_at(now) is None:
+        return authority
+    log.warning("a CA of the control plane's own is valid from now on", ca=name, before=authority.problem_at(now))
+    begun = begun_now(authority, now)
+    store.put_secret(secret, json.dumps(begun.to_pem()).encode(), expected=kept)
+    return begun
 
 
 def _general_name(name: str) -> x509.GeneralName:

@@ -52,6 +52,10 @@ class NodeCertificates:
         self._now = clock
         self._authority = ClientAuthority(store, _CA, "nodes", _REFUSALS, clock)
 
+    def renew_if_due(self) -> bool:
+        """The CA, where it is not valid now. True: servers have to be told."""
+        return self._authority.renew_if_due()
+
     def issue(self, request: bytes, claims: NodeClaims) -> NodeCertificate:
         """For the key of a PKCS#10 request. RefusedRequest."""
         if len(claims.name) > NAME_MAX:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -33,6 +34,8 @@ _SOFTWARE = {
     "Forbid": node_pb2.MeshIdentity.FORBID,
 }
 REQUESTS_WAITING = 256
+# So often is it asked whether a node's certificate has ended.
+LOOK_S = 1.0
 
 
 @dataclass(eq=False)
@@ -175,8 +178,7 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
                 elif kind == "certificate_request":
                     answer = await asyncio.to_thread(self._sign, session, message.certificate_request)
                     yield node_pb2.ControlMessage(certificate_answer=answer)
-            left = None if session.ends_at is None else session.ends_at - time.time()
-            await asyncio.wait_for(session.wake.wait(), left)
+            await _woken(session)
 
     @staticmethod
     def _applied(session: NodeSession, applied: Any) -> None:
@@ -224,6 +226,16 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
         renew_at = svid.half_life.timestamp() + half * RENEWAL_JITTER * random.uniform(-1, 1)  # noqa: S311 (no secret)
         der = [certificate.public_bytes(serialization.Encoding.DER) for certificate in chain]
         return node_pb2.CertificateAnswer(id=wanted.id, certificate_chain=der, renew_at=int(renew_at))
+
+
+async def _woken(session: NodeSession) -> None:
+    """The clock is looked at every second, since it can be set. TimeoutError when the node's certificate has ended."""
+    while True:
+        if session.ends_at is not None and time.time() >= session.ends_at:
+            raise TimeoutError
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(session.wake.wait(), None if session.ends_at is None else LOOK_S)
+            return
 
 
 def _spiffe_ids(wanted: NodeConfiguration) -> frozenset[str]:

@@ -42,6 +42,8 @@ _KEY_CHECK = "key-check"
 _SALT = "passphrase-salt"
 _GENERATION = "generation"
 _PROBE = "last-probe"
+# Of a revocation, after the end of its token: a clock that was ahead for a while must not bring the token back.
+FORGOTTEN_AFTER_S = 366 * 24 * 3600
 # Asked for by name in one query; SQLite takes 32,766 values, older ones 999.
 _ROWS_AT_ONCE = 400
 
@@ -357,9 +359,11 @@ class Store:
     # --- revoked tokens -----------------------------------------------------------------------------------------------
 
     def revoke(self, jti: str, expires_at: int, reason: str) -> None:
-        """Until `expires_at`, after which the entry is forgotten, as the token is of no use anyway."""
+        """Until `expires_at`, and a year more: after that the entry is forgotten, as the token is of no use anyway."""
         with self._transaction("revoke", writes=True) as connection:
-            connection.execute(revocations.delete().where(revocations.c.expires_at < int(time.time())))
+            connection.execute(
+                revocations.delete().where(revocations.c.expires_at < int(time.time()) - FORGOTTEN_AFTER_S)
+            )
             connection.execute(revocations.delete().where(revocations.c.jti == jti))
             connection.execute(revocations.insert().values(jti=jti, expires_at=expires_at, reason=reason))
 

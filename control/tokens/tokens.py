@@ -71,7 +71,7 @@ class Tokens:
     def _read_keys(self, kind: Kind, mesh: str, fresh: bool = False) -> dict[str, ec.EllipticCurvePrivateKey]:
         prefix, now = self._prefix(kind, mesh), self._clock()
         cached = self._keys.get(prefix)
-        if cached is not None and not fresh and now - cached[0] < KEYS_FRESH_S:
+        if cached is not None and not fresh and 0 <= now - cached[0] < KEYS_FRESH_S:  # clocks are set back, too
             return cached[1]
         keys = {}
         for name in self._store.secret_names(prefix):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ class Running:
 
     def __init__(self, folder: Path, read: Read) -> None:
         self.folder, self.read, self.port = folder, read, 0
+        # Seconds by which the clock that certificates go by is ahead.
+        self.ahead = 0.0
 
     async def start(self) -> None:
         self.store = Store(f"sqlite:///{self.folder}/mesh.db", StoreKey(file=self.folder / "key"), KINDS)
-        self.plane, self.tokens = ControlPlane(self.store), Tokens(self.store)
+        self.plane, self.tokens = ControlPlane(self.store, clock=self._now), Tokens(self.store)
         self.certificate = ServingCertificate(self.store, ["127.0.0.1"])
         self.server = grpc.aio.server()
         DiscoveryServer(self.plane, self.tokens).add_to(self.server)
@@ -40,6 +43,9 @@ class Running:
         self.port = self.server.add_secure_port(f"127.0.0.1:{self.port}", self.certificate.grpc_credentials())
         await self.server.start()
         self.task = asyncio.create_task(self.plane.run())
+
+    def _now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self.ahead)
 
     async def stop(self) -> None:
         await self.server.stop(0)

@@ -212,3 +212,38 @@ async def test_a_label_of_another_zone_does_not_lead_out_of_the_trust_domain(
         mesh.start()
         await mesh.until(200)
         assert await problems(mesh, "backend-1") == ""
+
+
+# --- clocks -----------------------------------------------------------------------------------------------------------
+
+DAY = 24 * 3600
+
+
+async def test_certificates_of_a_clock_that_was_ahead_are_replaced_within_moments(mesh: Live) -> None:
+    running = mesh.running
+    right = {name: running.plane.identities.held("default", name) for name in ("web-1", "backend-1")}
+    running.ahead = DAY  # past half of their life: they are renewed
+    await eventually(lambda: all(running.plane.identities.held("default", n) != held for n, held in right.items()))
+    fast = {name: running.plane.identities.held("default", name) for name in right}
+    assert all(held is not None and not held.is_valid(datetime.now(UTC)) for held in fast.values())
+    running.ahead = 0
+    await eventually(lambda: all(running.plane.identities.held("default", n) != held for n, held in fast.items()))
+    mesh.stop("backend-1")
+    mesh.start("backend-1")
+    await mesh.until(200)
+    assert set(await mesh.call(20)) == {200}
+
+
+async def test_an_identity_of_a_clock_that_was_ahead_works_when_the_clock_is_right(
+    tmp_path: Path, read_resources: Read, envoy_binary: Path
+) -> None:
+    ports = Ports()
+    async with live(tmp_path, read_resources, envoy_binary, "type: Mesh\nname: default\n", ports) as mesh:
+        mesh.running.ahead = 2 * DAY
+        await mesh.running.apply(MESH_WITH_IDENTITY + services(ports) + "---" + PERMISSION)
+        mesh.start()
+        await asyncio.sleep(3)
+        assert 200 not in await mesh.call(5)
+        mesh.running.ahead = 0
+        await mesh.until(200)
+        assert set(await mesh.call(20)) == {200}

@@ -6,8 +6,10 @@ import asyncio
 import socket
 import sqlite3
 import ssl
+import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +27,8 @@ from control.settings import Address, Files
 from control.store.errors import StoreError
 from control.xds.encode import CLUSTER
 from deploy.node.processes import Processes
+from tests.control.mesh_process import ROOT, ControlPlane
+from tests.faults.wall_clock import WallClock
 
 LOCAL = Address("127.0.0.1", 0)
 MESH = {"type": "Mesh", "name": "default"}
@@ -129,8 +133,8 @@ async def test_a_store_that_fails_at_the_renewal_is_asked_again(
     clock.now = datetime.now(UTC)
     with pytest.raises(StoreError):
         await service.renew()
-    monkeypatch.setattr("control.serve.RENEWAL_CHECK_S", 0.05)
-    by_itself = asyncio.create_task(service._renew())
+    monkeypatch.setattr("control.serve.LOOK_S", 0.05)
+    by_itself = asyncio.create_task(service._look())
     await asyncio.sleep(0.2)
     assert (by_itself.done(), expiry(service)) == (False, before)
     database.execute("ALTER TABLE away RENAME TO secrets")
@@ -158,3 +162,35 @@ def test_many_handshakes_at_once_do_not_end_the_process(tmp_path: Path) -> None:
             seen = set(threads.map(lambda _: shown(Address(host, int(port)), ca), range(1600)))
         assert len(seen) == 1
         assert process.running(), process.tail()
+
+
+def test_a_first_start_with_a_clock_that_is_ahead_is_mended_when_it_is_right(tmp_path: Path) -> None:
+    """CA, certificate and the token for `mesh` on the same host: made by a clock that was a day ahead, then set right."""
+    clock, control_plane = WallClock(tmp_path / "clock"), ControlPlane(tmp_path)
+    clock.is_ahead_by(24 * 3600)
+    with (tmp_path / "serve.log").open("wb") as log:
+        process = subprocess.Popen(
+            control_plane.command(), env=control_plane.environment | clock.environment, cwd=ROOT, stdout=log, stderr=log
+        )
+    try:
+        token = control_plane.data / "admin.token"
+        eventually(token.exists)
+        assert control_plane.run("get", "meshes").returncode != 0
+        clock.is_ahead_by(0)
+        eventually(lambda: control_plane.run("get", "meshes").returncode == 0)
+        before = token.read_text()
+        clock.is_ahead_by(60 * 24 * 3600)  # the token is past half of its life, and certificates are due
+        eventually(lambda: token.read_text() != before)
+        clock.is_ahead_by(0)
+        eventually(lambda: control_plane.run("get", "meshes").returncode == 0)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
+    for _ in range(int(seconds / 0.1)):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"waited {seconds} s in vain")
