@@ -118,7 +118,7 @@ def plan(
 ) -> Plan:
     """What shall be in force next. Never raises for anything that is on disk."""
     wanted = _wanted(listing, config)
-    if listing.problem is not None and _needs_directory(wanted, previous):
+    if listing.problem is not None and _needs_directory(wanted, previous, config):
         return _unlisted(wanted, previous, listing, config, now, generated)
     identities: dict[str, IdentityInForce] = {}
     problems: list[Problem] = []
@@ -149,11 +149,12 @@ def plan(
 Wanted = Mapping[str, tuple[Identity, str | None]]  # settings, and the name of the files; None: it is generated
 
 
-def _needs_directory(wanted: Wanted, previous: Mapping[str, IdentityInForce]) -> bool:
-    """Where all keys are, and were, generated, the directory need not exist."""
+def _needs_directory(wanted: Wanted, previous: Mapping[str, IdentityInForce], config: Config) -> bool:
+    """Where all keys are, and were, generated, the directory need not exist; nor in a mesh, where nobody named one."""
     from_files = any(files is not None for _, files in wanted.values())
     were_from_files = any(pair.renew_at is None for identity in previous.values() for pair in identity.pairs)
-    return from_files or were_from_files or not (wanted or previous)
+    is_asked_for = config.mesh is None or "directory" in config.keys.model_fields_set
+    return from_files or were_from_files or (is_asked_for and not (wanted or previous))
 
 
 def _unlisted(
