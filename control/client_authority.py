@@ -76,10 +76,11 @@ class ClientAuthority:
         builder = builder.add_extension(own, critical=False)
         return builder.sign(self._authority.key, self._authority.hash_algorithm)  # type: ignore[arg-type]  # None: Ed25519
 
-    def check(self, load: Callable[[bytes], x509.Certificate], data: bytes) -> Holder:
+    def check(self, load: Callable[[bytes], x509.Certificate], data: bytes, grace: timedelta = timedelta(0)) -> Holder:
         """Of a certificate that TLS has verified: whose it is. InvalidToken where it counts no more.
 
-        Time is looked at again, since a connection may live longer than the certificate it began with.
+        Time is looked at again, since a connection may live longer than the certificate it began with. `grace` is how
+        long after its end it still says who its holder is; the caller then has to verify that he has its key.
         """
         try:
             certificate = load(data)
@@ -90,7 +91,7 @@ class ClientAuthority:
             certificate.verify_directly_issued_by(self._authority.certificate)
         except Exception as error:
             raise InvalidToken(self._why.not_ours) from error
-        if certificate.not_valid_after_utc <= self._now():
+        if certificate.not_valid_after_utc + grace <= self._now():
             raise InvalidToken(self._why.expired)
         if self._store.is_revoked(str(jti.value)):
             raise InvalidToken(self._why.revoked)

@@ -205,6 +205,9 @@ class Mesh(Section):
     )
     ca_file: AbsolutePath = Field(description="PEM: the CA of the control plane's certificate (its ca.pem).")
     token_file: AbsolutePath = Field(description="The node token: mesh generate node-token --name NODE.")
+    proxy: Annotated[str, Field(pattern=r"^http://[^\s/@]+:[0-9]{1,5}$")] | None = Field(
+        default=None, description="http://host:port to CONNECT through; unset: none, whatever http_proxy says."
+    )
 
 
 class Issuer(Section):

@@ -194,14 +194,13 @@ class Daemon:
             self._data_plane.add_listener(listener.name, listener.socket.fileno())
         self._interfaces.open(taken_over=self._before is not None)
         keys = self.config.keys
-        if keys.watch:
-            self._watcher = DirectoryWatcher(
-                keys.directory,
-                keys.debounce_ms,
-                keys.rescan_seconds,
-                lambda: self._events.put(Event(Ask.LOOK, "watch")),
-            )
-            self._watcher.start()
+        self._watcher = DirectoryWatcher(
+            keys.directory,
+            keys.debounce_ms if keys.watch else None,
+            keys.rescan_seconds,
+            lambda: self._events.put(Event(Ask.LOOK, "watch")),
+        )
+        self._watcher.start()
         self._notifier.send("READY=1", self._status())
         self._log.info(
             "serving",

@@ -98,10 +98,12 @@ class DirectoryWatcher(threading.Thread):
     """Calls back when something in a directory changed, and every `rescan_seconds` in any case.
 
     inotify sees changes at once but not everywhere (network file systems, symlinks that lead out of the directory), and
-    it can run out of watches; the periodic call is what is certain.
+    it can run out of watches; the periodic call is what is certain, and the only one without `debounce_ms`.
     """
 
-    def __init__(self, directory: Path, debounce_ms: int, rescan_seconds: int, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, directory: Path, debounce_ms: int | None, rescan_seconds: int, changed: Callable[[], None]
+    ) -> None:
         super().__init__(name="keys-watcher", daemon=True)
         self._directory = directory
         self._debounce_ms = debounce_ms
@@ -112,9 +114,11 @@ class DirectoryWatcher(threading.Thread):
     def run(self) -> None:
         log = get_logger()
         told = ""
+        while self._debounce_ms is None and not self._stop_event.wait(self._rescan_seconds):
+            self._changed()
         while not self._stop_event.is_set():
             try:
-                self._watch()
+                self._watch(self._debounce_ms or 0)
                 told = ""
             except OSError as error:
                 if told != str(error):
@@ -128,14 +132,14 @@ class DirectoryWatcher(threading.Thread):
                 self._stop_event.wait(self._rescan_seconds)
                 self._changed()
 
-    def _watch(self) -> None:
+    def _watch(self, debounce_ms: int) -> None:
         """Until told to stop, or until another directory stands in the place of the one that is watched."""
         watched = self._inode()
         for _ in watch(
             self._directory,
             watch_filter=None,
-            debounce=max(1600, self._debounce_ms),
-            step=self._debounce_ms,
+            debounce=max(1600, debounce_ms),
+            step=debounce_ms,
             stop_event=self._stop_event,
             rust_timeout=self._rescan_seconds * 1000,
             yield_on_timeout=True,

@@ -53,7 +53,11 @@ class ControlPlane:
         self.xds, api = (self._address(name) for name in ("xds", "api"))
         token = (data / "admin.token").read_text().strip()
         self.api = httpx.Client(
-            base_url=f"https://{api}", verify=str(self.ca), headers={"authorization": f"Bearer {token}"}, timeout=120
+            trust_env=False,
+            base_url=f"https://{api}",
+            verify=str(self.ca),
+            headers={"authorization": f"Bearer {token}"},
+            timeout=120,
         )
 
     def _log(self) -> str:

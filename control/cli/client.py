@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
 from control.settings import API_PORT, Files, data_folder
 
 TIMEOUT_S = 30.0
+
+
+def _is_near(address: str) -> bool:
+    """Whether an address names this host or a private network."""
+    try:
+        host = urlsplit(address).hostname or ""
+    except ValueError:
+        return False
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return found.is_private or found.is_loopback or found.is_link_local
 
 
 class ApiError(Exception):
@@ -43,7 +59,14 @@ class Api:
             _show_certificate(context, certificate, key)
         else:
             headers["authorization"] = f"Bearer {_token(files, environment)}"
-        self._client = httpx.Client(base_url=self.address, verify=context, headers=headers, timeout=TIMEOUT_S)
+        self._client = httpx.Client(
+            base_url=self.address,
+            verify=context,
+            headers=headers,
+            timeout=TIMEOUT_S,
+            # A proxy of the environment is for what is far away: it cannot reach this host's own addresses.
+            trust_env=not _is_near(self.address),
+        )
 
     def call(self, method: str, path: str, body: object = None, **headers: str) -> Any:
         """The answer's JSON. Raises ApiError, Unreachable."""

@@ -12,15 +12,22 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from control.ca.issue import RefusedRequest
 from control.client_authority import NAME_MAX, ClientAuthority, Refusals
 from control.serving_certificate import ServingCertificate
 from control.store.store import Store
+from control.tokens.tokens import InvalidToken
 
-# As those of workloads: renewed at half of it, so a node that was away for less comes back without its token.
+# As those of workloads, renewed at half of it.
 LIFETIME = timedelta(hours=24)
+# How long after its end a certificate still gets its holder the next one: over a long weekend and some repair. A node
+# that was away for longer needs somebody to look at it, and a new token.
+COME_BACK = timedelta(days=7)
+COME_BACK_TEXT = b"offload: node comes back\0"
 _CA = "control-plane/node-ca"
 _REFUSALS = Refusals(
     not_ours="this is not a node's certificate",
@@ -68,6 +75,21 @@ class NodeCertificates:
         """Of a certificate that TLS has verified: whose it is. InvalidToken where it counts no more."""
         holder = self._authority.check(x509.load_pem_x509_certificate, pem)
         return NodeClaims(holder.name, holder.jti, holder.ends_at.timestamp())
+
+    def check_ended(self, certificate: bytes, proof: bytes, request: bytes) -> NodeClaims:
+        """Of a certificate (DER) that has ended, at most COME_BACK ago, with the proof that its holder has its key.
+
+        InvalidToken. The proof covers the request, so that whoever hears it can do nothing else with it.
+        """
+        holder = self._authority.check(x509.load_der_x509_certificate, certificate, COME_BACK)
+        key = x509.load_der_x509_certificate(certificate).public_key()
+        try:
+            if not isinstance(key, ec.EllipticCurvePublicKey):
+                raise InvalidSignature
+            key.verify(proof, COME_BACK_TEXT + request, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            raise InvalidToken("the proof of the node's ended certificate is wrong") from None
+        return NodeClaims(holder.name, holder.jti)
 
     def grpc_credentials(self, serving: ServingCertificate) -> grpc.ServerCredentials:
         """The control plane's own certificate, for clients with a certificate of a node only."""

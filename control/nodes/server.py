@@ -120,12 +120,29 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
         raise AssertionError("abort raises")
 
+    async def _who_joins(
+        self, request: Any, certificates: NodeCertificates, context: grpc.aio.ServicerContext
+    ) -> NodeClaims:
+        """By an ended certificate, where it counts; else as always. Aborts the call."""
+        if request.ended_certificate:
+            ended = (request.ended_certificate, request.proof, request.request)
+            try:
+                claims = await asyncio.to_thread(certificates.check_ended, *ended)
+            except InvalidToken as invalid:
+                log.warning("a node's ended certificate does not count; its token is looked at", reason=str(invalid))
+            except StoreError as error:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
+            else:
+                log.info("a node comes back by its ended certificate", node=claims.name)
+                return claims
+        return await self._who(context)
+
     async def Join(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         certificates, port = self._certificates, self.port
         if certificates is None or port == 0:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "nodes have no port here: connect with the token")
             raise AssertionError("abort raises")
-        claims = await self._who(context)
+        claims = await self._who_joins(request, certificates, context)
         try:
             made = await asyncio.to_thread(certificates.issue, request.request, claims)
         except RefusedRequest as refused:

@@ -17,6 +17,8 @@ from envoy_ext.settings import TlsSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALLED = ROOT / ".cache" / "envoy" / "envoy" / "_bin" / "envoy"
+# A proxy of the environment cannot reach this host's own addresses.
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 TYPES = "type.googleapis.com/"
 
 Config = dict[str, Any]
@@ -186,7 +188,7 @@ def ready(admin: str) -> bool:
 
 
 def _get(admin: str, path: str) -> str:
-    with urllib.request.urlopen(f"http://{admin}{path}", timeout=5) as answer:
+    with _DIRECTLY.open(f"http://{admin}{path}", timeout=5) as answer:
         text: str = answer.read().decode()
         return text
 

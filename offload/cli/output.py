@@ -65,7 +65,7 @@ def print_json(value: Any) -> None:
 def channel_to(path: Path) -> Iterator[grpc.Channel]:
     """A channel to a Unix socket; what goes wrong on it ends the command with a message and the right exit code."""
     try:
-        with grpc.insecure_channel(f"unix:{path.absolute()}") as channel:
+        with grpc.insecure_channel(f"unix:{path.absolute()}", options=[("grpc.enable_http_proxy", 0)]) as channel:
             yield channel
     except grpc.RpcError as error:
         code = error.code()

@@ -22,7 +22,7 @@ from offload import __version__
 from offload.config import Mesh
 from offload.issuers import Issued, IssuerError, Wanted
 from offload.logs import get_logger
-from offload.mesh.node_certificate import Credential, NodeCertificate, make_request, take
+from offload.mesh.node_certificate import Credential, NodeCertificate, make_request, proof, take
 from offload.v1 import node_pb2, node_pb2_grpc
 
 BACKOFF_FIRST_S = 0.5
@@ -85,6 +85,8 @@ class MeshClient(threading.Thread):
         """`configured` and `connected` are called on this thread."""
         super().__init__(name="mesh", daemon=True)
         self._settings = settings
+        proxy = settings.proxy
+        self._options = _OPTIONS + ((("grpc.http_proxy", proxy),) if proxy else (("grpc.enable_http_proxy", 0),))
         self._backends = backends
         self._configured, self._connected = configured, connected
         self._log = get_logger()
@@ -234,8 +236,10 @@ class MeshClient(threading.Thread):
         with self._channel(ca, shown) as channel:
             stub = node_pb2_grpc.NodeServiceStub(channel)  # type: ignore[no-untyped-call]
             try:
-                asked = node_pb2.JoinRequest(request=request.der)
-                answer = stub.Join(asked, metadata=self._token(shown), timeout=JOIN_SECONDS)
+                ended = self._credential.ended(now)
+                certificate, signature = proof(ended, request) if ended else (b"", b"")
+                asked = node_pb2.JoinRequest(request=request.der, ended_certificate=certificate, proof=signature)
+                answer = stub.Join(asked, metadata=self._token(shown, is_needed=not ended), timeout=JOIN_SECONDS)
             except grpc.RpcError as error:
                 if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                     return None
@@ -251,15 +255,19 @@ class MeshClient(threading.Thread):
     def _channel(self, ca: bytes, certificate: NodeCertificate | None) -> grpc.Channel:
         """With the node's certificate, at the port for those; without one, where nodes join."""
         if certificate is None:
-            return grpc.secure_channel(self._settings.control_plane, grpc.ssl_channel_credentials(ca), options=_OPTIONS)
+            return grpc.secure_channel(
+                self._settings.control_plane, grpc.ssl_channel_credentials(ca), options=self._options
+            )
         credentials = grpc.ssl_channel_credentials(ca, certificate.key_pem, certificate.chain_pem)
-        return grpc.secure_channel(certificate.address, credentials, options=_OPTIONS)
+        return grpc.secure_channel(certificate.address, credentials, options=self._options)
 
-    def _token(self, certificate: NodeCertificate | None) -> tuple[tuple[str, str], ...]:
+    def _token(self, certificate: NodeCertificate | None, is_needed: bool = True) -> tuple[tuple[str, str], ...]:
         """As metadata; none where a certificate says who we are. The file is read each time. MeshError."""
         if certificate is not None:
             return ()
         file = self._settings.token_file
+        if not is_needed and not file.is_file():
+            return ()
         token = _read(file, "mesh.token_file").decode("ascii", "replace").strip()
         if not token or not token.isascii() or not token.isprintable():
             raise MeshError(f"mesh.token_file: {file} has no token (mesh generate node-token --name NODE)")
@@ -314,5 +322,6 @@ def _words(error: grpc.RpcError | MeshError) -> str:
     code = error.code()
     details = str(error.details() or "")[:1000]
     if code is grpc.StatusCode.UNAUTHENTICATED:
-        return f"the control plane refuses the node token: {details}"
+        way_out = "put a new one (mesh generate node-token --name NODE) into mesh.token_file, which is read at each try"
+        return f"the control plane refuses the node token: {details}; {way_out}"
     return f"{code.name}: {details}"

@@ -12,8 +12,15 @@ from dataclasses import dataclass, field
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 
+COME_BACK_TEXT = b"offload: node comes back\0"
 RENEW_SHARE_LATEST = 0.75  # of its life, whatever the control plane says
 
 
@@ -62,6 +69,15 @@ def take(request: Request, chain: Sequence[bytes], renew_at: float, control_plan
     )
 
 
+def proof(ended: NodeCertificate, request: Request) -> tuple[bytes, bytes]:
+    """The ended certificate (DER) and the signature that asks for its successor, as in JoinRequest of node.proto."""
+    key = load_pem_private_key(ended.key_pem, None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise TypeError("keys of nodes are made here, on P-256")
+    certificate = x509.load_pem_x509_certificate(ended.chain_pem).public_bytes(Encoding.DER)
+    return certificate, key.sign(COME_BACK_TEXT + request.der, ec.ECDSA(hashes.SHA256()))
+
+
 @dataclass
 class Credential:
     """Pure: what to come with next. A certificate that was refused is not shown again before the token was tried."""
@@ -73,6 +89,11 @@ class Credential:
         """None: the token."""
         one = self.certificate
         return one if one is not None and now < one.not_after and not self.refused else None
+
+    def ended(self, now: float) -> NodeCertificate | None:
+        """The one that has ended, which may still get its successor."""
+        one = self.certificate
+        return one if one is not None and now >= one.not_after else None
 
     def is_due(self, now: float) -> bool:
         return self.certificate is None or now >= self.certificate.renew_at

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from offload.v1 import admin_pb2
 from tests.control.mesh_process import ControlPlane
@@ -152,3 +156,69 @@ def test_mutual_tls_and_the_token_is_needed_once(node: Node) -> None:
     assert node.mesh().mutual_tls
     assert len(node.events("the node has its certificate")) == 1, "the same certificate, and no token"
     assert node.identity(CART).version == version
+
+
+PROXIES = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+
+
+def test_proxies_of_the_environment_do_not_come_between(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither between daemon and control plane nor between people's commands and both."""
+    for name, value in PROXIES.items():
+        monkeypatch.setenv(name, value)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    node.policy()  # by `mesh apply`
+    node.join()
+    node.start()
+    wait_for("the identity", lambda: node.names() == [CART])
+    status = subprocess.run(
+        command("status", "--admin-socket", node.admin_socket),
+        capture_output=True,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+    assert status.returncode == 0, status.stderr
+
+
+def test_a_proxy_of_the_configuration_is_used(node: Node) -> None:
+    """A real one: it sees the CONNECT and carries the stream."""
+    seen: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=_proxy, args=(listening, seen), daemon=True).start()
+        node.policy()
+        node.join()
+        config = yaml.safe_load(node.config_file.read_text())
+        config["mesh"]["proxy"] = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        node.config_file.write_text(yaml.safe_dump(config))
+        node.start()
+        wait_for("the identity", lambda: node.names() == [CART])
+        assert seen[0].startswith(b"CONNECT 127.0.0.1:%d " % node.control_plane.xds)
+        node.stop()
+
+
+def _proxy(listening: socket.socket, seen: list[bytes]) -> None:
+    with suppress(OSError):
+        while True:
+            client, _ = listening.accept()
+            threading.Thread(target=_tunnel, args=(client, seen), daemon=True).start()
+
+
+def _tunnel(client: socket.socket, seen: list[bytes]) -> None:
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += client.recv(4096)
+    seen.append(head)
+    host, _, port = head.split()[1].decode().rpartition(":")
+    server = socket.create_connection((host, int(port)))
+    client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    threading.Thread(target=_copy, args=(server, client), daemon=True).start()
+    _copy(client, server)
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)

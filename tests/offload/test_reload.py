@@ -177,3 +177,16 @@ def test_a_bad_configuration_at_reload_changes_nothing(daemon: DaemonProcess) ->
     assert f"{daemon.config_file}:1: identities.www.usage: must be" in refused["reason"]
     with daemon.client() as stub:
         assert stub.Sign(sign_request(WWW, 0x0403), timeout=10).signature
+
+
+def test_without_watching_the_directory_is_still_looked_at(
+    daemon: DaemonProcess, keys: Path, authority: Authority
+) -> None:
+    folder = str(daemon.folder / "keys")
+    daemon.configure(keys={"directory": folder, "watch": False, "rescan_seconds": 1}, identities={"www": ME})
+    daemon.start()
+    before = daemon.identity("www").version
+    (keys / "new").write_bytes(pem(authority.issue(shared_key("p256"))))
+    (keys / "new").rename(keys / "www.crt")
+    wait_for("the new certificate", lambda: daemon.identity("www").version != before, 30)
+    assert daemon.stop() == 0

@@ -17,14 +17,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from control.kinds import KINDS
 from control.model.resource import Resource
-from control.nodes.certificates import LIFETIME, NodeCertificates, NodeClaims
+from control.nodes.certificates import COME_BACK, LIFETIME, NodeCertificates, NodeClaims
 from control.nodes.server import NodeServer
 from control.plane import ControlPlane
 from control.serving_certificate import ServingCertificate
 from control.store.store import Store, StoreKey
 from control.tokens.tokens import InvalidToken, Tokens
 from offload._dataplane import Key
-from offload.mesh.node_certificate import NodeCertificate, Request, make_request, take
+from offload.mesh.node_certificate import NodeCertificate, Request, make_request, proof, take
 from offload.v1 import node_pb2, node_pb2_grpc
 from tests.control.nodes.test_nodes import CART_ID, DATAPLANES, MESH
 
@@ -134,6 +134,41 @@ async def test_an_expired_one_counts_no_more(world: World) -> None:
     world.now[0] += LIFETIME
     with pytest.raises(InvalidToken, match="has expired: join with a token"):
         world.certificates.check(pem)
+
+
+async def _come_back(world: World, ended: NodeCertificate, request: Request, signature: bytes = b"") -> Any:
+    certificate, signed = proof(ended, request)
+    asked = node_pb2.JoinRequest(request=request.der, ended_certificate=certificate, proof=signature or signed)
+    async with world.channel(None) as channel:
+        answer = await node_pb2_grpc.NodeServiceStub(channel).Join(asked, timeout=20)
+    return take(request, answer.certificate_chain, answer.renew_at, f"127.0.0.1:{world.port}", answer.port)
+
+
+async def test_a_node_that_was_away_comes_back_by_its_ended_certificate(world: World) -> None:
+    """Its token has ended as well. The next certificate is as good as any, and comes back in turn."""
+    mine = await world.join(None, world.tokens.issue("node", 600, name="n1"))
+    world.now[0] += LIFETIME + COME_BACK - timedelta(minutes=1)
+    again = await _come_back(world, mine, make_request())
+    assert world.certificates.check(again.chain_pem).name == "n1"
+    world.now[0] += timedelta(minutes=2)
+    with pytest.raises(grpc.aio.AioRpcError, match="no node token"):
+        await _come_back(world, mine, make_request())
+
+
+async def test_an_ended_certificate_needs_its_key_and_its_token_in_force(world: World) -> None:
+    token = world.tokens.issue("node", 600, name="n1")
+    mine, other = await world.join(None, token), await world.join(None, token)
+    world.now[0] += LIFETIME + timedelta(hours=1)
+    request = make_request()
+    for signature in (b"x", proof(other, request)[1], proof(mine, make_request())[1]):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await _come_back(world, mine, request, signature)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    await _come_back(world, mine, request)
+    world.tokens.revoke(token)
+    with pytest.raises(grpc.aio.AioRpcError) as revoked:
+        await _come_back(world, mine, request)
+    assert revoked.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 @pytest.mark.parametrize(
