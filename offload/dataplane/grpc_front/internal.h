@@ -167,6 +167,14 @@ struct call {
   bool owes;                 /* something of them has not left; counts in connection->owed */
 };
 
+/* How often a user without identity has connected lately: arrivals.c */
+enum { ARRIVAL_SLOTS = 64 };
+typedef struct arrival {
+  uint64_t user;
+  uint32_t count;
+  uint64_t counted_at;
+} arrival;
+
 /* ---- the front: loop.c ---- */
 
 typedef struct command {
@@ -198,6 +206,7 @@ struct front {
   list_node idle, stalled, leaving;
   size_t stranger_memory;
   uint32_t stranger_connections;
+  arrival arrivals[ARRIVAL_SLOTS];
   deadline_heap deadlines; /* of calls */
   call *free_calls;
   uint8_t *read_buffer, *write_buffer;
@@ -248,6 +257,7 @@ void connection_flush(connection *it);
 void connection_free_unsent(connection *it);
 
 /* principal.c */
+bool principal_is_dedicated(const char *listener);
 principal *principal_find(front *front, uid_t uid, const char *listener, bool is_stranger); /* NULL: there is none */
 /* Whether some identity is for the caller. */
 bool principal_is_known(const front *front, const caller *caller);
@@ -261,6 +271,10 @@ void principal_review(connection *it);
 bool principal_charge(connection *it, size_t bytes);
 void principal_owe(connection *it, size_t bytes); /* in any case */
 void principal_repay(connection *it, size_t bytes);
+
+/* arrivals.c */
+bool arrivals_allow(front *front, const listener *from, uid_t uid);
+void arrivals_note_stranger(front *front, const listener *from, uid_t uid);
 
 /* turns.c */
 void turns_add(connection *it);

@@ -10,7 +10,7 @@
 
 /* In a turn of the loop: finding out who a caller is takes tens of microseconds, and somebody may connect all the time.
  */
-#define ACCEPT_NS 100000u
+#define ACCEPT_NS 50000u
 
 static uint32_t connections_of(front *front, uid_t uid, const char *listener) {
   const principal *known = principal_find(front, uid, listener, false);
@@ -41,6 +41,10 @@ static void admit(front *front, const listener *from, int descriptor) {
     turn_away(front, descriptor, REFUSED_USER_CONNECTIONS, &name);
     return;
   }
+  if (!arrivals_allow(front, from, name.uid)) {
+    turn_away(front, descriptor, REFUSED_STRANGER_CONNECTIONS, &name);
+    return;
+  }
   caller who;
   if (!caller_read(descriptor, from->name, &who)) {
     caller_free(&who);
@@ -48,6 +52,7 @@ static void admit(front *front, const listener *from, int descriptor) {
     return;
   }
   bool is_stranger = !principal_is_known(front, &who);
+  if (is_stranger) arrivals_note_stranger(front, from, name.uid);
   if (is_stranger && front->stranger_connections >= settings->max_connections_without_identity) {
     turn_away(front, descriptor, REFUSED_STRANGER_CONNECTIONS, &who);
     caller_free(&who);

@@ -9,8 +9,12 @@
 /* The name of the socket that all users share; any other is dedicated to whom it is mounted into. */
 static const char main_socket[] = "main";
 
+bool principal_is_dedicated(const char *listener) {
+  return strcmp(listener, main_socket) != 0;
+}
+
 static const char *dedicated(const char *listener) {
-  return strcmp(listener, main_socket) == 0 ? NULL : listener;
+  return principal_is_dedicated(listener) ? listener : NULL;
 }
 
 static bool is_of(const principal *it, uid_t uid, const char *socket, bool is_stranger) {

@@ -381,6 +381,21 @@ def test_a_client_does_not_notice_that_it_was_idle(make_server: Callable[..., Se
 # --- connecting -------------------------------------------------------------------------------------------------------
 
 
+def test_strangers_who_connect_all_the_time_are_refused_before_they_cost_much(server: Server) -> None:
+    """Who has an identity is not counted, and comes in."""
+    server.listen("cart")
+    allow(server, [{"socket": "cart"}])
+    for _ in range(700):
+        with server.connect() as one, contextlib.suppress(OSError):
+            one.sendall(PREFACE)
+    wait_for(lambda: server.plane.statistics()["connections"] == 0)
+    assert refusals(server)["too_many_connections_without_identity"] > 0
+    for _ in range(600):
+        server.connect("cart").close()
+    with RawClient(server.connect("cart")) as client:
+        assert client.call("Sign", request_bytes(server)).status == "0"
+
+
 def test_who_connects_all_the_time_does_not_stop_others(server: Server) -> None:
     for _ in range(300):
         with server.connect() as one:
