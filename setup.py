@@ -89,6 +89,7 @@ class BuildNative(build_ext):
         libraries = [build / "kernels" / "libkernels.a", self.boringssl_prefix / "lib" / "libcrypto.a"]
         if extension.name == "offload._dataplane":
             libraries.insert(0, build / "offload" / "dataplane" / "libdataplane.a")
+            libraries.insert(-1, self.boringssl_prefix / "lib" / "libssl.a")
             extension.libraries += [":libnghttp2.so.14"]
         import numpy
 
@@ -109,7 +110,7 @@ class BuildNative(build_ext):
         name = "offload._dataplane"
         target = testing / self.get_ext_filename(name)
         archives = [native / "offload/dataplane/libdataplane.a", testing / "kernels/libkernels.a"]
-        archives.append(self.boringssl_prefix / "lib" / "libcrypto.a")
+        archives += [self.boringssl_prefix / "lib" / name for name in ("libssl.a", "libcrypto.a")]
         inputs = [str(Path(self.build_temp) / "offload" / "_dataplane.o"), *(str(path) for path in archives)]
         if newer_group(inputs, str(target)):
             libraries = [":libnghttp2.so.14", "stdc++", "pthread"]

@@ -66,6 +66,18 @@ cdef extern from "offload/dataplane/pem_certificates.h" nogil:
     void pem_certificates_free(pem_certificates *found)
 
 
+cdef extern from "offload/dataplane/certificate_check.h" nogil:
+    enum:
+        CERTIFICATE_ERROR_MAX
+
+    ctypedef struct certificate_der:
+        const uint8_t *data
+        size_t size
+
+    bint certificate_check_chain(const certificate_der *chain, size_t count, char *error)
+    bint c_certificate_check "certificate_check"(certificate_der certificate, char *error)
+
+
 cdef extern from "offload/dataplane/keyring.h" nogil:
     ctypedef struct selector:
         bint has_uid
@@ -227,6 +239,16 @@ cdef extern from "offload/dataplane/dataplane.h" nogil:
     unsigned dataplane_take_key_uses(c_dataplane *plane, key_use *taken, uint64_t *unlisted)
     bint dataplane_harden_process()
     const char *batch_reason_name(batch_reason reason)
+
+
+cdef extern from "<fcntl.h>" nogil:
+    enum:
+        AT_EMPTY_PATH
+        AT_SYMLINK_NOFOLLOW
+
+
+cdef extern from "<unistd.h>" nogil:
+    int fchownat(int folder, const char *path, uid_t owner, gid_t group, int flags)
 
 
 cdef extern from "offload/dataplane/sandbox.h" nogil:

@@ -33,6 +33,15 @@ def read_certificates(path: str) -> tuple[Sequence[bytes], int]:
     C: dataplane/pem_certificates.h.
     """
 
+def check_chain(ders: Sequence[bytes]) -> None:
+    """Whether the Envoy module can load this chain (DER, leaf first): BoringSSL says so, with the module's own calls.
+
+    ValueError with the certificate and the reason. C: dataplane/certificate_check.h.
+    """
+
+def check_certificate(der: bytes) -> None:
+    """The same for one certificate of a trust bundle."""
+
 class Selector(TypedDict, total=False):
     """Matches a caller when every field given matches; a caller is allowed when any selector of the identity does."""
 
@@ -157,6 +166,9 @@ class DataPlane:
         """What was counted since the last time, and how many operations did not fit into the table."""
     def benchmark(self, algorithm: str, batch: int, backend: str, rounds: int) -> Sequence[float]:
         """Seconds of each of `rounds` batches on fresh keys, on the calling thread."""
+
+def change_owner(descriptor: int, uid: int, gid: int) -> None:
+    """Of the very file that the descriptor (O_PATH will do) holds; -1 leaves one as it is. OSError."""
 
 def harden_process() -> None:
     """PR_SET_DUMPABLE 0 and no core dumps."""

@@ -504,6 +504,49 @@ cdef class DataPlane:
             free(seconds)
 
 
+def check_chain(ders):
+    cdef list chain = [bytes(der) for der in ders]
+    cdef size_t count = len(chain)
+    cdef certificate_der *views = <certificate_der *>calloc(count + 1, sizeof(certificate_der))
+    cdef char error[CERTIFICATE_ERROR_MAX]
+    cdef bint good
+    if views == NULL:
+        raise MemoryError("chain")
+    for i in range(count):
+        views[i].data = <const uint8_t *><const char *><bytes>chain[i]
+        views[i].size = len(chain[i])
+    with nogil:
+        good = certificate_check_chain(views, count, error)
+    free(views)
+    if not good:
+        raise ValueError(_text(error))
+
+
+def check_certificate(der):
+    cdef bytes given = bytes(der)
+    cdef certificate_der view
+    cdef char error[CERTIFICATE_ERROR_MAX]
+    cdef bint good
+    view.data = <const uint8_t *><const char *>given
+    view.size = len(given)
+    with nogil:
+        good = c_certificate_check(view, error)
+    if not good:
+        raise ValueError(_text(error))
+
+
+def change_owner(descriptor, uid, gid):
+    cdef int file = descriptor
+    cdef int failed
+    # -1 leaves it, as for chown(2).
+    cdef uid_t owner = <uid_t><long long>uid
+    cdef gid_t group = <gid_t><long long>gid
+    with nogil:
+        failed = fchownat(file, b"", owner, group, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW)
+    if failed:
+        raise OSError(errno, os.strerror(errno))
+
+
 def harden_process():
     """PR_SET_DUMPABLE 0 and no core dumps."""
     if not dataplane_harden_process():

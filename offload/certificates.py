@@ -1,7 +1,8 @@
 """Certificate chains: what the daemon needs to know of one, and whether it is fit to be served.
 
 Only public material is read here. Nobody is trusted by this module: whether the issuer is a good one is the peer's to
-judge; what is checked is what would make every peer refuse the chain.
+judge; what is checked is what would make every peer refuse the chain, and what the Envoy module could not load: two
+parsers that differ would let a certificate replace a good one here that nobody can use there.
 """
 
 from __future__ import annotations
@@ -18,8 +19,19 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.utils import CryptographyDeprecationWarning
 
+from offload import _dataplane
+
 CHAIN_LENGTH_MAX = 10  # OpenSSL and BoringSSL stop near there
 CHAIN_SIZE_MAX = 64 * 1024  # of DER; peers limit the Certificate message to about 100 KiB
+# What the library raises for bytes that it cannot read, much of it only when a field is asked for.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 CLOCK_SKEW = timedelta(minutes=5)  # a certificate made a moment ago on another host is not "from the future"
 
 
@@ -55,7 +67,10 @@ def parse_certificates(ders: Sequence[bytes]) -> list[x509.Certificate]:
                 warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # judged by the peers, not by us
                 certificate = x509.load_der_x509_certificate(der)
                 certificate.public_key()
-        except (ValueError, UnsupportedAlgorithm, TypeError) as error:
+                # The library reads these when they are asked for, and raises then.
+                _ = certificate.subject.rfc4514_string(), certificate.issuer, certificate.serial_number
+                _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        except UNREADABLE as error:
             raise CertificateError(f"certificate {number} cannot be parsed: {error}") from error
         parsed.append(certificate)
     return parsed
@@ -77,11 +92,15 @@ def read_chain(ders: Sequence[bytes], now: datetime) -> Chain:
     leaf = certificates[0]
     _check_usage(leaf)
     dns_names, uris = _alternative_names(leaf)
+    try:
+        _dataplane.check_chain(ders)
+    except ValueError as error:
+        raise CertificateError(f"Envoy's TLS library (BoringSSL) would refuse it: {error}") from error
     return Chain(
         der=tuple(ders),
         key_id=key_id_of(leaf),
         subject=_printable(leaf.subject.rfc4514_string()),
-        serial_number=f"{leaf.serial_number:x}",
+        serial_number=_serial_number(leaf),
         dns_names=dns_names,
         uris=uris,
         not_before=_seconds(leaf.not_valid_before_utc),
@@ -97,6 +116,12 @@ def read_authorities(ders: Sequence[bytes]) -> tuple[bytes, ...]:
     for number, certificate in enumerate(parse_certificates(ders), 1):
         if not _is_authority(certificate):
             raise CertificateError(f"certificate {number} ({_name(certificate)}) is not a CA certificate")
+        try:
+            _dataplane.check_certificate(ders[number - 1])
+        except ValueError as error:
+            raise CertificateError(
+                f"Envoy's TLS library (BoringSSL) would refuse certificate {number} ({_name(certificate)}): {error}"
+            ) from error
     return tuple(dict.fromkeys(ders))
 
 
@@ -104,7 +129,7 @@ def _check_order(certificates: Sequence[x509.Certificate]) -> None:
     for number, (issued, issuer) in enumerate(pairwise(certificates), 1):
         try:
             issued.verify_directly_issued_by(issuer)
-        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        except (*UNREADABLE, InvalidSignature):
             raise CertificateError(
                 f"certificate {number} ({_name(issued)}) was not issued by certificate {number + 1} "
                 f"({_name(issuer)}): put the leaf first, then each issuer"
@@ -128,7 +153,7 @@ def _check_usage(leaf: x509.Certificate) -> None:
         usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
         return
-    except ValueError as error:
+    except UNREADABLE as error:
         raise CertificateError(f"the leaf's extensions cannot be parsed: {error}") from error
     if not usage.digital_signature:
         raise CertificateError("the leaf's key usage does not allow digital signatures, so no TLS peer takes them")
@@ -139,7 +164,7 @@ def _alternative_names(leaf: x509.Certificate) -> tuple[tuple[str, ...], tuple[s
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return (), ()
-    except ValueError as error:
+    except UNREADABLE as error:
         raise CertificateError(f"the leaf's extensions cannot be parsed: {error}") from error
     dns = tuple(name.lower() for name in names.get_values_for_type(x509.DNSName) if name.isprintable())
     return dns, tuple(u for u in names.get_values_for_type(x509.UniformResourceIdentifier) if u.isprintable())
@@ -148,12 +173,19 @@ def _alternative_names(leaf: x509.Certificate) -> tuple[tuple[str, ...], tuple[s
 def _is_authority(certificate: x509.Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return False
 
 
 def _name(certificate: x509.Certificate) -> str:
-    return _printable(certificate.subject.rfc4514_string()) or f"serial {certificate.serial_number:x}"
+    return _printable(certificate.subject.rfc4514_string()) or f"serial {_serial_number(certificate)}"
+
+
+def _serial_number(certificate: x509.Certificate) -> str:
+    """Hexadecimal. The library warns of each that is not positive, as often as it is asked."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        return f"{certificate.serial_number:x}"
 
 
 def _printable(text: str) -> str:

@@ -200,12 +200,12 @@ def _bundle_problem(pem: str) -> str | None:
         return "holds a private key: a trust bundle has certificates only, and this key should be replaced now"
     try:
         certificates = x509.load_pem_x509_certificates(pem.encode())
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         return "must hold certificates in PEM form"
     for number, certificate in enumerate(certificates, start=1):
         try:
             is_authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        except x509.ExtensionNotFound:
+        except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
             is_authority = False
         if not is_authority:
             return f"certificate {number} is not a CA certificate (basic constraints: CA)"

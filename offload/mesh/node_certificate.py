@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from offload.certificates import parse_certificates
+
 COME_BACK_TEXT = b"offload: node comes back\0"
 RENEW_SHARE_LATEST = 0.75  # of its life, whatever the control plane says
 
@@ -47,8 +49,8 @@ def make_request() -> Request:
 
 
 def take(request: Request, chain: Sequence[bytes], renew_at: float, control_plane: str, port: int) -> NodeCertificate:
-    """What the control plane answered. ValueError where it does not fit the request."""
-    certificates = [x509.load_der_x509_certificate(der) for der in chain[:10]]
+    """What the control plane answered. ValueError where it does not fit the request, or is none."""
+    certificates = parse_certificates(chain[:10])
     if not certificates:
         raise ValueError("there is no certificate in the answer")
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

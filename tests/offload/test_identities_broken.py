@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import string
@@ -39,6 +40,18 @@ def _chain(*make: Callable[[Authority], x509.Certificate]) -> Break:
     return lambda folder, authority: (folder / "tls.crt").write_bytes(pem(*(m(authority) for m in make)))
 
 
+def _mutated(before: bytes, after: bytes) -> Break:
+    """The leaf with other bytes in it, signature and all as they were."""
+
+    def write(folder: Path, authority: Authority) -> None:
+        der = authority.issue(_KEY).public_bytes(Encoding.DER)
+        assert before in der
+        text = base64.encodebytes(der.replace(before, after, 1))
+        (folder / "tls.crt").write_bytes(b"-----BEGIN CERTIFICATE-----\n" + text + b"-----END CERTIFICATE-----\n")
+
+    return write
+
+
 def _another(make: Callable[[Path], object]) -> Break:
     """Another thing in the place of the key."""
 
@@ -69,6 +82,11 @@ BROKEN: dict[str, tuple[Break, str]] = {
         _write("tls.crt", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
         "tls.crt: certificate 1 cannot be parsed",
     ),
+    "a version that there is not": (
+        _mutated(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x18"),
+        "tls.crt: certificate 1 cannot be parsed: 24 is not a valid X509 version",
+    ),
+    "a subject that is no text": (_mutated(b"\x0c\x03www", b"\x0c\x03\xff\xff\xff"), "tls.crt: certificate 1 "),
     "another key's certificate": (
         _chain(lambda a: a.issue(_OTHER)),
         "tls.crt: no private key beside it has the public key of its leaf (CN=www)",

@@ -1,7 +1,8 @@
-// module_tests units FOLDER | exchanges DAEMON_SOCKET | connections DAEMON_SOCKET IDENTITY COUNT
+// module_tests units FOLDER | exchanges DAEMON_SOCKET | connections DAEMON_SOCKET IDENTITY COUNT | identities
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iostream>
 
 #include "tests.h"
 
@@ -42,7 +43,12 @@ int main(int argc, char **argv) {
     tests::exchanges(argv[2]);
     return 0;
   }
+  if (argc == 2 && strcmp(argv[1], "identities") == 0) {
+    tests::decode_identities(std::cin);
+    return 0;
+  }
   fprintf(stderr,
-          "usage: module_tests units FOLDER | exchanges DAEMON_SOCKET | connections DAEMON_SOCKET IDENTITY COUNT\n");
+          "usage: module_tests units FOLDER | exchanges DAEMON_SOCKET | connections DAEMON_SOCKET IDENTITY COUNT | "
+          "identities < MESSAGES\n");
   return 2;
 }

@@ -1,6 +1,7 @@
 #ifndef TLS_OFFLOAD_TESTS_TESTS_H
 #define TLS_OFFLOAD_TESTS_TESTS_H
 
+#include <istream>
 #include <string>
 
 namespace tests {
@@ -25,6 +26,9 @@ void connections(const std::string &daemon_socket, const std::string &identity, 
 
 // Operations that workers exchange with that daemon by themselves.
 void exchanges(const std::string &daemon_socket);
+
+// Identity messages, each after its size (4 bytes, little-endian): prints "good", or why the module takes it not.
+void decode_identities(std::istream &messages);
 
 }  // namespace tests
 

@@ -191,6 +191,16 @@ void identities_of_all_kinds() {
   }
 }
 
+void decode_identities(std::istream &messages) {
+  uint32_t size;
+  while (messages.read(reinterpret_cast<char *>(&size), sizeof size)) {
+    std::string message(size, '\0'), error;
+    messages.read(message.data(), size);
+    auto identity = Identity::decode({reinterpret_cast<const uint8_t *>(message.data()), message.size()}, error);
+    printf("%s\n", identity != nullptr ? "good" : error.c_str());
+  }
+}
+
 namespace {
 
 class CountingWaker final : public Waker {
