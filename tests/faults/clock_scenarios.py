@@ -29,7 +29,7 @@ def _issuer(folder: Path, authority: Authority) -> dict[str, Any]:
 
 def _generated(folder: Path, who: str) -> dict[str, Any]:
     bundles = [{"file": str(folder / f"{who}-ca.pem"), "trust_domain": "mesh.test"}]
-    rule = {"selectors": [{"uid": 0}, {"cgroup": "/"}], "usage": "any", "trust_bundles": bundles}
+    rule = {"selectors": [{"uid": 0}], "usage": "any", "trust_bundles": bundles}
     return rule | {"source": {"generate": {"issuer": "here", "key_type": "p256"}}}
 
 

@@ -99,7 +99,7 @@ def test_as_a_user_of_its_own(nobodys: DaemonProcess) -> None:
         sockets={"main": {"path": str(nobodys.socket), "mode": "0666"}},
         identities={
             "www": {"selectors": [{"uid": 0, "cgroup": "/"}]},
-            "rsa": {"selectors": [{"executable": "/bin/sh"}]},
+            "rsa": {"selectors": [{"executable": "/bin/sh", "uid": 0}]},
         },
     )
     nobodys.start(prefix=BECOME_NOBODY)
