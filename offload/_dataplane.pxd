@@ -255,3 +255,16 @@ cdef extern from "offload/dataplane/sandbox.h" nogil:
     bint sandbox_drop_privileges()
     bint sandbox_filter_calls(bint programs)
     bint sandbox_allows(long call, bint programs)
+
+
+cdef extern from "offload/dataplane/landlock.h" nogil:
+    ctypedef enum landlock_use:
+        LANDLOCK_SOCKETS
+        LANDLOCK_FILES
+        LANDLOCK_ALL
+    ctypedef struct landlock_place:
+        const char *folder
+        landlock_use use
+
+    int c_landlock_version "landlock_version"()
+    bint landlock_confine(const landlock_place *places, size_t count, const char **folder)

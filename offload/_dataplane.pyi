@@ -176,6 +176,13 @@ def harden_process() -> None:
 def drop_privileges() -> None:
     """No capability for this thread and those it makes, and no way to new ones. C: dataplane/sandbox.h."""
 
+def landlock_version() -> int:
+    """0: the kernel has none."""
+
+def confine(sockets: Sequence[str], files: Sequence[str], anything: Sequence[str]) -> None:
+    """Landlock: this thread, and those it makes later, change only sockets, files, or anything in these folders, and
+    trace, read and signal no other process. OSError. C: dataplane/landlock.h."""
+
 def filter_calls(programs: bool) -> None:
     """All threads get EPERM for system calls that the daemon does not need; execve needs `programs`."""
 

@@ -558,6 +558,33 @@ def drop_privileges():
         raise OSError(errno, os.strerror(errno), "drop_privileges")
 
 
+def landlock_version():
+    return c_landlock_version()
+
+
+def confine(sockets, files, anything):
+    cdef list folders = [os.fsencode(folder) for folder in (*sockets, *files, *anything)]
+    cdef size_t count = len(folders), socket_count = len(sockets), file_count = len(files)
+    cdef landlock_place *places = <landlock_place *>calloc(count + 1, sizeof(landlock_place))
+    cdef const char *failed = NULL
+    cdef bint done
+    cdef int reason
+    if places == NULL:
+        raise MemoryError("places")
+    for i in range(count):
+        places[i].folder = <bytes>folders[i]
+        places[i].use = (
+            LANDLOCK_SOCKETS if i < socket_count else LANDLOCK_FILES if i < socket_count + file_count else LANDLOCK_ALL
+        )
+    with nogil:
+        done = landlock_confine(places, count, &failed)
+    reason = errno
+    where = "Landlock" if failed == NULL else os.fsdecode(<bytes>failed)
+    free(places)
+    if not done:
+        raise OSError(reason, os.strerror(reason), where)
+
+
 def filter_calls(programs):
     if not sandbox_filter_calls(programs):
         raise OSError(errno, os.strerror(errno), "filter_calls")

@@ -22,9 +22,10 @@ from grpc_reflection.v1alpha import reflection
 from offload import __version__, _dataplane, logs
 from offload.config import AdminSocket, Config
 from offload.identities import IdentityInForce, KeyPair, Plan, Problem
-from offload.listeners import SocketError, clear_the_way, remove_socket_file, take_possession
+from offload.listeners import SocketError, check_folder, clear_the_way, remove_socket_file, take_possession, umask_for
 from offload.mesh.membership import Membership
 from offload.signature_schemes import schemes_for
+from offload.trusted_paths import Trust
 from offload.v1 import admin_pb2, admin_pb2_grpc, private_key_pb2
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Steered(Protocol):
     def membership(self) -> Membership | None: ...
     def statistics(self) -> _dataplane.Statistics: ...
     def backend_reason(self) -> str: ...
+    def sandbox(self) -> str: ...
     def ask_stop(self, why: str) -> None: ...
     def ask_reload(self, why: str) -> Future[ReloadReport]: ...
 
@@ -69,7 +71,8 @@ class Steered(Protocol):
 class AdminServer:
     """Serves from construction until `stop`. SocketError when the socket cannot be made."""
 
-    def __init__(self, daemon: Steered, settings: AdminSocket) -> None:
+    def __init__(self, daemon: Steered, settings: AdminSocket, trust: Trust) -> None:
+        check_folder(settings.path, trust)
         clear_the_way(settings.path)
         self._server = grpc.server(
             ThreadPoolExecutor(THREADS, thread_name_prefix="admin"),
@@ -91,21 +94,19 @@ class AdminServer:
         # gRPC removes what stands at the path it bound when it stops, even another daemon's socket: it gets a path that
         # nobody else uses. The path of the configuration is ours to make and to remove.
         bound = settings.path.with_name(f".admin-{os.getpid()}")
-        before = os.umask(0o177)
         try:
-            self._server.add_insecure_port(f"unix:{bound}")
+            with umask_for(settings.mode):
+                self._server.add_insecure_port(f"unix:{bound}")
         except RuntimeError as error:
             raise SocketError(f"cannot make the admin socket {settings.path}: {error}") from error
-        finally:
-            os.umask(before)
-        take_possession(bound, settings)
+        inode = take_possession(bound, settings)
         try:
             os.rename(bound, settings.path)
         except OSError as error:
             with suppress(OSError):
                 os.unlink(bound)
             raise SocketError(f"cannot make the admin socket {settings.path}: {error.strerror}") from error
-        self._made = (settings.path, os.lstat(settings.path).st_ino)
+        self._made = (settings.path, inode)
         self._server.start()
         self.set_serving(True)
 
@@ -253,6 +254,7 @@ def statistics_message(daemon: Steered) -> admin_pb2.StatisticsResponse:
         secret_memory_reserved_bytes=int(memory["reserved"]),
         classes=[_class_message(c) for c in statistics["classes"]],
         mesh=_mesh_message(daemon.membership),
+        sandbox=daemon.sandbox(),
     )
 
 

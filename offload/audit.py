@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from offload.config import Audit
 from offload.logs import get_logger
 from offload.signature_schemes import BY_CODE
+from offload.trusted_paths import Trust, UntrustedPathError, check_place
 
 if TYPE_CHECKING:
     from offload import _dataplane
@@ -31,8 +32,16 @@ Names = Callable[[bytes], list[str]]  # of the identities that have a key
 class AuditLog:
     """Used by one thread. `clock` gives seconds since 1970."""
 
-    def __init__(self, settings: Audit, path: Path, names: Names, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: Audit,
+        path: Path,
+        names: Names,
+        clock: Callable[[], float] = time.time,
+        trust: Trust | None = None,
+    ) -> None:
         self._settings, self._path, self._names, self._clock = settings, path, names, clock
+        self._trust = Trust.of() if trust is None else trust
         self._log = get_logger()
         self._file: int | None = None
         self._failure = ""
@@ -137,11 +146,29 @@ class AuditLog:
         if self._file is not None and _is_at(self._file, self._path):
             return self._file
         self.close()
+        try:
+            check_place(self._path.parent, self._trust, groups_may_write=True)
+        except UntrustedPathError as error:
+            raise OSError(errno.EPERM, str(error)) from error
         # Not blocking: a pipe without a reader, put there by mistake, must not stop the daemon.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        self._file = os.open(self._path, flags, FILE_MODE)
+        file = os.open(self._path, flags, FILE_MODE)
+        try:
+            self._check(file)
+        except OSError:
+            os.close(file)
+            raise
+        self._file = file
         self._torn = _ends_within_a_line(self._path)
         return self._file
+
+    def _check(self, file: int) -> None:
+        """Text that callers chose is not written to whatever somebody has put, or linked, at the path. OSError."""
+        there = os.fstat(file)
+        if there.st_uid not in self._trust.own:
+            raise OSError(errno.EPERM, f"the file there belongs to uid {there.st_uid}, not to the daemon: remove it")
+        if stat.S_ISREG(there.st_mode) and there.st_nlink != 1:
+            raise OSError(errno.EPERM, "the file there has another name, a hard link: remove it")
 
 
 def _caller(event: _dataplane.Refusal | _dataplane.KeyUse) -> dict[str, Any]:

@@ -458,6 +458,10 @@ class Security(Section):
     user: User | None = Field(
         default=None, description="Who to become when started as root; needs sandbox. unset: whoever started it."
     )
+    trusted_users: tuple[User, ...] = Field(
+        default=(),
+        description="Whose folders and key files are taken too: others than root and the daemon could swap them.",
+    )
 
     @model_validator(mode="after")
     def _user_without_sandbox(self) -> Self:

@@ -28,6 +28,7 @@ from offload.keyring import DirectoryWatcher, Keyring
 from offload.listeners import Listener, SocketError, make_listener, open_listeners, wanted
 from offload.mesh.membership import Membership
 from offload.systemd import ActivationError, Notifier, take_sockets
+from offload.trusted_paths import Trust
 from offload.v1 import node_pb2
 
 TICK_SECONDS = 1.0  # refusals are logged, and systemd's watchdog is fed, at least this often
@@ -97,6 +98,8 @@ class Daemon:
         self._lost: set[str] = set()  # sockets whose file is gone, and that it has been said of
         self._taken: dict[str, Listener] = {}
         self._programs = sandbox.programs_are_started(config)
+        self._trust = Trust.of(config)
+        self._sandbox = sandbox.InForce()
 
     # ---- for the admin server and the metrics, on their threads ----
 
@@ -120,6 +123,10 @@ class Daemon:
     def statistics(self) -> _dataplane.Statistics:
         return self._data_plane.statistics()
 
+    def sandbox(self) -> str:
+        """What of it is in force, in words; empty without one."""
+        return self._sandbox.words
+
     def backend_reason(self) -> str:
         return backend_reason(self.config.data_plane.backend, self._data_plane.statistics()["backend"])
 
@@ -138,7 +145,7 @@ class Daemon:
         self._install_signals()  # what comes during the start waits in the queue
         try:
             self._open_sockets()
-            sandbox.enter(self.config)
+            self._sandbox = sandbox.enter(self.config)
             self._data_plane = make_data_plane(self.config)
         except (SocketError, HandoverError, sandbox.SandboxError, DataPlaneError) as error:
             self._close_sockets()
@@ -146,7 +153,8 @@ class Daemon:
         except StartError:
             self._close_sockets()
             raise
-        self._keyring = Keyring(self._data_plane, self.config.keys.directory)
+        is_closed_off = self._sandbox.landlock > 0
+        self._keyring = Keyring(self._data_plane, self.config.keys.directory, self._trust, is_closed_off)
         try:
             self._start()
             return self._serve()
@@ -162,7 +170,9 @@ class Daemon:
         except ActivationError as error:
             raise StartError(str(error)) from error
         self._taken = self._ask_the_daemon_before()
-        self._listeners = {made.name: made for made in open_listeners(self.config.sockets, handed_over, self._taken)}
+        self._listeners = {
+            made.name: made for made in open_listeners(self.config.sockets, handed_over, self._taken, self._trust)
+        }
 
     def _close_sockets(self) -> None:
         for listener in self._listeners.values():
@@ -179,7 +189,7 @@ class Daemon:
         if not self._keyring.current.identities and not self._generated.names() and not self.config.mesh:
             self._log.warning("no identity is in force; waiting for key pairs", keys=str(self.config.keys.directory))
         if (audit := self.config.audit).path is not None:
-            self._audit = AuditLog(audit, audit.path, self._keyring.names_of)
+            self._audit = AuditLog(audit, audit.path, self._keyring.names_of, trust=self._trust)
             self._data_plane.count_key_uses(audit.key_use)
         self._data_plane.start()
         self._generated.start()
@@ -264,6 +274,7 @@ class Daemon:
             self._data_plane.statistics()["backend"],
             lambda message: self._events.put(Event(Ask.CONFIGURE, "control plane", message=message)),
             lambda: self._generated.hurry(MESH_ISSUER),
+            self._trust,
         )
         self._membership.start()
 
@@ -356,7 +367,7 @@ class Daemon:
         for name in [name for name, listener in self._listeners.items() if listener.lost]:
             path = str(self._listeners[name].socket.getsockname())
             try:
-                made = make_listener(name, wanted(self.config.sockets)[name])
+                made = make_listener(name, wanted(self.config.sockets)[name], self._trust)
             except SocketError as error:
                 if name not in self._lost:
                     self._log.error("the file of a socket is gone and cannot be made again", reason=str(error))
@@ -435,7 +446,7 @@ class Daemon:
             if name in running:
                 continue
             try:
-                self._serve_listener(make_listener(name, settings))
+                self._serve_listener(make_listener(name, settings, self._trust))
             except SocketError as error:
                 self._log.error("a dedicated socket cannot be made", socket=name, reason=str(error))
                 continue

@@ -24,17 +24,18 @@ from offload.issuers.exec_program import ExecIssuer
 from offload.issuers.local_ca import LocalCaIssuer
 from offload.logs import get_logger
 from offload.renewal import Renewal, State
+from offload.trusted_paths import Trust
 
 ISSUING_AT_ONCE = 4  # identities that wait for their issuers side by side
 LOOK_SECONDS = 1.0  # clocks can be set, and machines can sleep: what is due then must not wait for the old time
 GENERATED_HERE = "generated on this node"
 
 
-def make_issuer(settings: IssuerSettings) -> Issuer:
+def make_issuer(settings: IssuerSettings, trust: Trust) -> Issuer:
     if settings.local_ca is not None:
-        return LocalCaIssuer(settings.local_ca)
+        return LocalCaIssuer(settings.local_ca, trust)
     if settings.exec is not None:
-        return ExecIssuer(settings.exec)
+        return ExecIssuer(settings.exec, trust)
     raise ValueError("an issuer of no kind")  # the configuration has refused that
 
 
@@ -206,8 +207,9 @@ def order(name: str, source: GenerateSource, issuer: Issuer) -> Order:
 
 def orders_of(config: Config) -> dict[str, Order]:
     """What the configuration file wants to be generated."""
+    trust = Trust.of(config)
     return {
-        name: order(name, identity.generate, make_issuer(config.issuers[identity.generate.issuer]))
+        name: order(name, identity.generate, make_issuer(config.issuers[identity.generate.issuer], trust))
         for name, identity in config.identities.items()
         if identity.generate is not None
     }

@@ -28,7 +28,8 @@ from typing import Any
 from offload import logs
 from offload.config import AdminSocket, Sockets
 from offload.config_fields import SOCKET_PATH_MAX
-from offload.listeners import Listener, SocketError, clear_the_way, grant, remove_socket_file, wanted
+from offload.listeners import Listener, SocketError, bind, check_folder, clear_the_way, remove_socket_file, wanted
+from offload.trusted_paths import Trust
 
 VERSION = 1
 SUFFIX = ".handover"
@@ -103,6 +104,7 @@ class HandoverServer:
         admin: AdminSocket,
         begin: Callable[[], list[Listener] | None],
         end: Callable[[frozenset[str] | None], None],
+        trust: Trust,
     ) -> None:
         self._begin, self._end = begin, end
         self._log = logs.get_logger()
@@ -111,16 +113,11 @@ class HandoverServer:
         self.path = handover_path(admin)
         if len(os.fsencode(self.path)) > SOCKET_PATH_MAX:
             raise SocketError(f"the path of the handover socket, {self.path}, is too long: shorten admin.path")
+        check_folder(self.path, trust)
         clear_the_way(self.path, socket.SOCK_SEQPACKET)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
-            before = os.umask(0o177)
-            try:
-                self._socket.bind(str(self.path))
-            finally:
-                os.umask(before)
-            self._made = (self.path, os.lstat(self.path).st_ino)
-            grant(self.path, admin)
+            self._made = bind(self._socket, self.path, admin)
             self._socket.listen(4)
         except OSError as error:
             if self._made is not None:

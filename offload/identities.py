@@ -268,7 +268,10 @@ def _pairs(
             refused[file.path] = "no certificate beside it has its public key"
     kept = _kept(before, files, good, pairs)
     kept_files = {path for pair in kept for path in (pair.key_file, pair.certificate_file)}
-    problems = [Problem(name, path, reason, path in kept_files) for path, reason in sorted(refused.items())]
+    problems = [
+        Problem(name, path, reason, any(kept == path or kept.startswith(path + "/") for kept in kept_files))
+        for path, reason in sorted(refused.items())
+    ]
     return _in_order([*pairs, *kept]), problems
 
 

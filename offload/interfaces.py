@@ -12,6 +12,7 @@ from offload.config import Config
 from offload.handover import HandoverServer
 from offload.listeners import Listener, SocketError
 from offload.metrics import Measured, MetricsServer
+from offload.trusted_paths import Trust
 
 PATIENCE_SECONDS = 5.0  # for the daemon before us to leave its admin socket and metrics port
 POLL_SECONDS = 0.05
@@ -84,7 +85,8 @@ class Interfaces:
 
     def _try(self, config: Config) -> None:
         if config.admin:
-            self._admin = self._admin or AdminServer(self._daemon, config.admin)
-            self._handover = self._handover or HandoverServer(config.admin, self._offer, self._after)
+            trust = Trust.of(config)
+            self._admin = self._admin or AdminServer(self._daemon, config.admin, trust)
+            self._handover = self._handover or HandoverServer(config.admin, self._offer, self._after, trust)
         if self._metrics is None and (address := config.metrics.host_and_port()) is not None:
             self._metrics = MetricsServer(self._daemon, *address)

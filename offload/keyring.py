@@ -19,14 +19,17 @@ from offload.config import Config
 from offload.identities import NONE_GENERATED, Changes, Generated, Plan, bundle_files, changes, plan, rule_of
 from offload.keys_directory import KeysDirectory
 from offload.logs import get_logger
+from offload.trusted_paths import Trust
 
 CAP_SYS_PTRACE = 1 << 19
 
 
 class Keyring:
-    def __init__(self, data_plane: _dataplane.DataPlane, directory: Path) -> None:
+    def __init__(self, data_plane: _dataplane.DataPlane, directory: Path, trust: Trust, is_closed_off: bool) -> None:
+        """`is_closed_off`: by Landlock, from other processes."""
         self._data_plane = data_plane
-        self._directory = KeysDirectory(directory)
+        self._is_closed_off = is_closed_off
+        self._directory = KeysDirectory(directory, trust)
         self._log = get_logger()
         self.current = Plan()
 
@@ -43,9 +46,15 @@ class Keyring:
         return difference
 
     def _warn_of_executables(self, new: Plan) -> None:
-        """/proc/PID/exe of another user's process can be read with a capability only; without it nobody matches."""
+        """/proc/PID/exe of another user's process can be read with a capability only; without it nobody matches.
+        Under Landlock no process outside can be looked into."""
         named = sorted(n for n, i in new.identities.items() if any(s.executable for s in i.settings.selectors))
-        if named and not _may_read_executables():
+        if named and self._is_closed_off:
+            self._log.warning(
+                "selectors with an executable fit nobody: the sandbox (Landlock) closes other processes to the daemon",
+                identities=named,
+            )
+        elif named and not _may_read_executables():
             self._log.warning(
                 "selectors with an executable fit only callers of the daemon's own user: it has no CAP_SYS_PTRACE",
                 identities=named,

@@ -1,4 +1,9 @@
-"""The Unix sockets callers come through: handed over by systemd, or made here with the right owner and mode."""
+"""The Unix sockets callers come through: handed over by systemd, or made here with the right owner and mode.
+
+A socket is made only in a folder that nobody but trusted users can write: who can write a folder can exchange our
+socket for a symlink at any moment, and what we then did to the path would be done to another file. Its mode is that of
+its first moment (by the umask), and its owner is given to the file that a descriptor holds; nothing is changed by path.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,14 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from offload.config import MAIN_SOCKET, Socket, Sockets
+from offload import _dataplane
+from offload.config import MAIN_SOCKET, Config, Socket, Sockets, wanted_sockets
+from offload.trusted_paths import Trust, UntrustedPathError, check_place
 
 BACKLOG = 1024
 _umask = threading.Lock()  # the umask is the process's
@@ -51,7 +58,7 @@ def wanted(sockets: Sockets) -> dict[str, Socket]:
 
 
 def open_listeners(
-    sockets: Sockets, handed_over: dict[str, socket.socket], taken: Mapping[str, Listener]
+    sockets: Sockets, handed_over: dict[str, socket.socket], taken: Mapping[str, Listener], trust: Trust
 ) -> list[Listener]:
     """All sockets of the configuration; those from systemd, or of the daemon before us, as they are. SocketError."""
     named = wanted(sockets)
@@ -69,7 +76,7 @@ def open_listeners(
             elif name in handed_over:
                 listeners.append(Listener(name, handed_over[name], None))
             else:
-                listeners.append(make_listener(name, settings))
+                listeners.append(make_listener(name, settings, trust))
     except SocketError:
         for listener in listeners:
             listener.close()
@@ -77,21 +84,16 @@ def open_listeners(
     return listeners
 
 
-def make_listener(name: str, settings: Socket) -> Listener:
+def make_listener(name: str, settings: Socket, trust: Trust) -> Listener:
     """Binds and listens. Nobody but us can connect before owner and mode are right. SocketError."""
     path = settings.path
+    check_folder(path, trust)
     clear_the_way(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        with _umask:
-            before = os.umask(0o177)
-            try:
-                listening.bind(str(path))
-            finally:
-                os.umask(before)
-        take_possession(path, settings)
+        made = bind(listening, path, settings)
         listening.listen(BACKLOG)
-        return Listener(name, listening, (path, os.lstat(path).st_ino))
+        return Listener(name, listening, made)
     except OSError as error:
         listening.close()
         if isinstance(error, SocketError):
@@ -99,27 +101,82 @@ def make_listener(name: str, settings: Socket) -> Listener:
         raise SocketError(f"cannot make the socket {path}: {error.strerror}{_hint(error, path)}") from error
 
 
-def take_possession(path: Path, settings: Socket) -> None:
-    """Gives a fresh socket file its owner and mode, or removes it. SocketError."""
+def bind(unbound: socket.socket, path: Path, settings: Socket) -> tuple[Path, int]:
+    """Gives the socket its file, with its owner and mode, and says which inode that is. OSError, SocketError."""
+    with umask_for(settings.mode):
+        unbound.bind(str(path))
+    return path, take_possession(path, settings)
+
+
+def check_folder(path: Path, trust: Trust) -> None:
+    """That we may make a socket at this path: nobody else has a hand in its folder. SocketError."""
     try:
-        grant(path, settings)
+        check_place(path.parent, trust)
+    except UntrustedPathError as error:
+        raise SocketError(f"no socket is made at {path}: {error}") from error
+    except OSError as error:
+        raise SocketError(f"cannot make the socket {path}: {error.strerror}{_hint(error, path)}") from error
+
+
+def untrusted_folders(config: Config, trust: Trust) -> list[str]:
+    """Why the daemon would make none of its sockets at these paths, of the folders that are there."""
+    reasons: list[str] = []
+    for settings in (*wanted_sockets(config.sockets), *([config.admin] if config.admin else [])):
+        try:
+            check_place(settings.path.parent, trust)
+        except UntrustedPathError as error:
+            reasons.append(f"no socket is made at {settings.path}: {error}")
+        except OSError:
+            continue
+    return reasons
+
+
+@contextmanager
+def umask_for(mode: int) -> Iterator[None]:
+    """A socket that is bound meanwhile has this mode from its first moment on."""
+    with _umask:
+        before = os.umask(0o777 & ~mode)
+        try:
+            yield
+        finally:
+            os.umask(before)
+
+
+def take_possession(path: Path, settings: Socket) -> int:
+    """Gives a fresh socket file its owner, and says which inode it is; or removes it. SocketError."""
+    try:
+        file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise SocketError(f"the socket {path} is gone right after it was made: {error.strerror}") from error
+    try:
+        _grant(file, path, settings)
+        return os.fstat(file).st_ino
     except SocketError:
         with suppress(OSError):
             os.unlink(path)
         raise
+    finally:
+        os.close(file)
 
 
-def grant(path: Path, settings: Socket) -> None:
-    """Owner, then mode, in this order: chown clears nothing that chmod then grants. SocketError."""
+def _grant(file: int, path: Path, settings: Socket) -> None:
+    """To what the descriptor holds, whatever stands at the path by now. SocketError."""
+    made = os.fstat(file)
+    if not stat.S_ISSOCK(made.st_mode) or made.st_uid != os.geteuid() or made.st_nlink != 1:
+        raise SocketError(f"{path} is not the socket that was made there a moment ago: who else works in this folder?")
+    if stat.S_IMODE(made.st_mode) != settings.mode:
+        raise SocketError(
+            f"the socket {path} would have mode {stat.S_IMODE(made.st_mode):04o}, not {settings.mode:04o}: its folder "
+            f"has a default ACL, which overrules it (setfacl -k {path.parent})"
+        )
     try:
         uid, gid = settings.owner_uid(), settings.group_gid()
         if (uid, gid) != (-1, -1):
-            os.chown(path, uid, gid)
-        os.chmod(path, settings.mode)
+            _dataplane.change_owner(file, uid, gid)
     except (OSError, KeyError) as error:
         raise SocketError(
-            f"cannot give the socket {path} owner {settings.owner}, group {settings.group} and mode "
-            f"{settings.mode:04o}: {error}; the daemon must be root (or have CAP_CHOWN), or a member of that group"
+            f"cannot give the socket {path} owner {settings.owner} and group {settings.group}: {error}; the daemon "
+            "must be root (or have CAP_CHOWN), or a member of that group"
         ) from error
 
 
@@ -156,7 +213,7 @@ def remove_socket_file(path: Path, inode: int) -> None:
 
 def _hint(error: OSError, path: Path) -> str:
     if isinstance(error, FileNotFoundError):
-        return f"; make its folder ({path.parent}), or let systemd do it with RuntimeDirectory="
+        return f"; make its folder ({path.parent}, mode 0755), or let systemd do it with RuntimeDirectory="
     if isinstance(error, PermissionError):
         return f"; the daemon's user may not write in {path.parent}"
     return ""

@@ -5,13 +5,27 @@
 
 from __future__ import annotations
 
-import encodings.idna  # noqa: F401 - which getaddrinfo loads late, from where the new user may not be let in
+import grp
+import importlib
 import os
 import pwd
+from contextlib import suppress
+from dataclasses import dataclass
 
 from offload import _dataplane, logs
-from offload.config import Config
+from offload.config import Config, Socket, wanted_sockets
 from offload.config_fields import user_id
+
+# Loaded late otherwise: from where the new user may not be let in, or with libraries of their own.
+LATE = ("encodings.idna", "unicodedata")
+
+
+@dataclass(frozen=True)
+class InForce:
+    """What there is of the sandbox."""
+
+    words: str = ""  # for people; empty without one
+    landlock: int = 0  # its version
 
 
 class SandboxError(Exception):
@@ -23,24 +37,63 @@ def programs_are_started(config: Config) -> bool:
     return any(issuer.exec is not None for issuer in config.issuers.values())
 
 
-def enter(config: Config) -> None:
+def enter(config: Config) -> InForce:
     """Always: no core dumps, no tracing. The rest only with security.sandbox. SandboxError."""
     security = config.security
     if not security.sandbox:
         _dataplane.harden_process()
-        return
+        return InForce()
     programs = programs_are_started(config)
+    log = logs.get_logger()
     try:
+        _load_what_comes_late()
         if security.user is not None:
             _become(security.user)
         _dataplane.harden_process()  # after the change of user, which resets it
         _dataplane.drop_privileges()
+        version = _confine(config, programs)
         _dataplane.filter_calls(programs)
     except (OSError, KeyError) as error:
         raise SandboxError(
             f"security.sandbox cannot be put into force: {error}; start it as root, or without security.user"
         ) from error
-    logs.get_logger().info("sandbox", uid=os.geteuid(), gid=os.getegid(), programs=programs)
+    log.info("sandbox", uid=os.geteuid(), gid=os.getegid(), programs=programs, landlock=version)
+    if not version:
+        log.warning(
+            "this kernel has no Landlock, or has it turned off (lsm= on its command line): the sandbox bounds system "
+            "calls, but not which files are written, nor the memory of processes of the same user"
+        )
+        return InForce("system calls filtered; no Landlock in this kernel")
+    return InForce(f"system calls filtered, Landlock {version}", version)
+
+
+def _confine(config: Config, programs: bool) -> int:
+    """Landlock's version; 0 without it. SandboxError, OSError."""
+    version = _dataplane.landlock_version()
+    if not version:
+        return 0
+    if (threads := len(os.listdir("/proc/self/task"))) != 1:
+        raise SandboxError(f"{threads - 1} threads are there before the sandbox, and would be left out of it")
+    if programs:
+        # What a program of the operator writes is his to know. Other processes are closed to it all the same.
+        _dataplane.confine([], [], ["/"])
+        return version
+    sockets: list[Socket] = [*wanted_sockets(config.sockets), *([config.admin] if config.admin else [])]
+    folders = {str(socket.path.parent) for socket in sockets}
+    # The C library names other threads than the calling one by their files.
+    files = ["/proc/self/task", *([] if config.audit.path is None else [str(config.audit.path.parent)])]
+    # One that is not there is of a socket that a service manager made.
+    _dataplane.confine(sorted(filter(os.path.isdir, folders)), list(filter(os.path.isdir, files)), [])
+    return version
+
+
+def _load_what_comes_late() -> None:
+    """Libraries that are loaded at a first use: afterwards no memory becomes executable."""
+    for look_up in (pwd.getpwnam, grp.getgrnam):
+        with suppress(KeyError):
+            look_up("offload-nobody-has-this-name")  # asks all sources of nsswitch.conf
+    for module in LATE:
+        importlib.import_module(module)
 
 
 def _become(user: str | int) -> None:

@@ -88,9 +88,16 @@ def check_config(
     from offload.identities import Plan
     from offload.keyring import look
     from offload.keys_directory import KeysDirectory
+    from offload.listeners import untrusted_folders
+    from offload.trusted_paths import Trust
 
     _dataplane.harden_process()
-    plan = look(KeysDirectory(settings.keys.directory), settings, Plan())
+    trust = Trust.of(settings)
+    for reason in (refusals := untrusted_folders(settings, trust)):
+        err.print(f"[bold red]error:[/] {escape(reason)}")
+    if refusals:
+        fail("the daemon would not start with these folders", exit_codes.CONFIGURATION)
+    plan = look(KeysDirectory(settings.keys.directory, trust), settings, Plan())
     identities = [identity_message(identity) for identity in plan.identities.values()]
     problems = [problem_message(problem) for problem in plan.problems]
     if output is Format.json:

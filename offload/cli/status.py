@@ -98,6 +98,7 @@ def _header(now: admin_pb2.StatisticsResponse) -> Text:
         f"{now.streams} calls open, {now.watchers} watch identities\n",
         f"queue        {now.queued} operations waiting\n",
         f"key memory   {now.secret_memory_kind}, {mebibytes:.1f} MiB used\n",
+        *([f"sandbox      {now.sandbox}\n"] if now.sandbox else []),
         *_mesh(now),
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 #include "sandbox.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
@@ -9,7 +10,10 @@
 #include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -28,10 +32,11 @@
 /* Starting a program: the filter is inherited, so it may do no more than we. */
 static const uint16_t of_programs[] = {
     SYS_execve,
-#ifdef SYS_vfork
-    SYS_vfork,
+#ifdef __x86_64__
+    SYS_vfork,   SYS_fork,
 #endif
-    SYS_wait4,  SYS_waitid, SYS_setsid, SYS_getpgid, SYS_setpgid, SYS_close_range,
+    SYS_chdir,   SYS_wait4,   SYS_waitid,      SYS_setsid,        SYS_getsid,
+    SYS_getpgid, SYS_setpgid, SYS_close_range, SYS_rt_sigsuspend,
 };
 
 static const uint16_t needed[] = {
@@ -44,7 +49,6 @@ static const uint16_t needed[] = {
     SYS_pwrite64,
     SYS_close,
     SYS_lseek,
-    SYS_openat,
     SYS_fstat,
     SYS_newfstatat,
     SYS_statx,
@@ -54,7 +58,6 @@ static const uint16_t needed[] = {
     SYS_getdents64,
     SYS_getcwd,
     SYS_fcntl,
-    SYS_ioctl,
     SYS_flock,
     SYS_fsync,
     SYS_fdatasync,
@@ -70,14 +73,9 @@ static const uint16_t needed[] = {
     SYS_renameat,
     SYS_renameat2,
     SYS_mkdirat,
-    SYS_fchmod,
-    SYS_fchmodat,
-    SYS_fchown,
-    SYS_fchownat,
     SYS_umask,
     SYS_utimensat,
 #ifdef __x86_64__ /* which has the older forms too */
-    SYS_open,
     SYS_stat,
     SYS_lstat,
     SYS_readlink,
@@ -86,9 +84,6 @@ static const uint16_t needed[] = {
     SYS_rename,
     SYS_mkdir,
     SYS_rmdir,
-    SYS_chmod,
-    SYS_chown,
-    SYS_lchown,
     SYS_dup2,
     SYS_pipe,
     SYS_poll,
@@ -139,10 +134,8 @@ static const uint16_t needed[] = {
     SYS_recvmmsg,
     SYS_shutdown,
     /* memory */
-    SYS_mmap,
     SYS_munmap,
     SYS_mremap,
-    SYS_mprotect,
     SYS_madvise,
     SYS_mincore,
     SYS_brk,
@@ -190,7 +183,6 @@ static const uint16_t needed[] = {
     SYS_capget,
     SYS_uname,
     SYS_sysinfo,
-    SYS_prlimit64,
     SYS_getrlimit,
     SYS_getrusage,
     SYS_times,
@@ -202,8 +194,68 @@ static const uint16_t needed[] = {
 
 enum { NEEDED = sizeof needed / sizeof *needed, PROGRAMS = sizeof of_programs / sizeof *of_programs };
 
+/* ---- calls with bounds ---- */
+
+#define NEW_NAMESPACES \
+  (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET)
+#define SET_ID_BITS (S_ISUID | S_ISGID)
+#define ALL 0xffffffffu
+
+/* The lower half of an argument: the kernel reads these as int, or they have no flags above. */
+typedef struct condition {
+  uint8_t argument;
+  uint32_t mask;
+  uint32_t value; /* (argument & mask) == value */
+  bool differs;   /* != instead */
+} condition;
+
+enum { CONDITIONS_MAX = 2 };
+
+typedef enum when { ALWAYS, WITH_PROGRAMS, WITHOUT_PROGRAMS } when;
+
+/* Allowed when all of the conditions hold. */
+typedef struct bound {
+  uint16_t call;
+  when when;
+  uint8_t count;
+  condition conditions[CONDITIONS_MAX];
+} bound;
+
+static const bound bounds[] = {
+    /* Without new namespaces, in which we would have capabilities again. */
+    {SYS_clone, ALWAYS, 1, {{0, NEW_NAMESPACES, 0, false}}},
+    /* Names threads, and nothing else: not PR_SET_DUMPABLE. */
+    {SYS_prctl, ALWAYS, 1, {{0, ALL, PR_SET_NAME, false}}},
+    /* No file that gives our user's rights to whoever runs it. */
+    {SYS_openat, ALWAYS, 1, {{3, SET_ID_BITS, 0, false}}},
+#ifdef SYS_open
+    {SYS_open, ALWAYS, 1, {{2, SET_ID_BITS, 0, false}}},
+#endif
+    /* By descriptor, for what programs make; the daemon itself gives its sockets their mode by the umask. */
+    {SYS_fchmod, WITH_PROGRAMS, 1, {{1, SET_ID_BITS, 0, false}}},
+    /* A socket's group, of the file that a descriptor holds: no symlink is followed, and no owner changes. */
+    {SYS_fchownat, ALWAYS, 2, {{2, ALL, ALL, false}, {4, ALL, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, false}}},
+    /* Our own limits only. */
+    {SYS_prlimit64, ALWAYS, 1, {{0, ALL, 0, false}}},
+    /* No input forged for the terminal that we were started from. */
+    {SYS_ioctl, ALWAYS, 2, {{1, ALL, TIOCSTI, true}, {1, ALL, TIOCLINUX, true}}},
+    /* No new code: all libraries are there by now. Programs bring theirs. */
+    {SYS_mmap, WITHOUT_PROGRAMS, 1, {{2, PROT_EXEC, 0, false}}},
+    {SYS_mprotect, WITHOUT_PROGRAMS, 1, {{2, PROT_EXEC, 0, false}}},
+    {SYS_mmap, WITH_PROGRAMS, 0, {{0, 0, 0, false}}},
+    {SYS_mprotect, WITH_PROGRAMS, 0, {{0, 0, 0, false}}},
+};
+
+enum { BOUNDS = sizeof bounds / sizeof *bounds };
+
+static bool counts(const bound *it, bool programs) {
+  return it->when == ALWAYS || (it->when == WITH_PROGRAMS) == programs;
+}
+
 bool sandbox_allows(long call, bool programs) {
-  if (call == SYS_clone || call == SYS_prctl) return true; /* with bounds */
+  for (size_t i = 0; i < BOUNDS; i++) {
+    if (bounds[i].call == call && counts(&bounds[i], programs)) return true;
+  }
   for (size_t i = 0; i < NEEDED; i++) {
     if (needed[i] == call) return true;
   }
@@ -230,16 +282,11 @@ bool sandbox_drop_privileges(void) {
 
 /* ---- the filter ---- */
 
-enum { BEFORE_LIST = 6, AFTER_LIST = 11 };
+enum { BEFORE_LIST = 6, BOUND_SIZE = 4 + 4 * CONDITIONS_MAX, AFTER_LIST = 3 };
 
-#define NEW_NAMESPACES \
-  (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET)
-
-/* The lower half: the kernel reads these arguments as int, or has no flags above. */
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "sandbox.c: the lower half of an argument is elsewhere"
 #endif
-#define FIRST_ARGUMENT offsetof(struct seccomp_data, args)
 
 static struct sock_filter statement(uint16_t code, uint32_t value) {
   return (struct sock_filter){.code = code, .k = value};
@@ -250,40 +297,57 @@ static struct sock_filter jump(uint16_t code, uint32_t value, uint8_t if_true, u
   return (struct sock_filter){.code = code, .jt = if_true, .jf = if_false, .k = value};
 }
 
+static struct sock_filter load(size_t offset) {
+  return statement(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset);
+}
+
+static struct sock_filter answer(uint32_t with) {
+  return statement(BPF_RET | BPF_K, with);
+}
+
 static size_t allow(struct sock_filter *to, const uint16_t *calls, size_t count) {
   for (size_t i = 0; i < count; i++) {
     to[2 * i] = jump(BPF_JMP | BPF_JEQ | BPF_K, calls[i], 0, 1);
-    to[2 * i + 1] = statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    to[2 * i + 1] = answer(SECCOMP_RET_ALLOW);
   }
   return 2 * count;
 }
 
-bool sandbox_filter_calls(bool programs) {
-  struct sock_filter filter[BEFORE_LIST + 2 * (NEEDED + PROGRAMS) + AFTER_LIST];
+static size_t allow_within(struct sock_filter *to, const bound *it) {
   size_t size = 0;
-  filter[size++] = statement(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
+  to[size++] = load(offsetof(struct seccomp_data, nr));
+  to[size++] = jump(BPF_JMP | BPF_JEQ | BPF_K, it->call, 0, (uint8_t)(4 * it->count + 1));
+  for (size_t i = 0; i < it->count; i++) {
+    const condition *one = &it->conditions[i];
+    to[size++] = load(offsetof(struct seccomp_data, args) + sizeof(uint64_t) * one->argument);
+    to[size++] = statement(BPF_ALU | BPF_AND | BPF_K, one->mask);
+    to[size++] = jump(BPF_JMP | BPF_JEQ | BPF_K, one->value, one->differs ? 0 : 1, one->differs ? 1 : 0);
+    to[size++] = answer(SECCOMP_RET_ERRNO | EPERM);
+  }
+  to[size++] = answer(SECCOMP_RET_ALLOW);
+  return size;
+}
+
+bool sandbox_filter_calls(bool programs) {
+  struct sock_filter filter[BEFORE_LIST + BOUND_SIZE * BOUNDS + 1 + 2 * (NEEDED + PROGRAMS) + AFTER_LIST];
+  size_t size = 0;
+  filter[size++] = load(offsetof(struct seccomp_data, arch));
   filter[size++] = jump(BPF_JMP | BPF_JEQ | BPF_K, OUR_ABI, 1, 0);
-  filter[size++] = statement(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
-  filter[size++] = statement(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+  filter[size++] = answer(SECCOMP_RET_KILL_PROCESS);
+  filter[size++] = load(offsetof(struct seccomp_data, nr));
   /* x32 calls have this bit, and no business here. */
   filter[size++] = jump(BPF_JMP | BPF_JGE | BPF_K, 0x40000000u, 0, 1);
-  filter[size++] = statement(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+  filter[size++] = answer(SECCOMP_RET_KILL_PROCESS);
+  for (size_t i = 0; i < BOUNDS; i++) {
+    if (counts(&bounds[i], programs)) size += allow_within(filter + size, &bounds[i]);
+  }
+  filter[size++] = load(offsetof(struct seccomp_data, nr));
   size += allow(filter + size, needed, NEEDED);
   if (programs) size += allow(filter + size, of_programs, PROGRAMS);
-  /* clone without new namespaces, in which we would have capabilities again. clone3 has its flags in memory, where no
-   * filter can look; glibc falls back to clone where there is none. */
+  /* clone3 has its flags in memory, where no filter can look; glibc falls back to clone where there is none. */
   filter[size++] = jump(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1);
-  filter[size++] = statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
-  filter[size++] = jump(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 3);
-  filter[size++] = statement(BPF_LD | BPF_W | BPF_ABS, FIRST_ARGUMENT);
-  filter[size++] = jump(BPF_JMP | BPF_JSET | BPF_K, NEW_NAMESPACES, 5, 0);
-  filter[size++] = statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-  /* prctl names threads, and nothing else: not PR_SET_DUMPABLE. */
-  filter[size++] = jump(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 0, 3);
-  filter[size++] = statement(BPF_LD | BPF_W | BPF_ABS, FIRST_ARGUMENT);
-  filter[size++] = jump(BPF_JMP | BPF_JEQ | BPF_K, PR_SET_NAME, 0, 1);
-  filter[size++] = statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-  filter[size++] = statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
+  filter[size++] = answer(SECCOMP_RET_ERRNO | ENOSYS);
+  filter[size++] = answer(SECCOMP_RET_ERRNO | EPERM);
   struct sock_fprog program = {.len = (unsigned short)size, .filter = filter};
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return false;
   long failed = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);

@@ -14,14 +14,16 @@ import signal
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from offload.certificates import UNREADABLE
 from offload.config import ExecProgram
 from offload.issuers import Issued, IssuerError, Wanted
+from offload.trusted_paths import Trust, UntrustedPathError, Walk
 
 OUTPUT_MAX = 256 * 1024  # a chain is a few KiB
 COMPLAINT_MAX = 1000
@@ -31,9 +33,11 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 @dataclass(frozen=True)
 class ExecIssuer:
     settings: ExecProgram
+    trust: Trust = field(default_factory=Trust.of)
 
     def issue(self, request: bytes, wanted: Wanted) -> Issued:
         program = self.settings.command[0]
+        self._check(program)
         environment = {
             "PATH": PATH,
             "LANG": "C.UTF-8",
@@ -49,6 +53,16 @@ class ExecIssuer:
             said = complaint.decode(errors="replace").strip()[-COMPLAINT_MAX:]
             raise IssuerError(f"{program} ended with status {status}: {said or 'it said nothing'}")
         return Issued(_chain(output, program))
+
+    def _check(self, program: str) -> None:
+        """It runs with our rights: nobody else may put another in its place. IssuerError."""
+        try:
+            with Walk(self.trust) as walk:
+                walk.to(program)
+        except OSError as error:
+            raise IssuerError(f"cannot run {program}: {error.strerror}") from error
+        except UntrustedPathError as error:
+            raise IssuerError(f"{program} is not run: {error}") from error
 
     def _run(self, given: IO[bytes], environment: dict[str, str]) -> tuple[int, bytes, bytes]:
         """Exit status and both outputs. IssuerError when it cannot run, is too slow, or says too much."""
@@ -105,5 +119,5 @@ def _read_both(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes
 def _chain(output: bytes, program: str) -> tuple[bytes, ...]:
     try:
         return tuple(one.public_bytes(Encoding.DER) for one in x509.load_pem_x509_certificates(output))
-    except ValueError:
+    except UNREADABLE:
         raise IssuerError(f"{program} printed no certificates in PEM form") from None

@@ -5,7 +5,7 @@ The CA's key is an ordinary object of Python here. Where that is not good enough
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from offload.certificates import UNREADABLE
 from offload.config import LocalCa
 from offload.issuers import Issued, IssuerError, Wanted
+from offload.trusted_paths import Trust, UntrustedPathError, read_trusted
 
 BACKDATED = timedelta(minutes=1)  # for peers whose clocks are a little behind
 
@@ -29,6 +31,7 @@ class LocalCaIssuer:
     """Reads its files for each certificate, so that a replaced CA is used at once."""
 
     settings: LocalCa
+    trust: Trust = field(default_factory=Trust.of)
 
     def issue(self, request: bytes, wanted: Wanted) -> Issued:
         authority, chain = self._certificates()
@@ -41,14 +44,14 @@ class LocalCaIssuer:
     def _certificates(self) -> tuple[x509.Certificate, list[x509.Certificate]]:
         """The CA, and what goes into the chain: all of the file but the root."""
         try:
-            found = x509.load_pem_x509_certificates(_read(self.settings.certificate))
-        except ValueError as error:
+            found = x509.load_pem_x509_certificates(_read(self.settings.certificate, self.trust))
+        except UNREADABLE as error:
             raise IssuerError(f"{self.settings.certificate}: {error}") from error
         return found[0], [one for one in found if one.subject != one.issuer]
 
     def _key(self) -> CaKey:
         try:
-            key = load_pem_private_key(_read(self.settings.key), password=None)
+            key = load_pem_private_key(_read(self.settings.key, self.trust), password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
             # The library's message could quote the file.
             raise IssuerError(f"{self.settings.key} is not an unencrypted private key in PEM form") from None
@@ -105,8 +108,11 @@ def _authority_key_identifier(authority: x509.Certificate) -> x509.AuthorityKeyI
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(named)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, trust: Trust) -> bytes:
+    """Whoever could put another CA there could certify himself as anybody. IssuerError."""
     try:
-        return path.read_bytes()
+        return read_trusted(path, trust)
     except OSError as error:
         raise IssuerError(f"cannot read {path}: {error.strerror}") from error
+    except UntrustedPathError as error:
+        raise IssuerError(f"{path} is not taken: {error}") from error

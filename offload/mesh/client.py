@@ -23,6 +23,7 @@ from offload.config import Mesh
 from offload.issuers import Issued, IssuerError, Wanted
 from offload.logs import get_logger
 from offload.mesh.node_certificate import Credential, NodeCertificate, make_request, proof, take
+from offload.trusted_paths import Trust, UntrustedPathError, read_trusted
 from offload.v1 import node_pb2, node_pb2_grpc
 
 BACKOFF_FIRST_S = 0.5
@@ -81,12 +82,14 @@ class MeshClient(threading.Thread):
         backends: list[str],
         configured: Callable[[node_pb2.Configuration], None],
         connected: Callable[[], None],
+        trust: Trust | None = None,
     ) -> None:
-        """`configured` and `connected` are called on this thread."""
+        """`configured` and `connected` are called on this thread. `trust`: of this process, where none is given."""
         super().__init__(name="mesh", daemon=True)
         self._settings = settings
         proxy = settings.proxy
         self._options = _OPTIONS + ((("grpc.http_proxy", proxy),) if proxy else (("grpc.enable_http_proxy", 0),))
+        self._trust = Trust.of() if trust is None else trust
         self._backends = backends
         self._configured, self._connected = configured, connected
         self._log = get_logger()
@@ -197,7 +200,7 @@ class MeshClient(threading.Thread):
 
     def _converse(self) -> None:
         """One stream, to its end. RpcError, MeshError."""
-        ca = _read(self._settings.ca_file, "mesh.ca_file")
+        ca = _read(self._settings.ca_file, "mesh.ca_file", self._trust)
         certificate = self._join(ca)
         stream = Stream(queue.SimpleQueue())
         hello = node_pb2.Hello(daemon_version=__version__, backends=self._backends)
@@ -268,7 +271,7 @@ class MeshClient(threading.Thread):
         file = self._settings.token_file
         if not is_needed and not file.is_file():
             return ()
-        token = _read(file, "mesh.token_file").decode("ascii", "replace").strip()
+        token = _read(file, "mesh.token_file", self._trust).decode("ascii", "replace").strip()
         if not token or not token.isascii() or not token.isprintable():
             raise MeshError(f"mesh.token_file: {file} has no token (mesh generate node-token --name NODE)")
         return (("authorization", f"Bearer {token}"),)
@@ -309,11 +312,13 @@ class MeshIssuer:
         return Issued(tuple(answer.certificate_chain), answer.renew_at or None)
 
 
-def _read(path: Path, what: str) -> bytes:
+def _read(path: Path, what: str, trust: Trust) -> bytes:
     try:
-        return path.read_bytes()
+        return read_trusted(path, trust)
     except OSError as error:
         raise MeshError(f"{what}: cannot read {path}: {error.strerror}") from error
+    except UntrustedPathError as error:
+        raise MeshError(f"{what}: {path} is not taken: {error}") from error
 
 
 def _words(error: grpc.RpcError | MeshError) -> str:

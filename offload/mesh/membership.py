@@ -13,6 +13,7 @@ from offload.identities import TrustBundle
 from offload.logs import get_logger
 from offload.mesh.client import ClientStatus, MeshClient, MeshIssuer
 from offload.mesh.configuration import Limits, MeshConfiguration, read_configuration
+from offload.trusted_paths import Trust
 from offload.v1 import node_pb2
 
 
@@ -23,10 +24,11 @@ class Membership:
         backend: str,
         configured: Callable[[node_pb2.Configuration], None],
         connected: Callable[[], None],
+        trust: Trust | None = None,
     ) -> None:
         """`configured` and `connected` are called on the client's thread."""
         self._vector = backend != "software"
-        self._client = MeshClient(settings, ["software", *({backend} - {"software"})], configured, connected)
+        self._client = MeshClient(settings, ["software", *({backend} - {"software"})], configured, connected, trust)
         self._log = get_logger()
         self._in_force = MeshConfiguration()
         self._told: frozenset[str] | None = None  # the identities that it was told are served

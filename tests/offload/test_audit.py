@@ -245,3 +245,39 @@ def test_a_pipe_that_nobody_reads_stops_nothing(tmp_path: Path) -> None:
     log = audit(tmp_path / "audit")
     log.write([refusal(1, 3)])
     assert (log.written, log.lost) == (0, 3)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("trap", ["hard link", "another's file", "symlink", "another's folder", "everybody's folder"])
+def test_text_of_callers_goes_into_no_other_file(tmp_path: Path, trap: str) -> None:
+    """Who can write the folder could have the daemon append to a file of root's."""
+    folder = tmp_path / "log"
+    folder.mkdir()
+    victim, path = tmp_path / "victim", folder / "audit.jsonl"
+    victim.write_text("root's")
+    if trap == "hard link":
+        os.link(victim, path)
+    elif trap == "symlink":
+        path.symlink_to(victim)
+    elif trap == "another's file":
+        path.touch()
+        os.chown(path, 12345, 12345)
+    elif trap == "another's folder":
+        os.chown(folder, 12345, 12345)
+    else:
+        folder.chmod(0o777)
+    log = AuditLog(Audit(path=path), path, lambda _: [])
+    log.write([], [], refusals_unlisted=7)
+    assert (log.written, log.lost) == (0, 7)
+    assert victim.read_text() == "root's"
+    assert not path.is_file() or path.read_text() in ("", "root's")
+
+
+@pytest.mark.root
+def test_a_group_may_write_the_folder_of_logs(tmp_path: Path) -> None:
+    """As Ubuntu has /var/log."""
+    os.chown(tmp_path, 0, 12345)
+    tmp_path.chmod(0o775)
+    log = AuditLog(Audit(path=tmp_path / "audit.jsonl"), tmp_path / "audit.jsonl", lambda _: [])
+    log.write([], [], refusals_unlisted=7)
+    assert (log.written, log.lost) == (1, 0)
