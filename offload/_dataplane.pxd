@@ -97,6 +97,7 @@ cdef extern from "offload/dataplane/keyring.h" nogil:
     keyring *keyring_new()
     bint keyring_add_identity(keyring *ring, const char *name, size_t name_size, const uint8_t *message, size_t size)
     bint keyring_add_selector(keyring *ring, const selector *given)
+    void keyring_number_identity(keyring *ring, uint32_t number)
     bint keyring_add_key(keyring *ring, const kernel_key *key, key_usage usage, bint decrypt)
     bint keyring_seal(keyring *ring, const char **duplicate)
     void keyring_release(keyring *ring)
@@ -142,7 +143,9 @@ cdef extern from "offload/dataplane/key_uses.h" nogil:
         gid_t gid
         uint16_t scheme
         uint8_t status
+        uint8_t backend
         bint decrypt
+        uint32_t identity
         uint8_t *key_id
         char *listener
         char *executable

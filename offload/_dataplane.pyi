@@ -5,7 +5,7 @@ operation on the calling thread except `calibrate`, `sign_once` and `benchmark`,
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 class KeyError_(ValueError):
     """A key file that cannot be used; the message names the file and the reason."""
@@ -60,6 +60,7 @@ class IdentityRule(TypedDict):
     """One identity: who may use it, its keys, and its public message."""
 
     name: str
+    number: NotRequired[int]  # what KeyUse.identity says, for the same name always the same; 0 unless given
     selectors: Sequence[Selector]  # empty: nobody
     keys: Sequence[KeyRule]
     message: bytes  # serialized offload.v1.Identity, sent to watchers when it differs from the last one
@@ -125,7 +126,7 @@ class Refusal(TypedDict):
     count: int  # equal refusals folded into this one
 
 class KeyUse(TypedDict):
-    """Operations of one caller with one key that ended in the same way, for the audit log."""
+    """Operations of one caller with one key that ended in the same way: for the audit log, and counts per identity."""
 
     count: int
     pid: int
@@ -134,6 +135,8 @@ class KeyUse(TypedDict):
     scheme: int  # TLS SignatureScheme; 0 for a decryption
     status: str  # gRPC status name
     decrypt: bool
+    backend: int  # index in the order of `backend_us`
+    identity: int  # the rule's number
     key_id: bytes
     listener: str
     executable: str  # empty when it could not be read

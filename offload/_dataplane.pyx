@@ -172,6 +172,7 @@ cdef class _KeyringBuilder:
             raise ValueError(f"not a name for an identity: {rule['name']!r}")
         if not keyring_add_identity(self.ring, text, len(name), data, len(message)):
             raise MemoryError("keyring")
+        keyring_number_identity(self.ring, rule.get("number", 0))
         for given in rule["selectors"]:
             self.add_selector(rule["name"], given)
         for key_rule in rule["keys"]:
@@ -468,6 +469,8 @@ cdef class DataPlane:
                     "scheme": taken[i].scheme,
                     "status": _text(rpc_status_name(<rpc_status><int>taken[i].status)),
                     "decrypt": bool(taken[i].decrypt),
+                    "backend": taken[i].backend,
+                    "identity": taken[i].identity,
                     "key_id": PyBytes_FromStringAndSize(<const char *>taken[i].key_id, KEY_USE_KEY_ID),
                     "listener": _text(taken[i].listener),
                     "executable": _text(taken[i].executable),

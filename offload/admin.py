@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha import reflection
 from offload import __version__, _dataplane, logs
 from offload.config import AdminSocket, Config
 from offload.identities import IdentityInForce, KeyPair, Plan, Problem
+from offload.identity_uses import IdentityUse, IdentityUses
 from offload.listeners import SocketError, check_folder, clear_the_way, remove_socket_file, take_possession, umask_for
 from offload.mesh.membership import Membership
 from offload.signature_schemes import schemes_for
@@ -35,6 +36,7 @@ SERVED = private_key_pb2.DESCRIPTOR.services_by_name["PrivateKeyService"].full_n
 THREADS = 8  # a watcher holds one
 WATCHERS_MAX = 4
 RELOAD_TIMEOUT_SECONDS = 30
+IDENTITIES_SHOWN = 100  # in statistics, which some ask for each second
 CALLS_MAX = 64  # beyond those that run, they wait for a thread
 CONNECTIONS_MAX = 64
 # Who may open the socket may drain the daemon; the bounds are for a script of his that goes wrong.
@@ -62,6 +64,7 @@ class Steered(Protocol):
     @property
     def membership(self) -> Membership | None: ...
     def statistics(self) -> _dataplane.Statistics: ...
+    def identity_uses(self) -> IdentityUses: ...
     def backend_reason(self) -> str: ...
     def sandbox(self) -> str: ...
     def ask_stop(self, why: str) -> None: ...
@@ -129,9 +132,9 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     def ListKeys(self, request: Any, context: grpc.ServicerContext) -> admin_pb2.ListKeysResponse:
         del request, context
-        plan = self._daemon.plan
+        plan, uses = self._daemon.plan, self._daemon.identity_uses().current()
         return admin_pb2.ListKeysResponse(
-            identities=[identity_message(identity) for identity in plan.identities.values()],
+            identities=[identity_message(one, uses.get(one.name)) for one in plan.identities.values()],
             problems=[problem_message(problem) for problem in plan.problems],
         )
 
@@ -192,7 +195,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         )
 
 
-def identity_message(identity: IdentityInForce) -> admin_pb2.IdentityInForce:
+def identity_message(identity: IdentityInForce, use: IdentityUse | None = None) -> admin_pb2.IdentityInForce:
     settings = identity.settings
     return admin_pb2.IdentityInForce(
         name=identity.name,
@@ -202,7 +205,28 @@ def identity_message(identity: IdentityInForce) -> admin_pb2.IdentityInForce:
         selectors=[selector.words() for selector in settings.selectors],
         keys=[_key_message(pair, settings.usage) for pair in identity.pairs],
         trust_bundles=[bundle.trust_domain or "any" for bundle in identity.bundles],
+        use=None if use is None else _use_message(identity.name, use),
     )
+
+
+def _use_message(name: str, use: IdentityUse) -> admin_pb2.IdentityUse:
+    return admin_pb2.IdentityUse(
+        identity=name,
+        operations=[
+            admin_pb2.OperationCount(status=status, backend=backend, count=count)
+            for (status, backend), count in use.operations.items()
+        ],
+        callers=[
+            admin_pb2.CallerUse(uid=one.uid, executable=one.executable, count=one.count, last_seconds=one.last)
+            for one in use.callers
+        ],
+        operations_of_others=use.others,
+    )
+
+
+def _busiest(uses: IdentityUses) -> list[admin_pb2.IdentityUse]:
+    found = sorted(uses.current().items(), key=lambda item: -sum(item[1].operations.values()))
+    return [_use_message(name, use) for name, use in found[:IDENTITIES_SHOWN]]
 
 
 def _key_message(pair: KeyPair, usage: str) -> admin_pb2.KeyInForce:
@@ -255,6 +279,7 @@ def statistics_message(daemon: Steered) -> admin_pb2.StatisticsResponse:
         classes=[_class_message(c) for c in statistics["classes"]],
         mesh=_mesh_message(daemon.membership),
         sandbox=daemon.sandbox(),
+        identities=_busiest(daemon.identity_uses()),
     )
 
 

@@ -23,6 +23,7 @@ from offload.data_plane import DataPlaneError, backend_reason, log_backend, make
 from offload.generated import GeneratedIdentities, orders_of
 from offload.handover import ANSWER_SECONDS, Handover, HandoverError
 from offload.identities import Changes, Plan
+from offload.identity_uses import IdentityUses
 from offload.interfaces import Interfaces
 from offload.keyring import DirectoryWatcher, Keyring
 from offload.listeners import Listener, SocketError, make_listener, open_listeners, wanted
@@ -92,6 +93,8 @@ class Daemon:
         self._generated = GeneratedIdentities(lambda: self._events.put(Event(Ask.LOOK, "issued")))
         self._membership: Membership | None = None
         self._audit: AuditLog | None = None
+        self._identity_uses = IdentityUses()
+        self._backends: tuple[str, ...] = ()  # as the data plane counts them
         self._configured = False  # by the control plane
         self._before: Handover | None = None  # the daemon whose sockets we take
         self._handing_over = False
@@ -110,6 +113,9 @@ class Daemon:
     @property
     def audit(self) -> AuditLog | None:
         return self._audit
+
+    def identity_uses(self) -> IdentityUses:
+        return self._identity_uses
 
     @property
     def generated(self) -> GeneratedIdentities:
@@ -190,8 +196,9 @@ class Daemon:
             self._log.warning("no identity is in force; waiting for key pairs", keys=str(self.config.keys.directory))
         if (audit := self.config.audit).path is not None:
             self._audit = AuditLog(audit, audit.path, self._keyring.names_of, trust=self._trust)
-            self._data_plane.count_key_uses(audit.key_use)
+        self._data_plane.count_key_uses(True)
         self._data_plane.start()
+        self._backends = tuple(self._data_plane.statistics()["classes"][0]["backend_us"])
         self._generated.start()
         log_backend(self.config, self._data_plane.statistics())
         if self.config.mesh:
@@ -382,9 +389,12 @@ class Daemon:
     def log_events(self) -> None:
         """Refusals into the log; these and the uses of keys into the audit log."""
         refusals, refusals_unlisted = self._data_plane.take_refusals()
+        uses, uses_unlisted = self._data_plane.take_key_uses()
+        self._identity_uses.add(uses, uses_unlisted, self._keyring.names, self._backends, time.time())
+        self._identity_uses.keep(self._keyring.current.identities.keys())
         if self._audit is not None:
-            uses, uses_unlisted = self._data_plane.take_key_uses() if self._audit.of_key_use else ((), 0)
-            self._audit.write(refusals, uses, refusals_unlisted, uses_unlisted)
+            audited = (uses, uses_unlisted) if self._audit.of_key_use else ((), 0)
+            self._audit.write(refusals, audited[0], refusals_unlisted, audited[1])
         if refusals_unlisted:
             self._log.warning("refused more kinds of callers and requests than are told apart", count=refusals_unlisted)
         for refusal in refusals:

@@ -32,6 +32,8 @@ class Keyring:
         self._directory = KeysDirectory(directory, trust)
         self._log = get_logger()
         self.current = Plan()
+        self.names: dict[int, str] = {}  # of the identities, by the numbers that the data plane counts them with
+        self._last_number = 0
 
     def refresh(self, config: Config, generated: Generated) -> Changes:
         """Reads the directory again and puts into force what is good in it, and what was generated."""
@@ -39,11 +41,24 @@ class Keyring:
         new = look(self._directory, config, before, generated)
         difference = changes(before.identities, new.identities)
         if difference:
-            self._data_plane.set_identities([rule_of(identity) for identity in new.identities.values()])
+            numbers = self._numbers(before, new)
+            rules = [rule_of(identity) for identity in new.identities.values()]
+            self._data_plane.set_identities([rule | {"number": numbers[rule["name"]]} for rule in rules])
             self._warn_of_executables(new)
         self.current = new
         self._report(before, new, difference)
         return difference
+
+    def _numbers(self, before: Plan, new: Plan) -> dict[str, int]:
+        """Of all names in force; one that went is known for one more change, as operations may still be under way."""
+        known = before.identities.keys() | new.identities.keys()
+        self.names = {number: name for number, name in self.names.items() if name in known}
+        numbers = {name: number for number, name in self.names.items()}
+        for name in new.identities.keys() - numbers.keys():
+            self._last_number += 1
+            numbers[name] = self._last_number
+        self.names |= {number: name for name, number in numbers.items()}
+        return numbers
 
     def _warn_of_executables(self, new: Plan) -> None:
         """/proc/PID/exe of another user's process can be read with a capability only; without it nobody matches.

@@ -26,6 +26,7 @@ from offload import __version__, _dataplane
 from offload.audit import AuditLog
 from offload.generated import GeneratedIdentities, IssuanceStatus
 from offload.identities import Plan
+from offload.identity_uses import IdentityUses
 from offload.mesh.membership import Membership
 from offload.scrape_exchange import Page, Scrape
 from offload.scrape_server import ScrapeServer
@@ -49,6 +50,7 @@ class Measured(Protocol):
     @property
     def membership(self) -> Membership | None: ...
     def statistics(self) -> _dataplane.Statistics: ...
+    def identity_uses(self) -> IdentityUses: ...
 
 
 class MetricsServer(ScrapeServer):
@@ -121,6 +123,7 @@ class DaemonCollector(Collector):
         yield from _calibration(statistics["classes"])
         yield from _connections(statistics)
         yield from _expiry(self._daemon.plan)
+        yield from _identity_uses(self._daemon.identity_uses())
         yield from _audit(self._daemon.audit)
         yield from _issuance(self._daemon.generated.status())
         yield from _mesh(self._daemon.membership)
@@ -294,6 +297,22 @@ def _mesh(membership: Membership | None) -> Iterator[Metric]:
         attempts.add_metric([], status.attempts)
         problems.add_metric([], len(membership.in_force.problems))
     yield from (connected, attempts, problems)
+
+
+def _identity_uses(uses: IdentityUses) -> Iterator[Metric]:
+    operations = CounterMetricFamily(
+        "offload_identity_operations",
+        "Operations with the keys of an identity that were run.",
+        labels=["identity", "status", "backend"],
+    )
+    for name, use in sorted(uses.current().items()):
+        for (status, backend), count in use.operations.items():
+            operations.add_metric([name, status, backend], count)
+    unlisted = CounterMetricFamily(
+        "offload_identity_operations_unlisted", "Operations that could not be counted for their identity."
+    )
+    unlisted.add_metric([], uses.unlisted)
+    yield from (operations, unlisted)
 
 
 def _audit(audit: AuditLog | None) -> Iterator[Metric]:

@@ -17,6 +17,9 @@ from offload.v1 import admin_pb2
 app = typer.Typer(no_args_is_help=True, help="The keys in force.", rich_markup_mode="markdown")
 
 
+CALLERS_SHOWN = 5  # in the table; -o json has all
+
+
 @app.callback()
 def _keys() -> None:
     """The keys in force."""
@@ -33,14 +36,16 @@ def list_keys(admin_socket: AdminPath = DEFAULT_ADMIN, output: Output = Format.t
     if output is Format.json:
         print_json({"identities": identities_as_json(answer.identities), "problems": problems_as_json(answer.problems)})
         return
-    out.print(identities_table(answer.identities))
+    out.print(identities_table(answer.identities, with_use=True))
     if answer.problems:
         out.print(problems_table(answer.problems))
 
 
-def identities_table(identities: Sequence[admin_pb2.IdentityInForce]) -> Table:
+def identities_table(identities: Sequence[admin_pb2.IdentityInForce], with_use: bool = False) -> Table:
+    """`with_use`: of a daemon that runs, which has counted."""
     table = Table(title="Identities in force", title_justify="left", show_lines=True)
-    for column in ("identity", "usage", "who may use it", "key", "certificate", "expires"):
+    columns = ("identity", "usage", "who may use it", "key", "certificate", "expires")
+    for column in (*columns, "used") if with_use else columns:
         table.add_column(column, overflow="fold")
     for identity in identities:
         keys = identity.keys
@@ -51,10 +56,40 @@ def identities_table(identities: Sequence[admin_pb2.IdentityInForce]) -> Table:
             "\n".join(f"{k.algorithm} {k.key_id.hex()}" for k in keys),
             escape("\n".join(", ".join([*k.dns_names, *k.uris]) or k.subject for k in keys)),
             "\n".join(_expiry(k) for k in keys),
+            *(
+                [escape("\n".join(done_in_words(identity.use) + callers_in_words(identity.use)) or "not yet")]
+                if with_use
+                else []
+            ),
         )
     if not identities:
-        table.add_row("none", "", "", "", "", "")
+        table.add_row("none")
     return table
+
+
+def done_in_words(use: admin_pb2.IdentityUse) -> list[str]:
+    """On which backend, or why not."""
+    return [
+        f"{one.count} {'on ' + one.backend if one.status == 'OK' else one.status}"
+        for one in sorted(use.operations, key=lambda one: -one.count)
+    ]
+
+
+def callers_in_words(use: admin_pb2.IdentityUse) -> list[str]:
+    lines = [f"{one.count} for uid {one.uid} {one.executable}".rstrip() for one in use.callers[:CALLERS_SHOWN]]
+    others = use.operations_of_others + sum(one.count for one in use.callers[CALLERS_SHOWN:])
+    return [*lines, f"{others} for others"] if others else lines
+
+
+def use_as_json(use: admin_pb2.IdentityUse) -> dict[str, Any]:
+    return {
+        "operations": [{"status": o.status, "backend": o.backend, "count": o.count} for o in use.operations],
+        "callers": [
+            {"uid": c.uid, "executable": c.executable, "count": c.count, "last_seconds": c.last_seconds}
+            for c in use.callers
+        ],
+        "operations_of_others": use.operations_of_others,
+    }
 
 
 def problems_table(problems: Sequence[admin_pb2.Problem]) -> Table:
@@ -81,6 +116,7 @@ def identities_as_json(identities: Sequence[admin_pb2.IdentityInForce]) -> list[
             "selectors": list(identity.selectors),
             "trust_bundles": list(identity.trust_bundles),
             "keys": [_key_as_json(key) for key in identity.keys],
+            "use": use_as_json(identity.use),
         }
         for identity in identities
     ]

@@ -10,13 +10,16 @@ from google.protobuf.json_format import MessageToDict
 from rich import box
 from rich.console import Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from offload.cli.keys import callers_in_words, done_in_words
 from offload.cli.output import CALL_SECONDS, DEFAULT_ADMIN, AdminPath, Format, Output, admin, out, print_json
 from offload.v1 import admin_pb2
 
 LANES = 8
+IDENTITIES_SHOWN = 8  # offload keys list shows all
 BARS = " ▁▂▃▄▅▆▇█"
 # What they mean is told by the help of the command.
 COLUMNS = ("algorithm", "lanes", "done", "failed", "per s", "queue", "batch", "sizes 1-8", "waited", "run", "redone")
@@ -82,6 +85,8 @@ def as_json(now: admin_pb2.StatisticsResponse) -> dict[str, Any]:
 def render(now: admin_pb2.StatisticsResponse, before: admin_pb2.StatisticsResponse | None) -> RenderableType:
     """The whole view; with the numbers of `before`, rates are shown too."""
     parts: list[RenderableType] = [_header(now), _classes(now, before)]
+    if now.identities:
+        parts.append(_identities(now))
     if any(now.refusals.values()):
         parts.append(_refusals(now))
     return Group(*parts)
@@ -118,6 +123,16 @@ def _mesh(now: admin_pb2.StatisticsResponse) -> list[str | tuple[str, str]]:
         parts.append(f"             {mesh.reason}\n")
     parts += [(f"             {problem}\n", "red") for problem in mesh.problems]
     return parts
+
+
+def _identities(now: admin_pb2.StatisticsResponse) -> Table:
+    """The busiest. An identity that is not here is used by nobody, whatever the configuration says."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("identity", "done", "for"):
+        table.add_column(column, overflow="fold")
+    for one in now.identities[:IDENTITIES_SHOWN]:
+        table.add_row(escape(one.identity), "\n".join(done_in_words(one)), escape("\n".join(callers_in_words(one))))
+    return table
 
 
 def _classes(now: admin_pb2.StatisticsResponse, before: admin_pb2.StatisticsResponse | None) -> Table:

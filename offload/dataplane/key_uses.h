@@ -1,5 +1,6 @@
-/* Who used which key for what, for the audit log: counted by the front in a table of its own, so that the hot path
- * takes no lock, allocates nothing and writes nothing; the table is copied out now and then by a command to the front.
+/* Who used which key for what, for the audit log and the counts per identity: counted by the front in a table of its
+ * own, so that the hot path takes no lock, allocates nothing and writes nothing; the table is copied out now and then
+ * by a command to the front.
  */
 #ifndef OFFLOAD_KEY_USES_H
 #define OFFLOAD_KEY_USES_H
@@ -25,7 +26,9 @@ typedef struct key_use {
   gid_t gid;
   uint16_t scheme; /* TLS SignatureScheme; 0 for a decryption */
   uint8_t status;  /* rpc_status */
+  uint8_t backend; /* index in the cost model */
   bool decrypt;
+  uint32_t identity; /* its number in the keyring */
   uint8_t key_id[KEY_USE_KEY_ID];
   char listener[KEY_USE_LISTENER_MAX];     /* cut off when longer */
   char executable[KEY_USE_EXECUTABLE_MAX]; /* cut off when longer; empty when it could not be read */
@@ -37,8 +40,16 @@ typedef struct key_uses {
   key_use slots[KEY_USES_SLOTS];
 } key_uses;
 
-void key_uses_add(key_uses *self, const caller *caller, const uint8_t *key_id, uint16_t scheme, bool decrypt,
-                  uint8_t status);
+/* What was done, by which `same` entries are told apart together with the caller. */
+typedef struct key_use_kind {
+  const uint8_t *key_id;
+  uint32_t identity;
+  uint16_t scheme;
+  uint8_t status, backend;
+  bool decrypt;
+} key_use_kind;
+
+void key_uses_add(key_uses *self, const caller *caller, const key_use_kind *kind);
 
 /* Copies the entries out and empties the table; returns how many. `taken` has room for KEY_USES_MAX. */
 unsigned key_uses_take(key_uses *self, key_use taken[], uint64_t *unlisted);

@@ -48,6 +48,10 @@ bool keyring_add_identity(keyring *ring, const char *name, size_t name_size, con
   return true;
 }
 
+void keyring_number_identity(keyring *ring, uint32_t number) {
+  ring->identities[ring->identity_count - 1].number = number;
+}
+
 static bool copy_text(char **to, const char *from) {
   if (from == NULL) return true;
   *to = strdup(from);

@@ -23,6 +23,7 @@ typedef struct identity {
   selector *selectors;
   size_t selector_count;
   identity_message *message;
+  uint32_t number; /* the same for the same name in every keyring; 0 where nobody has given one */
 } identity;
 
 /* One key of one identity. The same key may belong to several. */
@@ -51,6 +52,7 @@ keyring *keyring_new(void);
 bool keyring_add_identity(keyring *ring, const char *name, size_t name_size, const uint8_t *message, size_t size);
 /* Strings are copied; of the last identity added. */
 bool keyring_add_selector(keyring *ring, const selector *selector);
+void keyring_number_identity(keyring *ring, uint32_t number);
 bool keyring_add_key(keyring *ring, const kernel_key *key, key_usage usage, bool decrypt);
 bool keyring_seal(keyring *ring, const char **duplicate);
 

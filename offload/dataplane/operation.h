@@ -29,6 +29,7 @@ typedef struct operation {
   const char *message;        /* static text; NULL when it is answered OK */
   uint32_t window;            /* bytes of flow-control window to give back when the answer has left */
   uint32_t memory;            /* charged to its user */
+  uint32_t identity;          /* the number of the identity by which the caller may use the key */
   uint8_t status;             /* rpc_status */
   uint8_t batch_size;
   uint8_t backend; /* index in the cost model */

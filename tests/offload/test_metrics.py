@@ -14,6 +14,7 @@ from deploy.monitoring.dashboard import dashboard
 from offload import _dataplane
 from offload.generated import GeneratedIdentities
 from offload.identities import Plan
+from offload.identity_uses import IdentityUses
 from offload.metrics import DaemonCollector
 from tests.offload.daemon_process import DaemonProcess, sign_request, status_of, wait_for
 from tests.offload.key_files import key_id, shared_key
@@ -133,6 +134,9 @@ class _Idle:
     generated = GeneratedIdentities(lambda: None)
     audit = None
     membership = None
+
+    def identity_uses(self) -> IdentityUses:
+        return IdentityUses()
 
     def __init__(self) -> None:
         self._plane = _dataplane.DataPlane(

@@ -164,6 +164,7 @@ operation *admission_take(call *call, const wire_operation *request, uint64_t de
   }
   op->ring = keyring_retain(front->ring);
   op->sign.key = grant->key;
+  op->identity = front->ring->identities[grant->identity].number;
   op->sign.scheme = (uint16_t)request->signature_scheme;
   op->sign.decrypt = request->decrypt;
   op->sign.prehashed = request->prehashed;
@@ -259,8 +260,13 @@ void admission_done(front *front, operation *op) {
   unsigned ran_on = op->started == 0 ? 0 : op->backend + 1u;
   counter_add_owned(&counters->operations[wanted ? op->status : RPC_CANCELLED][ran_on], 1);
   if (front->uses != NULL && op->started != 0) {
-    key_uses_add(front->uses, &call->connection->caller, kernel_key_id(op->sign.key), op->sign.scheme, op->sign.decrypt,
-                 op->status);
+    key_use_kind kind = {.key_id = kernel_key_id(op->sign.key),
+                         .identity = op->identity,
+                         .scheme = op->sign.scheme,
+                         .status = op->status,
+                         .backend = op->backend,
+                         .decrypt = op->sign.decrypt};
+    key_uses_add(front->uses, &call->connection->caller, &kind);
   }
   if (op->started != 0) {
     uint64_t queued = op->started > op->item.arrived ? op->started - op->item.arrived : 0;
