@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 from control.model.resource import Resource
@@ -18,6 +19,8 @@ from control.xds.view import MeshView
 
 # More of a mesh than anybody reads; `mesh get` shows all of a kind.
 MAX_LEFT_OUT = 20
+# The end of the year 9999: there is no later date, and a token may say one.
+_FOREVER = 253_402_300_799
 SHORT = {CLUSTER: "CDS", ENDPOINTS: "EDS", LISTENER: "LDS", ROUTES: "RDS", SECRET: "SDS"}
 
 
@@ -101,4 +104,6 @@ def _connection(proxy: Proxy) -> dict[str, Any]:
         if subscription.is_asked
     }
     seconds = int(time.monotonic() - proxy.connected_at)
-    return {"connectedSeconds": seconds, "types": types}
+    end = proxy.token_ends_at
+    until = None if end is None else datetime.fromtimestamp(min(end, _FOREVER), UTC).isoformat()
+    return {"connectedSeconds": seconds, "tokenUntil": until, "types": types}

@@ -383,9 +383,11 @@ class ControlPlane:
         """More than one while a proxy restarts."""
         return [proxy for proxy in self._proxies[mesh] if proxy.name == name]
 
-    async def connect(self, mesh: str, name: str, refusal_of: Refusal = lambda _: None) -> Proxy:
+    async def connect(
+        self, mesh: str, name: str, refusal_of: Refusal = lambda _: None, token_ends_at: int | None = None
+    ) -> Proxy:
         """A proxy that came; it has a snapshot, or is `gone` where there is no such dataplane."""
-        proxy = Proxy(mesh, name, refusal_of)
+        proxy = Proxy(mesh, name, refusal_of, token_ends_at)
         self._proxies[mesh].add(proxy)
         self._count_proxies(mesh)
         try:

@@ -17,8 +17,14 @@ Refusal = Callable[[Resource], str | None]
 class Proxy:
     """Where the newest snapshot of a connected proxy waits until its stream takes it."""
 
-    def __init__(self, mesh: str, name: str, refusal_of: Refusal = lambda _: None) -> None:
+    def __init__(
+        self, mesh: str, name: str, refusal_of: Refusal = lambda _: None, token_ends_at: int | None = None
+    ) -> None:
+        """`token_ends_at`: seconds since 1970, of the token that it came with."""
         self.mesh, self.name, self.refusal_of = mesh, name, refusal_of
+        self.token_ends_at = token_ends_at
+        # Why its token counts no more.
+        self.void: str | None = None
         self.connected_at = time.monotonic()
         # Set by whoever has something for the stream: a request, a snapshot, the end.
         self.wake = asyncio.Event()
@@ -33,6 +39,11 @@ class Proxy:
         self.refusal = self.refusal_of(dataplane) if dataplane is not None else None
         if self.refusal is None:
             self.snapshot, self.gone = snapshot or self.snapshot, snapshot is None
+        self.wake.set()
+
+    def is_void(self, reason: str) -> None:
+        """The end: its token counts no more."""
+        self.void = reason
         self.wake.set()
 
     @property

@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+import jwt
 import typer
 
 from control.bootstrap import ControlPlaneAddress, ProxyIdentity
@@ -18,7 +20,12 @@ from envoy_ext.location import SEARCH_PATH_VARIABLE, ModuleMissing, module_direc
 
 Name = Annotated[str, typer.Option("--name", help="of the Dataplane")]
 MeshName = Annotated[str, typer.Option("-m", "--mesh")]
-TokenFile = Annotated[Path, typer.Option("--token-file", help="see mesh generate dataplane-token")]
+TokenFile = Annotated[
+    Path,
+    typer.Option(
+        "--token-file", help="of mesh generate dataplane-token; read at each connection, so put a newer one there"
+    ),
+]
 ControlPlane = Annotated[str, typer.Option("--control-plane", help="host:port")]
 CaFile = Annotated[Path, typer.Option("--ca-file", help="ca.pem of the control plane's data folder")]
 AdminPort = Annotated[int | None, typer.Option("--admin-port", help="as networking.admin.port of the Dataplane")]
@@ -41,9 +48,30 @@ def _bootstrap(name: str, mesh: str, token_file: Path, control_plane: str, ca_fi
         address = parse_address(control_plane, XDS_PORT)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    proxy = ProxyIdentity(mesh, name, token_file.read_text().strip())
+    proxy = ProxyIdentity(mesh, name, _checked(token_file))
     where = ControlPlaneAddress(address.host, address.port, ca_file.read_text())
     return json.dumps(make_bootstrap(proxy, where, admin))
+
+
+def _checked(token_file: Path) -> Path:
+    """Envoy sends the file as it is: the end of a line after the token is taken away."""
+    text = token_file.read_text()
+    token = text.strip()
+    try:
+        until = jwt.decode(token, options={"verify_signature": False})["exp"]
+        end = datetime.fromtimestamp(until, UTC)
+    except (jwt.InvalidTokenError, KeyError, TypeError, ValueError, OverflowError, OSError):
+        raise typer.BadParameter(
+            f"there is no token in {token_file}: mesh generate dataplane-token makes one"
+        ) from None
+    if text != token:
+        try:
+            token_file.write_text(token)
+        except OSError as error:
+            message = f"{token_file} has blanks or the end of a line around the token, which Envoy would send too"
+            raise typer.BadParameter(f"{message}, and it cannot be mended: {error.strerror}") from None
+    typer.echo(f"note: the token ends at {end:%Y-%m-%d %H:%M} UTC: put a newer one into {token_file} before", err=True)
+    return token_file.absolute()
 
 
 def bootstrap(
@@ -54,7 +82,7 @@ def bootstrap(
     control_plane: ControlPlane = f"127.0.0.1:{XDS_PORT}",
     admin_port: AdminPort = None,
 ) -> None:
-    """Print the bootstrap configuration. It holds the token: write it to a file that only the proxy's user can read."""
+    """Print the bootstrap configuration. It names the token's file, which Envoy reads at each connection."""
     typer.echo(_bootstrap(name, mesh, token_file, control_plane, ca_file, admin_port))
 
 

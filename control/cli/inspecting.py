@@ -38,6 +38,7 @@ def overview(name: Name, mesh: Mesh = "default", output: Output = Form.TABLE) ->
             ("spiffe id", found["spiffeID"] or "none: no MeshIdentity selects it"),
             ("TLS", found["mode"]),
             ("certificate until", certificate.get("notAfter", "-")),
+            *(("token until", one["tokenUntil"]) for one in found["connections"] if one.get("tokenUntil")),
             *(("problem", problem) for problem in found["problems"]),
         ):
             typer.echo(f"{label}: {value}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -109,7 +110,9 @@ def restore(
 
 
 def _token(kind: str, body: dict[str, object]) -> None:
-    typer.echo(Api().call("POST", f"/tokens/{kind}", body)["token"])
+    """A file gets the token and no end of a line: Envoy sends its token file as it is."""
+    token = Api().call("POST", f"/tokens/{kind}", body)["token"]
+    typer.echo(token, nl=sys.stdout.isatty())
 
 
 def dataplane_token(
@@ -118,7 +121,11 @@ def dataplane_token(
     label: Annotated[list[str] | None, typer.Option(help="key=value that the dataplane must have (repeat it)")] = None,
     valid_for: ValidFor = "24h",
 ) -> None:
-    """For a proxy: it may be only the dataplanes that the token says."""
+    """For a proxy: it may be only the dataplanes that the token says.
+
+    It lasts for 24 h unless --valid-for says otherwise, and is needed at each connection to the control plane: put a
+    newer one into the proxy's token file before (its end: `mesh inspect overview`). The proxy need not be restarted.
+    """
     labels = {}
     for text in label or []:
         key, equals, value = text.partition("=")
@@ -131,7 +138,7 @@ def dataplane_token(
 def node_token(
     name: Annotated[str, typer.Option(help="of the node that it is for")] = "", valid_for: ValidFor = "24h"
 ) -> None:
-    """For a node's daemon."""
+    """For a node's daemon, which shows it once, for a certificate that it renews by itself. It lasts for 24 h."""
     _token("node", {"name": name, "validFor": valid_for})
 
 

@@ -44,6 +44,8 @@ class NodeClaims:
     jti: str
     # Seconds since 1970, of a certificate: a stream that was opened with it ends then. None: of a token.
     ends_at: float | None = None
+    # Of the key that signed the token.
+    key_id: str = ""
 
 
 @dataclass(frozen=True)

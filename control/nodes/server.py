@@ -22,7 +22,8 @@ from control.nodes.certificates import NodeCertificates, NodeClaims
 from control.nodes.configuration import NodeConfiguration, NodeIdentity, configuration
 from control.plane import ControlPlane
 from control.store.errors import StoreError
-from control.tokens.tokens import InvalidToken, Tokens
+from control.tokens.bearers import Bearers
+from control.tokens.tokens import Claims, InvalidToken, Tokens
 from control.xds.view import MeshView
 from offload.v1 import node_pb2, node_pb2_grpc
 
@@ -54,11 +55,19 @@ class NodeSession:
     serving: frozenset[str] = frozenset()
     # Seconds since 1970: when the certificate that opened the stream ends.
     ends_at: float | None = None
+    # Why its token, or the one that its certificate came of, counts no more.
+    void: str | None = None
+
+    def is_void(self, reason: str) -> None:
+        """The end of the stream."""
+        self.void = reason
+        self.wake.set()
 
 
 class NodeServer(node_pb2_grpc.NodeServiceServicer):
     def __init__(self, plane: ControlPlane, tokens: Tokens, certificates: NodeCertificates | None = None) -> None:
         self._plane, self._tokens, self._certificates = plane, tokens, certificates
+        self._bearers = Bearers(tokens)
         # Where nodes come with their certificates; 0: there is no such port.
         self.port = 0
         self._sessions: set[NodeSession] = set()
@@ -113,7 +122,7 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
             claims = await asyncio.to_thread(self._tokens.check, token.strip(), "node")
             if not claims.name:
                 raise InvalidToken("the token names no node: generate it with --name")
-            return NodeClaims(claims.name, claims.jti)
+            return NodeClaims(claims.name, claims.jti, key_id=claims.key_id)
         except InvalidToken as invalid:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(invalid))
         except StoreError as error:
@@ -156,9 +165,14 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
         self._sessions.add(session)
         waiting: asyncio.Queue[Any] = asyncio.Queue(REQUESTS_WAITING)
         reader = asyncio.create_task(_read(requests, waiting, session.wake))
+        bearer = Claims("node", 0, claims.jti, key_id=claims.key_id)
         try:
-            async for answer in self._converse(session, waiting):
-                yield answer
+            with self._bearers.stream(bearer, session.is_void):
+                async for answer in self._converse(session, waiting):
+                    yield answer
+        except InvalidToken as void:
+            log.warning("the stream of a node ended", node=claims.name, reason=str(void))
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(void))
         except StoreError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
         except TimeoutError:
@@ -170,6 +184,8 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
     async def _converse(self, session: NodeSession, waiting: asyncio.Queue[Any]) -> AsyncIterator[Any]:
         while True:
             session.wake.clear()
+            if session.void is not None:
+                raise InvalidToken(session.void)
             if session.is_stale:
                 session.is_stale = False
                 wanted = await self._configuration(session.name)

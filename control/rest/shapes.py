@@ -104,6 +104,7 @@ class TypeState(Body):
 
 class Connection(Body):
     connected_seconds: int
+    token_until: str | None = Field(default=None, description="after that another token is needed to connect again")
     types: dict[str, TypeState]
 
 

@@ -338,6 +338,13 @@ class Store:
         with self._transaction("secret") as connection:
             return list(connection.execute(query.order_by(secrets.c.name)).scalars())
 
+    def secret_marks(self, prefix: str) -> Mapping[str, tuple[int, str]]:
+        """By name, what tells one content from another: the version, and when it was written."""
+        query = sa.select(secrets.c.name, secrets.c.version, secrets.c.modified_at)
+        with self._transaction("secret") as connection:
+            rows = connection.execute(query.where(secrets.c.name.startswith(prefix, autoescape=True))).all()
+        return {row.name: (row.version, row.modified_at) for row in rows}
+
     def put_secret(self, name: str, secret: bytes, expected: bytes | None = None, only_new: bool = False) -> None:
         """`expected` is what it must be now, `only_new` that it must not be there: else Conflict."""
         sealed = self._sealer.seal(name, secret)
@@ -366,6 +373,15 @@ class Store:
             )
             connection.execute(revocations.delete().where(revocations.c.jti == jti))
             connection.execute(revocations.insert().values(jti=jti, expires_at=expires_at, reason=reason))
+
+    def revoked(self, jtis: Iterable[str]) -> set[str]:
+        """Those of them that are."""
+        wanted, found = sorted(set(jtis)), set[str]()
+        with self._transaction("is_revoked") as connection:
+            for at in range(0, len(wanted), _ROWS_AT_ONCE):
+                some = revocations.c.jti.in_(wanted[at : at + _ROWS_AT_ONCE])
+                found |= set(connection.execute(sa.select(revocations.c.jti).where(some)).scalars())
+        return found
 
     def is_revoked(self, jti: str) -> bool:
         with self._transaction("is_revoked") as connection:

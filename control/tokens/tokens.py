@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import secrets as random
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import jwt
@@ -22,8 +22,6 @@ from control.store.store import Store
 
 Kind = Literal["dataplane", "node", "admin"]
 ALGORITHM = "ES256"
-# Keys that verify are read again after that: another replica may have added or removed one.
-KEYS_FRESH_S = 5.0
 MAX_TOKEN_BYTES = 8192
 
 
@@ -40,7 +38,9 @@ class Claims:
     jti: str
     mesh: str = ""
     name: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    # Of the key that signed it.
+    key_id: str = ""
 
     def refusal(self, dataplane: Resource) -> str | None:
         """Why the bearer may not be this dataplane; None where it may."""
@@ -60,7 +60,14 @@ class Claims:
 class Tokens:
     def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
         self._store, self._clock = store, clock
-        self._keys: dict[str, tuple[float, dict[str, ec.EllipticCurvePrivateKey]]] = {}
+        # Of one prefix, with the marks of what they were read from: another replica may add and remove keys, and a mesh
+        # that is made again has others of the same names.
+        self._keys: dict[str, tuple[Mapping[str, tuple[int, str]], dict[str, ec.EllipticCurvePrivateKey]]] = {}
+        self._watchers: list[Callable[[], None]] = []
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """`changed` is called, on any thread, when tokens have become void here."""
+        self._watchers.append(changed)
 
     # --- keys ---------------------------------------------------------------------------------------------------------
 
@@ -68,24 +75,29 @@ class Tokens:
     def _prefix(kind: Kind, mesh: str) -> str:
         return f"mesh/{mesh}/token-keys/" if kind == "dataplane" else f"token-keys/{kind}/"
 
-    def _read_keys(self, kind: Kind, mesh: str, fresh: bool = False) -> dict[str, ec.EllipticCurvePrivateKey]:
-        prefix, now = self._prefix(kind, mesh), self._clock()
-        cached = self._keys.get(prefix)
-        if cached is not None and not fresh and 0 <= now - cached[0] < KEYS_FRESH_S:  # clocks are set back, too
+    def _read_keys(self, kind: Kind, mesh: str) -> dict[str, ec.EllipticCurvePrivateKey]:
+        prefix = self._prefix(kind, mesh)
+        marks, cached = self._store.secret_marks(prefix), self._keys.get(prefix)
+        if cached is not None and cached[0] == marks:
             return cached[1]
         keys = {}
-        for name in self._store.secret_names(prefix):
-            key = serialization.load_pem_private_key(self._store.secret(name) or b"", password=None)
+        for name in marks:
+            pem = self._store.secret(name)
+            if pem is None:
+                continue  # it was removed in between
+            key = serialization.load_pem_private_key(pem, password=None)
             assert isinstance(key, ec.EllipticCurvePrivateKey)
             keys[name.removeprefix(prefix)] = key
         # Only what exists: anybody can ask for meshes that do not.
         if keys:
-            self._keys[prefix] = (now, keys)
+            self._keys[prefix] = (marks, keys)
+        else:
+            self._keys.pop(prefix, None)
         return keys
 
     def key_ids(self, kind: Kind, mesh: str = "") -> list[str]:
         """The newest last."""
-        return sorted(self._read_keys(kind, mesh, fresh=True), key=int)
+        return sorted(self._read_keys(kind, mesh), key=int)
 
     def add_key(self, kind: Kind, mesh: str = "") -> str:
         """A new key, which signs from now on; returns its id."""
@@ -94,7 +106,6 @@ class Tokens:
         form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(*form)
         self._store.put_secret(self._prefix(kind, mesh) + key_id, pem, only_new=True)
-        self._keys.pop(self._prefix(kind, mesh), None)
         return key_id
 
     def remove_key(self, key_id: str, kind: Kind, mesh: str = "") -> None:
@@ -105,7 +116,7 @@ class Tokens:
         if key_id == existing[-1]:
             raise Conflict(f"{key_id} is the key that signs: add a new one first, and hand out new tokens")
         self._store.delete_secret(self._prefix(kind, mesh) + key_id)
-        self._keys.pop(self._prefix(kind, mesh), None)
+        self._tell()
 
     # --- tokens -------------------------------------------------------------------------------------------------------
 
@@ -134,10 +145,10 @@ class Tokens:
             key_id = str(jwt.get_unverified_header(token).get("kid", ""))
         except jwt.InvalidTokenError:
             raise InvalidToken("this is not a token") from None
-        key = self._read_keys(kind, mesh).get(key_id) or self._read_keys(kind, mesh, fresh=True).get(key_id)
+        key = self._read_keys(kind, mesh).get(key_id)
         if key is None:
             raise InvalidToken(f"the token was signed with a key that is not in force (any more): {key_id[:16]!r}")
-        claims = self._decode(token, key)
+        claims = replace(self._decode(token, key), key_id=key_id)
         if claims.kind != kind or (kind == "dataplane" and claims.mesh != mesh):
             raise InvalidToken(f"this is a {claims.kind} token" + (f" of mesh {claims.mesh!r}" if claims.mesh else ""))
         if self._store.is_revoked(claims.jti):
@@ -178,4 +189,25 @@ class Tokens:
         if not 1 <= len(jti) <= 64:
             raise InvalidToken("a token's id has 1 to 64 characters")
         self._store.revoke(jti, expires_at, reason[:512])
+        self._tell()
         return jti
+
+    def _tell(self) -> None:
+        for changed in self._watchers:
+            changed()
+
+    def void(self, bearers: Collection[Claims]) -> dict[Claims, str]:
+        """Those of them whose token counts no more although it has not ended, and why."""
+        revoked = self._store.revoked(claims.jti for claims in bearers)
+        in_force: dict[str, set[str]] = {}
+        found = {}
+        for claims in bearers:
+            prefix = self._prefix(claims.kind, claims.mesh)
+            if claims.jti in revoked:
+                found[claims] = "the token was revoked"
+            elif claims.key_id:
+                if prefix not in in_force:
+                    in_force[prefix] = {name.removeprefix(prefix) for name in self._store.secret_names(prefix)}
+                if claims.key_id not in in_force[prefix]:
+                    found[claims] = "the key that signed the token is not in force any more"
+        return found

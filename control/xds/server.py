@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 from control.plane import ControlPlane, Withheld
 from control.proxies import Proxy
 from control.store.errors import StoreError
+from control.tokens.bearers import Bearers
 from control.tokens.tokens import Claims, InvalidToken, Tokens
 from control.xds import stream as streams
 from control.xds.encode import Encoded
@@ -49,7 +50,7 @@ class Refused(Exception):
 
 class DiscoveryServer:
     def __init__(self, plane: ControlPlane, tokens: Tokens) -> None:
-        self._plane, self._tokens = plane, tokens
+        self._plane, self._tokens, self._bearers = plane, tokens, Bearers(tokens)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         handlers = {
@@ -72,10 +73,11 @@ class DiscoveryServer:
         try:
             first = await self._hello(requests, is_delta)
             mesh, name, claims = await self._authenticate(first.node, context)
-            proxy = await self._plane.connect(mesh, name, claims.refusal)
+            proxy = await self._plane.connect(mesh, name, claims.refusal, claims.expires_at)
             try:
-                async for answer in self._converse(proxy, first, requests, is_delta):
-                    yield answer
+                with self._bearers.stream(claims, proxy.is_void):
+                    async for answer in self._converse(proxy, first, requests, is_delta):
+                        yield answer
             finally:
                 self._plane.disconnect(proxy)
         except Refused as refused:
@@ -147,6 +149,8 @@ class DiscoveryServer:
                 if proxy.gone:
                     message = f"the Dataplane {proxy.name!r} was deleted"
                     raise Refused(grpc.StatusCode.NOT_FOUND, "dataplane", message)
+                if proxy.void is not None:
+                    raise Refused(grpc.StatusCode.UNAUTHENTICATED, "token", proxy.void)
                 if proxy.refusal is not None:
                     raise Refused(grpc.StatusCode.PERMISSION_DENIED, "token", proxy.refusal)
                 if proxy.snapshot is not None and proxy.snapshot is not served:

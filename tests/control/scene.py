@@ -56,8 +56,13 @@ class Running:
     async def apply(self, text: str) -> None:
         await self.plane.put_all(self.read(text))
 
+    def token_file(self, name: str) -> Path:
+        """Of a proxy."""
+        return self.folder / f"{name}.token"
+
     def bootstrap(self, name: str, admin: int, delta: bool) -> dict[str, Any]:
-        proxy = ProxyIdentity("default", name, self.tokens.issue("dataplane", 600, "default", name=name))
+        self.token_file(name).write_text(self.tokens.issue("dataplane", 600, "default", name=name))
+        proxy = ProxyIdentity("default", name, self.token_file(name))
         address = ControlPlaneAddress("127.0.0.1", self.port, self.certificate.ca_pem)
         return bootstrap(proxy, address, admin, delta)
 

@@ -165,7 +165,7 @@ def test_many_handshakes_at_once_do_not_end_the_process(tmp_path: Path) -> None:
 
 
 def test_a_first_start_with_a_clock_that_is_ahead_is_mended_when_it_is_right(tmp_path: Path) -> None:
-    """CA, certificate and the token for `mesh` on the same host: made by a clock that was a day ahead, then set right."""
+    """CA, certificate and the token for `mesh` on the same host were made by a clock that was a day ahead."""
     clock, control_plane = WallClock(tmp_path / "clock"), ControlPlane(tmp_path)
     clock.is_ahead_by(24 * 3600)
     with (tmp_path / "serve.log").open("wb") as log:

@@ -120,11 +120,16 @@ def test_inspect(mesh: ControlPlane) -> None:
 def test_tokens_and_bootstrap(mesh: ControlPlane, tmp_path: Path) -> None:
     token = mesh.output("generate", "dataplane-token", "--name", "web-1", "--valid-for", "10m")
     path = tmp_path / "token"
-    path.write_text(token)
+    path.write_text(token + "\n")
     common = ["--name", "web-1", "--token-file", str(path), "--ca-file", str(mesh.data / "ca.pem")]
     found = json.loads(mesh.output("dataplane", "bootstrap", *common, "--control-plane", f"127.0.0.1:{mesh.xds}"))
     assert found["node"]["id"] == "default.web-1"
-    assert token.strip() in json.dumps(found)
+    assert token not in json.dumps(found)
+    assert str(path) in json.dumps(found)
+    assert path.read_text() == token, "Envoy sends the file as it is"
+    path.write_text("nothing")
+    refused = mesh.run("dataplane", "bootstrap", *common)
+    assert (refused.returncode, "there is no token in" in refused.stderr) == (2, True)
     assert mesh.run("generate", "dataplane-token", "--label", "x").returncode == 2
     assert mesh.output("revoke", token.strip()).startswith("revoked ")
     admin = mesh.output("generate", "admin-token")
@@ -189,7 +194,7 @@ def test_dataplane_run(mesh: ControlPlane, tmp_path: Path, envoy_binary: Path, m
             time.sleep(0.2)
         else:
             raise AssertionError(overview + (tmp_path / "envoy.log").read_text())
-        assert types[0].keys() == ({"CDS", "LDS", "SDS"} if mode == "EnvoyTLS" else {"CDS", "LDS"})
+        assert types[0].keys() == {"CDS", "LDS", "RDS"} | ({"SDS"} if mode == "EnvoyTLS" else set())
     finally:
         envoy.terminate()
         envoy.wait(20)

@@ -153,3 +153,36 @@ def test_a_key_of_another_replica_is_found_at_once(tokens: Tokens, store: Store,
     other = Tokens(store, clock)
     other.add_key("node")
     assert tokens.check(other.issue("node", 60), "node").kind == "node"
+
+
+def test_a_mesh_that_is_made_again_knows_no_token_of_the_one_before(
+    tokens: Tokens, store: Store, read_resources: Callable[[str], list[Resource]]
+) -> None:
+    mesh = read_resources("type: Mesh\nname: shop")
+    store.put_all(mesh)
+    old = tokens.issue("dataplane", 600, "shop")
+    tokens.check(old, "dataplane", "shop")
+    store.delete("Mesh", "", "shop")
+    store.put_all(mesh)
+    new = tokens.issue("dataplane", 600, "shop")
+    with pytest.raises(InvalidToken):
+        tokens.check(old, "dataplane", "shop")
+    assert tokens.check(new, "dataplane", "shop").mesh == "shop"
+
+
+def test_it_is_told_which_tokens_are_void(tokens: Tokens, store: Store) -> None:
+    told: list[str] = []
+    tokens.watch(lambda: told.append("now"))
+    texts = [tokens.issue("dataplane", 600, "shop", name=name) for name in ("a", "b")]
+    tokens.add_key("dataplane", "shop")
+    texts.append(tokens.issue("dataplane", 600, "shop", name="c"))
+    first, second, third = (tokens.check(text, "dataplane", "shop") for text in texts)
+    assert tokens.void({first, second, third}) == {}
+    store.revoke(first.jti, 2**40, "by another replica")
+    assert tokens.void({first, second, third}) == {first: "the token was revoked"}
+    tokens.remove_key("1", "dataplane", "shop")
+    tokens.revoke(texts[0])
+    assert told == ["now", "now"]
+    void = tokens.void({first, second, third})
+    assert void.keys() == {first, second}
+    assert void[second] == "the key that signed the token is not in force any more"
