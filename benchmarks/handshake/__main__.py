@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks import machine
-from benchmarks.handshake import charts, page, plan, results, scaling
+from benchmarks.handshake import charts, page, plan, prediction, results, scaling
 from benchmarks.handshake.rig import Rig, modes_of_this_host
 from benchmarks.handshake.run import run
 from benchmarks.tools import LoadToolError
@@ -71,6 +71,8 @@ def measured(
 
 def document(options: argparse.Namespace, chosen: plan.Plan, threads: list[int]) -> dict[str, Any]:
     start, load_average, versions = time.monotonic(), os.getloadavg()[0], machine.versions()
+    console.print("offload bench, for its prediction")
+    guessed = prediction.predicted(options.keys)
     cells, memory, of_threads = measured(chosen, modes_of_this_host(), threads)
     return {
         "date": machine.today(),
@@ -88,6 +90,7 @@ def document(options: argparse.Namespace, chosen: plan.Plan, threads: list[int])
         "scaling": of_threads,
         "cells": cells,
         "summary": results.summary(cells),
+        "prediction": prediction.compared(cells, guessed),
     }
 
 
@@ -154,6 +157,7 @@ def main() -> int:
         console.print("ended")
         return 130
     console.print(summary_table(found))
+    console.print(prediction.table(found["prediction"]))
     write(options, found)
     return 0
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.handshake import charts, page, plan, results
+from benchmarks.handshake import charts, page, plan, prediction, results
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -53,7 +53,15 @@ def section(found: Mapping[str, Any], drawn: Mapping[str, str]) -> str:
                 f"| {entry['cpu_ratio_stock_over_ifma']:.2f} | {entry['required_cpu_ratio']:g} "
                 f"| {ifma['mean_batch'] or 0:.2f} | {entry['rate_ratio_ifma_over_stock']:.2f} | {entry['failures']} |"
             )
-    lines += ["", *_between_envoys(found), "", page.generator_sentence(found["cells"]), "", *_losses(found)]
+    lines += [
+        "",
+        *_between_envoys(found),
+        "",
+        *prediction.markdown(found.get("prediction", [])),
+        page.generator_sentence(found["cells"]),
+        "",
+        *_losses(found),
+    ]
     for name in drawn:
         lines += ["", f"![{TITLES[name]}](performance/{name}.svg)"]
     return "\n".join(lines)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-# CPU that Envoy spends on asking another process for a signature and being woken by the answer. Measured with
-# benchmarks.handshake (docs/performance.md): what Envoy with the module costs more than stock Envoy without its
-# signature. It differs by host; on virtual machines the wake-ups dominate it.
-ENVOY_HANDOVER_US = 60.0
-# What the module saves in the same handshake where the host has the vector kernels: X25519 (docs/decisions.md).
-KEY_EXCHANGE_SAVED_US = 44.0
+from offload.bench import calibration
+from offload.bench.prediction import CONCURRENCY, Prediction
+
 # Less than this, in either direction, is within what hosts and loads differ by.
 EVEN_SHARE = 0.1
 
@@ -23,52 +20,44 @@ class Choice(Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of one key type, per full handshake."""
+    """Of one key type."""
 
     choice: Choice
-    in_envoy_us: float  # the signature in Envoy's own BoringSSL
-    offloaded_us: float  # daemon, socket and hand-over
+    server: Prediction
+    mtls: Prediction
     text: str
 
-    @property
-    def saved_us(self) -> float:
-        return self.in_envoy_us - self.offloaded_us
+
+def judge(server: Prediction, mtls: Prediction) -> Verdict:
+    """A key is used for both: it pays where it saves in one and costs nothing in the other."""
+    gains = [1 - one.offload_us / one.stock_us for one in (server, mtls)]
+    text = f"server {_in_words(gains[0])}, mTLS {_in_words(gains[1])}"
+    if min(gains) < -EVEN_SHARE:
+        return Verdict(Choice.ENVOY, server, mtls, text + ": offload it to keep the key out of Envoy, not to save")
+    if max(gains) > EVEN_SHARE:
+        return Verdict(Choice.OFFLOAD, server, mtls, text + ": offload")
+    return Verdict(Choice.EVEN, server, mtls, text + ": about even; offload it to keep the key out of Envoy")
 
 
-def handover_us(has_vector_kernels: bool) -> float:
-    """What Envoy with the module costs more than stock Envoy without its signature."""
-    return ENVOY_HANDOVER_US - (KEY_EXCHANGE_SAVED_US if has_vector_kernels else 0)
-
-
-def judge(software_us: float, service_cpu_us: float, handover_us: float = ENVOY_HANDOVER_US) -> Verdict:
-    """`software_us`: one signature by BoringSSL; `service_cpu_us`: CPU of the daemon per signature under load."""
-    offloaded = service_cpu_us + handover_us
-    saved = software_us - offloaded
-    if abs(saved) <= EVEN_SHARE * software_us:
-        return Verdict(
-            Choice.EVEN, software_us, offloaded, "about even in CPU; offload it to keep the key out of Envoy"
-        )
-    if saved > 0:
-        share = saved / software_us
-        text = f"offload: saves about {saved:.0f} us of CPU per handshake, {share:.0%} of the signature"
-        return Verdict(Choice.OFFLOAD, software_us, offloaded, text)
-    text = (
-        f"costs about {-saved:.0f} us of CPU more per handshake; offload it to keep the key out of Envoy, not to save"
-    )
-    return Verdict(Choice.ENVOY, software_us, offloaded, text)
+def _in_words(gain: float) -> str:
+    return f"saves {gain:.0%}" if gain >= 0 else f"costs {-gain:.0%} more"
 
 
 def summary(verdicts: dict[str, Verdict], has_vector_kernels: bool) -> str:
-    """One sentence for the whole host."""
+    """What holds for the whole host, and at which load."""
+    holds = (
+        f"These are predictions for an Envoy at its limit ({CONCURRENCY} connections at once to one worker); with one at "
+        f"a time both ends are woken for each signature, which costs {calibration.ALONE_US:.0f} us more per handshake, "
+        "on virtual machines."
+    )
     pays = [name for name, verdict in verdicts.items() if verdict.choice is Choice.OFFLOAD]
     if not has_vector_kernels:
         return (
             "This CPU has no AVX-512 IFMA: the daemon signs in software as Envoy would, and the hand-over comes "
-            "on top. Use the offload here for where the keys are, not to save CPU."
+            f"on top. Use the offload here for where the keys are, not to save CPU. {holds}"
         )
     if not pays:
-        return "On this host none of these key types saves CPU by the offload; it keeps the keys out of Envoy."
+        return f"On this host none of these key types saves CPU by the offload; it keeps the keys out of Envoy. {holds}"
     rest = [name for name in verdicts if name not in pays]
-    return f"On this host the offload saves CPU with {', '.join(pays)}" + (
-        f"; with {', '.join(rest)} it is for where the keys are." if rest else "."
-    )
+    end = f"; with {', '.join(rest)} it is for where the keys are." if rest else "."
+    return f"On this host the offload saves CPU with {', '.join(pays)}{end} {holds}"

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from offload import _dataplane, exit_codes
 from offload.bench import service
-from offload.bench.verdict import Choice, Verdict, handover_us, judge, summary
+from offload.bench.prediction import Load, host_factor, predict
+from offload.bench.verdict import Choice, Verdict, judge, summary
 from offload.cli.output import Format, Output, err, fail, out, print_json
 
 BATCHES = range(1, 9)
@@ -53,10 +54,7 @@ def bench(
             services = _measure_service(wanted, progress.update)
         except (ValueError, RuntimeError) as error:
             fail(f"this host cannot be measured: {error}", exit_codes.FAILED)
-    handover = handover_us(len(backends) > 1)
-    verdicts = {
-        name: judge(kernels[name]["software"][0], services[name].sidecars[1].cpu_us, handover) for name in wanted
-    }
+    verdicts = _judge(kernels, services, len(backends) > 1)
     sentence = summary(verdicts, len(backends) > 1)
     if output is Format.json:
         print_json(
@@ -71,9 +69,25 @@ def bench(
         return
     out.print(_table(kernels))
     out.print(_service_table(services))
-    out.print(_verdict_table(verdicts, handover))
+    out.print(_verdict_table(verdicts))
     out.print(f"[bold]{sentence}[/]")
     out.print(f"medians of {rounds} batches; {time.monotonic() - began:.0f} s in all", style="dim")
+
+
+def _judge(
+    kernels: dict[str, dict[str, list[float]]], services: dict[str, service.ServiceResult], has_vector_kernels: bool
+) -> dict[str, Verdict]:
+    software = {name: times["software"][0] for name, times in kernels.items()}
+    factor = host_factor(software)
+    return {
+        name: judge(
+            *(
+                predict(name, load, software[name], services[name].saturation_cpu_us, has_vector_kernels, factor)
+                for load in (Load.server, Load.mtls)
+            )
+        )
+        for name in kernels
+    }
 
 
 def _measure_kernels(
@@ -167,21 +181,21 @@ def _service_table(results: dict[str, service.ServiceResult]) -> Table:
     return table
 
 
-def _verdict_table(verdicts: dict[str, Verdict], handover: float) -> Table:
-    table = Table(title="CPU for the signature of one handshake", title_justify="left")
-    table.add_column("algorithm")
-    for column in ("in Envoy", "offloaded*"):
+def _verdict_table(verdicts: dict[str, Verdict]) -> Table:
+    table = Table(title="CPU per handshake, predicted: stock Envoy, with the offload", title_justify="left")
+    table.add_column("key")
+    for column in ("server", "mTLS, both ends", "holds at"):
         table.add_column(column, justify="right")
     table.add_column("verdict")
     colours = {Choice.OFFLOAD: "green", Choice.EVEN: "yellow", Choice.ENVOY: "yellow"}
     for algorithm, verdict in verdicts.items():
         table.add_row(
             algorithm,
-            f"{verdict.in_envoy_us:.0f} us",
-            f"{verdict.offloaded_us:.0f} us",
+            *(f"{one.stock_us:.0f}, {one.offload_us:.0f} us" for one in (verdict.server, verdict.mtls)),
+            f"{verdict.server.stock_per_s:,.0f}/s",
             f"[{colours[verdict.choice]}]{verdict.text}[/]",
         )
-    table.caption = f"* daemon at 8 sidecars, and {handover:.0f} us for Envoy's part of the hand-over"
+    table.caption = "holds at: new connections per second to one worker of stock Envoy, its limit"
     table.caption_justify = "left"
     return table
 
@@ -189,7 +203,7 @@ def _verdict_table(verdicts: dict[str, Verdict], handover: float) -> Table:
 def _verdict_dict(verdict: Verdict) -> dict[str, object]:
     return {
         "choice": verdict.choice.value,
-        "in_envoy_us": round(verdict.in_envoy_us, 1),
-        "offloaded_us": round(verdict.offloaded_us, 1),
+        "server": verdict.server.as_dict(),
+        "mtls": verdict.mtls.as_dict(),
         "text": verdict.text,
     }
