@@ -46,9 +46,9 @@ def _in_words(gain: float) -> str:
 def summary(verdicts: dict[str, Verdict], has_vector_kernels: bool) -> str:
     """What holds for the whole host, and at which load."""
     holds = (
-        f"These are predictions for an Envoy at its limit ({CONCURRENCY} connections at once to one worker); with one at "
-        f"a time both ends are woken for each signature, which costs {calibration.ALONE_US:.0f} us more per handshake, "
-        "on virtual machines."
+        f"These are predictions for an Envoy at its limit ({CONCURRENCY} connections at once to one worker); with one "
+        f"at a time both ends are woken for each signature, which costs {calibration.ALONE_US:.0f} us more per "
+        "handshake, on virtual machines."
     )
     pays = [name for name, verdict in verdicts.items() if verdict.choice is Choice.OFFLOAD]
     if not has_vector_kernels:

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from deploy.node.processes import interruptible
 from tests.fresh.root import fresh_root, missing
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -43,7 +44,7 @@ def main() -> int:
     steps = [("make demo", "make demo")]
     if "--demo-only" not in sys.argv:
         steps.append(("a part of make test", f"make test ARGS='-p no:cacheprovider {' '.join(TESTS)}'"))
-    with fresh_root("newcomer", PACKAGES) as root:
+    with interruptible(), fresh_root("newcomer", PACKAGES) as root:
         print(f"[fresh] a minimal Debian with {', '.join(PACKAGES)}", flush=True)
         root.run("git -c safe.directory=/source clone --quiet file:///source tls-offload", binds=[(PROJECT, "/source")])
         for name, command in steps:

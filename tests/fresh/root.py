@@ -93,7 +93,8 @@ class FreshRoot:
         # Not by exec: the first process of a namespace ignores signals without a handler, and has to reap orphans.
         script = "\n".join(["set -e", *self._mounts(entry, binds), "set +e", shlex.join(enter), "exit $?"])
         namespaces = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--uts", "--ipc"]
-        return ["unshare", *namespaces, "--", "sh", "-c", script]
+        # Whoever kills us ends what runs in the root, too.
+        return ["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, "--", "sh", "-c", script]
 
     def run(
         self,
