@@ -14,6 +14,7 @@ from offload.cli.output import Format, Output, err, fail, out, print_json
 
 if TYPE_CHECKING:  # commands import what is heavy when they run: --help and the others should not wait for it
     from offload.config import Config
+    from offload.trusted_paths import Trust
 
 DEFAULT_CONFIG = Path("/etc/offload/offload.yaml")
 
@@ -89,10 +90,9 @@ def check_config(
     from offload.keyring import look
     from offload.keys_directory import KeysDirectory
     from offload.listeners import untrusted_folders
-    from offload.trusted_paths import Trust
 
     _dataplane.harden_process()
-    trust = Trust.of(settings)
+    trust = _trust_to_check_with(settings)
     for reason in (refusals := untrusted_folders(settings, trust)):
         err.print(f"[bold red]error:[/] {escape(reason)}")
     if refusals:
@@ -117,6 +117,27 @@ def check_config(
         if problems:
             out.print(problems_table(problems))
     raise typer.Exit(exit_codes.FAILED if problems else exit_codes.OK)
+
+
+def _trust_to_check_with(settings: Config) -> Trust:
+    """Ours; or, for root, that of the daemon's user, as whom a service manager will start it."""
+    from offload.trusted_paths import Trust
+
+    trust = Trust.of(settings)
+    if os.geteuid() != 0 or settings.admin is None:
+        return trust
+    folder = settings.admin.path.parent
+    try:
+        owner = folder.stat().st_uid
+    except OSError:
+        return trust
+    if owner in trust.users:
+        return trust
+    err.print(
+        f"[yellow]note:[/] checked as for a daemon that runs as uid {owner}, to whom {escape(str(folder))} belongs "
+        "(User= in its unit); one that runs as root would refuse that folder"
+    )
+    return Trust(trust.users | {owner}, trust.own | {owner})
 
 
 def _chosen(config: Path | None) -> Path | None:

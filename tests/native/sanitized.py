@@ -54,7 +54,8 @@ class Build:
         self.flags += [f"-I{boringssl.installed_prefix() / 'include'}"]
         kernels = sorted((NATIVE / "kernels").glob("lib*.a"))
         self.libraries: list[str | Path] = [NATIVE / "kernels" / "libkernels.a", *kernels]
-        self.libraries += [boringssl.installed_prefix() / "lib" / "libcrypto.a", "-l:libnghttp2.so.14"]
+        boring = boringssl.installed_prefix() / "lib"
+        self.libraries += [boring / "libssl.a", boring / "libcrypto.a", "-l:libnghttp2.so.14"]
         self.libraries += ["-lstdc++", "-lpthread"]
         folder.mkdir(parents=True, exist_ok=True)
 
