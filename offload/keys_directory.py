@@ -131,19 +131,29 @@ class KeysDirectory:
         return {name: tuple(files) for name, files in entries.items()}
 
     def _folder(self, identity: str, folder: str, base: Step, read_before: Files) -> list[KeyFile]:
-        """All of it from one and the same version, whatever takes its place meanwhile."""
+        """All of it from one and the same version, which was still in its place after it was read: one that is removed
+        loses its files one by one."""
+        reason = "was exchanged again and again while it was read"
+        for _ in range(LOOKS_MAX):
+            try:
+                with Walk(self._trust) as walk:
+                    here = walk.to(identity, base)
+                    found = self._files_of(here, identity, folder, base, read_before)
+                    if walk.to(identity, base).is_same(here):
+                        return found
+            except UntrustedPathError as error:
+                return [KeyFile(_shown(folder), problem=str(error))]
+            except FileNotFoundError as error:
+                reason = f"cannot be listed: {error.strerror}"
+            except OSError as error:
+                return [KeyFile(_shown(folder), problem=f"cannot be listed: {error.strerror}")]
+        return [KeyFile(_shown(folder), problem=reason)]
+
+    def _files_of(self, here: Step, identity: str, folder: str, base: Step, read_before: Files) -> list[KeyFile]:
         found: list[KeyFile] = []
-        try:
-            with Walk(self._trust) as walk:
-                here = walk.to(identity, base)
-                for name in sorted(os.listdir(here.again)):
-                    if not name.startswith(".") and os.path.splitext(name)[1] in SUFFIXES:
-                        path = os.path.join(folder, name)
-                        found += self._walked(identity, path, name, here, base, read_before)
-        except UntrustedPathError as error:
-            return [KeyFile(_shown(folder), problem=str(error))]
-        except OSError as error:
-            return [KeyFile(_shown(folder), problem=f"cannot be listed: {error.strerror}")]
+        for name in sorted(os.listdir(here.again)):
+            if not name.startswith(".") and os.path.splitext(name)[1] in SUFFIXES:
+                found += self._walked(identity, os.path.join(folder, name), name, here, base, read_before)
         return found
 
     def _walked(

@@ -58,12 +58,16 @@ class Step:
     def is_folder(self) -> bool:
         return stat.S_ISDIR(self.status.st_mode)
 
+    def is_same(self, other: Step) -> bool:
+        """One and the same file or folder; both are open, so their numbers are nobody else's."""
+        return (self.status.st_dev, self.status.st_ino) == (other.status.st_dev, other.status.st_ino)
+
     def names_from(self, folder: Step) -> tuple[str, ...] | None:
         """How one comes here from that folder; None when this lies elsewhere."""
         names: list[str] = []
         here: Step | None = self
         while here is not None:
-            if (here.status.st_dev, here.status.st_ino) == (folder.status.st_dev, folder.status.st_ino):
+            if here.is_same(folder):
                 return tuple(reversed(names))
             names.append(here.name)
             here = here.parent
