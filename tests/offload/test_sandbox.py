@@ -311,11 +311,12 @@ def test_a_program_certifies_in_the_sandbox(daemon: DaemonProcess, tmp_path: Pat
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is missing")
 def test_nothing_that_the_daemon_does_is_forbidden_it(daemon: DaemonProcess, tmp_path: Path) -> None:
-    """Also no library is loaded late, which would need executable memory."""
+    """Also no library is loaded late, which would need executable memory. (Not looked at: prctl, by which Abseil would
+    give its memory a name, and does without.)"""
     trace = tmp_path / "trace"
     daemon.configure(identities={"www": ME}, security={"sandbox": True})
     daemon.start(prefix=("strace", "-f", "-qq", "-e", "trace=mmap,mprotect,openat,chmod,fchmod,fchmodat,fchownat,ioctl,"
-                         "prlimit64,prctl,clone,execve", "-o", str(trace)))  # fmt: skip
+                         "prlimit64,clone,execve", "-o", str(trace)))  # fmt: skip
     assert daemon.process
     with daemon.client() as stub:
         assert stub.Sign(WWW, timeout=20).signature
@@ -325,8 +326,7 @@ def test_nothing_that_the_daemon_does_is_forbidden_it(daemon: DaemonProcess, tmp
     assert daemon.wait(60) == exit_codes.OK
     lines = trace.read_text(errors="replace").splitlines()
     refused = [line for line in lines if "EPERM" in line or "EACCES" in line]
-    # Abseil would give its memory a name in /proc/self/maps, and does without.
-    assert [line for line in refused if "PR_SET_VMA_ANON_NAME" not in line] == []
+    assert refused == []
 
 
 def test_another_abi_ends_the_process() -> None:
