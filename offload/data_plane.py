@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import resource
+import sys
 
 from offload import _dataplane, logs
-from offload.config import Config
+from offload.config import Config, DataPlane
+
+# For listeners, key files while they are read, logs, admin and metrics, threads.
+DESCRIPTORS_FOR_OTHERS = 128
 
 
 class DataPlaneError(Exception):
@@ -23,8 +27,7 @@ def make_data_plane(config: Config) -> _dataplane.DataPlane:
         )
     if kind == "unlocked":
         logs.get_logger().warning("keys are in unlocked memory, as security.allow_unlocked_memory says")
-    _raise_descriptor_limit()
-    settings = config.data_plane
+    settings = within_descriptors(config.data_plane, _raise_descriptor_limit())
     try:
         return _dataplane.DataPlane(
             {
@@ -70,8 +73,23 @@ def _crossover(batch: int) -> str:
     return "never" if batch > 8 else f"from {batch}"
 
 
-def _raise_descriptor_limit() -> None:
+def within_descriptors(settings: DataPlane, limit: int) -> DataPlane:
+    """With no more connections than there are descriptors: callers without an identity must not take the last ones."""
+    room = max(1, limit - DESCRIPTORS_FOR_OTHERS)
+    if settings.max_connections <= room:
+        return settings
+    logs.get_logger().warning(
+        "fewer descriptors than data_plane.max_connections: raise LimitNOFILE= or `ulimit -n`, or lower it",
+        max_connections=settings.max_connections,
+        descriptors=limit,
+        served=room,
+    )
+    return settings.model_copy(update={"max_connections": room})
+
+
+def _raise_descriptor_limit() -> int:
     """One descriptor per connection: take what the hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard

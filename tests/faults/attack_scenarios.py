@@ -187,7 +187,8 @@ victim is served and memory bounded (by {memory} MiB more), not times. The goal 
 is without.
 
 The first row is no attack: what a process that only computes does to the victim on this host. Attacker, victim and
-daemon share its cores, so no row can be better than that one.
+daemon share its cores, so no row can be better than that one. Without any attack, p99 was between {low:.1f} and
+{high:.1f} ms, by what else the host did (load average {load:.0f} on {cores} cores): differences below that say nothing.
 
 | attack | p50 before, during, after | p99 before, during, after | of a busy process | memory | refused |
 |---|---|---|---|---|---|
@@ -201,7 +202,17 @@ def times(values: Sequence[float]) -> str:
 def table(found: Mapping[str, Sequence[Measured]], seconds: float) -> str:
     """The section for docs/operations/faults.md."""
     rounds = len(next(iter(found.values())))
-    text = HEAD.format(rate=RATE, rounds=rounds, seconds=seconds, memory=MEMORY_GROWTH_MIB)
+    quiet = [run.before.p99_ms for runs in found.values() for run in runs]
+    text = HEAD.format(
+        rate=RATE,
+        rounds=rounds,
+        seconds=seconds,
+        memory=MEMORY_GROWTH_MIB,
+        low=min(quiet),
+        high=max(quiet),
+        load=os.getloadavg()[0],
+        cores=os.cpu_count(),
+    )
     busy = median([one.during for one in found["busy"]]).p99_ms if "busy" in found else None
     for kind, runs in found.items():
         phases = [median([getattr(run, phase) for run in runs]) for phase in ("before", "during", "after")]

@@ -206,6 +206,7 @@ struct front {
   list_node idle, stalled, leaving;
   size_t stranger_memory;
   uint32_t stranger_connections;
+  uint64_t strangers_rest_until;
   arrival arrivals[ARRIVAL_SLOTS];
   deadline_heap deadlines; /* of calls */
   call *free_calls;
@@ -280,6 +281,7 @@ void arrivals_note_stranger(front *front, const listener *from, uid_t uid);
 void turns_add(connection *it);
 void turns_remove(connection *it);
 void turns_serve(front *front);
+uint64_t turns_next(const front *front); /* when there is somebody to serve: 0 for now, or NEVER */
 
 /* budget.c */
 void budget_spend(connection *it, uint32_t work);

@@ -132,10 +132,12 @@ static void free_ended(front *it) {
 
 /* How long epoll may wait. Sets `sleeping` when it may wait at all, and looks once more whether there is work. */
 static int prepare_wait(front *it) {
-  if (!list_empty(&it->turns) || !list_empty(&it->stranger_turns) || !list_empty(&it->dirty)) return 0;
+  if (turns_next(it) == 0 || !list_empty(&it->dirty)) return 0;
   int timeout = it->drain != DRAIN_NOT ? DRAIN_TICK_MS : -1;
-  uint64_t next = deadlines_next(&it->deadlines), ends = timeouts_next(it);
-  if (ends < next) next = ends;
+  uint64_t next = deadlines_next(&it->deadlines), others[] = {timeouts_next(it), turns_next(it)};
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+    if (others[i] < next) next = others[i];
+  }
   if (next != NEVER) {
     uint64_t wait = next <= it->now ? 0 : (next - it->now + 999999) / 1000000;
     if (timeout < 0 || wait < (uint64_t)timeout) timeout = wait > 60000 ? 60000 : (int)wait;

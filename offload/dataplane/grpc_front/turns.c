@@ -3,12 +3,17 @@
  * connection_serve does for one. So a user's first request waits for at most SHARE_NS of every other user, whatever
  * those send and over however many connections.
  *
+ * Callers without an identity rest after each share, also when nobody else wants anything: they can only be refused,
+ * and a front that never sleeps has to wait for a processor like any program that computes, with everybody who depends
+ * on it.
+ *
  * Time is measured, not estimated: whatever a peer finds out to be expensive, it pays for. What one turn of a
  * connection can take is bounded by bytes and work (budget.c), so a share is overdrawn by little.
  */
 #include "../monotonic.h"
 #include "internal.h"
 
+#define REST_NS 900000u  /* of strangers: a tenth of the time is theirs */
 #define SHARE_NS 100000u /* 100 us: three signatures with P-256 in software, so others are not held up for longer */
 
 void turns_add(connection *it) {
@@ -46,9 +51,10 @@ static void serve_user(front *front, principal *it) {
   principal_release(it);
 }
 
-/* One connection of each in turn, for the share of one user. */
+/* One connection of each in turn, for the share of one user; then they rest. */
 static void serve_strangers(front *front) {
-  uint64_t until = monotonic_ns() + SHARE_NS;
+  uint64_t began = monotonic_ns(), until = began + SHARE_NS;
+  if (began < front->strangers_rest_until) return;
   do {
     principal *it = LIST_ENTRY(list_pop(&front->stranger_turns), principal, turn);
     principal_hold(it);
@@ -56,6 +62,12 @@ static void serve_strangers(front *front) {
     queue_again(it, &front->stranger_turns);
     principal_release(it);
   } while (!list_empty(&front->stranger_turns) && monotonic_ns() < until);
+  if (!list_empty(&front->stranger_turns)) front->strangers_rest_until = until + REST_NS;
+}
+
+uint64_t turns_next(const front *front) {
+  if (!list_empty(&front->turns)) return 0;
+  return list_empty(&front->stranger_turns) ? NEVER : front->strangers_rest_until;
 }
 
 void turns_serve(front *front) {

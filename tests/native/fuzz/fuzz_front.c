@@ -126,6 +126,32 @@ static void send_frame(world *it, bytes *rest) {
   put_frame(it, type, flags, stream, payload.data, payload.size);
 }
 
+/* A long field into HPACK's table, then references to it: as a request, or as trailers of the last one. */
+static void send_header_bomb(world *it, bytes *rest) {
+  uint8_t block[4096], how = take_byte(rest), references = take_byte(rest);
+  size_t size = 0;
+  if (how & 1) {
+    block[size++] = 0x83, block[size++] = 0x86, block[size++] = 0x84; /* POST http / */
+    block[size++] = 0x01, block[size++] = 1, block[size++] = 'a';     /* :authority */
+  }
+  if (how & 2) {
+    block[size++] = 0x40, block[size++] = 1, block[size++] = how & 4 ? 'x' : ' ';
+    block[size++] = 0x7f, block[size++] = 0xe9, block[size++] = 0x16; /* 3,048 bytes */
+    memset(block + size, 'a', 3048);
+    size += 3048;
+  }
+  for (unsigned i = 0; i < references; i++) block[size++] = 0x80 | 62;
+  uint32_t last = it->next_stream > 2 ? it->next_stream - 2 : 1;
+  put_frame(it, 1, how & 8 ? 4 | 1 : 4, how & 1 ? it->next_stream : last, block, size);
+  if (how & 1) it->next_stream += 2;
+}
+
+/* DATA of padding only, many at once. */
+static void send_padding(world *it, bytes *rest) {
+  uint32_t stream = it->next_stream > 2 ? it->next_stream - 2 : 1;
+  for (unsigned i = take_byte(rest); i > 0; i--) put_frame(it, 0, 8, stream, "\0", 1);
+}
+
 static void read_answers(world *it) {
   static uint8_t sink[65536];
   while (it->client >= 0 && recv(it->client, sink, sizeof sink, MSG_DONTWAIT) > 0) continue;
@@ -223,7 +249,7 @@ static void check_and_free(world *it) {
 
 static void step(world *it, bytes *rest) {
   bytes raw;
-  switch (take_byte(rest) % 12) {
+  switch (take_byte(rest) % 14) {
     case 0: front_loop_turn(it->front, 0); break;
     case 1: open_call(it, take_byte(rest)); break;
     case 2: send_batch(it, rest); break;
@@ -238,7 +264,9 @@ static void step(world *it, bytes *rest) {
       break;
     case 9: front_drain(it->front); break;
     case 10: put_frame(it, 3, 0, it->next_stream > 2 ? it->next_stream - 2 : 1, "\0\0\0\10", 4); break; /* reset */
-    default: put_frame(it, 8, 0, take_byte(rest), "\0\0\1", 4);                                         /* window */
+    case 11: send_header_bomb(it, rest); break;
+    case 12: send_padding(it, rest); break;
+    default: put_frame(it, 8, 0, take_byte(rest), "\0\0\1", 4); /* window */
   }
 }
 

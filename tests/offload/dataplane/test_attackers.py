@@ -7,6 +7,7 @@ on any machine.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -385,11 +386,16 @@ def test_strangers_who_connect_all_the_time_are_refused_before_they_cost_much(se
     """Who has an identity is not counted, and comes in."""
     server.listen("cart")
     allow(server, [{"socket": "cart"}])
-    for _ in range(700):
+    if "SANITIZED" in os.environ:
+        pytest.skip("a sanitized data plane on a busy machine accepts fewer a second than are forgiven")
+    for _ in range(5000):
         with server.connect() as one, contextlib.suppress(OSError):
             one.sendall(PREFACE)
+        if refusals(server)["too_many_connections_without_identity"] > 0:
+            break
+    else:
+        pytest.fail("5,000 connections, and none was refused")
     wait_for(lambda: server.plane.statistics()["connections"] == 0)
-    assert refusals(server)["too_many_connections_without_identity"] > 0
     for _ in range(600):
         server.connect("cart").close()
     with RawClient(server.connect("cart")) as client:

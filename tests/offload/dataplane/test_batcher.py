@@ -353,6 +353,7 @@ def test_backlogged_connections_get_equal_shares(native: ctypes.CDLL, counts: li
         batcher.close()
 
 
+@settings(deadline=None)
 @given(
     connections=st.lists(st.integers(1, 16), min_size=1, max_size=3),
     each=st.integers(1, 12),
