@@ -111,6 +111,11 @@ test-fresh: setup ## demo and a part of the tests in a minimal Debian root, as a
 	@deploy/setup/debian.sh debootstrap
 	@$(PYTHON) -m tests.fresh
 
+.PHONY: test-pages
+test-pages: setup ## every command of docs/start/own-envoy.md and systemd.md in a bare Debian root, the second booted by systemd; needs root (about 15 minutes)
+	@deploy/setup/debian.sh debootstrap systemd-container
+	@$(PYTHON) -m pytest -m 'long or not long' tests/fresh $(ARGS)
+
 .PHONY: conformance
 SSLYZE := build/conformance/sslyze
 $(STAMPS)/conformance: tests/conformance/sslyze.txt deploy/setup/debian.sh $(VENV)/.stamp

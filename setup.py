@@ -1,6 +1,6 @@
 """Builds the native parts: CMake makes the C libraries and the Envoy module, Cython the Python extensions.
 
-BoringSSL must have been built before (deploy/setup/boringssl.py); the build says so when it is missing.
+BoringSSL is built first where it is missing (deploy/setup/boringssl.py), into the user's cache folder.
 TLS_OFFLOAD_TESTING=1 also builds the extensions with testing hooks (known nonces, fault injection); never set it for a
 release.
 """
@@ -47,10 +47,7 @@ class BuildNative(build_ext):
     """`build_ext` that first runs CMake and the protocol compiler."""
 
     def run(self) -> None:
-        try:
-            self.boringssl_prefix = boringssl.installed_prefix()
-        except boringssl.NativeLibraryMissing as missing:
-            raise SystemExit(f"error: {missing}") from None
+        self.boringssl_prefix = boringssl.install()  # once per user and pin; then it is there
         # Of the tools of tests and benchmarks only keyload is installed: `offload bench` loads a service with it.
         native = self.cmake("native", [], ["all"] if TESTING else ["kernels", "dataplane", "tls_offload", "keyload"])
         testing = self.cmake("native-testing", ["-DTESTING_HOOKS=ON"], ["kernels"]) if TESTING else native

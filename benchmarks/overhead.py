@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import machine, tools
+from benchmarks import machine, outputs, tools
 from benchmarks.handshake import measure, plan, results, rig, run
 from deploy.node import daemon
 from deploy.node.certificates import Authority, Leaf
@@ -157,7 +157,7 @@ def show(found: Mapping[str, Any]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    parser.add_argument("--json", type=outputs.file, metavar="FILE", help="write the figures here too")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="tls-offload-bench-"))
     try:
@@ -172,6 +172,7 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
     show(found)
     if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 

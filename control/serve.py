@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import time
@@ -31,6 +32,7 @@ from control.store.errors import IncompatibleStore, StoreError
 from control.store.store import Store, StoreKey
 from control.tokens.tokens import Tokens
 from control.xds.server import DiscoveryServer
+from offload.systemd import Notifier
 
 log = structlog.get_logger(__name__)
 
@@ -213,9 +215,10 @@ async def serve(settings: ServeSettings) -> None:
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    service = Service(settings)
+    service, systemd = Service(settings), Notifier(os.environ)
     try:
         await service.start()
+        systemd.send("READY=1", f"STATUS=API on {service.api}, xDS on {service.xds}, nodes on {service.nodes}")
         asked = asyncio.create_task(ended.wait())
         # Half of a control plane would look alive and push nothing: whoever started it starts it again.
         broken = asyncio.create_task(service.ended())
@@ -224,4 +227,5 @@ async def serve(settings: ServeSettings) -> None:
         if not broken.cancel():
             broken.result()
     finally:
+        systemd.send("STOPPING=1")
         await service.stop()

@@ -1,6 +1,6 @@
 """The control plane's own certificate: made by its own CA, renewed by itself while it serves.
 
-Proxies and nodes are given the CA (`mesh ca show-server`); the CA stays over restarts and renewals.
+Proxies and nodes are given the CA (`ca.pem` in the data folder); the CA stays over restarts and renewals.
 """
 
 from __future__ import annotations

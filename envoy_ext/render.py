@@ -6,6 +6,7 @@ the results.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -249,8 +250,20 @@ def pipe_address(path: Path) -> Config:
 def cluster(
     name: str, host: str, port: int, *, http2: bool = False, tls: UpstreamTlsSettings | None = None, **more: Any
 ) -> Config:
-    """A cluster of one static endpoint; as `cluster_of`."""
-    return cluster_of(name, [socket_address(host, port)], http2=http2, tls=tls, **more)
+    """A cluster of one endpoint, as `cluster_of`: an IP address is static, a host name is resolved by Envoy.
+
+    IPv4 goes first, since Envoy would try ::1 for localhost, where most upstreams do not listen.
+    """
+    result = cluster_of(name, [socket_address(host, port)], http2=http2, tls=tls, **more)
+    return result if _is_ip_address(host) else result | {"type": "STRICT_DNS", "dns_lookup_family": "V4_PREFERRED"}
+
+
+def _is_ip_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def cluster_of(

@@ -534,3 +534,9 @@ class Config(Section):
 def wanted_sockets(sockets: Sockets) -> tuple[Socket, ...]:
     """Every socket of the configuration, the main one first."""
     return (*([sockets.main] if sockets.main else []), *sockets.dedicated)
+
+
+def socket_folders(config: Config) -> tuple[Path, ...]:
+    """Where sockets are made, each folder once: the callers' and the admin socket's, beside which handover has its."""
+    paths = [one.path for one in wanted_sockets(config.sockets)] + ([config.admin.path] if config.admin else [])
+    return tuple(dict.fromkeys(path.parent for path in paths))

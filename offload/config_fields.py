@@ -81,6 +81,25 @@ def parse_address(address: str) -> tuple[str, int]:
     return str(ip), int(port)
 
 
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
+
+
+def parse_endpoint(text: str) -> tuple[str, int]:
+    """Host name or IP address, and port, of "localhost:8080", "127.0.0.1:8080" or "[::1]:8080". ValueError."""
+    host, _, port = text.rpartition(":")
+    # What looks like an IP address has to be one: 300.1.2.3 is no name that anybody gives.
+    if _HOST_NAME.fullmatch(host) and not re.fullmatch(r"[0-9.]+", host) and re.fullmatch(r"[0-9]{1,5}", port):
+        if 0 < int(port) < 65536:
+            return host, int(port)
+        raise ValueError(f"has the port {port}, and ports go from 1 to 65535")
+    try:
+        return parse_address(text)
+    except ValueError:
+        raise ValueError(
+            f"must be a host and a port, 'localhost:8080', '127.0.0.1:8080' or '[::1]:8080', not '{text}'"
+        ) from None
+
+
 def _address(address: str) -> str:
     parse_address(address)
     return address

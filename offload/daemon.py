@@ -17,9 +17,10 @@ from enum import Enum, auto
 
 from offload import __version__, _dataplane, exit_codes, logs, reload, sandbox
 from offload.audit import AuditLog
-from offload.config import MESH_ISSUER, Config, Mesh, Sockets
+from offload.config import MESH_ISSUER, Config, Mesh, Sockets, socket_folders
+from offload.config_fields import user_id
 from offload.config_file import ConfigError
-from offload.data_plane import DataPlaneError, backend_reason, log_backend, make_data_plane
+from offload.data_plane import DataPlaneError, backend_reason, log_backend, make_data_plane, starting
 from offload.generated import GeneratedIdentities, orders_of
 from offload.handover import ANSWER_SECONDS, Handover, HandoverError
 from offload.identities import Changes, Plan
@@ -28,6 +29,7 @@ from offload.interfaces import Interfaces
 from offload.keyring import DirectoryWatcher, Keyring
 from offload.listeners import Listener, SocketError, make_listener, open_listeners, wanted
 from offload.mesh.membership import Membership
+from offload.runtime_folder import make_folder
 from offload.systemd import ActivationError, Notifier, take_sockets
 from offload.trusted_paths import Trust
 from offload.v1 import node_pb2
@@ -164,7 +166,7 @@ class Daemon:
         try:
             self._start()
             return self._serve()
-        except (SocketError, HandoverError) as error:
+        except (SocketError, HandoverError, DataPlaneError) as error:
             raise StartError(str(error)) from error
         finally:
             self._stop()
@@ -176,9 +178,17 @@ class Daemon:
         except ActivationError as error:
             raise StartError(str(error)) from error
         self._taken = self._ask_the_daemon_before()
+        self._make_folders()
         self._listeners = {
             made.name: made for made in open_listeners(self.config.sockets, handed_over, self._taken, self._trust)
         }
+
+    def _make_folders(self) -> None:
+        """Those of the sockets, as far as we may; of whoever we become, who makes and removes sockets in them."""
+        user = self.config.security.user
+        for folder in socket_folders(self.config):
+            if make_folder(folder, self._trust, None if user is None else user_id(user)):
+                self._log.info("made the folder of a socket", folder=str(folder))
 
     def _close_sockets(self) -> None:
         for listener in self._listeners.values():
@@ -189,7 +199,8 @@ class Daemon:
     def _start(self) -> None:
         self._log.info("starting", version=__version__, pid=os.getpid(), keys=str(self.config.keys.directory))
         self._notifier.send("STATUS=measuring the backends")
-        self._data_plane.calibrate()
+        with starting():
+            self._data_plane.calibrate()
         self._order()
         self._keyring.refresh(self._merged(), self._generated.current())
         if not self._keyring.current.identities and not self._generated.names() and not self.config.mesh:
@@ -197,7 +208,8 @@ class Daemon:
         if (audit := self.config.audit).path is not None:
             self._audit = AuditLog(audit, audit.path, self._keyring.names_of, trust=self._trust)
         self._data_plane.count_key_uses(True)
-        self._data_plane.start()
+        with starting():
+            self._data_plane.start()
         self._backends = tuple(self._data_plane.statistics()["classes"][0]["backend_us"])
         self._generated.start()
         log_backend(self.config, self._data_plane.statistics())
@@ -374,7 +386,9 @@ class Daemon:
         for name in [name for name, listener in self._listeners.items() if listener.lost]:
             path = str(self._listeners[name].socket.getsockname())
             try:
-                made = make_listener(name, wanted(self.config.sockets)[name], self._trust)
+                settings = wanted(self.config.sockets)[name]
+                make_folder(settings.path.parent, self._trust)
+                made = make_listener(name, settings, self._trust)
             except SocketError as error:
                 if name not in self._lost:
                     self._log.error("the file of a socket is gone and cannot be made again", reason=str(error))
@@ -456,6 +470,7 @@ class Daemon:
             if name in running:
                 continue
             try:
+                make_folder(settings.path.parent, self._trust)
                 self._serve_listener(make_listener(name, settings, self._trust))
             except SocketError as error:
                 self._log.error("a dedicated socket cannot be made", socket=name, reason=str(error))

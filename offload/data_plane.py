@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from offload import _dataplane, logs
 from offload.config import Config, DataPlane
@@ -28,7 +30,7 @@ def make_data_plane(config: Config) -> _dataplane.DataPlane:
     if kind == "unlocked":
         logs.get_logger().warning("keys are in unlocked memory, as security.allow_unlocked_memory says")
     settings = within_descriptors(config.data_plane, _raise_descriptor_limit())
-    try:
+    with starting():
         return _dataplane.DataPlane(
             {
                 "shards": settings.shard_count(),
@@ -47,8 +49,19 @@ def make_data_plane(config: Config) -> _dataplane.DataPlane:
                 "backend": settings.backend,
             }
         )
-    except (ValueError, RuntimeError, OSError) as error:
-        raise DataPlaneError(f"the data plane cannot start: {error}") from error
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """What goes wrong while it is made, measured and started, with the way out. DataPlaneError."""
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:
+        way_out = ""
+        if "RLIMIT_MEMLOCK" in str(error):
+            limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+            way_out = f"; it is {limit >> 10} KiB: raise it (LimitMEMLOCK= in the unit, `ulimit -l`)"
+        raise DataPlaneError(f"the data plane cannot start: {error}{way_out}") from error
 
 
 def backend_reason(setting: str, backend: str) -> str:

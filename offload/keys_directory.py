@@ -224,7 +224,10 @@ def _read_file(path: str, file: Step, no_key: str | None, has_keys: bool) -> Key
             return KeyFile(shown, problem=no_key)
         key = _dataplane.Key.load(file.again) if private_keys and has_keys else None
     except ValueError as error:
-        return KeyFile(shown, problem=_shown(str(error)).removeprefix(f"{file.again}: "))
+        problem = _shown(str(error)).removeprefix(f"{file.again}: ")
+        if not os.access(file.again, os.R_OK, effective_ids=True):
+            problem += f"; let the daemon's group read it: chgrp {os.getegid()} FILE && chmod g+r FILE"
+        return KeyFile(shown, problem=problem)
     world_readable = key is not None and bool(file.status.st_mode & stat.S_IROTH)
     return KeyFile(shown, tuple(certificates), key, None, world_readable)
 

@@ -48,7 +48,7 @@ def enter(config: Config) -> InForce:
     try:
         _load_what_comes_late()
         if security.user is not None:
-            _become(security.user)
+            become(security.user)
         _dataplane.harden_process()  # after the change of user, which resets it
         _dataplane.drop_privileges()
         version = _confine(config, programs)
@@ -96,8 +96,8 @@ def _load_what_comes_late() -> None:
         importlib.import_module(module)
 
 
-def _become(user: str | int) -> None:
-    """Groups first: afterwards we may not change them any more."""
+def become(user: str | int) -> None:
+    """Groups first: afterwards we may not change them any more. KeyError, OSError."""
     uid = user_id(user)
     if os.geteuid() == uid and uid != 0:
         return

@@ -25,7 +25,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import machine
+from benchmarks import machine, outputs
 from benchmarks.control.mesh import SHARED, Mesh, cluster_name
 from benchmarks.handshake.measure import process_cpu_ns
 from deploy.node.processes import NodeError, Processes, interruptible
@@ -199,7 +199,7 @@ def show(found: Sequence[dict[str, float]]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.control", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    parser.add_argument("--json", type=outputs.file, metavar="FILE", help="write the figures here too")
     parser.add_argument("--proxies", type=int, action="append", help=f"how many; may be repeated {list(SIZES)}")
     parser.add_argument("--services", type=int, default=SERVICES, help=f"[{SERVICES}]")
     options = parser.parse_args()
@@ -218,6 +218,7 @@ def main() -> int:
     show(found)
     if options.json:
         data = {"runs": found, "targets": TARGETS, "machine": machine.machine()}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(data, indent=1) + "\n")
     return 0
 

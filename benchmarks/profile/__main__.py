@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks import outputs
 from benchmarks.handshake import plan
 from benchmarks.handshake.rig import Rig, modes_of_this_host
 from benchmarks.profile import flame, stacks
@@ -44,7 +45,9 @@ def arguments() -> argparse.Namespace:
         prog="python -m benchmarks.profile",
         description="Flame graphs of Envoy and daemon under full handshakes (TLS 1.3, 64 at once), with perf.",
     )
-    parser.add_argument("--report", type=Path, metavar="DIR", required=True, help="where the pictures go, SVG and PNG")
+    parser.add_argument(
+        "--report", type=outputs.folder, metavar="DIR", required=True, help="for the pictures, SVG and PNG"
+    )
     parser.add_argument("--keys", nargs="+", choices=plan.KEYS, default=["rsa2048", "p256"], help="which key types")
     modes = modes_of_this_host()
     parser.add_argument("--modes", nargs="+", choices=modes, default=list(modes[:2]), help="whom (all: %(choices)s)")

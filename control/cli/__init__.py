@@ -1,8 +1,6 @@
-"""The command line `mesh`. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the control plane is not there."""
+"""The command line `mesh`."""
 
 from __future__ import annotations
-
-import sys
 
 import typer
 
@@ -10,14 +8,20 @@ from control.ca.authority import UnusableAuthority
 from control.ca.rotation import WrongStage
 from control.cli import dataplane, inspecting, operate, resources
 from control.cli.client import ApiError, Unreachable
+from control.cli.dataplane import MissingProgram
 from control.cli.output import complain
 from control.model.documents import UnreadableDocument
 from control.model.violation import InvalidResource
 from control.store.errors import StoreError
+from offload import exit_codes, failure
 
 app = typer.Typer(
     name="mesh",
-    help="The mesh control plane: meshes, identities, policies, and the offload of TLS handshakes.",
+    help=(
+        "The mesh control plane: meshes, identities, policies, and the offload of TLS handshakes.\n\n"
+        "Exit codes: 0 done; 1 refused or failed; 2 wrong options; 3 the control plane does not answer or lets you not "
+        "in; 70 a fault of the program; 78 the configuration or the host forbids it; 130 Ctrl-C."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -26,25 +30,18 @@ inspecting.add_to(app)
 operate.add_to(app)
 dataplane.add_to(app)
 
-EXIT_FAILED = 1
-EXIT_UNREACHABLE = 3
+# Errors whose texts are sentences of ours already.
+EXPECTED: dict[type[BaseException], int] = {
+    Unreachable: exit_codes.MESH_UNREACHABLE,
+    MissingProgram: exit_codes.CONFIGURATION,
+    ApiError: exit_codes.FAILED,
+    InvalidResource: exit_codes.FAILED,
+    UnreadableDocument: exit_codes.FAILED,
+    StoreError: exit_codes.FAILED,
+    UnusableAuthority: exit_codes.FAILED,
+    WrongStage: exit_codes.FAILED,
+}
 
 
 def main() -> None:
-    try:
-        app()
-    except Unreachable as error:
-        complain(str(error))
-        sys.exit(EXIT_UNREACHABLE)
-    except (
-        ApiError,
-        InvalidResource,
-        UnreadableDocument,
-        StoreError,
-        UnusableAuthority,
-        WrongStage,
-        OSError,
-        UnicodeDecodeError,
-    ) as error:
-        complain(str(error))
-        sys.exit(EXIT_FAILED)
+    failure.ended(lambda: app(prog_name="mesh"), complain, EXPECTED)

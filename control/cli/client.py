@@ -83,7 +83,7 @@ class Api:
         try:
             return self._client.request(method, path, json=body, headers=headers)
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise Unreachable(f"the control plane at {self.address} does not answer: {error}") from error
+            raise Unreachable(f"the control plane at {self.address} does not answer: {_cause(error)}") from error
 
     def _checked(self, response: httpx.Response) -> Any:
         try:
@@ -103,6 +103,18 @@ class Api:
             items += page["items"]
             after = page["next"]
         return items
+
+
+def _cause(error: BaseException) -> str:
+    """In words: the system's own reason stands below the client's, which repeats it with its number."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not of this CA, or not for this name ({cause.verify_message}); check MESH_CA"
+        if isinstance(cause, OSError) and cause.strerror and not isinstance(cause, ssl.SSLError):
+            return cause.strerror.lower()
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
 
 
 def segment(text: str) -> str:

@@ -26,7 +26,7 @@ TokenFile = Annotated[
         "--token-file", help="of mesh generate dataplane-token; read at each connection, so put a newer one there"
     ),
 ]
-ControlPlane = Annotated[str, typer.Option("--control-plane", help="host:port")]
+ControlPlane = Annotated[str, typer.Option("--control-plane", envvar="MESH_CONTROL_PLANE", help="host:port")]
 CaFile = Annotated[Path, typer.Option("--ca-file", help="ca.pem of the control plane's data folder")]
 AdminPort = Annotated[int | None, typer.Option("--admin-port", help="as networking.admin.port of the Dataplane")]
 
@@ -43,14 +43,19 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(dataplane, name="dataplane")
 
 
-def _bootstrap(name: str, mesh: str, token_file: Path, control_plane: str, ca_file: Path, admin: int | None) -> str:
+class MissingProgram(Exception):
+    """There is no Envoy here; the message says where it was looked for."""
+
+
+def _ends(
+    name: str, mesh: str, token_file: Path, control_plane: str, ca_file: Path
+) -> tuple[ProxyIdentity, ControlPlaneAddress]:
     try:
         address = parse_address(control_plane, XDS_PORT)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     proxy = ProxyIdentity(mesh, name, _checked(token_file))
-    where = ControlPlaneAddress(address.host, address.port, ca_file.read_text())
-    return json.dumps(make_bootstrap(proxy, where, admin))
+    return proxy, ControlPlaneAddress(address.host, address.port, ca_file.read_text())
 
 
 def _checked(token_file: Path) -> Path:
@@ -83,7 +88,8 @@ def bootstrap(
     admin_port: AdminPort = None,
 ) -> None:
     """Print the bootstrap configuration. It names the token's file, which Envoy reads at each connection."""
-    typer.echo(_bootstrap(name, mesh, token_file, control_plane, ca_file, admin_port))
+    proxy, where = _ends(name, mesh, token_file, control_plane, ca_file)
+    typer.echo(json.dumps(make_bootstrap(proxy, where, admin_port)))
 
 
 def run(
@@ -97,13 +103,23 @@ def run(
     concurrency: Annotated[int, typer.Option(help="worker threads")] = 2,
     log_level: Annotated[str, typer.Option(help="of Envoy")] = "warning",
 ) -> None:
-    """Become a stock Envoy of this dataplane, with the offload module if it is built. Configuration comes by ADS."""
-    binary = shutil.which(envoy or os.environ.get("ENVOY_BINARY", "envoy"))
+    """Become a stock Envoy of this dataplane, with the offload module if it is built. Configuration comes by ADS.
+
+    Asks the control plane first: with a CA, a name or a token that does not fit, nothing is started, and the reason
+    is said. Where it is only away, Envoy is started and goes on asking for it.
+    """
+    from control.cli.probe import probe  # gRPC takes a while to load, and other commands need none
+
+    wanted = envoy or os.environ.get("ENVOY_BINARY", "envoy")
+    binary = shutil.which(wanted)
     if binary is None:
-        raise FileNotFoundError("there is no Envoy: set ENVOY_BINARY or --envoy to the binary")
+        raise MissingProgram(f"there is no Envoy to start as '{wanted}': set ENVOY_BINARY or --envoy to the binary")
+    proxy, where = _ends(name, mesh, token_file, control_plane, ca_file)
+    if unknown := probe(proxy, where):
+        typer.echo(f"note: {unknown}; Envoy is started and goes on asking. Is --control-plane right?", err=True)
     folder = Path(tempfile.mkdtemp(prefix=f"mesh-{name}-"))
     path = folder / "bootstrap.json"
-    write_private(path, _bootstrap(name, mesh, token_file, control_plane, ca_file, admin_port))
+    write_private(path, json.dumps(make_bootstrap(proxy, where, admin_port)))
     environment = dict(os.environ)
     try:
         environment.setdefault(SEARCH_PATH_VARIABLE, str(module_directory()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -190,9 +191,18 @@ def status(name: Identity, mesh: Mesh = "default", output: Output = Form.TABLE) 
     _rotation(mesh, name, None, output)
 
 
+class Action(StrEnum):
+    begin = "begin"
+    distributed = "distributed"
+    replaced = "replaced"
+    retired = "retired"
+    abort = "abort"
+    reset = "reset"
+
+
 def rotate(
     name: Identity,
-    action: Annotated[str, typer.Argument(help="begin, distributed, replaced, retired, abort, reset")] = "begin",
+    action: Annotated[Action, typer.Argument(help="the step; docs/control.md tells them")] = Action.begin,
     force: Annotated[
         bool, typer.Option("--force", help="with reset: although the CA can still sign, as somebody else has its key")
     ] = False,
@@ -203,4 +213,4 @@ def rotate(
 
     `reset` is for a CA that has ended, at any stage: another one signs at once, and is the only one that is trusted.
     """
-    _rotation(mesh, name, {"action": action, "force": force}, output)
+    _rotation(mesh, name, {"action": action.value, "force": force}, output)

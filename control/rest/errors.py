@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -88,7 +89,7 @@ def add_to(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def request(_: Request, error: RequestValidationError) -> JSONResponse:
-        fields = [{"field": ".".join(map(str, e["loc"])), "reason": e["msg"]} for e in error.errors()]
+        fields = [{"field": _field(e["loc"]), "reason": _reason(e["msg"])} for e in error.errors()]
         detail = "; ".join(f"{field['field']}: {field['reason']}" for field in fields)
         return body(400, "Invalid request", detail, invalid_parameters=fields)
 
@@ -105,6 +106,16 @@ def add_to(app: FastAPI) -> None:
 
     for kind in _STATUS:
         app.add_exception_handler(kind, _ours)
+
+
+def _field(place: Sequence[str | int]) -> str:
+    """As whoever asked knows it: without the part of the request that it stands in."""
+    return ".".join(str(step) for step in place[1:]) or f"the {place[0] if place else 'request'}"
+
+
+def _reason(message: str) -> str:
+    """pydantic's words as the rest of a sentence that begins with the field."""
+    return message.removeprefix("Value error, ").removeprefix("Input ")
 
 
 async def _ours(_: Request, error: Exception) -> JSONResponse:

@@ -17,6 +17,7 @@ from control.model.violation import InvalidResource, Violation
 from control.plane import ControlPlane
 from control.rest import errors, openapi
 from control.rest.shapes import Status
+from control.store.errors import NotFound
 
 MAX_PAGE = 1000
 DEFAULT_PAGE = 100
@@ -43,6 +44,9 @@ def _add_kind(app: FastAPI, plane: ControlPlane, who: Any, kind: Kind, path: str
 
     async def page(size: Size = DEFAULT_PAGE, after: After = "", mesh: str = "") -> dict[str, Any]:
         found = await asyncio.to_thread(plane.store.read, kind.type, mesh, after, size + 1)
+        # A mesh that is not there is not one without resources: whoever mistyped its name should learn it.
+        if not found and kind.in_mesh and not await asyncio.to_thread(plane.store.has, MESH.type, "", mesh):
+            raise NotFound(f"there is no Mesh {mesh!r}: `mesh get meshes` lists those that there are")
         items = [_data(one) for one in found[:size]]
         return {"items": items, "next": found[size - 1].name if len(found) > size else None}
 
@@ -78,7 +82,9 @@ def _add_kind(app: FastAPI, plane: ControlPlane, who: Any, kind: Kind, path: str
     of_page, of_get, of_put, of_delete = handlers
     listed, shown, made = openapi.page_of(kind), openapi.answer_of(kind), openapi.answers_to_put(kind)
     unseen: dict[str, Any] = {**common, "response_model": None}  # openapi.py says what they answer
-    app.get(path, summary=f"List of {kind.type}", responses=errors.responses(400, 401) | listed, **unseen)(of_page)
+    missing = (404,) if kind.in_mesh else ()
+    refused = errors.responses(400, 401, *missing)
+    app.get(path, summary=f"List of {kind.type}", responses=refused | listed, **unseen)(of_page)
     refused = errors.responses(400, 401, 404)
     app.get(one, summary=f"One {kind.type}", responses=refused | shown, **unseen)(of_get)
     refused = errors.responses(400, 401, 409)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import typer
 
-from offload import __version__
+from offload import __version__, failure
 from offload.cli import bench, envoy_config, keys, serve, sign, status, steer
+from offload.cli.output import complain
 
 app = typer.Typer(
     name="offload",
     no_args_is_help=True,
     rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,  # `failure` says it in a sentence
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     help=(
         "Holds the private keys of a node and signs TLS handshakes for its Envoys, up to 8 at a time.\n\n"
         "Start with `offload check-config`, then `offload serve`; look at it with `offload status`.\n\n"
         "Exit codes: 0 done; 1 tried and failed; 2 wrong options; 3 stopped before everything was answered; "
-        "69 the daemon does not answer; 77 the daemon does not allow it; 78 the configuration or the host forbids it."
+        "69 the daemon does not answer; 70 a fault of the program; 77 the daemon does not allow it; "
+        "78 the configuration or the host forbids it; 130 Ctrl-C."
     ),
 )
 
@@ -47,4 +50,4 @@ app.command("bench")(bench.bench)
 
 
 def main() -> None:
-    app(prog_name="offload")
+    failure.ended(lambda: app(prog_name="offload"), complain, {})

@@ -6,16 +6,19 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 from statistics import median
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from offload import _dataplane, exit_codes
-from offload.bench import service
+from offload import exit_codes
 from offload.bench.prediction import Load, host_factor, predict
 from offload.bench.verdict import Choice, Verdict, judge, summary
 from offload.cli.output import Format, Output, err, fail, out, print_json
+
+if TYPE_CHECKING:  # native: what needs no signature, --version and --help, has to work without its libraries
+    from offload import _dataplane
+    from offload.bench import service
 
 BATCHES = range(1, 9)
 BACKENDS = ("software", "ifma8")
@@ -45,6 +48,8 @@ def bench(
     noise on the host hits both. Then a service like the daemon's is loaded by a native client: as fast as it can, and
     at 60% of that by 1, 8 and 32 simulated sidecars. `python -m benchmarks.handshake` measures with real Envoys.
     """
+    from offload import _dataplane
+
     _dataplane.harden_process()
     wanted = [one.value for one in algorithm or list(Algorithm)]
     began = time.monotonic()
@@ -94,6 +99,8 @@ def _measure_kernels(
     algorithms: list[str], rounds: int, say: Callable[[str], None]
 ) -> tuple[list[str], dict[str, dict[str, list[float]]]]:
     """The backends of this host, and for each algorithm and backend the microseconds of batches of 1 to 8."""
+    from offload import _dataplane
+
     plane = _dataplane.DataPlane(
         {
             "shards": 1,
@@ -121,6 +128,8 @@ def _measure_kernels(
 
 
 def _measure_service(algorithms: list[str], say: Callable[[str], None]) -> dict[str, service.ServiceResult]:
+    from offload.bench import service
+
     say("starting a service")
     results: dict[str, service.ServiceResult] = {}
     with service.running(algorithms) as running:
@@ -165,6 +174,8 @@ def _table(results: dict[str, dict[str, list[float]]]) -> Table:
 
 
 def _service_table(results: dict[str, service.ServiceResult]) -> Table:
+    from offload.bench import service
+
     table = Table(title="The service over its socket", title_justify="left")
     table.add_column("algorithm")
     for column in ("at most /s", "batch", "CPU each", "alone p50"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +11,9 @@ import typer
 
 from offload import exit_codes
 from offload.cli.output import DEFAULT_SOCKET, SocketPath, fail, print_json
+
+# What comes from the network is TLS; what an application sends out by our identity is not, and only this host may.
+LISTEN, LISTEN_OUTBOUND = "0.0.0.0:8443", "127.0.0.1:8443"
 
 
 class Text(StrEnum):
@@ -30,17 +34,39 @@ _CLIENT_CERTIFICATE: dict[ClientCertificate, Literal["optional", "required"] | N
 }
 
 
+def _print_module_path(wanted: bool) -> None:
+    """Eager, so that it needs no identity."""
+    if wanted:
+        typer.echo(_module_library().parent)
+        raise typer.Exit
+
+
+def _module_library() -> Path:
+    from envoy_ext.location import ModuleMissing, module_library
+
+    try:
+        return module_library()
+    except ModuleMissing as missing:
+        fail(f"{missing}; or name the file with --library, or let Envoy find it with --by-name", exit_codes.FAILED)
+
+
 def envoy_config(
     identity: Annotated[
         list[str], typer.Option("--identity", "-i", help="Whose certificates to serve; several are chosen by SNI.")
     ],
-    upstream: Annotated[str, typer.Option(help="Where the decrypted traffic goes, IP:port.")] = "127.0.0.1:8080",
-    listen: Annotated[str, typer.Option(help="Where Envoy listens, IP:port.")] = "0.0.0.0:8443",
+    upstream: Annotated[str, typer.Option(help="Where the decrypted traffic goes, host:port.")] = "127.0.0.1:8080",
+    listen: Annotated[
+        str | None,
+        typer.Option(help=f"Where Envoy listens, IP:port. Unset: {LISTEN}, with --connect-to {LISTEN_OUTBOUND}."),
+    ] = None,
     tcp: Annotated[bool, typer.Option("--tcp", help="Pass bytes on instead of HTTP requests.")] = False,
     http2_upstream: Annotated[bool, typer.Option("--http2-upstream", help="The upstream speaks HTTP/2.")] = False,
     connect_to: Annotated[
         str | None,
-        typer.Option(help="Print a cluster instead: connections to this IP:port show the identity's certificate."),
+        typer.Option(
+            help="The other direction: connections to this host:port show the identity's certificate. "
+            "--listen is then where your application connects, in plaintext."
+        ),
     ] = None,
     peer: Annotated[
         list[str] | None,
@@ -53,51 +79,83 @@ def envoy_config(
         ClientCertificate, typer.Option(help="Whether clients have to show a certificate of their own.")
     ] = ClientCertificate.off,
     whole: Annotated[
-        bool, typer.Option("--whole", help="A complete file for `envoy -c`, instead of a snippet for static_resources.")
-    ] = False,
+        bool,
+        typer.Option(
+            "--whole/--snippet",
+            help="A complete file for `envoy -c`, or only the listener and cluster for your static_resources.",
+        ),
+    ] = True,
     library: Annotated[
-        Path | None, typer.Option(help="Path of libtls_offload.so; unset: found on ENVOY_DYNAMIC_MODULES_SEARCH_PATH.")
+        Path | None,
+        typer.Option(help="Path of libtls_offload.so as Envoy sees it, for instance in its container; unset: ours."),
     ] = None,
+    by_name: Annotated[
+        bool,
+        typer.Option("--by-name", help="Name no file: Envoy finds it in $ENVOY_DYNAMIC_MODULES_SEARCH_PATH."),
+    ] = False,
+    module_path: Annotated[
+        bool,
+        typer.Option(
+            "--module-path",
+            callback=_print_module_path,
+            is_eager=True,
+            help="Print only the folder of the module, for $ENVOY_DYNAMIC_MODULES_SEARCH_PATH or to copy it.",
+        ),
+    ] = False,
     socket: SocketPath = DEFAULT_SOCKET,
     output: Annotated[Text, typer.Option("--output", "-o", help="How to print it.")] = Text.yaml,
 ) -> None:
     """Print the Envoy configuration that serves an identity with its key in this daemon.
 
-    Example: `offload envoy-config -i www --upstream 127.0.0.1:8080 --whole > envoy.yaml`
+    Example: `offload envoy-config -i www --upstream localhost:8080 > envoy.yaml`, then `envoy -c envoy.yaml`
 
-    A cluster's side: `offload envoy-config -i cart --connect-to 10.0.0.7:8443 --peer spiffe://mesh.example/prices`
+    A cluster's side: `offload envoy-config -i cart --connect-to prices.example:8443 --peer spiffe://mesh.example/prices`
+
+    Where the module is: `export ENVOY_DYNAMIC_MODULES_SEARCH_PATH=$(offload envoy-config --module-path)`
     """
-    try:
-        from envoy_ext import authorization, render, settings
-    except ImportError as error:
-        fail(f"the Envoy renderer is not installed: {error}", exit_codes.FAILED)
-    listen_host, listen_port = _address("--listen", listen)
+    del module_path
+    if by_name and library is not None:
+        fail("--library names the module's file, --by-name names none: give one of the two", exit_codes.USAGE)
+    file = None if by_name else library or _module_library()
+    socket = socket.absolute()  # Envoy has a working directory of its own
+    peers = peer or []
     if connect_to is not None:
-        cluster = _cluster(identity, connect_to, peer or [], tcp, http2_upstream, library, socket)
-        if whole:
-            manager = (
-                render.tcp_proxy(cluster["name"])
-                if tcp
-                else render.http_connection_manager(
-                    [render.route_to_cluster(cluster["name"])], stat_prefix="outbound", encrypted=False
-                )
-            )
-            plain = render.listener("outbound", listen_port, [{"filters": [manager]}], host=listen_host)
-            _print(render.bootstrap([plain], [cluster]), output)
-        else:
-            _print({"clusters": [cluster]}, output)
-        return
+        where = listen or LISTEN_OUTBOUND
+        config = _outbound(identity, connect_to, peers, where, tcp, http2_upstream, whole, file, socket)
+    else:
+        where = listen or LISTEN
+        config = _inbound(
+            identity, upstream, peers, client_certificate, where, tcp, http2_upstream, whole, file, socket
+        )
+    _print(config, output)
+
+
+def _inbound(
+    identity: list[str],
+    upstream: str,
+    peers: list[str],
+    client_certificate: ClientCertificate,
+    listen: str,
+    tcp: bool,
+    http2: bool,
+    whole: bool,
+    library: Path | None,
+    socket: Path,
+) -> dict[str, Any]:
+    from envoy_ext import authorization, render, settings
+
+    listen_host, listen_port = _listen_address(listen)
+    upstream_host, upstream_port = _endpoint("--upstream", upstream)
     knows_clients = client_certificate is not ClientCertificate.off
-    if peer and not knows_clients:
+    if peers and not knows_clients:
         fail("--peer goes with --connect-to, or with --client-certificate", exit_codes.USAGE)
-    upstream_host, upstream_port = _address("--upstream", upstream)
     try:
         tls = settings.TlsSettings(
             identities=tuple(identity),
             daemon_socket=socket,
             alpn=() if tcp else ("h2", "http/1.1"),
             client_certificate=_CLIENT_CERTIFICATE[client_certificate],
-            peer_spiffe_ids=tuple(settings.SpiffeMatch("exact", one) for one in peer or []),
+            peer_spiffe_ids=tuple(settings.SpiffeMatch("exact", one) for one in peers),
         )
     except ValueError as error:
         fail(f"--peer, --identity: {error}", exit_codes.USAGE)
@@ -110,11 +168,49 @@ def envoy_config(
         if knows_clients:
             route |= authorization.forwarded_client_cert()
         listener = render.http_listener(name, listen_port, tls, [route], host=listen_host, library=library)
-    cluster = render.cluster(cluster_name, upstream_host, upstream_port, http2=http2_upstream)
-    config: dict[str, Any] = (
-        render.bootstrap([listener], [cluster]) if whole else {"listeners": [listener], "clusters": [cluster]}
+    cluster = render.cluster(cluster_name, upstream_host, upstream_port, http2=http2)
+    return render.bootstrap([listener], [cluster]) if whole else {"listeners": [listener], "clusters": [cluster]}
+
+
+def _outbound(
+    identity: list[str],
+    connect_to: str,
+    peers: list[str],
+    listen: str,
+    tcp: bool,
+    http2: bool,
+    whole: bool,
+    library: Path | None,
+    socket: Path,
+) -> dict[str, Any]:
+    from envoy_ext import render, settings
+
+    host, port = _endpoint("--connect-to", connect_to)
+    ids = [one for one in peers if one.startswith(settings.SPIFFE_SCHEME)]
+    try:
+        tls = settings.UpstreamTlsSettings(
+            identities=tuple(identity),
+            daemon_socket=socket,
+            alpn=() if tcp else ("h2",) if http2 else ("http/1.1",),
+            peer_spiffe_ids=tuple(settings.SpiffeMatch("exact", one) for one in ids),
+            peer_dns_names=tuple(one for one in peers if one not in ids),
+            server_name=None if _is_ip_address(host) else host,
+        )
+    except ValueError as error:
+        fail(f"--peer, --identity: {error}", exit_codes.USAGE)
+    cluster = render.cluster("through_tls_offload", host, port, http2=http2 and not tcp, tls=tls, library=library)
+    if not whole:
+        return {"clusters": [cluster]}
+    route = render.route_to_cluster(cluster["name"])
+    manager = (
+        render.tcp_proxy(cluster["name"])
+        if tcp
+        else render.http_connection_manager([route], stat_prefix="outbound", encrypted=False)
     )
-    _print(config, output)
+    listen_host, listen_port = _listen_address(listen)
+    return render.bootstrap(
+        [render.listener("outbound", listen_port, [{"filters": [manager]}], host=listen_host)], [cluster]
+    )
 
 
 def _print(config: dict[str, Any], output: Text) -> None:
@@ -126,36 +222,27 @@ def _print(config: dict[str, Any], output: Text) -> None:
         typer.echo(render.to_yaml(config), nl=False)
 
 
-def _cluster(
-    identity: list[str],
-    connect_to: str,
-    peers: list[str],
-    tcp: bool,
-    http2: bool,
-    library: Path | None,
-    socket: Path,
-) -> dict[str, Any]:
-    from envoy_ext import render, settings
-
-    host, port = _address("--connect-to", connect_to)
-    ids = [one for one in peers if one.startswith(settings.SPIFFE_SCHEME)]
-    try:
-        tls = settings.UpstreamTlsSettings(
-            identities=tuple(identity),
-            daemon_socket=socket,
-            alpn=() if tcp else ("h2",) if http2 else ("http/1.1",),
-            peer_spiffe_ids=tuple(settings.SpiffeMatch("exact", one) for one in ids),
-            peer_dns_names=tuple(one for one in peers if one not in ids),
-        )
-    except ValueError as error:
-        fail(f"--peer, --identity: {error}", exit_codes.USAGE)
-    return render.cluster("through_tls_offload", host, port, http2=http2 and not tcp, tls=tls, library=library)
-
-
-def _address(option: str, text: str) -> tuple[str, int]:
+def _listen_address(text: str) -> tuple[str, int]:
     from offload.config_fields import parse_address
 
     try:
         return parse_address(text)
+    except ValueError as error:
+        fail(f"--listen {error}", exit_codes.USAGE)
+
+
+def _is_ip_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _endpoint(option: str, text: str) -> tuple[str, int]:
+    from offload.config_fields import parse_endpoint
+
+    try:
+        return parse_endpoint(text)
     except ValueError as error:
         fail(f"{option} {error}", exit_codes.USAGE)

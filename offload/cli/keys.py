@@ -8,7 +8,6 @@ from typing import Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from offload.cli.output import CALL_SECONDS, DEFAULT_ADMIN, AdminPath, Format, Output, admin, out, print_json
 from offload.signature_schemes import BY_CODE
@@ -36,35 +35,28 @@ def list_keys(admin_socket: AdminPath = DEFAULT_ADMIN, output: Output = Format.t
     if output is Format.json:
         print_json({"identities": identities_as_json(answer.identities), "problems": problems_as_json(answer.problems)})
         return
-    out.print(identities_table(answer.identities, with_use=True))
-    if answer.problems:
-        out.print(problems_table(answer.problems))
+    print_identities(answer.identities, with_use=True)
+    print_problems(answer.problems)
 
 
-def identities_table(identities: Sequence[admin_pb2.IdentityInForce], with_use: bool = False) -> Table:
-    """`with_use`: of a daemon that runs, which has counted."""
-    table = Table(title="Identities in force", title_justify="left", show_lines=True)
-    columns = ("identity", "usage", "who may use it", "key", "certificate", "expires")
-    for column in (*columns, "used") if with_use else columns:
-        table.add_column(column, overflow="fold")
-    for identity in identities:
-        keys = identity.keys
-        table.add_row(
-            escape(identity.name),
-            identity.usage + (", decrypt" if identity.decrypt else ""),
-            escape("\n".join(identity.selectors)) or "[red]nobody[/]",
-            "\n".join(f"{k.algorithm} {k.key_id.hex()}" for k in keys),
-            escape("\n".join(", ".join([*k.dns_names, *k.uris]) or k.subject for k in keys)),
-            "\n".join(_expiry(k) for k in keys),
-            *(
-                [escape("\n".join(done_in_words(identity.use) + callers_in_words(identity.use)) or "not yet")]
-                if with_use
-                else []
-            ),
-        )
+def print_identities(identities: Sequence[admin_pb2.IdentityInForce], with_use: bool = False) -> None:
+    """A paragraph for each: a key's id has 64 digits, and in a table it would be broken over many lines.
+
+    `with_use`: of a daemon that runs, which has counted.
+    """
     if not identities:
-        table.add_row("none")
-    return table
+        out.print("no identity is in force")
+    for identity in identities:
+        usage = identity.usage + (", decrypt" if identity.decrypt else "")
+        _line(f"[bold]{escape(identity.name)}[/]  {usage}")
+        _line(f"  used by  {escape('; or '.join(identity.selectors)) or '[red]nobody: no selector names anybody[/]'}")
+        for key in identity.keys:
+            names = ", ".join([*key.dns_names, *key.uris]) or key.subject
+            _line(f"  {key.algorithm:<8} {_expiry(key)}  {escape(names)}")
+            _line(f"           {key.key_id.hex()}")
+        if with_use:
+            said = done_in_words(identity.use) + callers_in_words(identity.use)
+            _line(f"  used     {escape(', '.join(said) or 'not yet')}")
 
 
 def done_in_words(use: admin_pb2.IdentityUse) -> list[str]:
@@ -92,18 +84,18 @@ def use_as_json(use: admin_pb2.IdentityUse) -> dict[str, Any]:
     }
 
 
-def problems_table(problems: Sequence[admin_pb2.Problem]) -> Table:
-    table = Table(title="Refused", title_justify="left", title_style="bold red")
-    for column in ("identity", "file", "reason", "meanwhile"):
-        table.add_column(column, overflow="fold")
+def print_problems(problems: Sequence[admin_pb2.Problem]) -> None:
+    if problems:
+        _line("[bold red]Refused[/]")
     for problem in problems:
-        table.add_row(
-            escape(problem.identity),
-            escape(problem.path),
-            escape(problem.reason),
-            "the previous one stays in force" if problem.previous_kept else "",
-        )
-    return table
+        kept = "; the previous one stays in force" if problem.previous_kept else ""
+        _line(f"  {escape(problem.path)}  (identity {escape(problem.identity)})")
+        _line(f"           {escape(problem.reason)}{kept}")
+
+
+def _line(text: str) -> None:
+    """One line whatever its length: what is broken up can be neither searched for nor copied."""
+    out.print(text, soft_wrap=True, highlight=False)
 
 
 def identities_as_json(identities: Sequence[admin_pb2.IdentityInForce]) -> list[dict[str, Any]]:

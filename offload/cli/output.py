@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import grpc
 import typer
+from google.protobuf.message import Message
 from rich.console import Console
 from rich.markup import escape
 
@@ -52,13 +53,39 @@ _EXIT_OF = {
 }
 
 
-def fail(message: str, code: int) -> NoReturn:
+def complain(message: str) -> None:
     err.print(f"[bold red]error:[/] {escape(message)}")
+
+
+def fail(message: str, code: int) -> NoReturn:
+    complain(message)
     raise typer.Exit(code)
 
 
 def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2))
+
+
+def message_as_json(message: Message) -> dict[str, Any]:
+    """Every field by its own name. Numbers are numbers: protobuf's JSON would make text of those of 64 bits."""
+    shown: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        if field.has_presence and not message.HasField(field.name):
+            continue
+        value = getattr(message, field.name)
+        if isinstance(value, Mapping):
+            shown[field.name] = {str(key): _plain(one) for key, one in value.items()}
+        elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+            shown[field.name] = [_plain(one) for one in value]
+        else:
+            shown[field.name] = _plain(value)
+    return shown
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Message):
+        return message_as_json(value)
+    return value.hex() if isinstance(value, bytes) else value
 
 
 @contextmanager

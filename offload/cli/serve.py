@@ -67,30 +67,39 @@ def serve(
 def check_config(
     config: ConfigPath = None,
     output: Output = Format.table,
+    user: Annotated[
+        str | None,
+        typer.Option("--user", help="As root: judge as this user, as whom the daemon is going to run. Unset: as you."),
+    ] = None,
     show_reference: Annotated[
         bool, typer.Option("--reference", help="Print every setting with its default and the reason for it.")
     ] = False,
 ) -> None:
-    """Check the configuration and the key files without starting anything.
+    """Check the configuration, the key files, and what the daemon will need of this host, without starting anything.
 
     Example: `offload check-config -c /etc/offload/offload.yaml`
 
-    Exit code 78: the configuration is refused. 1: it is good, but some key file is not. 0: all good.
+    As the user of the systemd unit: `sudo offload check-config --user offload`
+
+    Exit code 78: the daemon would not start; the configuration is refused, or a folder, a port or memory is missing.
+    1: it would, but some key file is refused, or somebody whom a selector names could not connect. 0: all good.
     """
     if show_reference:
         from offload.config_reference import reference
 
         typer.echo(reference(), nl=False)
         return
-    settings = _load_or_fail(config)
-    from offload import _dataplane
+    from offload import _dataplane, preflight
     from offload.admin import identity_message, problem_message
-    from offload.cli.keys import identities_as_json, identities_table, problems_as_json, problems_table
+    from offload.cli.keys import identities_as_json, print_identities, print_problems, problems_as_json
     from offload.identities import Plan
     from offload.keyring import look
     from offload.keys_directory import KeysDirectory
     from offload.listeners import untrusted_folders
 
+    if user is not None:
+        _become(user)  # after the imports: the user may not be let into the folder where we are installed
+    settings = _load_or_fail(config)
     _dataplane.harden_process()
     trust = _trust_to_check_with(settings)
     for reason in (refusals := untrusted_folders(settings, trust)):
@@ -98,6 +107,7 @@ def check_config(
     if refusals:
         fail("the daemon would not start with these folders", exit_codes.CONFIGURATION)
     plan = look(KeysDirectory(settings.keys.directory, trust), settings, Plan())
+    findings = preflight.examine(settings, plan)
     identities = [identity_message(identity) for identity in plan.identities.values()]
     problems = [problem_message(problem) for problem in plan.problems]
     if output is Format.json:
@@ -107,16 +117,38 @@ def check_config(
                 "identities": identities_as_json(identities),
                 "problems": problems_as_json(problems),
                 "remarks": [{"identity": r.identity, "text": r.text} for r in plan.remarks],
+                "host": [{"where": f.where, "text": f.text, "fatal": f.fatal} for f in findings],
             }
         )
     else:
-        out.print(f"configuration: good ({_chosen(config) or 'defaults'})")
-        out.print(identities_table(identities))
+        out.print(f"configuration: good ({_chosen(config) or 'defaults'})", soft_wrap=True)
+        print_identities(identities)
         for remark in plan.remarks:
             err.print(f"[yellow]note:[/] identity '{escape(remark.identity)}' {escape(remark.text)}")
-        if problems:
-            out.print(problems_table(problems))
-    raise typer.Exit(exit_codes.FAILED if problems else exit_codes.OK)
+        print_problems(problems)
+        for finding in findings:
+            word = "[bold red]it will not start:[/]" if finding.fatal else "[bold yellow]will not work:[/]"
+            err.print(f"{word} {escape(finding.where)}: {escape(finding.text)}")
+    if any(finding.fatal for finding in findings):
+        raise typer.Exit(exit_codes.CONFIGURATION)
+    raise typer.Exit(exit_codes.FAILED if problems or findings else exit_codes.OK)
+
+
+def _become(user: str) -> None:
+    """What this user may read and open is then found by trying."""
+    import pwd
+
+    from offload.sandbox import become
+
+    try:
+        become(user)
+    except KeyError:
+        fail(f"there is no user '{user}' on this host", exit_codes.USAGE)
+    except PermissionError:
+        name = pwd.getpwuid(os.geteuid()).pw_name
+        fail(
+            f"only root can check as another user, and you are {name}: use sudo, or leave --user out", exit_codes.USAGE
+        )
 
 
 def _trust_to_check_with(settings: Config) -> Trust:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from google.protobuf.json_format import MessageToDict
 from rich import box
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -15,12 +14,23 @@ from rich.table import Table
 from rich.text import Text
 
 from offload.cli.keys import callers_in_words, done_in_words
-from offload.cli.output import CALL_SECONDS, DEFAULT_ADMIN, AdminPath, Format, Output, admin, out, print_json
+from offload.cli.output import (
+    CALL_SECONDS,
+    DEFAULT_ADMIN,
+    AdminPath,
+    Format,
+    Output,
+    admin,
+    message_as_json,
+    out,
+    print_json,
+)
 from offload.v1 import admin_pb2
 
 LANES = 8
 IDENTITIES_SHOWN = 8  # offload keys list shows all
 BARS = " ▁▂▃▄▅▆▇█"
+UNSHOWN_WHEN_EMPTY = ("failed", "per s", "redone")
 # What they mean is told by the help of the command.
 COLUMNS = ("algorithm", "lanes", "done", "failed", "per s", "queue", "batch", "sizes 1-8", "waited", "run", "redone")
 
@@ -55,7 +65,7 @@ def status(
 
 def _print(now: admin_pb2.StatisticsResponse, output: Format) -> None:
     if output is Format.json:
-        print_json(as_json(now))
+        print_json(message_as_json(now))
     else:
         out.print(render(now, None))
 
@@ -66,20 +76,13 @@ def _follow(stream: Any, count: int, output: Format) -> None:
     with Live(console=out, auto_refresh=False, transient=False) as live:
         for now in stream:
             if output is Format.json:
-                print_json(as_json(now))
+                print_json(message_as_json(now))
             else:
                 live.update(render(now, before), refresh=True)
             before = now
             seen += 1
             if seen == count:
                 return
-
-
-def as_json(now: admin_pb2.StatisticsResponse) -> dict[str, Any]:
-    shown: dict[str, Any] = MessageToDict(
-        now, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    return shown
 
 
 def render(now: admin_pb2.StatisticsResponse, before: admin_pb2.StatisticsResponse | None) -> RenderableType:
@@ -136,9 +139,7 @@ def _identities(now: admin_pb2.StatisticsResponse) -> Table:
 
 
 def _classes(now: admin_pb2.StatisticsResponse, before: admin_pb2.StatisticsResponse | None) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in ("algorithm", "sizes 1-8") else "right", no_wrap=True)
+    rows: list[list[str]] = []
     earlier = {c.algorithm: c for c in before.classes} if before else {}
     seconds = now.time_seconds - before.time_seconds if before else 0.0
     for one in now.classes:
@@ -150,7 +151,7 @@ def _classes(now: admin_pb2.StatisticsResponse, before: admin_pb2.StatisticsResp
         sizes = batch_sizes(one)
         batches = sum(sizes)
         mean = sum(size * n for size, n in enumerate(sizes, 1)) / batches if batches else 0.0
-        table.add_row(
+        row = [
             one.algorithm,
             "never" if one.crossover > LANES else f"{one.crossover}+",
             str(good),
@@ -162,7 +163,23 @@ def _classes(now: admin_pb2.StatisticsResponse, before: admin_pb2.StatisticsResp
             f"{_time(quantile(one.queue_seconds, 0.5))} {_time(quantile(one.queue_seconds, 0.99))}",
             _time(one.run_seconds.sum / batches if batches else None),
             str(one.faults) if not one.faults else f"[red]{one.faults}[/]",
-        )
+        ]
+        rows.append(row)
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Table:
+    """Without the columns that have nothing to tell now, so that it fits into 80 characters."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown = [
+        number
+        for number, column in enumerate(COLUMNS)
+        if column not in UNSHOWN_WHEN_EMPTY or any(row[number] not in ("", "0") for row in rows)
+    ]
+    for column in (COLUMNS[number] for number in shown):
+        table.add_column(column, justify="left" if column in ("algorithm", "sizes 1-8") else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[number] for number in shown))
     return table
 
 

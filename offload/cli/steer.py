@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from offload import exit_codes
-from offload.cli.keys import problems_as_json, problems_table
+from offload.cli.keys import print_problems, problems_as_json
 from offload.cli.output import CALL_SECONDS, DEFAULT_ADMIN, AdminPath, Format, Output, admin, fail, out, print_json
 from offload.v1 import admin_pb2
 
@@ -48,8 +48,7 @@ def reload(admin_socket: AdminPath = DEFAULT_ADMIN, output: Output = Format.tabl
                 out.print(f"{what}: {name}", markup=False)
         if answer.needs_restart:
             out.print(f"takes effect at the next start: {', '.join(answer.needs_restart)}", markup=False)
-        if answer.problems:
-            out.print(problems_table(answer.problems))
+        print_problems(answer.problems)
     if answer.configuration_error:
         fail(f"the configuration is refused, the running one stays:\n{answer.configuration_error}", exit_codes.FAILED)
     raise typer.Exit(exit_codes.FAILED if answer.problems else exit_codes.OK)

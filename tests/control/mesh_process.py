@@ -41,6 +41,7 @@ class ControlPlane:
         self.folder, self.data = folder, folder / "data"
         self.api, self.xds = free_port(), free_port()
         self.environment = {**os.environ, "MESH_DATA": str(self.data), "MESH_API": f"https://127.0.0.1:{self.api}"}
+        self.hosts: dict[str, str] = {}  # by option; 127.0.0.1 where none is named
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, nodes: int = 0) -> None:
@@ -56,7 +57,8 @@ class ControlPlane:
 
     def command(self, nodes: int = 0) -> list[str]:
         where = {"--api": self.api, "--xds": self.xds, "--nodes": nodes}
-        return [*MESH, "serve", *(part for name, port in where.items() for part in (name, f"127.0.0.1:{port}"))]
+        addresses = {name: f"{self.hosts.get(name, '127.0.0.1')}:{port}" for name, port in where.items()}
+        return [*MESH, "serve", *(part for pair in addresses.items() for part in pair)]
 
     def serve_to_its_end(self) -> subprocess.CompletedProcess[str]:
         """Where it is expected not to start."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from offload.bench import service
-from offload.bench.service import SIDECARS, ServiceBenchError
 from offload.bench.prediction import Load, host_factor, predict
+from offload.bench.service import SIDECARS, ServiceBenchError
 from offload.bench.verdict import Choice, Verdict, judge, summary
 
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from typer.testing import CliRunner, Result
 
+from envoy_ext.location import module_library
 from offload import __version__, exit_codes
 from offload.cli import app
 from offload.cli.sign import certificate_verify
@@ -161,12 +162,37 @@ def test_keys_list(running: DaemonProcess) -> None:
     assert shown["identities"][1]["keys"][0]["key_id"] == key_id(shared_key("p256")).hex()
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_id_is_broken_up_and_no_table_is_cut(running: DaemonProcess, width: int) -> None:
+    def shown(*arguments: str | Path) -> str:
+        ran = subprocess.run(
+            command(*arguments),
+            env=environment(COLUMNS=str(width), OFFLOAD_ADMIN_SOCKET=str(running.admin_socket)),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return ran.stdout
+
+    for arguments in (("keys", "list"), ("check-config", "-c", running.config_file)):
+        text = shown(*arguments)
+        for algorithm in ("p256", "rsa2048"):
+            assert key_id(shared_key(algorithm)).hex() in text
+        assert "used by  uid" in text
+    for line in shown("status").splitlines():
+        assert len(line) <= max(width, 100)
+        assert "…" not in line, "a column that is cut tells nothing"
+
+
 def test_status(running: DaemonProcess) -> None:
     text = good(run("status", daemon=running))
     assert "serving" in text
     assert all(a in text for a in ("rsa2048", "p256", "ed25519", "AVX-512 IFMA"))
     shown = json.loads(good(run("status", "-o", "json", daemon=running)))
     assert len(shown["classes"]) == 6
+    assert all(isinstance(shown[field], int) for field in ("connections_total", "streams", "secret_memory_used_bytes"))
+    assert all(isinstance(n, int) for n in shown["classes"][0]["queue_seconds"]["counts"])
     assert good(run("status", "--watch", "--count", "2", "--interval", "0.1", daemon=running)).count("p256") >= 1
 
 
@@ -274,22 +300,67 @@ def test_not_a_socket(tmp_path: Path) -> None:
 # ---- the commands that need none ----
 
 
-def test_envoy_config() -> None:
-    snippet = yaml.safe_load(good(run("envoy-config", "-i", "www", "-i", "rsa", "--listen", "127.0.0.1:8443")))
-    assert set(snippet) == {"listeners", "clusters"}
-    assert "'identities': ['www', 'rsa']" in str(snippet)
-    whole = json.loads(good(run("envoy-config", "-i", "www", "--whole", "--tcp", "-o", "json")))
+def test_envoy_config_is_a_whole_file_that_names_the_module_by_its_path() -> None:
+    whole = yaml.safe_load(good(run("envoy-config", "-i", "www", "-i", "rsa", "--listen", "127.0.0.1:8443")))
     assert set(whole["static_resources"]) == {"listeners", "clusters"}
-    assert "tcp_proxy" in str(whole)
-    result = run("envoy-config", "-i", "www", "--upstream", "localhost")
+    assert "'identities': ['www', 'rsa']" in str(whole)
+    assert str(module_library()) in str(whole)
+    tcp = json.loads(good(run("envoy-config", "-i", "www", "--tcp", "-o", "json")))
+    assert "tcp_proxy" in str(tcp)
+    assert set(yaml.safe_load(good(run("envoy-config", "-i", "www", "--snippet")))) == {"listeners", "clusters"}
+
+
+def test_envoy_config_of_a_module_elsewhere() -> None:
+    named = good(run("envoy-config", "-i", "www", "--library", "/opt/offload/libtls_offload.so"))
+    assert "filename: /opt/offload/libtls_offload.so" in named
+    searched = good(run("envoy-config", "-i", "www", "--by-name"))
+    assert "filename" not in searched
+    assert "name: tls_offload" in searched
+    both = run("envoy-config", "-i", "www", "--by-name", "--library", "/x.so")
+    assert (both.exit_code, "give one of the two" in both.stderr) == (exit_codes.USAGE, True)
+
+
+def test_module_path_needs_no_identity() -> None:
+    folder = Path(good(run("envoy-config", "--module-path")).strip())
+    assert (folder / "libtls_offload.so").is_file()
+    assert (folder / "libnghttp2.so.14").is_file()
+
+
+def test_envoy_config_takes_host_names() -> None:
+    whole = yaml.safe_load(good(run("envoy-config", "-i", "www", "--upstream", "localhost:8080")))
+    [cluster] = whole["static_resources"]["clusters"]
+    assert (cluster["type"], cluster["dns_lookup_family"]) == ("STRICT_DNS", "V4_PREFERRED")
+    upstream = ("envoy-config", "-i", "cart", "--connect-to", "prices.example:8443", "--peer", "prices.example")
+    whole = yaml.safe_load(good(run(*upstream)))
+    [cluster], [listener] = whole["static_resources"]["clusters"], whole["static_resources"]["listeners"]
+    value = cluster["transport_socket"]["typed_config"]["transport_socket_config"]["value"]
+    assert value["server_name"] == "prices.example"
+    address = listener["address"]["socket_address"]
+    assert address["address"] == "127.0.0.1", "what is sent out by our identity is only this host's to send"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--upstream", "localhost", "must be a host and a port"),
+        ("--upstream", "localhost:99999", "has the port 99999"),
+        ("--upstream", "300.1.2.3:80", "must be a host and a port"),
+        ("--upstream", "a b:80", "must be a host and a port"),
+        ("--connect-to", "prices", "must be a host and a port"),
+        ("--listen", "localhost:8443", "--listen must be an IP address and a port"),
+    ],
+)
+def test_envoy_config_of_an_address_that_is_none(option: str, value: str, message: str) -> None:
+    result = run("envoy-config", "-i", "www", option, value)
     assert result.exit_code == exit_codes.USAGE
-    assert "--upstream must be an IP address and a port" in result.stderr
+    assert f"{option} " in result.stderr
+    assert message in result.stderr
 
 
 def test_envoy_config_of_a_cluster() -> None:
     of_cluster = ("envoy-config", "-i", "cart", "--connect-to", "10.0.0.7:8443")
     prices = "spiffe://mesh.example/ns/shop/sa/prices"
-    snippet = yaml.safe_load(good(run(*of_cluster, "--peer", prices, "--peer", "prices.example")))
+    snippet = yaml.safe_load(good(run(*of_cluster, "--snippet", "--peer", prices, "--peer", "prices.example")))
     assert set(snippet) == {"clusters"}
     value = snippet["clusters"][0]["transport_socket"]["typed_config"]["transport_socket_config"]["value"]
     assert value["peer_spiffe_ids"] == [{"exact": prices}]
@@ -305,7 +376,7 @@ def test_envoy_config_of_a_cluster() -> None:
 def test_envoy_config_that_knows_its_clients() -> None:
     cart = "spiffe://mesh.example/ns/shop/sa/cart"
     known = ("envoy-config", "-i", "prices", "--client-certificate", "required")
-    listener = yaml.safe_load(good(run(*known, "--peer", cart)))["listeners"][0]
+    listener = yaml.safe_load(good(run(*known, "--snippet", "--peer", cart)))["listeners"][0]
     chain = listener["filter_chains"][0]
     value = chain["transport_socket"]["typed_config"]["transport_socket_config"]["value"]
     assert value["client_certificate"] == "required"
@@ -320,12 +391,12 @@ def test_envoy_config_that_knows_its_clients() -> None:
 
 @pytest.mark.envoy
 def test_envoy_takes_the_config(tmp_path: Path, envoy_binary: Path) -> None:
-    from envoy_ext.location import module_library
-
     cluster = ["--connect-to", "10.0.0.7:8443", "--peer", "spiffe://mesh.example/prices"]
     sets: list[list[str]] = [
         [],
         ["--tcp"],
+        ["--upstream", "localhost:8080"],
+        ["--connect-to", "prices.example:8443", "--peer", "prices.example"],
         ["--http2-upstream", "--client-certificate", "optional"],
         ["--client-certificate", "required", "--peer", "spiffe://mesh.example/cart"],
         cluster,
@@ -334,16 +405,7 @@ def test_envoy_takes_the_config(tmp_path: Path, envoy_binary: Path) -> None:
     ]
     for number, more in enumerate(sets):
         config = tmp_path / f"{number}.yaml"
-        options = [
-            "-i",
-            "www",
-            "--whole",
-            "--library",
-            str(module_library()),
-            "--socket",
-            str(tmp_path / "x.sock"),
-            *more,
-        ]
+        options = ["-i", "www", "--socket", str(tmp_path / "x.sock"), *more]
         config.write_text(good(run("envoy-config", *options)))
         checked = subprocess.run(
             [str(envoy_binary), "--mode", "validate", "-c", str(config)], capture_output=True, timeout=60, check=False

@@ -1,0 +1,30 @@
+"""Where figures go, checked before minutes are spent on them: types for options of argparse."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+
+def file(text: str) -> Path:
+    """A file that can be written, in a folder that is there or can be made."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder, and a file is wanted")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path} may not be written by you")
+    folder(str(path.parent))
+    return path
+
+
+def folder(text: str) -> Path:
+    """A folder that is there or can be made, and can be written in."""
+    path = nearest = Path(text)
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise argparse.ArgumentTypeError(f"{nearest} is a file, and a folder is wanted")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{nearest} may not be written by you")
+    return path

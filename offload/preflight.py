@@ -1,0 +1,231 @@
+"""What the daemon will need of this host, found before it is started: folders, ports, locked memory, and that callers
+whom the selectors name can open its sockets.
+
+Nothing is made, bound for longer than a moment, or connected to: a connection would start a socket-activated daemon.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import resource
+import socket
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from offload import _dataplane
+from offload.config import Config, DedicatedSocket, Selector, Socket, wanted_sockets
+from offload.config_fields import group_id, user_id
+from offload.identities import Plan
+from offload.runtime_folder import way_out
+
+# Measured with two shards: 0.6 MiB without keys, and so much for each key with its certificate beside it.
+MEMORY_BYTES = 1 << 20
+MEMORY_OF_KEY = {"p256": 8 << 10, "p384": 8 << 10, "ed25519": 8 << 10}
+MEMORY_OF_RSA_KEY = 16 << 10
+LISTENING = 1 << 16  # __SO_ACCEPTCON in /proc/net/unix
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`fatal`: the daemon would not start. Otherwise it starts, and what is said does not work."""
+
+    where: str  # field of the configuration
+    text: str
+    fatal: bool
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whose permissions are judged; `uid` None is any user who is in these groups."""
+
+    uid: int | None
+    gids: frozenset[int]
+
+    @classmethod
+    def own(cls) -> Account:
+        return cls(os.geteuid(), frozenset({os.getegid(), *os.getgroups()}))
+
+
+def examine(config: Config, plan: Plan) -> tuple[Finding, ...]:
+    """Everything that can be told beforehand, for the user who asks."""
+    served = _served_paths()
+    running = any(str(one.path) in served for one in wanted_sockets(config.sockets))
+    return (
+        *_folders(config, served),
+        *([] if running else _ports(config)),
+        *_memory(config, plan),
+        *_audit(config),
+        *_callers(config, served),
+    )
+
+
+# ---- folders ----
+
+
+def _folders(config: Config, served: frozenset[str]) -> Iterator[Finding]:
+    me = Account.own()
+    paths = [(_field(one), one.path) for one in wanted_sockets(config.sockets)]
+    paths += [("admin.path", config.admin.path)] if config.admin else []
+    for where, path in paths:
+        if str(path) in served:
+            continue
+        if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
+            yield Finding(where, f"{path} is there and is no socket: the daemon does not remove it", True)
+        folder = _nearest(path.parent)
+        if not folder.is_dir():
+            yield Finding(where, f"{folder} is not a folder", True)
+        elif not may(me, folder, os.W_OK | os.X_OK):
+            missing = folder != path.parent
+            problem = "is not there, and you may not make it" if missing else "may not be written by you"
+            yield Finding(where, f"the folder {path.parent} {problem}: {way_out(path.parent)}", True)
+
+
+def _field(settings: Socket) -> str:
+    return f"sockets.dedicated '{settings.name}'" if isinstance(settings, DedicatedSocket) else "sockets.main.path"
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the first one above it that is there."""
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _audit(config: Config) -> Iterator[Finding]:
+    path = config.audit.path
+    if path is None:
+        return
+    target = path if path.exists() else path.parent
+    if not target.exists():
+        yield Finding("audit.path", f"the folder {path.parent} is not there: nothing would be written", False)
+    elif not may(Account.own(), target, os.W_OK):
+        yield Finding("audit.path", f"{target} may not be written by you: nothing would be written", False)
+
+
+# ---- ports and memory ----
+
+
+def _ports(config: Config) -> Iterator[Finding]:
+    address = config.metrics.host_and_port()
+    if address is None or address[1] == 0:
+        return
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            hint = "; another process has it" if error.errno == errno.EADDRINUSE else ""
+            text = f"{config.metrics.address} cannot be had: {error.strerror}{hint}; choose another, or null for none"
+            yield Finding("metrics.address", text, True)
+
+
+def _memory(config: Config, plan: Plan) -> Iterator[Finding]:
+    if config.security.allow_unlocked_memory:
+        return
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    if limit == resource.RLIM_INFINITY or os.geteuid() == 0:
+        return
+    algorithms = [pair.key.algorithm for identity in plan.identities.values() for pair in identity.pairs]
+    wanted = MEMORY_BYTES + sum(MEMORY_OF_KEY.get(algorithm, MEMORY_OF_RSA_KEY) for algorithm in algorithms)
+    if _dataplane.secret_memory_kind() == "unlocked" or limit < wanted:
+        text = (
+            f"{limit >> 10} KiB may be locked in memory, and {len(algorithms)} keys need about {wanted >> 10} KiB: "
+            "raise the limit (`ulimit -l`, /etc/security/limits.d, LimitMEMLOCK= of a unit)"
+        )
+        yield Finding("security", text, True)
+
+
+# ---- callers ----
+
+
+def _callers(config: Config, served: frozenset[str]) -> Iterator[Finding]:
+    sockets = {getattr(one, "name", "main"): one for one in wanted_sockets(config.sockets)}
+    for name, identity in config.identities.items():
+        for selector in identity.selectors:
+            caller = _caller(selector)
+            if caller is None:
+                continue
+            allowed = [sockets[selector.socket]] if selector.socket else list(sockets.values())
+            refusals = [_refusal(caller, one, served) for one in allowed]
+            if all(refusals):
+                text = f"{selector.words()} cannot connect: " + "; ".join(refusal for refusal in refusals if refusal)
+                yield Finding(f"identity '{name}'", text, False)
+
+
+def _caller(selector: Selector) -> Account | None:
+    """Whom it lets in, as far as it says so by user or group."""
+    user, group = selector.uid if selector.uid is not None else selector.user, selector.gid
+    gids = {group_id(one) for one in (group, selector.group) if one is not None}
+    if user is None:
+        return Account(None, frozenset(gids)) if gids else None
+    uid = user_id(user)
+    with suppress(KeyError):  # a number without an entry has no groups that we know
+        entry = pwd.getpwuid(uid)
+        gids |= set(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    return Account(uid, frozenset(gids))
+
+
+def _refusal(caller: Account, settings: Socket, served: frozenset[str]) -> str | None:
+    """Why this caller cannot open that socket; None when it can."""
+    path = settings.path
+    for folder in reversed(path.parents):
+        if folder.exists() and not may(caller, folder, os.X_OK):
+            return f"it may not enter {folder} on the way to {path}"
+    if str(path) in served:  # by systemd, or by the daemon that runs
+        status = os.stat(path)
+        owner, group, mode = status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
+    else:
+        uid, gid = settings.owner_uid(), settings.group_gid()
+        owner, group, mode = uid if uid >= 0 else os.geteuid(), gid if gid >= 0 else os.getegid(), settings.mode
+    if _permits(caller, owner, group, mode, os.W_OK):
+        return None
+    shown = f"{path} {'has' if str(path) in served else 'will have'} owner {_user(owner)}, group {_group(group)}"
+    return f"{shown} and mode {mode:04o}; set its `group` to one that the caller is in, or its `owner` or `mode`"
+
+
+def may(account: Account, path: Path, wanted: int) -> bool:
+    """Whether an account may do this (os.R_OK, W_OK, X_OK) with a file or folder. False where that cannot be told."""
+    if account.uid == os.geteuid():
+        return os.access(path, wanted, effective_ids=True)
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return _permits(account, status.st_uid, status.st_gid, status.st_mode, wanted)
+
+
+def _permits(account: Account, owner: int, group: int, mode: int, wanted: int) -> bool:
+    if account.uid == 0:
+        return True
+    shift = 6 if account.uid == owner else 3 if group in account.gids else 0
+    return mode >> shift & wanted == wanted
+
+
+def _user(uid: int) -> str:
+    with suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return str(uid)
+
+
+def _group(gid: int) -> str:
+    with suppress(KeyError):
+        return grp.getgrgid(gid).gr_name
+    return str(gid)
+
+
+def _served_paths() -> frozenset[str]:
+    """Paths of the Unix sockets on which somebody listens."""
+    served = set[str]()
+    with suppress(OSError):  # without /proc nothing is known to be served
+        for line in Path("/proc/net/unix").read_text(errors="surrogateescape").splitlines()[1:]:
+            fields: Sequence[str] = line.split(maxsplit=7)
+            if len(fields) == 8 and int(fields[3], 16) & LISTENING and os.path.exists(fields[7]):
+                served.add(fields[7])
+    return frozenset(served)

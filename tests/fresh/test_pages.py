@@ -1,0 +1,137 @@
+"""docs/start/own-envoy.md and docs/start/systemd.md from their first command to their last, in a bare Debian root.
+
+Minutes, most of them for the compiler: `make test-pages` runs them. The second uses the build of the first.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fresh.page import PROJECT, Block, blocks, broken_links
+from tests.fresh.root import FreshRoot, fresh_root, missing
+
+PAGES = PROJECT / "docs" / "start"
+CHECKOUT = "/home/alice/tls-offload"
+BOOTED = ["systemd", "systemd-sysv"]
+REASON = missing()
+
+in_a_root = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+
+
+@pytest.fixture(scope="module")
+def root() -> Iterator[FreshRoot]:
+    with fresh_root("pages", ["bash", "passwd", *BOOTED]) as made:
+        made.run("useradd --create-home --shell /bin/bash alice")
+        copy_checkout(made)
+        yield made
+
+
+def copy_checkout(root: FreshRoot) -> None:
+    """What git knows of this tree, with what is not committed yet, as the user's own."""
+    listed = ["git", "-c", f"safe.directory={PROJECT}", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    files = subprocess.run(listed, cwd=PROJECT, capture_output=True, check=True).stdout
+    target = root.path / CHECKOUT.lstrip("/")
+    target.mkdir()
+    for name in files.decode().split("\0"):
+        if name and (PROJECT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, target / name)
+    root.run(["chown", "-R", "alice:alice", CHECKOUT])
+
+
+def script_of(found: list[Block]) -> str:
+    return "".join(block.text for block in found)
+
+
+@in_a_root
+@pytest.mark.long
+@pytest.mark.envoy
+@pytest.mark.root
+@pytest.mark.timeout(3000)
+def test_own_envoy_as_a_fresh_user(root: FreshRoot, envoy_binary: Path) -> None:
+    found = blocks(PAGES / "own-envoy.md")
+    install = [block for block in found if block.section == "Install"]
+    root.run(script_of([block for block in install if block.account == "root"]), timeout=900)
+    own = [block for block in install if not block.account]
+    installed = root.run(["bash", "-euxc", script_of(own)], user="alice", folder=CHECKOUT, timeout=2400, check=False)
+    assert installed.returncode == 0, installed.stdout[-5000:]
+
+    rest = [block for block in found if block.section != "Install"]
+    assert not any(block.account for block in rest), "root is asked once"
+    exports = [line for line in script_of(own).splitlines() if line.startswith("export ")]
+    script = "\n".join(["trap 'kill $(jobs -p) 2> /dev/null || true; cat *.log' EXIT", *exports, script_of(rest)])
+    line = root.command(["bash", "-euxc", script], user="alice", binds=[(envoy_binary, "/usr/local/bin/envoy")])
+    # In a network of its own: the page's ports may be taken on this host.
+    apart = ["unshare", "--net", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *line]
+    ran = run(apart)
+    assert ran.returncode == 0, ran.stdout[-6000:]
+    assert "fits the certificate" in ran.stdout
+    assert "hello from behind the offload" in ran.stdout
+    assert "it will not start" not in ran.stdout
+    assert "libtls_offload.so" in ran.stdout
+
+
+@in_a_root
+@pytest.mark.long
+@pytest.mark.envoy
+@pytest.mark.root
+@pytest.mark.timeout(3000)
+@pytest.mark.skipif(
+    shutil.which("systemd-nspawn") is None, reason="systemd-nspawn is missing: apt-get install systemd-container"
+)
+def test_services_of_a_system_that_systemd_booted(root: FreshRoot, envoy_binary: Path) -> None:
+    first, *rest = blocks(PAGES / "systemd.md")
+    assert "pip install" in first.text, "what needs the network of the host"
+    installed = root.run(["bash", "-euxc", first.text], folder=CHECKOUT, timeout=2400, check=False)
+    assert installed.returncode == 0, installed.stdout[-5000:]
+    ran, said = boot(root, script_of(rest), envoy_binary)
+    assert ran.returncode == 0, said[-6000:] + ran.stdout[-2000:]
+    assert said.count("fits the certificate") == 2, "before and after the restart"
+    assert "root is not user envoy" in said
+    assert "connected by mutual TLS" in said
+    assert "TLS: Offload" in said
+    assert said.count("\nactive") == 3
+
+
+def boot(root: FreshRoot, script: str, envoy_binary: Path) -> tuple[subprocess.CompletedProcess[str], str]:
+    """Runs a script at the end of the system's start; the system then ends with the script's exit status."""
+    failed = "trap '[ $? = 0 ] || journalctl --no-pager -n 200 -u offload -u mesh -u \"mesh-dataplane@*\"' EXIT\n"
+    (root.path / "page.sh").write_text(failed + script)
+    hosts = root.path / "etc/hosts"
+    hosts.write_text(hosts.read_text() + "127.0.0.1 control.example\n")
+    unit = root.path / "etc/systemd/system/page.service"
+    unit.write_text(
+        "[Unit]\nAfter=multi-user.target\nSuccessAction=exit-force\nFailureAction=exit-force\n"
+        "[Service]\nType=oneshot\nTimeoutStartSec=400\nEnvironment=HOME=/root\n"
+        f"WorkingDirectory={CHECKOUT}\nExecStart=/bin/bash -eux /page.sh\n"
+        "StandardOutput=file:/page.log\nStandardError=inherit\n"
+    )
+    wanted = root.path / "etc/systemd/system/multi-user.target.wants"
+    wanted.mkdir(exist_ok=True)
+    (wanted / "page.service").symlink_to("../page.service")
+    line = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--private-network"]
+    line += ["--link-journal=no", f"--directory={root.path}", f"--machine={root.path.name}"]
+    ran = run([*line, f"--bind-ro={envoy_binary}:/usr/local/bin/envoy"])
+    return ran, (root.path / "page.log").read_text(errors="replace")
+
+
+def run(line: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        line,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    assert broken_links(page) == []
