@@ -60,8 +60,11 @@ def cluster(inbound: Inbound) -> Config:
 
 
 def _probe(probe: ServiceProbe) -> Config:
+    interval = seconds(probe.interval or _PROBE_INTERVAL)
     return {
-        "interval": seconds(probe.interval or _PROBE_INTERVAL),
+        "interval": interval,
+        # Of an application that nobody has called yet: without it that is a minute.
+        "no_traffic_interval": interval,
         "timeout": seconds(probe.timeout or _PROBE_TIMEOUT),
         "unhealthy_threshold": probe.unhealthy_threshold or 3,
         "healthy_threshold": probe.healthy_threshold or 1,

@@ -142,6 +142,8 @@ def _cluster(context: OutboundContext, destination: Destination) -> Config:
     }
     if checks is not None:
         result["health_checks"] = health_check.health_checks(checks, protocol, name)
+        # An endpoint that is taken away is not kept for as long as it passes its checks.
+        result["ignore_health_on_host_removal"] = True
         if checks.fail_traffic_on_panic is not None:
             zone_aware = {"fail_traffic_on_panic": checks.fail_traffic_on_panic}
             result["common_lb_config"] = {"zone_aware_lb_config": zone_aware}

@@ -45,9 +45,13 @@ def health_checks(conf: Conf, protocol: str, cluster: str) -> list[Config]:
 
 
 def _common(conf: Conf) -> Config:
+    interval = seconds(conf.interval or DEFAULT_INTERVAL)
     result: Config = {
         "timeout": seconds(conf.timeout or DEFAULT_TIMEOUT),
-        "interval": seconds(conf.interval or DEFAULT_INTERVAL),
+        "interval": interval,
+        # Of a cluster that nobody has called yet; Envoy's minute would leave a mesh that starts with what the first
+        # check found, when nobody was there yet.
+        "no_traffic_interval": interval,
         "unhealthy_threshold": conf.unhealthy_threshold or DEFAULT_UNHEALTHY,
         "healthy_threshold": conf.healthy_threshold or DEFAULT_HEALTHY,
     }
