@@ -24,6 +24,7 @@ from offload.config import AdminSocket, Config
 from offload.identities import IdentityInForce, KeyPair, Plan, Problem
 from offload.identity_uses import IdentityUse, IdentityUses
 from offload.listeners import SocketError, check_folder, clear_the_way, remove_socket_file, take_possession, umask_for
+from offload.mesh.configuration import Bound
 from offload.mesh.membership import Membership
 from offload.signature_schemes import schemes_for
 from offload.trusted_paths import Trust
@@ -63,6 +64,7 @@ class Steered(Protocol):
     def plan(self) -> Plan: ...
     @property
     def membership(self) -> Membership | None: ...
+    def limits(self) -> tuple[Bound, Bound]: ...
     def statistics(self) -> _dataplane.Statistics: ...
     def identity_uses(self) -> IdentityUses: ...
     def backend_reason(self) -> str: ...
@@ -280,6 +282,16 @@ def statistics_message(daemon: Steered) -> admin_pb2.StatisticsResponse:
         mesh=_mesh_message(daemon.membership),
         sandbox=daemon.sandbox(),
         identities=_busiest(daemon.identity_uses()),
+        limits=_limits_message(*daemon.limits()),
+    )
+
+
+def _limits_message(wait: Bound, queue: Bound) -> admin_pb2.Limits:
+    return admin_pb2.Limits(
+        max_wait_us=wait.value,
+        max_wait_set_by=wait.set_by,
+        queue_limit=queue.value,
+        queue_limit_set_by=queue.set_by,
     )
 
 

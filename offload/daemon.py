@@ -28,6 +28,7 @@ from offload.identity_uses import IdentityUses
 from offload.interfaces import Interfaces
 from offload.keyring import DirectoryWatcher, Keyring
 from offload.listeners import Listener, SocketError, make_listener, open_listeners, wanted
+from offload.mesh.configuration import Bound, Limits
 from offload.mesh.membership import Membership
 from offload.runtime_folder import make_folder
 from offload.systemd import ActivationError, Notifier, take_sockets
@@ -122,6 +123,11 @@ class Daemon:
     @property
     def generated(self) -> GeneratedIdentities:
         return self._generated
+
+    def limits(self) -> tuple[Bound, Bound]:
+        """The wait for a batch in microseconds, and the length of the queue, that are in force."""
+        own, limits = self.config.data_plane, self._membership.limits if self._membership else Limits()
+        return limits.within(own.max_wait_us, own.queue_limit)
 
     @property
     def membership(self) -> Membership | None:
@@ -300,8 +306,8 @@ class Daemon:
     def _configure(self, membership: Membership, message: node_pb2.Configuration) -> None:
         """Puts the control plane's configuration into force, and tells it so."""
         membership.take(message, self.config)
-        own = self.config.data_plane
-        self._data_plane.set_limits(*membership.limits.within(own.max_wait_us, own.queue_limit))
+        wait, queue = self.limits()
+        self._data_plane.set_limits(wait.value, queue.value)
         self._order()
         self._refresh()
         membership.report()

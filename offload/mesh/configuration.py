@@ -28,16 +28,27 @@ class MeshIdentity:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """`set_by`: in words."""
+
+    value: int
+    set_by: str
+
+    def within(self, other: Bound | None) -> Bound:
+        return other if other is not None and other.value < self.value else self
+
+
+@dataclass(frozen=True)
 class Limits:
     """For the data plane; None: its own."""
 
-    max_wait_us: int | None = None
-    queue_limit: int | None = None
+    max_wait_us: Bound | None = None
+    queue_limit: Bound | None = None
 
-    def within(self, max_wait_us: int, queue_limit: int) -> tuple[int, int]:
+    def within(self, max_wait_us: int, queue_limit: int) -> tuple[Bound, Bound]:
         """Both, never above the daemon's own."""
-        wait = max_wait_us if self.max_wait_us is None else min(self.max_wait_us, max_wait_us)
-        return wait, queue_limit if self.queue_limit is None else min(self.queue_limit, queue_limit)
+        wait, queue = Bound(max_wait_us, "data_plane.max_wait_us"), Bound(queue_limit, "data_plane.queue_limit")
+        return wait.within(self.max_wait_us), queue.within(self.queue_limit)
 
 
 @dataclass(frozen=True)
@@ -75,9 +86,17 @@ def read_configuration(message: node_pb2.Configuration, config: Config, has_vect
 
 def _limits(identities: Collection[node_pb2.MeshIdentity]) -> Limits:
     """Batches and the queue are shared by all identities of the node: the strictest of their bounds holds."""
-    waits = [one.max_wait_us for one in identities]
-    queues = [one.max_queue for one in identities if one.max_queue > 0]
-    return Limits(min(waits, default=None), min(queues, default=None))
+    waits = [Bound(one.max_wait_us, _policy_of(one)) for one in identities if one.HasField("max_wait_us")]
+    queues = [Bound(one.max_queue, _policy_of(one)) for one in identities if one.max_queue > 0]
+    return Limits(min(waits, key=_strictness, default=None), min(queues, key=_strictness, default=None))
+
+
+def _strictness(bound: Bound) -> int:
+    return bound.value
+
+
+def _policy_of(identity: node_pb2.MeshIdentity) -> str:
+    return f"MeshOffload, for {identity.spiffe_id}"
 
 
 def _bundles(message: node_pb2.Configuration, problems: list[str]) -> dict[str, tuple[TrustBundle, ...]]:

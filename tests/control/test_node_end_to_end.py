@@ -113,6 +113,23 @@ async def test_changes_follow(joined: Joined) -> None:
     await wait_for("one identity less", lambda: [i.name for i in joined.keys().identities] == [BACKEND_ID])
 
 
+async def test_a_wait_that_no_policy_sets_is_the_nodes_own_and_status_says_who_set_it(joined: Joined) -> None:
+    def limits() -> Any:
+        with joined.daemon.admin() as stub:
+            return stub.GetStatistics(admin_pb2.GetStatisticsRequest(), timeout=10).limits
+
+    await both(joined)
+    now = await asyncio.to_thread(limits)
+    assert (now.max_wait_us, now.max_wait_set_by) == (1000, "data_plane.max_wait_us")
+    assert (now.queue_limit > 0, now.queue_limit_set_by) == (True, "data_plane.queue_limit")
+    policy = f"{{mode: Offload, socket: {joined.daemon.socket}, batch: {{maxWaitUs: 0, maxQueue: 100}}}}"
+    await joined.plane.apply(f"type: MeshOffload\nname: all\nspec: {{default: {policy}}}")
+    await wait_for("the policy's wait", lambda: limits().max_wait_us == 0)
+    now = await asyncio.to_thread(limits)
+    assert now.max_wait_set_by.startswith("MeshOffload, for spiffe://")
+    assert (now.queue_limit, now.queue_limit_set_by.partition(",")[0]) == (100, "MeshOffload")
+
+
 async def test_what_the_node_cannot_do_is_said(joined: Joined) -> None:
     await both(joined)
     await joined.plane.apply(mesh_on_node(Path("/run/somewhere/else.sock")))

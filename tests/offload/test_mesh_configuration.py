@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from offload.config import Config
 from offload.mesh.client import BACKOFF_MAX_S, backoff_seconds
-from offload.mesh.configuration import Limits, read_configuration
+from offload.mesh.configuration import Bound, Limits, read_configuration
 from offload.v1 import node_pb2
 from tests.offload.key_files import Authority
 
@@ -152,12 +152,20 @@ def test_a_dedicated_socket_is_part_of_the_permission() -> None:
 def test_the_strictest_bounds_hold_and_never_more_than_the_daemons() -> None:
     other = "spiffe://mesh.test/workload/web"
     found = read(wanted(max_wait_us=500), wanted(spiffe_id=other, max_wait_us=200, max_queue=100))
-    assert found.limits == Limits(200, 100)
-    assert found.limits.within(1000, 4096) == (200, 100)
-    assert found.limits.within(100, 50) == (100, 50)
-    assert read().limits.within(1000, 4096) == (1000, 4096), "without identities the daemon's own"
+    policy, own = f"MeshOffload, for {other}", ("data_plane.max_wait_us", "data_plane.queue_limit")
+    assert found.limits == Limits(Bound(200, policy), Bound(100, policy))
+    assert found.limits.within(1000, 4096) == (Bound(200, policy), Bound(100, policy))
+    assert found.limits.within(100, 50) == (Bound(100, own[0]), Bound(50, own[1]))
+    assert read().limits.within(1000, 4096) == (Bound(1000, own[0]), Bound(4096, own[1])), "without identities its own"
     refused = wanted(spiffe_id=other, max_queue=1, usage="any")
-    assert read(wanted(max_queue=9), refused).limits.queue_limit == 9, "what is not served bounds nothing"
+    limit = read(wanted(max_queue=9), refused).limits.queue_limit
+    assert limit is not None
+    assert limit.value == 9, "what is not served bounds nothing"
+
+
+def test_a_wait_that_nobody_has_set_is_the_nodes_own() -> None:
+    assert read(wanted()).limits.within(1000, 4096)[0] == Bound(1000, "data_plane.max_wait_us")
+    assert read(wanted(max_wait_us=0)).limits.within(1000, 4096)[0] == Bound(0, f"MeshOffload, for {CART}")
 
 
 @given(st.binary(max_size=400))
@@ -179,7 +187,7 @@ def test_whatever_the_bytes_are(data: bytes) -> None:
             usage=st.sampled_from(["tls13", "tls12+13", "any", ""]),
             software=st.integers(0, 9),
             selectors=st.lists(st.builds(node_pb2.Selector, uid=st.none() | st.integers(0, 2**32 - 1)), max_size=3),
-            max_wait_us=st.integers(0, 2**32 - 1),
+            max_wait_us=st.none() | st.integers(0, 2**32 - 1),
             max_queue=st.integers(0, 2**32 - 1),
         ),
         max_size=4,
@@ -193,5 +201,5 @@ def test_whatever_it_says_deny_stays_the_default(given_: list[node_pb2.MeshIdent
         assert one.settings.usage != "any"
         assert all(s.rule().keys() & {"uid", "gid"} for s in one.settings.selectors)
     wait, limit = found.limits.within(1000, 4096)
-    assert 0 <= wait <= 1000
-    assert 1 <= limit <= 4096
+    assert 0 <= wait.value <= 1000
+    assert 1 <= limit.value <= 4096

@@ -27,8 +27,8 @@ class OffloadSettings:
     # The least work for both ends, with or without vector kernels.
     key_type: KeyType = "p256"
     usage: Literal["tls13", "tls12+13"] = "tls13"
-    # 0: nothing waits while a core is idle.
-    max_wait_us: int = 0
+    # None: the node's own, which is set for its cores. 0: nothing waits while a core is idle.
+    max_wait_us: int | None = None
     # 0: the daemon's own bound.
     max_queue: int = 0
     software: Literal["Allow", "Require", "Forbid"] = "Allow"

@@ -21,7 +21,7 @@ SOCKET_PATH_MAX = 107
 
 
 class Batch(Model):
-    # Nothing waits while a core is idle; a longer wait only pays where one core serves very many clients.
+    # Without it the node's own holds (data_plane.max_wait_us). 0: nothing waits while a core is idle.
     max_wait_us: Annotated[int, Field(ge=0, le=10_000, examples=[0])] | None = None
     max_queue: Annotated[int, Field(ge=1, le=1_000_000, examples=[4096])] | None = None
 
