@@ -23,6 +23,7 @@ from control.ca.authorities import MANAGED_BY
 from control.ca.authority import UnusableAuthority
 from control.ca.identities import Identities
 from control.ca.issue import RefusedRequest
+from control.ca.orphans import fingerprints, orphans
 from control.ca.rotation import WAITS_FOR, Event, Rotation, WrongStage
 from control.left_out import LeftOut
 from control.metrics import Metrics
@@ -85,6 +86,14 @@ def _has_secrets(proxy: Proxy, wanted: Snapshot) -> bool:
     """Whether the proxy has acknowledged the secrets of this snapshot, all that it asked for."""
     secrets = proxy.stream.subscriptions[SECRET] if proxy.stream is not None else None
     return secrets is not None and secrets.phase is Phase.SETTLED and not secrets.lags(wanted)
+
+
+def has_everything(proxy: Proxy) -> bool:
+    """Whether the proxy has acknowledged all that it was offered."""
+    if proxy.stream is None or proxy.snapshot is None:
+        return False
+    asked = [one for one in proxy.stream.subscriptions.values() if one.is_asked]
+    return bool(asked) and all(one.phase is Phase.SETTLED and not one.lags(proxy.snapshot) for one in asked)
 
 
 class ControlPlane:
@@ -153,6 +162,7 @@ class ControlPlane:
         elif resource_type == "MeshIdentity":
             self.identities.authorities.forget(mesh, name)
             self.metrics.forget_ends(f"{mesh}/{name}")
+            await self.view(mesh, fresh=True)  # where its trust is looked for, also without proxies
         elif resource_type == "MeshTrust":
             await self._publish_again(mesh, name)
         self.mark_changed([mesh or name])
@@ -543,11 +553,38 @@ class ControlPlane:
             self.mark_changed(await asyncio.to_thread(self.identities.authorities.retry))
         except StoreError:
             return  # _look says so
+        for kept in list(self._views.values()):
+            for trust in orphans(kept.view):
+                await self._retire(kept.view, trust)
         self.metrics.show_failing(f"{mesh}/{name}" for mesh, name in self.identities.authorities.troubles())
         for connected in self._proxies.values():
             self._due |= {proxy for proxy in connected if self.identities.is_due(proxy.mesh, proxy.name)}
         if self._due:
             self._changed.set()
+
+    async def _retire(self, view: MeshView, trust: Resource) -> None:
+        """The trust in a CA whose MeshIdentity was deleted ends when nobody needs it any more."""
+        connected = self._proxies[view.mesh]
+        if view.mesh in self._dirty or not all(has_everything(proxy) for proxy in connected):
+            return
+        gone = fingerprints(trust)
+        for dataplane in view.dataplanes:
+            identity, node = view.identity_of(dataplane), node_of(dataplane)
+            if identity is not None and identity.mesh_identity == trust.name:
+                return  # it still has the identity that was deleted
+            if identity is None or node is None or not await self._is_offloaded(view, dataplane):
+                continue
+            last = self.identities.last_issuer(view.mesh, identity.spiffe_id, node)
+            if last is None or last in gone:
+                return
+        try:
+            await asyncio.to_thread(self.store.delete, "MeshTrust", view.mesh, trust.name, trust.version)
+            await asyncio.to_thread(self.identities.forget_of, view.mesh, gone)
+        except StoreError as error:
+            log.error("a MeshTrust cannot be taken away", mesh=view.mesh, name=trust.name, error=str(error))
+            return
+        log.info("the CA of a deleted MeshIdentity is not trusted any more", mesh=view.mesh, identity=trust.name)
+        self.mark_changed([view.mesh])
 
     async def _renew_certificates(self, due: Sequence[Proxy]) -> None:
         by_mesh: dict[str, list[Proxy]] = defaultdict(list)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -207,6 +207,14 @@ class Identities:
         self._held.pop((mesh, dataplane), None)
         self._without.discard((mesh, dataplane))
         self._store.delete_secret(svid_secret(mesh, dataplane))
+
+    def forget_of(self, mesh: str, authorities: Collection[str]) -> None:
+        """Every certificate of these CAs (fingerprints), which are trusted no more."""
+        prefix = svid_secret(mesh, "")
+        for name in self._store.secret_names(prefix):
+            held = self._load(mesh, name.removeprefix(prefix))
+            if held is not None and held.authority in authorities:
+                self.forget(mesh, name.removeprefix(prefix))
 
     def forget_mesh(self, mesh: str) -> None:
         """When it is deleted; the store has forgotten its secrets."""

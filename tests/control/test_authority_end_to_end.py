@@ -131,6 +131,17 @@ async def test_a_managed_trust_that_is_deleted_is_there_again(mesh: Live) -> Non
     assert set(await mesh.call(20)) == {200}
 
 
+async def test_a_deleted_identity_goes_with_its_ca_its_trust_and_its_certificates(mesh: Live) -> None:
+    store, plane = mesh.running.store, mesh.running.plane
+    assert len(store.secret_names("mesh/default/svid/")) == 2
+    await plane.delete("MeshIdentity", "default", "identity")
+    assert store.secret_names("mesh/default/ca/") == []
+    await eventually(lambda: not store.has("MeshTrust", "default", "identity"))
+    await eventually(lambda: store.secret_names("mesh/default/svid/") == [])
+    await mesh.until(200)  # in plaintext
+    assert set(await mesh.call(20)) == {200}
+
+
 async def test_checks_of_a_rotation_make_no_certificate_and_it_ends(
     tmp_path: Path, read_resources: Read, envoy_binary: Path
 ) -> None:
