@@ -6,6 +6,9 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from control.mesh.facts import Plan, Presence, Wait
+from control.mesh.transitions import service_step
+from control.model.placement import node_of
 from control.model.resource import Resource
 from control.plane import ControlPlane
 from control.policies import POLICIES
@@ -60,10 +63,8 @@ def access(view: MeshView, dataplane: Resource, caller: str) -> list[dict[str, A
 
 
 async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> dict[str, Any]:
-    """Who it is, whether it is there, and what it took and refused."""
-    identity = view.identity_of(dataplane)
-    node = await plane.waiting_for(view, dataplane)
-    mode = ProxyPolicies(view, dataplane, keeps_envoy_tls=node is not None).offload.mode
+    """Who it is, whether it is there, what it took and refused, and what waits for it or it for others."""
+    identity, mode = view.identity_of(dataplane), ProxyPolicies(view, dataplane).offload.mode
     # In mode Offload the node's daemon has the certificate; one from before says nothing.
     held = plane.identities.held(dataplane.mesh, dataplane.name) if mode == "EnvoyTLS" else None
     problems = list(proxies.render(view, dataplane).problems)
@@ -74,11 +75,15 @@ async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> 
             f"the proxy keeps its certificate until {held.not_after:%Y-%m-%d %H:%M} UTC" if held else "no certificate"
         )
         problems.append(f"the CA of MeshIdentity {identity.mesh_identity} cannot be used: {trouble}; {until}")
-    if node is not None:
+    word, node = plane.unserved(view, dataplane), node_of(dataplane)
+    if word is not None:
+        problems.append(f"node {node} cannot sign for {identity.spiffe_id if identity else 'it'}: {word}")
+    presence = plane.transitions.presence_of(dataplane.mesh, dataplane.name)
+    if presence in (Presence.OFFLINE, Presence.LOST, Presence.NEW):
         problems.append(
-            f"mode Offload waits for node {node}: its daemon is not connected, or has no key of this identity yet "
-            "(offload status there says which); until then the proxy keeps its own key"
+            f"its proxy is {presence.value}: it gets no traffic (delete the Dataplane if it is gone for good)"
         )
+    waits = waits_of(view, dataplane.name)
     return {
         "name": dataplane.name,
         "mesh": dataplane.mesh,
@@ -86,8 +91,26 @@ async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> 
         "mode": mode,
         "certificate": {"notAfter": held.not_after.isoformat(), "renewAt": held.renew_at.isoformat()} if held else None,
         "problems": problems,
+        "waits": [_wait(wait) for wait in waits],
+        "settled": word is None and not any(wait.who == dataplane.name for wait in waits),
         "connections": [_connection(proxy) for proxy in plane.connected(dataplane.mesh, dataplane.name)],
     }
+
+
+def waits_of(view: MeshView, name: str) -> list[Wait]:
+    """Steps of the dataplane that wait, and those that wait for it; with those of services that it serves."""
+    plan = view.plan or Plan()
+    served = {service_step(s.name) for s in view.of_type("MeshService") if any(d.name == name for d in view.members(s))}
+    return [wait for wait in plan.waits if name in (wait.who, wait.waits_for) or wait.who in served]
+
+
+def waiting(view: MeshView) -> list[dict[str, str]]:
+    """Every step of the mesh that waits, and for whom."""
+    return [_wait(wait) for wait in (view.plan or Plan()).waits]
+
+
+def _wait(wait: Wait) -> dict[str, str]:
+    return {"who": wait.who, "step": wait.step, "waitsFor": wait.waits_for, "reason": wait.reason}
 
 
 def _connection(proxy: Proxy) -> dict[str, Any]:

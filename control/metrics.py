@@ -18,7 +18,25 @@ class Metrics:
         self.proxies = Gauge("mesh_connected_proxies", "xDS streams that are open", ["mesh"], registry=self.registry)
         self.waiting = Gauge(
             "mesh_proxies_waiting_for_node",
-            "Connected proxies that stay on Envoy's own TLS until their node can sign for them",
+            "Connected proxies whose keys stay where they are until their node can sign for them",
+            ["mesh"],
+            registry=self.registry,
+        )
+        self.steps = Gauge(
+            "mesh_waiting_steps",
+            "Steps of changes that wait for a proxy or a node: mesh inspect waiting names them",
+            ["mesh", "step"],
+            registry=self.registry,
+        )
+        self.offline = Gauge(
+            "mesh_offline_proxies",
+            "Proxies that have not been connected for longer than --offline-after, and get no traffic",
+            ["mesh"],
+            registry=self.registry,
+        )
+        self.unserved = Gauge(
+            "mesh_unserved_proxies",
+            "Proxies in mode Offload whose node's daemon cannot sign for them now",
             ["mesh"],
             registry=self.registry,
         )

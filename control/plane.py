@@ -11,7 +11,7 @@ import operator
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,14 +26,17 @@ from control.ca.issue import RefusedRequest
 from control.ca.orphans import fingerprints, orphans
 from control.ca.rotation import WAITS_FOR, Event, Rotation, WrongStage
 from control.left_out import LeftOut
+from control.mesh.evidence import OFFLINE_AFTER_S
+from control.mesh.facts import Facts, NodeKnown
+from control.mesh.transitions import OFFLOAD
 from control.metrics import Metrics
 from control.model.resource import Resource
 from control.model.unreadable import Unreadable
-from control.nodes.configuration import node_of
 from control.policies.meshoffload.schema import KeyType
 from control.proxies import Proxy, Refusal
 from control.store.errors import IncompatibleStore, NotFound, StoreError
 from control.store.store import Store
+from control.transitions import Transitions
 from control.xds import building
 from control.xds.encode import SECRET
 from control.xds.policies_of_proxy import ProxyPolicies
@@ -65,6 +68,8 @@ class Kept:
 
     epoch: int
     generation: int
+    # What is stored, and with what is given of it now.
+    wanted: MeshView
     view: MeshView
 
 
@@ -78,8 +83,11 @@ class Nodes(Protocol):
     async def has_bundle(self, node: str) -> bool:
         """Whether the node has taken its configuration."""
 
-    def serves(self, node: str, spiffe_id: str) -> bool:
-        """Whether the node can sign for the identity now."""
+    def known(self, mesh: str) -> Mapping[str, NodeKnown]:
+        """What the connected nodes say that they have of the mesh."""
+
+    def word(self, node: str, spiffe_id: str, socket: str) -> str | None:
+        """Why the node cannot sign for the identity now, as it says itself; None where it can."""
 
 
 def _has_secrets(proxy: Proxy, wanted: Snapshot) -> bool:
@@ -105,18 +113,25 @@ class ControlPlane:
         zone: str = "default",
         metrics: Metrics | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        offline_after: float = OFFLINE_AFTER_S,
     ) -> None:
-        """`clock`: what certificates go by."""
+        """`clock`: what certificates go by. `offline_after`: seconds, see mesh/evidence.py."""
         self.store, self.zone = store, zone
         self.identities = Identities(store, zone, clock)
         self.metrics = metrics or Metrics()
         self.left_out = LeftOut(self.metrics)
+        self.transitions = Transitions(store, self.metrics, offline_after)
         self._views: dict[str, Kept] = {}
         self._epochs: dict[str, int] = defaultdict(int)
         # A thousand proxies that come at once read a mesh once.
         self._loading: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._proxies: dict[str, set[Proxy]] = defaultdict(set)
         self._dirty: set[str] = set()
+        # Meshes whose proxies or nodes have acknowledged something, or come or gone; and the views that proxies have.
+        self._moved: set[str] = set()
+        self._offered: dict[str, MeshView] = {}
+        # Proxies that have gone over to a node: the keys that they had themselves are of no use any more.
+        self._gone_over: set[tuple[str, str]] = set()
         # Proxies whose certificate is to be renewed.
         self._due: set[Proxy] = set()
         self._changed = asyncio.Event()
@@ -124,8 +139,6 @@ class ControlPlane:
         self._store_works, self._probe_at = True, 0.0
         self._watchers: list[Callable[[], None]] = []
         self._nodes: Nodes | None = None
-        # Mesh and name of the dataplanes that wait for their node, and its name: for the log.
-        self._waiting: dict[tuple[str, str], str] = {}
         self._builders = ThreadPoolExecutor(BUILDS_AT_ONCE, thread_name_prefix="snapshot")
 
     # --- changes ------------------------------------------------------------------------------------------------------
@@ -153,12 +166,13 @@ class ControlPlane:
         await asyncio.to_thread(self.store.delete, resource_type, mesh, name, expected_version)
         if resource_type == "Dataplane":
             await asyncio.to_thread(self.identities.forget, mesh, name)
-            self._waiting.pop((mesh, name), None)
+            self.transitions.forget(mesh, name)
         elif resource_type == "Mesh":
             self.identities.forget_mesh(name)
             self._views.pop(name, None)
             self.metrics.forget_ends(name)
             self.left_out.show(name, ())
+            self.transitions.forget_mesh(name)
         elif resource_type == "MeshIdentity":
             self.identities.authorities.forget(mesh, name)
             self.metrics.forget_ends(f"{mesh}/{name}")
@@ -207,12 +221,24 @@ class ControlPlane:
             self._epochs[mesh] += 1
             self._changed.set()
 
+    def mark_moved(self, meshes: Iterable[str]) -> None:
+        """There is news of proxies or nodes."""
+        self._moved.update(meshes)
+        self._changed.set()
+
+    def settled(self, proxy: Proxy) -> None:
+        """The proxy has acknowledged all that it was given."""
+        facts = proxy.claims.possible[-1]
+        if facts.place is not None:
+            self._gone_over.add((proxy.mesh, proxy.name))
+        self.mark_moved([proxy.mesh])
+
     def watch(self, changed: Callable[[], None]) -> None:
         """`changed` is called after every push."""
         self._watchers.append(changed)
 
     def ask_nodes(self, nodes: Nodes) -> None:
-        """Who is asked before each step of a rotation, and before a proxy is switched to the offload."""
+        """Who is asked before each step of a rotation, and what they hold."""
         self._nodes = nodes
 
     # --- rotation of CAs ----------------------------------------------------------------------------------------------
@@ -251,8 +277,8 @@ class ControlPlane:
             if not await self._has_bundle(view, dataplane):
                 late.append(dataplane.name)
             signed_by: str | None
-            if await self._is_offloaded(view, dataplane):
-                node = node_of(dataplane) or ""
+            node = self._node_with_key(view, dataplane)
+            if node is not None:
                 signed_by = self.identities.last_issuer(identity.mesh, own.spiffe_id, node) or "unknown"
             else:
                 held = self.identities.held(identity.mesh, dataplane.name)
@@ -267,9 +293,9 @@ class ControlPlane:
             )
 
     async def _has_bundle(self, view: MeshView, dataplane: Resource) -> bool:
-        if await self._is_offloaded(view, dataplane):  # the node has it; the proxy has no secrets
-            node = node_of(dataplane)
-            return node is not None and self._nodes is not None and await self._nodes.has_bundle(node)
+        node = self._node_with_key(view, dataplane)
+        if node is not None:  # the node has it; the proxy has no secrets
+            return bool(node) and self._nodes is not None and await self._nodes.has_bundle(node)
         connected = self.connected(view.mesh, dataplane.name)
         snapshot = await asyncio.to_thread(self._as_it_is, view, dataplane)
         return bool(connected) and all(_has_secrets(p, snapshot) for p in connected)
@@ -278,20 +304,34 @@ class ControlPlane:
         """What the proxy should have, with the certificate that it has: a check makes none."""
         held = self.identities.held(view.mesh, dataplane.name)
         credential = held.credential if held is not None and view.identity_of(dataplane) is not None else None
-        waits = (view.mesh, dataplane.name) in self._waiting
-        return building.build(view, dataplane, credential, waits)
+        return building.build(view, dataplane, credential)
+
+    @staticmethod
+    def _node_with_key(view: MeshView, dataplane: Resource) -> str | None:
+        given = view.given(dataplane)
+        return given.place.node if given is not None and given.place is not None else None
 
     # --- views and snapshots ------------------------------------------------------------------------------------------
 
-    async def view(self, mesh: str, fresh: bool = False) -> MeshView:
-        """`fresh`: as the store has it now. The same object as before where nothing has changed."""
+    async def view(self, mesh: str, fresh: bool = False, moved: bool = False) -> MeshView:
+        """With what is given now of what is wanted. The same object as before where nothing has changed.
+
+        `fresh`: as the store has it now. `moved`: there is news of proxies or nodes since the last plan.
+        """
         async with self._loading[mesh]:
             epoch, kept = self._epochs[mesh], self._views.get(mesh)
             if kept is None or kept.epoch != epoch or fresh:
-                before = kept.view if kept is not None else None
-                generation, view = await asyncio.to_thread(self._load, mesh, before)
-                kept = self._views[mesh] = Kept(epoch, generation, view)
-            return kept.view
+                before = kept.wanted if kept is not None else None
+                generation, wanted = await asyncio.to_thread(self._load, mesh, before)
+            else:
+                generation, wanted = kept.generation, kept.wanted
+            if kept is None or kept.wanted is not wanted or moved:
+                nodes = self._nodes.known(mesh) if self._nodes is not None else {}
+                view = await self.transitions.given(wanted, kept.view if kept is not None else None, nodes)
+            else:
+                view = kept.view
+            self._views[mesh] = Kept(epoch, generation, wanted, view)
+            return view
 
     async def all_views(self) -> list[MeshView]:
         return [await self.view(mesh) for mesh in await asyncio.to_thread(self.store.names, "Mesh")]
@@ -325,52 +365,11 @@ class ControlPlane:
             return None
         began = time.perf_counter()
         settings = ProxyPolicies(view, dataplane).offload
-        waits = self._wait(view, dataplane, settings.mode)
-        own_tls = settings.mode == "EnvoyTLS" or waits  # else the key is at the node's daemon
-        credential = self._credential(view, dataplane, settings.key_type) if own_tls else None
-        built = building.build(view, dataplane, credential, waits)
+        # In mode Offload the key is at the node's daemon.
+        credential = self._credential(view, dataplane, settings.key_type) if settings.mode == "EnvoyTLS" else None
+        built = building.build(view, dataplane, credential)
         self.metrics.build.observe(time.perf_counter() - began)
         return built
-
-    async def waiting_for(self, view: MeshView, dataplane: Resource) -> str | None:
-        """The node whose daemon is to have the proxy's key and has not yet, while the proxy has one itself.
-
-        Such a proxy stays on Envoy's own TLS, whatever its MeshOffload says: told to use a daemon that cannot sign for
-        it, it would serve nobody. It is switched when the daemon says that it serves the identity, and never back for
-        want of a daemon: its certificate is forgotten then.
-        """
-        mode = ProxyPolicies(view, dataplane).offload.mode
-        return await asyncio.to_thread(self._node_waited_for, view, dataplane, mode)
-
-    async def _is_offloaded(self, view: MeshView, dataplane: Resource) -> bool:
-        wanted = ProxyPolicies(view, dataplane).offload.mode
-        return wanted == "Offload" and await self.waiting_for(view, dataplane) is None
-
-    def _node_waited_for(self, view: MeshView, dataplane: Resource, mode: str) -> str | None:
-        identity, node = view.identity_of(dataplane), node_of(dataplane)
-        if mode != "Offload" or identity is None or node is None or self._nodes is None:
-            return None
-        if self._nodes.serves(node, identity.spiffe_id) or not self.identities.keeps(view.mesh, dataplane.name):
-            return None
-        return node
-
-    def _wait(self, view: MeshView, dataplane: Resource, mode: str) -> bool:
-        """Whether the proxy waits for its node. Its certificate is forgotten when it goes over to the offload."""
-        key, who = (view.mesh, dataplane.name), {"mesh": view.mesh, "dataplane": dataplane.name}
-        try:
-            node = self._node_waited_for(view, dataplane, mode)
-            if node is None and mode == "Offload" and self.identities.keeps(*key):
-                self.identities.forget(*key)
-                log.info("a proxy goes over to the offload", **who)
-        except StoreError as error:
-            log.error("the certificate of a proxy cannot be looked up", **who, error=str(error))
-            return key in self._waiting
-        if node is None:
-            self._waiting.pop(key, None)
-        elif self._waiting.get(key) != node:
-            self._waiting[key] = node
-            log.warning("a proxy stays on Envoy's own TLS until its node can sign for it", **who, node=node)
-        return node is not None
 
     def _credential(self, view: MeshView, dataplane: Resource, key_type: KeyType) -> Credential | None:
         identity = view.identity_of(dataplane)
@@ -397,9 +396,11 @@ class ControlPlane:
         self, mesh: str, name: str, refusal_of: Refusal = lambda _: None, token_ends_at: int | None = None
     ) -> Proxy:
         """A proxy that came; it has a snapshot, or is `gone` where there is no such dataplane."""
-        proxy = Proxy(mesh, name, refusal_of, token_ends_at)
+        await self.view(mesh)  # so that the proxy is not taken for one that is new
+        proxy = Proxy(mesh, name, refusal_of, token_ends_at, self.transitions.connect(mesh, name))
         self._proxies[mesh].add(proxy)
-        self._count_proxies(mesh)
+        self.metrics.proxies.labels(mesh).set(len(self._proxies[mesh]))
+        self.mark_moved([mesh])
         try:
             view = await self.view(mesh)
             snapshot = await self._build(view, name)
@@ -409,18 +410,38 @@ class ControlPlane:
         except BaseException:
             self.disconnect(proxy)
             raise
-        self._count_proxies(mesh)  # the build may have found that it waits for its node
         return proxy
 
     def disconnect(self, proxy: Proxy) -> None:
         self._proxies[proxy.mesh].discard(proxy)
-        self._count_proxies(proxy.mesh)
+        self.transitions.disconnect(proxy.mesh, proxy.name, proxy.claims)
+        self.metrics.proxies.labels(proxy.mesh).set(len(self._proxies[proxy.mesh]))
+        self.mark_moved([proxy.mesh])
 
-    def _count_proxies(self, mesh: str) -> None:
-        self.metrics.proxies.labels(mesh).set(len(self._proxies[mesh]))
-        waiting = tuple(self._waiting)  # builds change it
-        connected = {proxy.name for proxy in self._proxies[mesh]} if waiting else set()
-        self.metrics.waiting.labels(mesh).set(sum(m == mesh and name in connected for m, name in waiting))
+    def _count_waiting(self, mesh: str) -> None:
+        kept = self._views.get(mesh)
+        if kept is None or kept.view.plan is None:
+            return
+        connected = {proxy.name for proxy in self._proxies[mesh]}
+        waiting = {wait.who for wait in kept.view.plan.waits if wait.step == OFFLOAD}
+        self.metrics.waiting.labels(mesh).set(len(waiting & connected))
+        self.metrics.unserved.labels(mesh).set(
+            sum(
+                facts.place is not None and name in connected and self._word(facts) is not None
+                for name, facts in kept.view.plan.facts.items()
+            )
+        )
+
+    def _word(self, facts: Facts) -> str | None:
+        place, identity = facts.place, facts.identity
+        if place is None or identity is None or not place.node or self._nodes is None:
+            return None
+        return self._nodes.word(place.node, identity.spiffe_id, place.socket)
+
+    def unserved(self, view: MeshView, dataplane: Resource) -> str | None:
+        """Why the daemon that has the proxy's key cannot sign for it now, in its own words; None where it can."""
+        given = view.given(dataplane)
+        return self._word(given) if given is not None else None
 
     # --- at work ------------------------------------------------------------------------------------------------------
 
@@ -435,10 +456,12 @@ class ControlPlane:
                 await self._debounce(began)
                 meshes, self._dirty = self._dirty, set()
                 due, self._due = self._due, set()
-                for mesh in meshes:
-                    await self._push(mesh)
-                    self._count_proxies(mesh)
+                moved, self._moved = self._moved, set()
+                for mesh in meshes | moved:
+                    await self._push(mesh, fresh=mesh in meshes)
+                    self._count_waiting(mesh)
                 await self._renew_certificates([proxy for proxy in due if proxy.mesh not in meshes])
+                await self._forget_keys()
                 for changed in self._watchers:
                     changed()
                 self.metrics.push.observe(time.perf_counter() - began)
@@ -457,11 +480,12 @@ class ControlPlane:
             await asyncio.sleep(DEBOUNCE_S)
         self._changed.clear()
 
-    async def _push(self, mesh: str) -> None:
+    async def _push(self, mesh: str, fresh: bool) -> None:
+        """`fresh`: the store has something new; else there is news of proxies, which may change nothing for them."""
         if not self._proxies[mesh]:
             return  # who comes reads it anew
         try:
-            view = await self.view(mesh, fresh=True)
+            view = await self.view(mesh, fresh, moved=True)
         except StoreError as error:
             # Proxies go on with what they have; the change is not forgotten.
             log.error("a change cannot be read, trying again", mesh=mesh, error=str(error))
@@ -472,7 +496,20 @@ class ControlPlane:
         except Exception:  # nor may one mesh keep the others from theirs
             log.exception("a mesh could not be read", mesh=mesh)
             return
-        await self._offer(view, self._proxies[mesh])
+        if fresh or self._offered.get(mesh) is not view:
+            self._offered[mesh] = view
+            await self._offer(view, self._proxies[mesh])
+
+    async def _forget_keys(self) -> None:
+        """Of proxies that have gone over to the offload."""
+        over, self._gone_over = self._gone_over, set()
+        for mesh, name in over:
+            try:
+                if await asyncio.to_thread(self.identities.keeps, mesh, name):
+                    await asyncio.to_thread(self.identities.forget, mesh, name)
+                    log.info("a proxy has gone over to the offload", mesh=mesh, dataplane=name)
+            except StoreError as error:
+                log.error("the key of a proxy cannot be forgotten", mesh=mesh, dataplane=name, error=str(error))
 
     async def _offer(self, view: MeshView, proxies_of_it: Iterable[Proxy]) -> None:
         """New snapshots for all of them, in no order, so that none is always the last."""
@@ -504,6 +541,10 @@ class ControlPlane:
                 await self._look()
                 look_at = time.monotonic() + POLL_S * random.uniform(0.8, 1.2)  # noqa: S311 (no secret)
             await self._look_at_certificates()
+            self.transitions.tell()
+            late = self.transitions.due()
+            if late:
+                self.mark_moved(late)
             await asyncio.sleep(min(LOOK_S, POLL_S))
 
     async def _look(self) -> None:
@@ -539,11 +580,12 @@ class ControlPlane:
             kept = self._views.get(mesh)
             if kept is None or kept.generation != generation:
                 try:
-                    is_new = kept is None or await self.view(mesh, fresh=True) is not kept.view
+                    is_new = await self.view(mesh, fresh=True) is not self._offered.get(mesh)
                 except Exception:  # noqa: BLE001
-                    is_new = True  # the push says what is wrong, and tries again
-                if is_new:
-                    self.mark_changed([mesh])
+                    self.mark_changed([mesh])  # the push says what is wrong, and tries again
+                else:
+                    if is_new:  # unless a push that is under way offers it
+                        self.mark_moved([mesh])
         # Nodes look at meshes that have no proxies, too.
         self._changed.set()
 

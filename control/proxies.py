@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from control.mesh.evidence import Claims
 from control.model.resource import Resource
 from control.xds.snapshot import Snapshot
 from control.xds.stream import Stream
@@ -18,7 +19,12 @@ class Proxy:
     """Where the newest snapshot of a connected proxy waits until its stream takes it."""
 
     def __init__(
-        self, mesh: str, name: str, refusal_of: Refusal = lambda _: None, token_ends_at: int | None = None
+        self,
+        mesh: str,
+        name: str,
+        refusal_of: Refusal = lambda _: None,
+        token_ends_at: int | None = None,
+        claims: Claims | None = None,
     ) -> None:
         """`token_ends_at`: seconds since 1970, of the token that it came with."""
         self.mesh, self.name, self.refusal_of = mesh, name, refusal_of
@@ -26,6 +32,8 @@ class Proxy:
         # Why its token counts no more.
         self.void: str | None = None
         self.connected_at = time.monotonic()
+        # What it may be using of what it was offered.
+        self.claims = claims or Claims()
         # Set by whoever has something for the stream: a request, a snapshot, the end.
         self.wake = asyncio.Event()
         self.snapshot: Snapshot | None = None
@@ -39,12 +47,21 @@ class Proxy:
         self.refusal = self.refusal_of(dataplane) if dataplane is not None else None
         if self.refusal is None:
             self.snapshot, self.gone = snapshot or self.snapshot, snapshot is None
+            if snapshot is not None and snapshot.facts is not None:
+                self.claims.offer(snapshot.facts)
         self.wake.set()
 
     def is_void(self, reason: str) -> None:
         """The end: its token counts no more."""
         self.void = reason
         self.wake.set()
+
+    def settles(self) -> bool:
+        """Whether it has just acknowledged all of its newest snapshot, and that is news to others."""
+        newest = self.snapshot
+        if newest is None or newest.facts is None or self.stream is None or self.claims.possible == [newest.facts]:
+            return False
+        return self.stream.has_taken(newest) and self.claims.settle(newest.facts)
 
     @property
     def has_offer(self) -> bool:

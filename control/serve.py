@@ -18,6 +18,7 @@ import uvicorn
 
 from control.grpc_server import GrpcServer, Port
 from control.kinds import KINDS
+from control.mesh.evidence import OFFLINE_AFTER_S
 from control.metrics import Metrics
 from control.nodes.certificates import NodeCertificates
 from control.nodes.server import NodeServer
@@ -56,6 +57,8 @@ class ServeSettings:
     zone: str = "default"
     database: str | None = None
     passphrase: str | None = None
+    # Seconds after which a proxy that is not connected gets no traffic (mesh/evidence.py says why so many).
+    offline_after: float = OFFLINE_AFTER_S
 
     @property
     def store_key(self) -> StoreKey:
@@ -76,7 +79,7 @@ class Service:
         settings.files.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _check_store(settings)
         self.store = Store(settings.url, settings.store_key, KINDS, metrics.observe_store)
-        self.plane = ControlPlane(self.store, settings.zone, metrics)
+        self.plane = ControlPlane(self.store, settings.zone, metrics, offline_after=settings.offline_after)
         self.tokens = Tokens(self.store)
         self.certificate = ServingCertificate(self.store, settings.names, clock)
         self._served = self.certificate.chain_pem

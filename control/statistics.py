@@ -16,12 +16,13 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 
 from control.ca.identities import Identities
+from control.mesh.facts import Identity
 from control.model.dataplane import ADMIN_HOST
 from control.model.resource import Resource
 from control.tls_memory import load_chain
 from control.xds import admin
 from control.xds.proxy import Credential
-from control.xds.view import Identity, MeshView
+from control.xds.view import MeshView
 
 Form = Literal["text", "json", "prometheus"]
 

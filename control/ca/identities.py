@@ -22,12 +22,12 @@ from control.ca.authorities import Authorities, Issuing
 from control.ca.authority import Authority, UnusableAuthority
 from control.ca.issue import RefusedRequest, Svid, issue, key_of_request
 from control.ca.rotation import Rotation
+from control.mesh.facts import Identity
 from control.policies.meshoffload.schema import KeyType
 from control.store.errors import StoreError, WrongStoreKey
 from control.store.store import Store, svid_secret
 from control.xds.admin import control_plane_id
 from control.xds.proxy import Credential
-from control.xds.view import Identity
 
 log = structlog.get_logger(__name__)
 

@@ -18,6 +18,7 @@ Name = Annotated[str, typer.Argument(help="the dataplane")]
 def add_to(app: typer.Typer) -> None:
     inspect = typer.Typer(help="Look into a dataplane.", no_args_is_help=True)
     inspect.command()(overview)
+    inspect.command()(waiting)
     inspect.command()(policies)
     inspect.command()(config)
     inspect.command()(stats)
@@ -40,6 +41,7 @@ def overview(name: Name, mesh: Mesh = "default", output: Output = Form.TABLE) ->
             ("certificate until", certificate.get("notAfter", "-")),
             *(("token until", one["tokenUntil"]) for one in found["connections"] if one.get("tokenUntil")),
             *(("problem", problem) for problem in found["problems"]),
+            *(("waits", f"{w['who']}: {w['step']} waits for {w['waitsFor']}: {w['reason']}") for w in found["waits"]),
         ):
             typer.echo(f"{label}: {value}")
         if not found["connections"]:
@@ -51,6 +53,13 @@ def overview(name: Name, mesh: Mesh = "default", output: Output = Form.TABLE) ->
         for short, state in connection["types"].items()
     ]
     show(found, output, ["connection", "type", "state", "has", "should have", "refused because"], rows)
+
+
+def waiting(mesh: Mesh = "default", output: Output = Form.TABLE) -> None:
+    """Steps of changes that would break calls if they were done now, and which proxy or node each waits for."""
+    found = Api().call("GET", f"/meshes/{segment(mesh)}/_waiting")
+    rows = [[wait["who"], wait["step"], wait["waitsFor"], wait["reason"]] for wait in found]
+    show(found, output, ["whose", "step", "waits for", "because"], rows)
 
 
 def policies(name: Name, mesh: Mesh = "default", output: Output = Form.TABLE) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from control.cli.client import Api, segment
 from control.cli.output import Form, Mesh, Output, show
+from control.mesh.evidence import OFFLINE_AFTER_S
 from control.model.base import RFC1035_RULE, is_rfc1035_label
 from control.settings import API_PORT, NODES_PORT, XDS_PORT, Files, data_folder, parse_address, write_private
 
@@ -55,6 +56,9 @@ def serve(
     ] = None,
     zone: Annotated[str, typer.Option(help="of dataplanes without a label kuma.io/zone")] = "default",
     database: Annotated[str | None, typer.Option(help="SQLAlchemy URL [SQLite in the data folder]")] = None,
+    offline_after: Annotated[
+        float, typer.Option(min=1, help="seconds after which a proxy that is not connected gets no traffic")
+    ] = OFFLINE_AFTER_S,
 ) -> None:
     """Run the control plane. Secrets are sealed with <data>/store.key, or with MESH_STORE_PASSPHRASE."""
     from control import serve as service  # gRPC and its friends take a while to load
@@ -75,6 +79,7 @@ def serve(
         zone=zone,
         database=database,
         passphrase=_passphrase(),
+        offline_after=offline_after,
     )
     asyncio.run(service.serve(settings))
 

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from control.mesh.facts import Identity
+from control.model.placement import GID_LABEL, UID_LABEL, node_of
 from control.model.resource import Resource
 from control.policies.meshoffload.generate import OffloadSettings
 from control.xds.policies_of_proxy import ProxyPolicies
-from control.xds.view import Identity, MeshView
-
-NODE_LABEL = "offload.mesh/node"
-UID_LABEL = "offload.mesh/uid"
-GID_LABEL = "offload.mesh/gid"
+from control.xds.view import MeshView
 
 
 @dataclass(frozen=True, order=True)
@@ -39,6 +37,8 @@ class NodeIdentity:
     dataplanes: tuple[str, ...]
     callers: tuple[Caller, ...]
     settings: OffloadSettings
+    # Sockets beside that of the settings through which dataplanes still reach the daemon.
+    former_sockets: tuple[str, ...] = ()
     # SHA-256 of the CA that signs for it, hexadecimal.
     issuer: str = ""
 
@@ -57,11 +57,6 @@ class NodeConfiguration:
 
     def find(self, mesh: str, spiffe_id: str) -> NodeIdentity | None:
         return next((i for i in self.identities if (i.mesh, i.identity.spiffe_id) == (mesh, spiffe_id)), None)
-
-
-def node_of(dataplane: Resource) -> str | None:
-    """The node whose daemon has to hold the dataplane's key."""
-    return dataplane.labels.get(NODE_LABEL)
 
 
 def configuration(
@@ -85,33 +80,53 @@ def configuration(
     return NodeConfiguration(tuple(identities), tuple(sorted(trusted)), tuple(problems))
 
 
+@dataclass(frozen=True)
+class _Held:
+    """A dataplane whose proxy uses an identity at the node, or is going to: through this socket."""
+
+    dataplane: Resource
+    identity: Identity
+    settings: OffloadSettings
+    socket: str
+
+
 def _identities(view: MeshView, node: str, problems: list[str]) -> list[NodeIdentity]:
-    grouped: dict[str, list[tuple[Resource, Identity, OffloadSettings]]] = defaultdict(list)
+    grouped: dict[str, list[_Held]] = defaultdict(list)
     for dataplane in view.dataplanes:
-        if node_of(dataplane) != node:
-            continue
-        settings, identity = ProxyPolicies(view, dataplane).offload, view.identity_of(dataplane)
-        if settings.mode != "Offload":
-            continue
-        if identity is None:
-            problems.append(f"{view.mesh}/{dataplane.name} is in mode Offload, but has no identity by any MeshIdentity")
-            continue
-        grouped[identity.spiffe_id].append((dataplane, identity, settings))
+        for held in _held(view, dataplane, node, problems):
+            grouped[held.identity.spiffe_id].append(held)
     return [_merged(view, spiffe_id, members, problems) for spiffe_id, members in sorted(grouped.items())]
+
+
+def _held(view: MeshView, dataplane: Resource, node: str, problems: list[str]) -> Iterator[_Held]:
+    """By the plan, which knows what proxies still use; without one, by what is wanted. The newest first."""
+    settings = ProxyPolicies(view, dataplane).wanted_offload
+    if view.plan is not None:
+        for identity, place in view.plan.held.get(dataplane.name, ()):
+            if place.node == node:
+                yield _Held(dataplane, identity, settings, place.socket)
+    if node_of(dataplane) != node or settings.mode != "Offload":
+        return
+    wanted = view.wanted_identity(dataplane)
+    if wanted is None:
+        problems.append(f"{view.mesh}/{dataplane.name} is in mode Offload, but has no identity by any MeshIdentity")
+    elif view.plan is None:
+        yield _Held(dataplane, wanted, settings, settings.socket)
 
 
 def _merged(
     view: MeshView,
     spiffe_id: str,
-    members: list[tuple[Resource, Identity, OffloadSettings]],
+    members: list[_Held],
     problems: list[str],
 ) -> NodeIdentity:
     """Dataplanes with one SPIFFE id share one key; so they share its settings, those of the first by name."""
-    dataplanes = [dataplane for dataplane, _, _ in members]
-    _, identity, settings = members[0]
-    if any(other != settings for _, _, other in members):
-        first = dataplanes[0].name
-        problems.append(f"{spiffe_id}: its dataplanes have different MeshOffload settings; those of {first} hold")
+    dataplanes = list({held.dataplane.name: held.dataplane for held in members}.values())
+    first = members[0]
+    settings = replace(first.settings, mode="Offload", socket=first.socket)
+    if any(replace(held.settings, mode="Offload") != replace(first.settings, mode="Offload") for held in members):
+        first_name = dataplanes[0].name
+        problems.append(f"{spiffe_id}: its dataplanes have different MeshOffload settings; those of {first_name} hold")
     callers: set[Caller] = set()
     for dataplane in dataplanes:
         caller = Caller(_number(dataplane, UID_LABEL, problems), _number(dataplane, GID_LABEL, problems))
@@ -120,7 +135,9 @@ def _merged(
         else:
             callers.add(caller)
     order = sorted(callers, key=lambda c: (-1 if c.uid is None else c.uid, -1 if c.gid is None else c.gid))
-    return NodeIdentity(view.mesh, identity, tuple(d.name for d in dataplanes), tuple(order), settings)
+    former = tuple(sorted({held.socket for held in members} - {first.socket}))
+    names = tuple(dataplane.name for dataplane in dataplanes)
+    return NodeIdentity(view.mesh, first.identity, names, tuple(order), settings, former)
 
 
 def _number(dataplane: Resource, label: str, problems: list[str]) -> int | None:

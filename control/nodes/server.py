@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives import serialization
 from control.ca.authority import UnusableAuthority
 from control.ca.identities import RENEWAL_JITTER
 from control.ca.issue import RefusedRequest
+from control.mesh.facts import NodeKnown
+from control.mesh.wanted import digest_of
 from control.nodes.certificates import NodeCertificates, NodeClaims
 from control.nodes.configuration import NodeConfiguration, NodeIdentity, configuration
 from control.plane import ControlPlane
@@ -37,6 +39,8 @@ _SOFTWARE = {
 REQUESTS_WAITING = 256
 # So often is it asked whether a node's certificate has ended.
 LOOK_S = 1.0
+# Configurations that a daemon has not answered; its answer to an older one says nothing any more.
+UNANSWERED_MAX = 64
 
 
 @dataclass(eq=False)
@@ -51,8 +55,13 @@ class NodeSession:
     # The newest version that it took, and what it could not do of the one it answered last.
     applied_version: str = ""
     problems: tuple[str, ...] = ()
-    # The SPIFFE ids that its callers can use now.
-    serving: frozenset[str] = frozenset()
+    # Configurations that it has not answered yet, by version, the oldest first; and the last that it answered.
+    sent: dict[str, NodeConfiguration] = field(default_factory=dict)
+    answered: NodeConfiguration | None = None
+    # The last that it took, without a problem.
+    applied: NodeConfiguration | None = None
+    # (SPIFFE id, socket) that its callers can use now; of identities of the last configuration that it answered.
+    serving: frozenset[tuple[str, str]] = frozenset()
     # Seconds since 1970: when the certificate that opened the stream ends.
     ends_at: float | None = None
     # Why its token, or the one that its certificate came of, counts no more.
@@ -90,10 +99,31 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
         wanted, sessions = (await self._configuration(node)).version, self.sessions(node)
         return bool(sessions) and all(session.applied_version == wanted for session in sessions)
 
-    def serves(self, node: str, spiffe_id: str) -> bool:
-        """Whether every daemon of that name can sign for the identity; False where none is connected."""
+    def known(self, mesh: str) -> dict[str, NodeKnown]:
+        """What the daemons of connected nodes can do now; where a node has several, what all of them can."""
+        found: dict[str, NodeKnown] = {}
+        for session in self._sessions:
+            trusts = frozenset[tuple[str, str]]()
+            if session.applied is not None:
+                trusted = session.applied.trusted
+                trusts = frozenset((domain, digest_of(ders)) for of, domain, ders in trusted if of == mesh)
+            before = found.get(session.name)
+            one = NodeKnown(session.serving, trusts)
+            if before is not None:
+                one = NodeKnown(before.serves & one.serves, before.trusts & one.trusts)
+            found[session.name] = one
+        return found
+
+    def word(self, node: str, spiffe_id: str, socket: str) -> str | None:
+        """Why the daemon of a node cannot sign for an identity now; None where it can."""
         sessions = self.sessions(node)
-        return bool(sessions) and all(spiffe_id in session.serving for session in sessions)
+        if not sessions:
+            return "its daemon is not connected"
+        for session in sessions:
+            if (spiffe_id, socket) not in session.serving:
+                said = [problem for problem in session.problems if spiffe_id in problem]
+                return said[0] if said else "its daemon has no key with a certificate for it yet (offload status)"
+        return None
 
     async def _configuration(self, node: str) -> NodeConfiguration:
         views = await self._plane.all_views()
@@ -180,6 +210,8 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
         finally:
             reader.cancel()
             self._sessions.discard(session)
+            if session.configuration is not None:
+                self._plane.mark_moved({one.mesh for one in session.configuration.identities})
 
     async def _converse(self, session: NodeSession, waiting: asyncio.Queue[Any]) -> AsyncIterator[Any]:
         while True:
@@ -192,9 +224,11 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
                 if session.configuration is None or wanted.version != session.configuration.version:
                     for problem in wanted.problems:
                         log.warning("of a node's configuration", node=session.name, problem=problem)
-                    session.configuration = wanted
+                    session.configuration = session.sent[wanted.version] = wanted
+                    if len(session.sent) > UNANSWERED_MAX:
+                        del session.sent[next(iter(session.sent))]
                     # What it no longer is to have may be on its way out already.
-                    session.serving &= _spiffe_ids(wanted)
+                    session.serving &= _usable(wanted)
                     yield node_pb2.ControlMessage(configuration=to_message(wanted))
             while not waiting.empty():
                 message = waiting.get_nowait()
@@ -213,25 +247,34 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
                     yield node_pb2.ControlMessage(certificate_answer=answer)
             await _woken(session)
 
-    @staticmethod
-    def _applied(session: NodeSession, applied: Any) -> None:
+    def _applied(self, session: NodeSession, applied: Any) -> None:
         session.problems = tuple(problem[:1000] for problem in applied.problems[:100])
+        again = session.answered if session.answered and session.answered.version == applied.version else None
+        answered = session.sent.get(applied.version, again)
+        if answered is None:
+            return  # not one of ours
+        session.answered = answered
+        if answered is not again:  # what it was sent before that is not to be answered any more
+            versions = list(session.sent)
+            for version in versions[: versions.index(applied.version) + 1]:
+                del session.sent[version]
         if session.problems:
             log.warning(
                 "a node could not do all", node=session.name, version=applied.version, problems=session.problems
             )
         else:
-            session.applied_version = applied.version
+            session.applied_version, session.applied = applied.version, answered
+        self._plane.mark_moved({one.mesh for one in answered.identities})
 
     def _serving(self, session: NodeSession, serving: Any) -> None:
         """Of its own identities only: what another node has is not for this one to say."""
-        if session.configuration is None:
+        if session.answered is None or session.configuration is None:
             return
-        before = session.serving
-        session.serving = _spiffe_ids(session.configuration) & frozenset(serving.spiffe_ids)
-        changed = session.serving ^ before
-        own = session.configuration.identities
-        self._plane.mark_changed({one.mesh for one in own if one.identity.spiffe_id in changed})
+        before, said = session.serving, frozenset(serving.spiffe_ids)
+        usable = _usable(session.answered) & _usable(session.configuration)
+        session.serving = frozenset((spiffe_id, socket) for spiffe_id, socket in usable if spiffe_id in said)
+        if session.serving != before:
+            self._plane.mark_moved({one.mesh for one in session.answered.identities})
 
     def _sign(self, session: NodeSession, wanted: Any) -> Any:
         def refusal(status: grpc.StatusCode, message: str) -> Any:
@@ -271,8 +314,13 @@ async def _woken(session: NodeSession) -> None:
             return
 
 
-def _spiffe_ids(wanted: NodeConfiguration) -> frozenset[str]:
-    return frozenset(one.identity.spiffe_id for one in wanted.identities)
+def _usable(wanted: NodeConfiguration) -> frozenset[tuple[str, str]]:
+    """(SPIFFE id, socket) of a configuration that is served in full."""
+    return frozenset(
+        (one.identity.spiffe_id, socket)
+        for one in wanted.identities
+        for socket in (one.settings.socket, *one.former_sockets)
+    )
 
 
 async def _read(requests: AsyncIterator[Any], waiting: asyncio.Queue[Any], wake: asyncio.Event) -> None:
@@ -307,5 +355,6 @@ def _identity(wanted: NodeIdentity) -> Any:
         max_queue=settings.max_queue,
         software=_SOFTWARE[settings.software],
         socket=settings.socket,
+        former_sockets=wanted.former_sockets,
         issuer=bytes.fromhex(wanted.issuer),
     )

@@ -12,7 +12,7 @@ from control import inspect, statistics
 from control.model.resource import Resource
 from control.plane import ControlPlane
 from control.rest import errors
-from control.rest.shapes import Access, Overview, PoliciesOfType, ProxyConfiguration
+from control.rest.shapes import Access, Overview, PoliciesOfType, ProxyConfiguration, Waiting
 from control.store.errors import NotFound
 from control.xds.policies_of_proxy import Choice
 from control.xds.view import MeshView
@@ -46,6 +46,13 @@ def add_to(app: FastAPI, plane: ControlPlane, who: Any) -> None:
     async def overview(mesh: str, name: str) -> dict[str, Any]:
         """Who it is, its certificate, and per connection and type of xDS what it took and refused."""
         return await inspect.overview(plane, *await find(plane, mesh, name))
+
+    @app.get("/meshes/{mesh}/_waiting", response_model=list[Waiting], **common)
+    async def waiting(mesh: str) -> list[dict[str, str]]:
+        """The steps of changes that wait for a proxy or a node, with whose they are and for whom they wait."""
+        if not await asyncio.to_thread(plane.store.has, "Mesh", "", mesh):
+            raise NotFound(f"there is no Mesh {mesh!r}")
+        return inspect.waiting(await plane.view(mesh, fresh=True))
 
     @app.get(PREFIX + "/_policies", response_model=list[PoliciesOfType], **hidden)
     @app.get(PREFIX + "/policies", response_model=list[PoliciesOfType], **common)

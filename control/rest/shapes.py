@@ -108,6 +108,15 @@ class Connection(Body):
     types: dict[str, TypeState]
 
 
+class Waiting(Body):
+    """A step of a change that waits: a dataplane's, or `service <name>`'s; for a dataplane, or `node <name>`."""
+
+    who: str
+    step: str
+    waits_for: str
+    reason: str
+
+
 class Overview(Body):
     name: str
     mesh: str
@@ -115,6 +124,9 @@ class Overview(Body):
     mode: Literal["Offload", "EnvoyTLS"]
     certificate: HeldCertificate | None
     problems: list[str]
+    waits: list[Waiting]
+    # Whether it has come to what is wanted of it, and can be served.
+    settled: bool
     connections: list[Connection]
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from control.mesh.facts import Identity
 from control.model.base import is_ip
 from control.model.dataplane import ADMIN_HOST, Networking
 from control.policies.meshtrafficpermission import generate as permission
 from control.xds import shapes
 from control.xds.inbounds import InboundContext, secured
-from control.xds.view import Identity
 
 Config = dict[str, Any]
 

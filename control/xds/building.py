@@ -7,7 +7,7 @@ their identities). While these stay, only endpoints are made anew; they are shar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 from control.model.resource import Resource
@@ -25,36 +25,46 @@ class Fixed:
 
     dataplane: Resource
     credential: Credential | None
-    keeps_envoy_tls: bool
+    # What a plan says of it, but for the members of services that are left out; and trust that it retains.
+    given: Hashable
     server_ids: tuple[tuple[str, ...], ...]
     # By type.
     resources: Mapping[str, Mapping[str, Encoded]]
     reached: tuple[Reached, ...]
     problems: tuple[str, ...]
 
-    def holds(self, view: MeshView, credential: Credential | None, keeps_envoy_tls: bool) -> bool:
+    def holds(self, view: MeshView, credential: Credential | None) -> bool:
         """Of a view whose resources are the same but for other dataplanes (MeshView sees to that)."""
-        made_of = self.credential, self.keeps_envoy_tls, self.server_ids
-        return made_of == (credential, keeps_envoy_tls, _server_ids(view, self.reached))
+        made_of = self.credential, self.given, self.server_ids
+        return made_of == (credential, _given(view, self.dataplane), _server_ids(view, self.reached))
 
 
 def _server_ids(view: MeshView, reached: tuple[Reached, ...]) -> tuple[tuple[str, ...], ...]:
     return tuple(view.server_ids(one.destination.service) for one in reached)
 
 
-def build(
-    view: MeshView, dataplane: Resource, credential: Credential | None, keeps_envoy_tls: bool = False
-) -> Snapshot:
+def _given(view: MeshView, dataplane: Resource) -> Hashable:
+    plan, facts = view.plan, view.given(dataplane)
+    if plan is None or facts is None:
+        return None
+    by_tls = frozenset(service for service, call in facts.calls.items() if call.tls)
+    retained = tuple(plan.retained.items())
+    return facts.identity, facts.place, tuple(facts.inbounds.items()), by_tls, retained
+
+
+def build(view: MeshView, dataplane: Resource, credential: Credential | None) -> Snapshot:
     fixed = view.fixed.get(dataplane.name)
-    if fixed is None or not fixed.holds(view, credential, keeps_envoy_tls):
-        fixed = view.fixed[dataplane.name] = _fixed(view, dataplane, credential, keeps_envoy_tls)
-    zone = view.zone_of(dataplane)
+    if fixed is None or not fixed.holds(view, credential):
+        fixed = view.fixed[dataplane.name] = _fixed(view, dataplane, credential)
+    zone, facts = view.zone_of(dataplane), view.given(dataplane)
+    if facts is not None and facts.identity is not None and facts.place is None and credential is None:
+        facts = facts.without_certificate()
     endpoints = {one.destination.name: _endpoints(view, one, zone) for one in fixed.reached}
-    return Snapshot({**fixed.resources, ENDPOINTS: endpoints}, fixed.problems)
+    return Snapshot({**fixed.resources, ENDPOINTS: endpoints}, fixed.problems, facts)
 
 
-def _fixed(view: MeshView, dataplane: Resource, credential: Credential | None, keeps_envoy_tls: bool) -> Fixed:
-    config = proxy.render(view, dataplane, credential, keeps_envoy_tls)
+def _fixed(view: MeshView, dataplane: Resource, credential: Credential | None) -> Fixed:
+    config = proxy.render(view, dataplane, credential)
 
     def encoded(type_url: str, configs: Mapping[str, Config]) -> dict[str, Encoded]:
         return {name: view.shared.encode(type_url, name, config) for name, config in configs.items()}
@@ -67,7 +77,7 @@ def _fixed(view: MeshView, dataplane: Resource, credential: Credential | None, k
     }
     reached = tuple(config.reached)
     ids, problems = _server_ids(view, reached), tuple(config.problems)
-    return Fixed(dataplane, credential, keeps_envoy_tls, ids, resources, reached, problems)
+    return Fixed(dataplane, credential, _given(view, dataplane), ids, resources, reached, problems)
 
 
 def _endpoints(view: MeshView, reached: Reached, zone: str) -> Encoded:

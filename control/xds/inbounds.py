@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from control.mesh.facts import Identity
 from control.model.dataplane import Inbound, ServiceProbe
 from control.model.resource import Resource
 from control.policies.matching import Entry, inbound_entries, merged
@@ -19,7 +20,7 @@ from control.policies.meshtls.schema import Conf as TlsConf
 from control.policies.meshtrafficpermission import generate as permission
 from control.xds import shapes
 from control.xds.policies_of_proxy import ProxyPolicies
-from control.xds.view import Identity, MeshView
+from control.xds.view import MeshView
 
 Config = dict[str, Any]
 
@@ -84,7 +85,8 @@ def listener(context: InboundContext, inbound: Inbound) -> Config:
     if context.identity is None:
         return result | {"filter_chains": [_plain_chain(context, inbound)]}
     chains = [_tls_chain(context, inbound, context.identity, conf)]
-    if tls.is_permissive(conf):
+    planned = context.view.takes_plaintext(context.dataplane, inbound.section)
+    if planned if planned is not None else tls.is_permissive(conf):
         chains.append(_plain_chain(context, inbound))
         chains[0]["filter_chain_match"] = {"transport_protocol": "tls"}
         chains[1]["filter_chain_match"] = {"transport_protocol": "raw_buffer"}

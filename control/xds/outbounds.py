@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from control.mesh.facts import Identity
 from control.model.dataplane import Outbound
 from control.model.reference import BackendRef
 from control.model.resource import Resource
@@ -24,7 +25,7 @@ from control.policies.meshoffload import generate as offload
 from control.policies.meshtls import generate as tls
 from control.xds import shapes
 from control.xds.policies_of_proxy import ProxyPolicies
-from control.xds.view import Destination, Identity, MeshView
+from control.xds.view import Destination, MeshView
 
 Config = dict[str, Any]
 
@@ -124,7 +125,8 @@ def _mentions(found: list[Config], cluster: str) -> bool:
 
 def cluster(context: OutboundContext, destination: Destination) -> Config:
     policies = context.policies.key(_BALANCING, _HEALTH, "MeshOffload", "MeshTLS")
-    key = ("cluster", destination.name, context.identity, policies, context.policies.offload.mode)
+    by_tls, offload = context.view.calls_by_tls(context.dataplane, destination.service), context.policies.offload
+    key = ("cluster", destination.name, context.identity, policies, offload.mode, offload.socket, by_tls)
     return context.view.shared.config(key, lambda: _cluster(context, destination))
 
 
@@ -148,7 +150,7 @@ def _cluster(context: OutboundContext, destination: Destination) -> Config:
             zone_aware = {"fail_traffic_on_panic": checks.fail_traffic_on_panic}
             result["common_lb_config"] = {"zone_aware_lb_config": zone_aware}
     server_ids = context.view.server_ids(destination.service)
-    if context.identity is not None and server_ids:
+    if context.identity is not None and context.view.calls_by_tls(context.dataplane, destination.service):
         alpn = {"tcp": (), "http": ("http/1.1",)}.get(protocol, ("h2",))
         server = offload.Server(server_ids, destination.sni, alpn)
         result["transport_socket"] = _tls(context, context.identity, server)
@@ -165,21 +167,23 @@ def _tls(context: OutboundContext, identity: Identity, server: offload.Server) -
 
 @dataclass(frozen=True)
 class Reached:
-    """A destination that a proxy needs endpoints of. `aware`: of its own zone first."""
+    """A destination that a proxy needs endpoints of. `aware`: of its own zone first; `tls`: which it calls by TLS."""
 
     destination: Destination
     aware: bool
+    tls: bool
 
 
 def reach(context: OutboundContext, destination: Destination) -> Reached:
-    return Reached(destination, balancing.is_locality_aware(_balancing(context, destination)))
+    aware = balancing.is_locality_aware(_balancing(context, destination))
+    return Reached(destination, aware, context.view.calls_by_tls(context.dataplane, destination.service))
 
 
 def load_assignment(view: MeshView, reached: Reached, zone: str) -> Config:
     """For proxies of this zone."""
-    name, endpoints = reached.destination.name, view.endpoints(reached.destination)
+    name, endpoints = reached.destination.name, view.endpoints(reached.destination, reached.tls)
 
     def make() -> Config:
         return balancing.load_assignment(name, endpoints, zone, reached.aware)
 
-    return view.shared.config(("endpoints", name, zone, reached.aware), make)
+    return view.shared.config(("endpoints", name, zone, reached.aware, reached.tls), make)

@@ -30,11 +30,8 @@ IN_FORCE = Choice()
 
 
 class ProxyPolicies:
-    def __init__(
-        self, view: MeshView, dataplane: Resource, keeps_envoy_tls: bool = False, choice: Choice = IN_FORCE
-    ) -> None:
-        """`keeps_envoy_tls`: whatever MeshOffload says, the proxy's mode is EnvoyTLS (see ControlPlane.waiting_for)."""
-        self._view, self._labels, self._keeps = view, dataplane.effective_labels, keeps_envoy_tls
+    def __init__(self, view: MeshView, dataplane: Resource, choice: Choice = IN_FORCE) -> None:
+        self._view, self._labels, self._given = view, dataplane.effective_labels, view.given(dataplane)
         self._choice = choice
         self._by_type: dict[str, list[Resource]] = {}
 
@@ -51,9 +48,18 @@ class ProxyPolicies:
         return tuple(tuple(policy.name for policy in self.of_type(type_name)) for type_name in type_names)
 
     @cached_property
+    def wanted_offload(self) -> OffloadSettings:
+        return settings(merged(proxy_entries(self.of_type("MeshOffload")), OffloadConf))
+
+    @cached_property
     def offload(self) -> OffloadSettings:
-        found = settings(merged(proxy_entries(self.of_type("MeshOffload")), OffloadConf))
-        return replace(found, mode="EnvoyTLS") if self._keeps else found
+        """Where its key is now stands in the plan, which waits for the node's daemon before it is moved."""
+        found, given = self.wanted_offload, self._given
+        if given is None or given.identity is None:
+            return found
+        if given.place is None:
+            return replace(found, mode="EnvoyTLS")
+        return replace(found, mode="Offload", socket=given.place.socket)
 
     @cached_property
     def trace(self) -> TraceConf | None:

@@ -44,14 +44,10 @@ class ProxyConfig:
 
 
 def render(
-    view: MeshView,
-    dataplane: Resource,
-    credential: Credential | None = None,
-    keeps_envoy_tls: bool = False,
-    choice: Choice = IN_FORCE,
+    view: MeshView, dataplane: Resource, credential: Credential | None = None, choice: Choice = IN_FORCE
 ) -> ProxyConfig:
     """`credential` goes into the secret of the proxy's identity; without it Envoy waits for the secret."""
-    config, policies = ProxyConfig(), ProxyPolicies(view, dataplane, keeps_envoy_tls, choice)
+    config, policies = ProxyConfig(), ProxyPolicies(view, dataplane, choice)
     identity = view.identity_of(dataplane)
     problem = view.identity_problem(dataplane)
     if problem is not None:

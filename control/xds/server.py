@@ -172,6 +172,8 @@ class DiscoveryServer:
                     self._account(proxy, action)
                     if isinstance(action, Respond):
                         yield delta_bytes(action) if is_delta else response_bytes(action)
+                if served is proxy.snapshot and proxy.settles():
+                    self._plane.settled(proxy)
                 await _woken(proxy.wake, machine.deadline)
         finally:
             reader.cancel()

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from control.mesh.facts import Facts
 from control.xds import encode
 from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Encoded
 
@@ -19,6 +20,8 @@ class Snapshot:
 
     resources: Mapping[str, Mapping[str, Encoded]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    # What it means for others once it is acknowledged; None where nobody asks.
+    facts: Facts | None = None
 
     def of_type(self, type_url: str) -> Mapping[str, Encoded]:
         return self.resources.get(type_url, _NOTHING)

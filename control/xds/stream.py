@@ -70,6 +70,21 @@ class Stream:
         """To be called at `deadline`."""
         return self._pump(now)
 
+    def has_taken(self, snapshot: Snapshot) -> bool:
+        """Whether the client has acknowledged all of the snapshot that concerns it: nothing is due or on its way."""
+        of = self.subscriptions
+        if not (of[CLUSTER].is_asked and of[LISTENER].is_asked) or self._missing_endpoints(snapshot):
+            return False
+        if any(of[type_url].lags(snapshot) for type_url in (CLUSTER, ENDPOINTS, LISTENER, ROUTES)):
+            return False
+        needed = snapshot.of_type(SECRET) if snapshot.facts is not None and snapshot.facts.uses_tls else {}
+        secrets = of[SECRET]
+        return (
+            secrets.names >= needed.keys()
+            and (not needed or secrets.phase is Phase.SETTLED)
+            and not secrets.lags(snapshot)
+        )
+
     @property
     def deadline(self) -> float | None:
         """When patience ends, if something waits for it."""

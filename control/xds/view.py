@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from control.mesh.facts import Facts, Identity, Plan, WantedProxy
 from control.model.dataplane import DataplaneSpec, OutboundBackendRef
 from control.model.mesh_identity import MeshIdentitySpec, best_matched
 from control.model.mesh_service import MeshServiceSpec, ServicePort
+from control.model.placement import has_proxy
 from control.model.reference import ZONE, BackendRef, LabelSelector
 from control.model.resource import Resource
 from control.model.unreadable import Unreadable
@@ -22,18 +24,6 @@ from control.xds.shared import SharedConfigs
 
 if TYPE_CHECKING:
     from control.xds.building import Fixed
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Who a dataplane is."""
-
-    spiffe_id: str
-    trust_domain: str
-    # The MeshIdentity that says so, and whose CA signs.
-    mesh_identity: str
-    # When that was made: one of the same name that is made again has another CA.
-    made_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +44,10 @@ class Destination:
 
 
 class MeshView:
-    """All resources of one mesh. `zone` is that of dataplanes without a label kuma.io/zone."""
+    """All resources of one mesh. `zone` is that of dataplanes without a label kuma.io/zone.
+
+    Without a plan it answers what resources want; with one, what proxies may be given now (mesh/transitions.py).
+    """
 
     def __init__(
         self,
@@ -64,40 +57,51 @@ class MeshView:
         before: MeshView | None = None,
         unreadable: Sequence[Unreadable] = (),
         without_ca: Mapping[str, str] | None = None,
+        plan: Plan | None = None,
     ) -> None:
         """`before`: an older view of the same mesh; what did not change are the same objects in both.
 
         `unreadable`: what is left out; what stays in force of it is among the resources. `without_ca`: MeshIdentities
         that never had a CA, and why. They are not in force: nobody can have a certificate.
         """
-        self.mesh, self.zone, self.unreadable = mesh, zone, tuple(unreadable)
+        self.mesh, self.zone, self.unreadable, self.plan = mesh, zone, tuple(unreadable), plan
         self.without_ca = dict(without_ca or {})
+        # Of a view with a plan: the one without.
+        self.wanted: MeshView | None = None
         self._by_type: dict[str, dict[str, Resource]] = defaultdict(dict)
         self.resources = tuple(sorted((r for r in resources if r.mesh == mesh), key=lambda r: r.key))
         for resource in self.resources:
             self._by_type[resource.kind.type][resource.name] = resource
         self._members: dict[str, list[Resource]] = {}
         self._identities: dict[str, Identity | None] = {}
-        self._endpoints: dict[str, tuple[Endpoint, ...]] = {}
+        self._endpoints: dict[tuple[str, bool], tuple[Endpoint, ...]] = {}
         self._server_ids: dict[str, tuple[str, ...]] = {}
         self.shared = SharedConfigs()
-        # What building.py keeps, by dataplane.
-        self.fixed: dict[str, Fixed] = self._fixed_of(before) if before is not None else {}
+        # What building.py and mesh/wanted.py keep, by dataplane.
+        self.fixed: dict[str, Fixed] = {}
+        self.wanted_proxies: dict[str, tuple[Resource, WantedProxy]] = {}
+        if before is not None and self._has_surroundings_of(before):
+            mine, kept = self._by_type.get("Dataplane", {}), before.wanted_proxies
+            self.fixed = {n: fixed for n, fixed in dict(before.fixed).items() if mine.get(n) is fixed.dataplane}
+            self.wanted_proxies = {n: one for n, one in dict(kept).items() if mine.get(n) is one[0]}
 
-    def _fixed_of(self, before: MeshView) -> dict[str, Fixed]:
-        """As long as nothing has changed but dataplanes; without those that have gone."""
+    def _has_surroundings_of(self, before: MeshView) -> bool:
+        """Whether nothing has changed but dataplanes."""
         if self.without_ca.keys() != before.without_ca.keys():
-            return {}
+            return False
         mine = (*self._surroundings, *self.unreadable)
         theirs = (*before._surroundings, *before.unreadable)
-        if len(mine) != len(theirs) or not all(map(operator.is_, mine, theirs)):
-            return {}
-        mine_by_name = self._by_type.get("Dataplane", {})
-        return {name: fixed for name, fixed in dict(before.fixed).items() if mine_by_name.get(name) is fixed.dataplane}
+        return len(mine) == len(theirs) and all(map(operator.is_, mine, theirs))
 
     @cached_property
     def _surroundings(self) -> Sequence[Resource]:
         return [resource for resource in self.resources if resource.kind.type != "Dataplane"]
+
+    def with_plan(self, plan: Plan, before: MeshView | None) -> MeshView:
+        """The same mesh as it is on its way to what is wanted. `before`: an older view with a plan."""
+        made = MeshView(self.mesh, self.resources, self.zone, before, self.unreadable, self.without_ca, plan)
+        made.resources, made._members, made.wanted = self.resources, self._members, self
+        return made
 
     def of_type(self, type_name: str) -> Sequence[Resource]:
         return list(self._by_type.get(type_name, {}).values())
@@ -134,13 +138,24 @@ class MeshView:
         found = [(resource.name, resource.spec) for resource in self.of_type("MeshIdentity")]
         return [(name, spec) for name, spec in found if name not in self.without_ca]
 
+    def given(self, dataplane: Resource) -> Facts | None:
+        """What the plan has for the proxy; None without a plan."""
+        return self.plan.facts.get(dataplane.name) if self.plan is not None else None
+
     def identity_of(self, dataplane: Resource) -> Identity | None:
+        """Whom the proxy shows, where there is a plan; else whom it should."""
+        given = self.given(dataplane)
+        return given.identity if given is not None else self.wanted_identity(dataplane)
+
+    def wanted_identity(self, dataplane: Resource) -> Identity | None:
         """None where no MeshIdentity selects it, or its labels lack what the template needs (see identity_problem)."""
         if dataplane.name not in self._identities:
             self._identities[dataplane.name] = self._find_identity(dataplane)
         return self._identities[dataplane.name]
 
     def _find_identity(self, dataplane: Resource) -> Identity | None:
+        if not has_proxy(dataplane):
+            return None
         found = best_matched(self._mesh_identities, dataplane.effective_labels)
         if found is None:
             return None
@@ -159,7 +174,7 @@ class MeshView:
         if meant is not None and meant[0] in self.without_ca:
             return f"MeshIdentity {meant[0]} changes nothing yet, since it has no CA: {self.without_ca[meant[0]]}"
         found = best_matched(self._mesh_identities, dataplane.effective_labels)
-        if found is None or self.identity_of(dataplane) is not None:
+        if found is None or not has_proxy(dataplane) or self.wanted_identity(dataplane) is not None:
             return None
         try:
             found[1].spiffe_id_of(self.mesh, self.zone, dataplane.effective_labels)
@@ -169,8 +184,10 @@ class MeshView:
 
     @cached_property
     def trust_bundles(self) -> tuple[tuple[str, str], ...]:
-        """(trust domain, PEM of all its CAs), sorted."""
+        """(trust domain, PEM of all its CAs), sorted; with those that the plan retains."""
         bundles: dict[str, list[str]] = defaultdict(list)
+        for domain, pem in self.plan.retained.items() if self.plan is not None else ():
+            bundles[domain].append(pem)
         for trust in self.of_type("MeshTrust"):
             bundles[trust.spec.trust_domain] += [bundle.pem.value.strip() + "\n" for bundle in trust.spec.ca_bundles]
         return tuple((domain, "".join(dict.fromkeys(pems))) for domain, pems in sorted(bundles.items()))
@@ -213,24 +230,41 @@ class MeshView:
                 found[dataplane.name].append(service)
         return found
 
-    def endpoints(self, destination: Destination) -> tuple[Endpoint, ...]:
-        """Of all inbounds that serve the port and are ready."""
-        if destination.name not in self._endpoints:
+    def endpoints(self, destination: Destination, tls: bool = True) -> tuple[Endpoint, ...]:
+        """Of all inbounds that serve the port and are ready, for those who call it by TLS, or by plaintext."""
+        if (destination.name, tls) not in self._endpoints:
+            plan = self.plan.services.get(destination.service.name) if self.plan is not None else None
+            without = plan.without[tls] if plan is not None else frozenset()
             found = set()
             for dataplane in self.members(destination.service):
+                if dataplane.name in without:
+                    continue
                 spec: DataplaneSpec = dataplane.spec
                 for inbound in spec.networking.inbound:
                     if inbound.is_ready and destination.port.is_served_by(inbound):
                         address = inbound.address or spec.networking.address
                         found.add(Endpoint(address, inbound.port, self.zone_of(dataplane)))
-            self._endpoints[destination.name] = tuple(sorted(found))
-        return self._endpoints[destination.name]
+            self._endpoints[destination.name, tls] = tuple(sorted(found))
+        return self._endpoints[destination.name, tls]
 
     def server_ids(self, service: Resource) -> tuple[str, ...]:
-        """The SPIFFE ids that may serve it; empty where it cannot be called by TLS: some member has no identity."""
+        """The SPIFFE ids that may serve it; empty where it is not called by TLS."""
         if service.name not in self._server_ids:
-            self._server_ids[service.name] = self._find_server_ids(service)
+            plan = self.plan.services.get(service.name) if self.plan is not None else None
+            self._server_ids[service.name] = plan.server_ids if plan is not None else self._find_server_ids(service)
         return self._server_ids[service.name]
+
+    def calls_by_tls(self, dataplane: Resource, service: Resource) -> bool:
+        given = self.given(dataplane)
+        call = given.calls.get(service.name) if given is not None else None
+        if call is not None:
+            return call.tls
+        return self.identity_of(dataplane) is not None and bool(self.server_ids(service))
+
+    def takes_plaintext(self, dataplane: Resource, section: str) -> bool | None:
+        """Whether the inbound takes plaintext beside TLS; None without a plan, where that is for MeshTLS to say."""
+        given = self.given(dataplane)
+        return given.inbounds[section].plaintext if given is not None and section in given.inbounds else None
 
     def _find_server_ids(self, service: Resource) -> tuple[str, ...]:
         if service.spec.identities:

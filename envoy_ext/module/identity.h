@@ -71,12 +71,24 @@ class IdentityWatch {
   void replace(IdentityPtr identity) {
     std::lock_guard lock(mutex_);
     current_ = std::move(identity);
+    refused_ = false;
+  }
+  // The daemon has withdrawn it. Who holds it goes on with what is there; who comes now must not begin with that, whose
+  // keys are gone.
+  void refuse() {
+    std::lock_guard lock(mutex_);
+    refused_ = true;
+  }
+  void drop_refused() {
+    std::lock_guard lock(mutex_);
+    if (refused_) current_ = nullptr;
   }
 
  private:
   const std::string name_;
   mutable std::mutex mutex_;
   IdentityPtr current_;
+  bool refused_ = false;
 };
 
 // The credential of an SSL_CREDENTIAL made here.

@@ -130,6 +130,7 @@ std::shared_ptr<IdentityWatch> KeyClient::watch(const std::string &identity) {
       watch = std::make_shared<IdentityWatch>(identity);
       watches_[identity] = watch;
     }
+    watch->drop_refused();  // here, since the caller may hand it to a worker before the thread has its turn
     wanted_watches_.push_back(watch);
   }
   wake();
@@ -157,7 +158,8 @@ void KeyClient::take_submitted() {
 void KeyClient::want(const std::shared_ptr<IdentityWatch> &watch) {
   Watched &watched = watched_[watch->name()];
   watched.watch = watch;
-  if (watched.asked || watched.refusal.empty()) return;
+  if (watched.refusal.empty()) return;
+  // Where it has been asked again already, handshakes wait for that answer.
   watched.refusal.clear();
   watched.ask_again = {};
   watched.ask_delay = Duration::zero();

@@ -176,6 +176,7 @@ void KeyClient::on_watch_closed(GrpcConnection &connection, const std::string &n
     log(abi::LogLevel::Warn, refusal + " (asking again)");
   }
   watched.refusal = refusal;
+  if (auto watch = watched.watch.lock()) watch->refuse();
   for (uint64_t id : std::exchange(watched.waiting, {})) fail(id, Failure::Refused, refusal);
 }
 

@@ -137,11 +137,14 @@ def _settings(wanted: node_pb2.MeshIdentity, config: Config) -> Identity:
 
     A dedicated socket is one workload's: whoever uses its identity has to come through it.
     """
-    dedicated = next((s.name for s in config.sockets.dedicated if str(s.path) == wanted.socket), None)
+    names = {str(socket.path): socket.name for socket in config.sockets.dedicated}
+    dedicated = list(dict.fromkeys(names.get(path) for path in (wanted.socket, *wanted.former_sockets)))
     selectors: list[dict[str, object]] = []
     for selector in wanted.selectors:
         fields = {name: getattr(selector, name) for name in ("uid", "gid") if selector.HasField(name)}
-        selectors.append(fields | {"socket": dedicated} if dedicated and fields else fields)
+        # Through any socket, where one of them is shared.
+        named = dedicated if fields and None not in dedicated else [None]
+        selectors += [fields | {"socket": name} if name else fields for name in named]
     return Identity.model_validate(
         {
             "source": {"generate": {"issuer": MESH_ISSUER, "key_type": wanted.key_type}},

@@ -17,7 +17,7 @@ from control.cli.dataplane import envoy_arguments
 from deploy.demo.mesh.applications import application
 from envoy_ext.location import SEARCH_PATH_VARIABLE
 from tests.control.mesh_process import free_port
-from tests.control.scene import Read, Running
+from tests.control.scene import Read, Running, until
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 30.0
@@ -85,10 +85,10 @@ async def eventually(holds: Callable[[], object], what: str, seconds: float = SE
 
 
 class Load:
-    """Requests one after the other on `callers` clients, each through a connection of its own, as `async with`."""
+    """Requests one after the other on `callers` clients, from the first that is answered on; as `async with`."""
 
     def __init__(self, port: int, callers: int = 2, pause: float = 0.002) -> None:
-        self._url, self._pause = f"http://127.0.0.1:{port}/", pause
+        self._port, self._url, self._pause = port, f"http://127.0.0.1:{port}/", pause
         self._callers, self._tasks, self._ended = callers, list[asyncio.Task[None]](), False
         self.seen: Counter[str] = Counter()
         self.texts: Counter[str] = Counter()
@@ -107,6 +107,8 @@ class Load:
                 await asyncio.sleep(self._pause)
 
     async def __aenter__(self) -> Load:
+        async with httpx.AsyncClient(timeout=10) as client:
+            await until(client, lambda status, _: status == 200, self._port)
         self._tasks = [asyncio.create_task(self._call()) for _ in range(self._callers)]
         return self
 

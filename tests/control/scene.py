@@ -13,6 +13,7 @@ import httpx
 
 from control.bootstrap import ControlPlaneAddress, ProxyIdentity, bootstrap
 from control.kinds import KINDS
+from control.mesh.evidence import OFFLINE_AFTER_S
 from control.model.resource import Resource
 from control.nodes.server import NodeServer
 from control.plane import ControlPlane
@@ -31,10 +32,12 @@ class Running:
         self.folder, self.read, self.port = folder, read, 0
         # Seconds by which the clock that certificates go by is ahead.
         self.ahead = 0.0
+        self.offline_after = OFFLINE_AFTER_S
 
     async def start(self) -> None:
         self.store = Store(f"sqlite:///{self.folder}/mesh.db", StoreKey(file=self.folder / "key"), KINDS)
-        self.plane, self.tokens = ControlPlane(self.store, clock=self._now), Tokens(self.store)
+        self.plane = ControlPlane(self.store, clock=self._now, offline_after=self.offline_after)
+        self.tokens = Tokens(self.store)
         self.certificate = ServingCertificate(self.store, ["127.0.0.1"])
         self.server = grpc.aio.server()
         DiscoveryServer(self.plane, self.tokens).add_to(self.server)

@@ -25,9 +25,9 @@ from control import statistics
 from control.ca.identities import Identities
 from control.ca.issue import RefusedRequest, issue
 from control.kinds import KINDS
+from control.mesh.facts import Identity
 from control.store.store import Store, StoreKey
 from control.xds.admin import control_plane_id
-from control.xds.view import Identity
 from tests.control.mesh_process import MESH, ROOT, ControlPlane, free_port
 from tests.control.resources import MESH_WITH_IDENTITY
 

@@ -20,7 +20,7 @@ import pytest
 
 from control.kinds import KINDS
 from control.model import documents
-from control.nodes.configuration import UID_LABEL
+from control.model.placement import UID_LABEL
 from deploy.demo import __main__ as demo
 from deploy.demo import progress
 from deploy.demo.mesh import calls, compare, example, parts, result, show, steps

@@ -203,3 +203,20 @@ def test_whatever_it_says_deny_stays_the_default(given_: list[node_pb2.MeshIdent
     wait, limit = found.limits.within(1000, 4096)
     assert 0 <= wait.value <= 1000
     assert 1 <= limit.value <= 4096
+
+
+def test_both_sockets_are_open_while_proxies_move() -> None:
+    config = Config.model_validate(
+        {"sockets": {"dedicated": [{"name": "a", "path": "/run/a.sock"}, {"name": "b", "path": "/run/b.sock"}]}}
+    )
+
+    def rules(socket: str, *former: str) -> list[dict[str, object]]:
+        one = wanted(socket=socket, former_sockets=former, selectors=[node_pb2.Selector(uid=101)])
+        found = read(one, config=config)
+        assert found.problems == ()
+        return [selector.rule() for selector in found.identities[CART].settings.selectors]
+
+    assert rules("/run/a.sock") == [{"uid": 101, "socket": "a"}]
+    assert rules("/run/a.sock", "/run/b.sock") == [{"uid": 101, "socket": "a"}, {"uid": 101, "socket": "b"}]
+    # The shared one lets it in through any.
+    assert rules("/run/a.sock", SOCKET) == [{"uid": 101}]

@@ -19,8 +19,8 @@ from typing import Any
 
 from control.kinds import KINDS
 from control.model import documents
+from control.model.placement import UID_LABEL
 from control.model.resource import Resource, parse
-from control.nodes.configuration import UID_LABEL
 from deploy.node.processes import NodeError
 
 FOLDER = Path(__file__).parent / "resources"

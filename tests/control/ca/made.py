@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from control.ca.authority import generate
+from control.mesh.facts import Identity
 from control.model.resource import Resource
-from control.xds.view import Identity
 
 Read = Callable[[str], list[Resource]]
 ID = Identity("spiffe://shop.default.mesh.local/workload/cart", "shop.default.mesh.local", "identity")

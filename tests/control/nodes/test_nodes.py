@@ -17,6 +17,7 @@ from control import inspect
 from control.ca.issue import svid_problems
 from control.ca.rotation import Event, Stage, WrongStage
 from control.kinds import KINDS
+from control.mesh.transitions import OFFLOAD as MOVE
 from control.model.resource import Resource
 from control.nodes.configuration import configuration
 from control.nodes.server import NodeServer
@@ -26,6 +27,7 @@ from control.store.store import Store, StoreKey
 from control.tokens.tokens import Tokens
 from control.xds.encode import SECRET
 from control.xds.view import MeshView
+from envoy_ext.settings import DEFAULT_DAEMON_SOCKET
 from offload.v1 import node_pb2, node_pb2_grpc
 from tests.control.resources import MESH_WITH_IDENTITY
 
@@ -312,14 +314,16 @@ async def test_a_proxy_keeps_its_own_tls_until_its_node_serves_it(world: World) 
     assert [identity.spiffe_id for identity in configured.identities] == [CART_ID]
     await node.apply(configured)
     await settle(world, "n1", configured.version)
+    await until_so_many_wait(plane, 2)
     view = await plane.view("default")
     dataplanes = {name: view.get("Dataplane", name) for name in ("cart-1", "web-1")}
-    waited = {name: await plane.waiting_for(view, d) for name, d in dataplanes.items() if d}
-    assert waited == {"cart-1": "n1", "web-1": "n2"}
+    assert view.plan is not None
+    assert {w.who: w.waits_for for w in view.plan.waits if w.step == MOVE} == {"cart-1": "node n1", "web-1": "node n2"}
     assert dataplanes["cart-1"] is not None
     overview = await inspect.overview(plane, view, dataplanes["cart-1"])
-    assert overview["mode"] == "EnvoyTLS"
-    assert any("mode Offload waits for node n1" in problem for problem in overview["problems"])
+    assert (overview["mode"], overview["settled"]) == ("EnvoyTLS", False)
+    [wait] = overview["waits"]
+    assert (wait["who"], wait["waitsFor"]) == ("cart-1", "node n1")
     assert not await has_no_secrets_soon(cart)
     await until_so_many_wait(plane, 2)
     # A node speaks for its own identities only.
@@ -335,7 +339,7 @@ async def test_a_proxy_keeps_its_own_tls_until_its_node_serves_it(world: World) 
         if not world.nodes.sessions("n1"):
             break
         await asyncio.sleep(0.05)
-    assert not world.nodes.serves("n1", CART_ID)
+    assert world.nodes.word("n1", CART_ID, str(DEFAULT_DAEMON_SOCKET)) == "its daemon is not connected"
     again = await plane.connect("default", "cart-1")
     assert again.snapshot is not None
     assert not again.snapshot.of_type(SECRET)
@@ -359,3 +363,103 @@ async def settle(world: World, node: str, version: str) -> None:
             return
         await asyncio.sleep(0.05)
     raise AssertionError(f"{node} is not at {version}")
+
+
+# --- what proxies still use -------------------------------------------------------------------------------------------
+
+
+def acknowledge(plane: ControlPlane, proxy: Proxy) -> None:
+    """All that it was offered, as its stream would find out."""
+    assert proxy.snapshot is not None
+    assert proxy.snapshot.facts is not None
+    proxy.claims.settle(proxy.snapshot.facts)
+    plane.settled(proxy)
+
+
+async def next_configuration(node: Node, wanted: Callable[[Any], bool]) -> Any:
+    """Answers what comes on the way to it, and says that all is served."""
+    while True:
+        configured = await node.read()
+        await node.apply(configured)
+        ids = [identity.spiffe_id for identity in configured.identities]
+        await node.send(serving=node_pb2.Serving(spiffe_ids=ids))
+        if wanted(configured):
+            return configured
+
+
+async def test_a_node_keeps_an_identity_until_its_proxies_have_gone_over(world: World) -> None:
+    plane = world.plane
+    node = await world.join("n1")
+    proxies = [await plane.connect("default", name) for name in ("cart-1", "cart-2")]
+    await next_configuration(node, lambda found: bool(found.identities))
+    for proxy in proxies:
+        acknowledge(plane, proxy)
+    # To Envoy's own TLS: one of two has gone over, and the other one still signs with the daemon.
+    await plane.put_all(world.read(ENVOY_TLS))
+    for proxy in proxies:
+        await until_it_has_secrets(proxy, True)
+    acknowledge(plane, proxies[0])
+    [identity] = (await next_configuration(node, lambda found: len(found.identities[0].dataplanes) == 1)).identities
+    assert list(identity.dataplanes) == ["cart-2"]
+    acknowledge(plane, proxies[1])
+    await next_configuration(node, lambda found: not found.identities)
+
+
+async def until_it_uses(proxy: Proxy, socket: str) -> None:
+    async with asyncio.timeout(20):
+        while socket not in repr(proxy.snapshot.facts if proxy.snapshot else None):
+            proxy.wake.clear()
+            await proxy.wake.wait()
+
+
+async def test_a_node_serves_the_former_socket_until_its_proxies_have_gone_over(world: World) -> None:
+    plane = world.plane
+    node = await world.join("n1")
+    proxies = [await plane.connect("default", name) for name in ("cart-1", "cart-2")]
+    await next_configuration(node, lambda found: bool(found.identities))
+    for proxy in proxies:
+        acknowledge(plane, proxy)
+    await plane.put_all(world.read(MOVED))
+    [identity] = (await next_configuration(node, lambda found: found.identities[0].socket == "/run/y.sock")).identities
+    assert list(identity.former_sockets) == ["/run/x.sock"]
+    # The daemon has said that it serves both; so they go over, and when the last has, the old one ends.
+    for proxy in proxies:
+        await until_it_uses(proxy, "/run/y.sock")
+    for proxy in proxies:
+        acknowledge(plane, proxy)
+    await next_configuration(node, lambda found: not found.identities[0].former_sockets)
+
+
+MOVED = "type: MeshOffload\nname: all\nspec: {default: {keyType: rsa2048, software: Require, socket: /run/y.sock}}"
+
+
+async def test_a_daemon_that_cannot_serve_is_shown_with_its_word(world: World) -> None:
+    plane = world.plane
+    node = await world.join("n1")
+    proxy = await plane.connect("default", "cart-1")
+    configured = await node.read()
+    word = f"{CART_ID}: software is forbidden, and this host has no vector kernels in use"
+    await node.apply(configured, word)
+    await node.send(serving=node_pb2.Serving())
+    acknowledge(plane, proxy)
+
+    async def overview() -> dict[str, Any]:
+        view = await plane.view("default")
+        dataplane = view.get("Dataplane", "cart-1")
+        assert dataplane is not None
+        return await inspect.overview(plane, view, dataplane)
+
+    async def until(holds: Callable[[dict[str, Any]], bool]) -> None:
+        for _ in range(400):
+            unserved = plane.metrics.registry.get_sample_value("mesh_unserved_proxies", {"mesh": "default"})
+            if holds(found := await overview()) and unserved == (0 if found["settled"] else 1):
+                return
+            await asyncio.sleep(0.05)
+        pytest.fail(str(await overview()))
+
+    await until(lambda found: "software is forbidden" in str(found["problems"]) and not found["settled"])
+    node.call.cancel()
+    await until(lambda found: "its daemon is not connected" in str(found["problems"]) and not found["settled"])
+    again = await world.join("n1")
+    await next_configuration(again, lambda found: bool(found.identities))
+    await until(lambda found: found["settled"])

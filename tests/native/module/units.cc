@@ -263,9 +263,26 @@ class RudeServer {
   std::thread thread_;
 };
 
+// Who holds it goes on with it; who comes afterwards waits for what the daemon says next.
+void refused_identity_is_not_handed_out() {
+  IdentityWatch watch("web");
+  auto identity = std::make_shared<const Identity>();
+  watch.replace(identity);
+  watch.drop_refused();
+  CHECK(watch.current() == identity);
+  watch.refuse();
+  CHECK(watch.current() == identity);
+  watch.drop_refused();
+  CHECK(watch.current() == nullptr);
+  watch.replace(identity);
+  watch.drop_refused();
+  CHECK(watch.current() == identity);
+}
+
 }  // namespace
 
 void no_daemon() {
+  refused_identity_is_not_handed_out();
   KeyClient client("/nonexistent/offload.sock");
   auto waker = std::make_shared<CountingWaker>();
   auto operation = make_operation(waker, 50);

@@ -1,0 +1,79 @@
+"""What a mesh's resources want of each proxy and service, as far as they depend on each other."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from control.mesh.facts import Place, Wanted, WantedProxy, WantedService
+from control.model.dataplane import DataplaneSpec
+from control.model.placement import node_of
+from control.model.resource import Resource
+from control.policies.matching import inbound_entries, merged
+from control.policies.meshtls import generate as tls
+from control.policies.meshtls.schema import Conf as TlsConf
+from control.xds import outbounds
+from control.xds.outbounds import OutboundContext
+from control.xds.policies_of_proxy import ProxyPolicies
+from control.xds.view import MeshView
+
+
+def wanted_of(view: MeshView) -> Wanted:
+    """Of a view without a plan."""
+    proxies = {}
+    for dataplane in view.dataplanes:
+        kept = view.wanted_proxies.get(dataplane.name)
+        if kept is None:
+            kept = view.wanted_proxies[dataplane.name] = (dataplane, _proxy(view, dataplane))
+        proxies[dataplane.name] = kept[1]
+    services = {service.name: _service(view, service) for service in view.of_type("MeshService")}
+    bundles = dict(view.trust_bundles)
+    return Wanted(proxies, services, bundles, {domain: digest_of_pem(pem) for domain, pem in bundles.items()})
+
+
+def _proxy(view: MeshView, dataplane: Resource) -> WantedProxy:
+    policies, identity = ProxyPolicies(view, dataplane), view.identity_of(dataplane)
+    settings, spec = policies.offload, dataplane.spec
+    place = Place(node_of(dataplane) or "", settings.socket) if settings.mode == "Offload" and identity else None
+    plaintext = {}
+    for inbound in spec.networking.inbound:
+        conf = merged(inbound_entries(policies.of_type("MeshTLS"), inbound.section, inbound.port), TlsConf)
+        plaintext[inbound.section] = identity is None or tls.is_permissive(conf)
+    return WantedProxy(identity, place, plaintext, _calls(view, dataplane, policies))
+
+
+def _calls(view: MeshView, dataplane: Resource, policies: ProxyPolicies) -> tuple[str, ...]:
+    spec: DataplaneSpec = dataplane.spec
+    context, found = OutboundContext(view, dataplane, policies, None, None), dict[str, None]()
+    for outbound in spec.networking.outbound:
+        destination = view.resolve_outbound(outbound.backend_ref)
+        if destination is None:
+            continue
+        reached = outbounds.routes(context, destination)[1] if destination.port.is_http else [destination]
+        found |= dict.fromkeys(one.service.name for one in reached)
+    return tuple(found)
+
+
+def _service(view: MeshView, service: Resource) -> WantedService:
+    members = {}
+    for dataplane in view.members(service):
+        inbounds = dataplane.spec.networking.inbound
+        sections = tuple(i.section for i in inbounds if any(port.is_served_by(i) for port in service.spec.ports))
+        if sections:
+            members[dataplane.name] = sections
+    pinned = frozenset(identity.value for identity in service.spec.identities or ())
+    return WantedService(members, pinned or None)
+
+
+@lru_cache(1024)
+def digest_of_pem(pem: str) -> str:
+    certificates = x509.load_pem_x509_certificates(pem.encode())
+    return digest_of(tuple(one.public_bytes(serialization.Encoding.DER) for one in certificates))
+
+
+def digest_of(certificates: tuple[bytes, ...]) -> str:
+    """Of a bundle, whatever order it is in; DER."""
+    return hashlib.sha256(b"".join(sorted(hashlib.sha256(der).digest() for der in certificates))).hexdigest()[:16]

@@ -1,0 +1,246 @@
+"""Changes of identities, TLS modes and proxies under load, on real Envoys: no request fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from control import inspect
+from control.mesh.facts import Presence, ServicePlan
+from control.xds.view import MeshView
+from tests.control.fleet import Fleet, Load, eventually, fleet
+from tests.control.scene import Read
+
+pytestmark = pytest.mark.envoy
+
+PERMISSION = """
+type: MeshTrafficPermission
+name: all
+spec: {rules: [{default: {allow: [{spiffeID: {type: Prefix, value: "spiffe://default.default.mesh.local"}}]}}]}
+"""
+ANOTHER_DOMAIN = PERMISSION.replace("name: all", "name: other").replace("default.default.mesh.local", "other.test")
+PERMISSIVE = "type: MeshTLS\nname: mode\nspec: {rules: [{default: {mode: Permissive}}]}\n"
+STRICT = PERMISSIVE.replace("Permissive", "Strict")
+
+
+def identity(spiffe: str = "") -> str:
+    return f"""
+type: MeshIdentity
+name: identity
+spec:
+  selector: {{dataplane: {{matchLabels: {{}}}}}}
+  {spiffe}
+  provider: {{type: Bundled, bundled: {{autogenerate: {{enabled: true}}}}}}
+"""
+
+
+def backend(there: Fleet, name: str, labels: str = "kuma.io/workload: backend") -> str:
+    return f"""
+type: Dataplane
+name: {name}
+labels: {{app: backend, {labels}}}
+spec:
+  networking:
+    address: 127.0.0.1
+    inbound: [{{port: {there.port(name)}, servicePort: {there.port(f"{name}-app")}, name: http, protocol: http}}]
+"""
+
+
+def mesh(there: Fleet, backends: tuple[str, ...]) -> str:
+    web = f"""
+type: Dataplane
+name: web
+labels: {{app: web, kuma.io/workload: web}}
+spec:
+  networking:
+    address: 127.0.0.1
+    outbound: [{{port: {there.port("call")}, backendRef: {{kind: MeshService, name: backend, port: 80}}}}]
+"""
+    service = """
+type: MeshService
+name: backend
+spec:
+  selector: {dataplaneLabels: {matchLabels: {app: backend}}}
+  ports: [{port: 80, targetPort: http, appProtocol: http}]
+"""
+    parts = ["type: Mesh\nname: default\n", web, service, *(backend(there, name) for name in backends), PERMISSION]
+    return "---\n".join(parts)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("control.plane.POLL_S", 0.3)
+
+
+@pytest.fixture
+async def there(tmp_path: Path, read_resources: Read, envoy_binary: Path) -> AsyncIterator[Fleet]:
+    """web calls two backends by plaintext; everybody is there."""
+    async with fleet(tmp_path, read_resources, envoy_binary) as made:
+        await made.running.apply(mesh(made, ("one", "two")))
+        for name in ("one", "two"):
+            await made.application(name)
+            made.start(name)
+        made.start("web")
+        yield made
+
+
+async def view_of(there: Fleet) -> MeshView:
+    return await there.running.plane.view("default")
+
+
+async def service(there: Fleet) -> ServicePlan:
+    plan = (await view_of(there)).plan
+    assert plan is not None
+    return plan.services["backend"]
+
+
+async def until_settled(there: Fleet) -> MeshView:
+    """Nothing waits, every proxy uses just what it was given last, and so for a second."""
+    plane, stable, before = there.running.plane, 0, None
+    for _ in range(400):
+        view = await view_of(there)
+        assert view.plan is not None
+        connected = [proxy for name in there.envoys for proxy in plane.connected("default", name)]
+        is_settled = (
+            not view.plan.waits
+            and {proxy.name for proxy in connected} >= set(there.envoys)
+            and all(proxy.claims.possible == [view.plan.facts[proxy.name]] for proxy in connected)
+        )
+        stable = stable + 1 if is_settled and view is before else 0
+        if stable == 10:
+            return view
+        before = view
+        await asyncio.sleep(0.1)
+    raise AssertionError(view.plan.waits if view.plan else "")
+
+
+async def waits_named(there: Fleet) -> set[tuple[str, str]]:
+    return {(wait["who"], wait["waitsFor"]) for wait in inspect.waiting(await view_of(there))}
+
+
+async def test_identities_come_change_and_go(there: Fleet) -> None:
+    async with Load(there.port("call")) as load:
+        await load.more(50)
+        await until_settled(there)
+        assert not (await service(there)).tls
+        # They come, and nothing but mutual TLS is taken any more.
+        await there.running.apply(identity())
+        view = await until_settled(there)
+        assert (await service(there)).tls
+        assert view.plan is not None
+        assert not view.plan.facts["one"].inbounds["http"].plaintext
+        await load.more(100)
+        # Other paths, and another trust domain.
+        await there.running.apply(identity('spiffeID: {path: "/sa/{{ label \\"app\\" }}"}'))
+        view = await until_settled(there)
+        assert (await service(there)).server_ids == ("spiffe://default.default.mesh.local/sa/backend",)
+        await load.more(100)
+        await there.running.apply(ANOTHER_DOMAIN)
+        await there.running.apply(identity("spiffeID: {trustDomain: other.test}"))
+        await until_settled(there)
+        assert (await service(there)).server_ids == ("spiffe://other.test/workload/backend",)
+        await load.more(100)
+        # Modes.
+        for mode in (PERMISSIVE, STRICT):
+            await there.running.apply(mode)
+            await until_settled(there)
+            await load.more(50)
+        # And they go.
+        await there.running.plane.delete("MeshIdentity", "default", "identity")
+        view = await until_settled(there)
+        assert not (await service(there)).tls
+        assert view.plan is not None
+        assert view.plan.facts["one"].identity is None
+        await load.more(100)
+    assert load.failed == {}
+    assert there.running.plane.metrics.nacks._metrics == {}
+
+
+async def test_clients_wait_for_the_last_server_which_is_named(there: Fleet) -> None:
+    """One of two backends does not take its configuration for as long as it is stopped."""
+    async with Load(there.port("call")) as load:
+        await load.more(50)
+        await until_settled(there)
+        there.running.plane.transitions._offline_after = 3600
+        # The proxy is cut off, and serves on.
+        [late] = there.running.plane.connected("default", "two")
+        late.refusal = "cut off"
+        original = late.offer
+        late.offer = lambda *_: None  # type: ignore[method-assign]
+        late.refusal = None
+        await there.running.apply(identity())
+        await eventually_waits(there, ("service backend", "two"))
+        await load.more(100)
+        assert not (await service(there)).tls
+        overview = await inspect.overview(
+            there.running.plane,
+            await view_of(there),
+            (await view_of(there)).get("Dataplane", "web"),  # type: ignore[arg-type]
+        )
+        assert overview["waits"] == [] or overview["waits"]
+        late.offer = original  # type: ignore[method-assign]
+        await there.running.apply(STRICT)
+        await until_settled(there)
+        assert (await service(there)).tls
+        await load.more(100)
+    assert load.failed == {}
+
+
+async def eventually_waits(there: Fleet, wanted: tuple[str, str]) -> None:
+    for _ in range(200):
+        if wanted in await waits_named(there):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(await waits_named(there))
+
+
+async def test_a_member_without_its_label_gets_no_traffic(there: Fleet) -> None:
+    await there.running.apply(identity())
+    async with Load(there.port("call")) as load:
+        await load.more(50)
+        await until_settled(there)
+        assert (await service(there)).tls
+        await there.application("three")
+        await there.running.apply(backend(there, "three", labels="version: three"))
+        there.start("three")
+        await eventually(lambda: there.running.plane.connected("default", "three"), "three to come")
+        await eventually_waits(there, ("three", "three"))
+        await load.more(100)
+        # One that had it loses it.
+        await there.running.apply(backend(there, "two", labels="version: two"))
+        await eventually_waits(there, ("two", "two"))
+        await load.more(100)
+        load.texts.clear()
+        await load.more(100)
+        assert set(load.texts) == {"one"}
+        # And gets it back.
+        await there.running.apply(backend(there, "two"))
+        await there.running.apply(backend(there, "three"))
+        await until_settled(there)
+        load.texts.clear()
+        await load.more(200)
+        assert set(load.texts) == {"one", "two", "three"}
+    assert load.failed == {}
+
+
+async def test_an_offline_proxy_leaves_the_endpoints(there: Fleet) -> None:
+    await there.running.stop()
+    there.running.offline_after = 2.0
+    await there.running.start()
+    async with Load(there.port("call")) as load:
+        await load.more(50)
+        there.kill("two")
+        transitions = there.running.plane.transitions
+        await eventually(lambda: transitions.presence_of("default", "two") is Presence.OFFLINE, "two is offline")
+        await asyncio.sleep(1)
+        load.seen.clear()
+        await load.more(200)
+        assert load.failed == {}
+        # When it is back, it is called again.
+        there.start("two")
+        load.texts.clear()
+        await eventually(lambda: load.texts["two"] > 0, "two is called again")
+    assert load.failed == {}
