@@ -14,6 +14,8 @@ from typing import Any
 
 import structlog
 
+from offload.untrusted_text import escaped_all
+
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -24,6 +26,7 @@ def configure(level: str, output: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_bytes,
+        _escaped,
     ]
     last: list[Any] = (
         [structlog.processors.format_exc_info, _event_first, structlog.processors.JSONRenderer()]
@@ -70,6 +73,13 @@ def _event_first(_logger: object, _method: str, event: MutableMapping[str, Any])
     """For people who read the JSON all the same."""
     head = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
     return head | dict(event)
+
+
+def _escaped(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """One event stays one line, whatever a caller, a file or a peer says. The traceback comes later, and has lines."""
+    for name, value in event.items():
+        event[name] = escaped_all(value)
+    return event
 
 
 def _without_bytes(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -61,7 +61,10 @@ def serve(
     ] = OFFLINE_AFTER_S,
 ) -> None:
     """Run the control plane. Secrets are sealed with <data>/store.key, or with MESH_STORE_PASSPHRASE."""
-    from control import serve as service  # gRPC and its friends take a while to load
+    from control import logs  # gRPC and its friends take a while to load
+    from control import serve as service
+
+    logs.configure()
 
     try:
         addresses = parse_address(api, API_PORT), parse_address(xds, XDS_PORT), parse_address(nodes, NODES_PORT)

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from control.model import documents
+from control.untrusted_text import escaped
 
 # Wider than any terminal: what is cut off or broken up can be neither searched for nor copied.
 console = Console(highlight=False, soft_wrap=True, width=100_000)
@@ -40,7 +41,7 @@ def warn(message: str) -> None:
 def plain(cell: object) -> Text:
     """As it is: no markup, and no control characters, which a proxy's words could have for the terminal."""
     text = "" if cell is None else str(cell)
-    return Text("".join(c if c.isprintable() else " " if c.isspace() else repr(c)[1:-1] for c in text))
+    return Text("".join(" " if c.isspace() else escaped(c) for c in text))
 
 
 def show(data: Any, form: Form, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import typer
-from rich.markup import escape
 
-from offload.cli.output import CALL_SECONDS, DEFAULT_ADMIN, AdminPath, Format, Output, admin, out, print_json
+from offload.cli.output import CALL_SECONDS, DEFAULT_ADMIN, AdminPath, Format, Output, admin, out, plain, print_json
 from offload.signature_schemes import BY_CODE
 from offload.v1 import admin_pb2
 
@@ -48,15 +47,15 @@ def print_identities(identities: Sequence[admin_pb2.IdentityInForce], with_use: 
         out.print("no identity is in force")
     for identity in identities:
         usage = identity.usage + (", decrypt" if identity.decrypt else "")
-        _line(f"[bold]{escape(identity.name)}[/]  {usage}")
-        _line(f"  used by  {escape('; or '.join(identity.selectors)) or '[red]nobody: no selector names anybody[/]'}")
+        _line(f"[bold]{plain(identity.name)}[/]  {usage}")
+        _line(f"  used by  {plain('; or '.join(identity.selectors)) or '[red]nobody: no selector names anybody[/]'}")
         for key in identity.keys:
             names = ", ".join([*key.dns_names, *key.uris]) or key.subject
-            _line(f"  {key.algorithm:<8} {_expiry(key)}  {escape(names)}")
+            _line(f"  {key.algorithm:<8} {_expiry(key)}  {plain(names)}")
             _line(f"           {key.key_id.hex()}")
         if with_use:
             said = done_in_words(identity.use) + callers_in_words(identity.use)
-            _line(f"  used     {escape(', '.join(said) or 'not yet')}")
+            _line(f"  used     {plain(', '.join(said) or 'not yet')}")
 
 
 def done_in_words(use: admin_pb2.IdentityUse) -> list[str]:
@@ -89,8 +88,8 @@ def print_problems(problems: Sequence[admin_pb2.Problem]) -> None:
         _line("[bold red]Refused[/]")
     for problem in problems:
         kept = "; the previous one stays in force" if problem.previous_kept else ""
-        _line(f"  {escape(problem.path)}  (identity {escape(problem.identity)})")
-        _line(f"           {escape(problem.reason)}{kept}")
+        _line(f"  {plain(problem.path)}  (identity {plain(problem.identity)})")
+        _line(f"           {plain(problem.reason)}{kept}")
 
 
 def _line(text: str) -> None:

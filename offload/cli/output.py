@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from offload import exit_codes
+from offload.untrusted_text import escaped
 from offload.v1 import admin_pb2_grpc
 
 CALL_SECONDS = 10
@@ -53,8 +54,13 @@ _EXIT_OF = {
 }
 
 
+def plain(text: str) -> str:
+    """As it is, line by line: no markup, and no control characters, which names and certificates could have."""
+    return "\n".join(escape(escaped(line)) for line in text.split("\n"))
+
+
 def complain(message: str) -> None:
-    err.print(f"[bold red]error:[/] {escape(message)}")
+    err.print(f"[bold red]error:[/] {plain(message)}")
 
 
 def fail(message: str, code: int) -> NoReturn:

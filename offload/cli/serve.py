@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from offload import exit_codes
-from offload.cli.output import Format, Output, err, fail, out, print_json
+from offload.cli.output import Format, Output, err, fail, out, plain, print_json
 
 if TYPE_CHECKING:  # commands import what is heavy when they run: --help and the others should not wait for it
     from offload.config import Config
@@ -103,7 +102,7 @@ def check_config(
     _dataplane.harden_process()
     trust = _trust_to_check_with(settings)
     for reason in (refusals := untrusted_folders(settings, trust)):
-        err.print(f"[bold red]error:[/] {escape(reason)}")
+        err.print(f"[bold red]error:[/] {plain(reason)}")
     if refusals:
         fail("the daemon would not start with these folders", exit_codes.CONFIGURATION)
     plan = look(KeysDirectory(settings.keys.directory, trust), settings, Plan())
@@ -124,11 +123,11 @@ def check_config(
         out.print(f"configuration: good ({_chosen(config) or 'defaults'})", soft_wrap=True)
         print_identities(identities)
         for remark in plan.remarks:
-            err.print(f"[yellow]note:[/] identity '{escape(remark.identity)}' {escape(remark.text)}")
+            err.print(f"[yellow]note:[/] identity '{plain(remark.identity)}' {plain(remark.text)}")
         print_problems(problems)
         for finding in findings:
             word = "[bold red]it will not start:[/]" if finding.fatal else "[bold yellow]will not work:[/]"
-            err.print(f"{word} {escape(finding.where)}: {escape(finding.text)}")
+            err.print(f"{word} {plain(finding.where)}: {plain(finding.text)}")
     if any(finding.fatal for finding in findings):
         raise typer.Exit(exit_codes.CONFIGURATION)
     raise typer.Exit(exit_codes.FAILED if problems or findings else exit_codes.OK)
@@ -166,7 +165,7 @@ def _trust_to_check_with(settings: Config) -> Trust:
     if owner in trust.users:
         return trust
     err.print(
-        f"[yellow]note:[/] checked as for a daemon that runs as uid {owner}, to whom {escape(str(folder))} belongs "
+        f"[yellow]note:[/] checked as for a daemon that runs as uid {owner}, to whom {plain(str(folder))} belongs "
         "(User= in its unit); one that runs as root would refuse that folder"
     )
     return Trust(trust.users | {owner}, trust.own | {owner})
@@ -185,5 +184,5 @@ def _load_or_fail(config: Path | None) -> Config:
         return load_config(_chosen(config), os.environ)
     except ConfigError as error:
         for problem in error.problems:
-            err.print(f"[bold red]error:[/] {escape(str(problem))}")
+            err.print(f"[bold red]error:[/] {plain(str(problem))}")
         fail(f"the configuration is refused ({len(error.problems)} problems)", exit_codes.CONFIGURATION)

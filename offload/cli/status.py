@@ -25,6 +25,7 @@ from offload.cli.output import (
     out,
     print_json,
 )
+from offload.untrusted_text import escaped
 from offload.v1 import admin_pb2
 
 LANES = 8
@@ -126,8 +127,8 @@ def _mesh(now: admin_pb2.StatisticsResponse) -> list[str | tuple[str, str]]:
     version = f", configuration {mesh.version}" if mesh.version else ", no configuration yet"
     parts: list[str | tuple[str, str]] = ["mesh         ", state, f" to {mesh.control_plane}{version}\n"]
     if mesh.reason:
-        parts.append(f"             {mesh.reason}\n")
-    parts += [(f"             {problem}\n", "red") for problem in mesh.problems]
+        parts.append(f"             {escaped(mesh.reason)}\n")
+    parts += [(f"             {escaped(problem)}\n", "red") for problem in mesh.problems]
     return parts
 
 

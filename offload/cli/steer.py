@@ -9,7 +9,18 @@ import typer
 
 from offload import exit_codes
 from offload.cli.keys import print_problems, problems_as_json
-from offload.cli.output import CALL_SECONDS, DEFAULT_ADMIN, AdminPath, Format, Output, admin, fail, out, print_json
+from offload.cli.output import (
+    CALL_SECONDS,
+    DEFAULT_ADMIN,
+    AdminPath,
+    Format,
+    Output,
+    admin,
+    fail,
+    out,
+    plain,
+    print_json,
+)
 from offload.v1 import admin_pb2
 
 RELOAD_SECONDS = 35
@@ -45,7 +56,7 @@ def reload(admin_socket: AdminPath = DEFAULT_ADMIN, output: Output = Format.tabl
     else:
         for what in ("added", "changed", "removed"):
             for name in getattr(answer, what):
-                out.print(f"{what}: {name}", markup=False)
+                out.print(f"{what}: {plain(name)}")
         if answer.needs_restart:
             out.print(f"takes effect at the next start: {', '.join(answer.needs_restart)}", markup=False)
         print_problems(answer.problems)

@@ -54,6 +54,26 @@ def test_json(output: str) -> None:
     assert "ZeroDivisionError" in failed["exception"]
 
 
+HOSTILE = """
+import sys
+from offload import logs
+logs.configure("info", sys.argv[1])
+text = "x\\n2026-01-01T00:00:00Z [info     ] forged\\x1b[2J\\u202e\\ud800"
+logs.get_logger().info("an event", identity_asked=text, files=[text], sockets={text: (text,)})
+"""
+
+
+@pytest.mark.parametrize("output", ["json", "console"])
+def test_what_others_say_is_one_line(output: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", HOSTILE, output], env=environment(), capture_output=True, timeout=60, check=True
+    )
+    assert ran.stderr.count(b"\n") == 1
+    text = ran.stderr.decode().strip()
+    assert text.isprintable()
+    assert text.count("forged") == 4
+
+
 def test_console() -> None:
     text = "\n".join(lines("info", "console"))
     assert "an event" in text

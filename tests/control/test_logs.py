@@ -1,0 +1,23 @@
+"""What proxies and nodes say is one line in the control plane's log."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+SCRIPT = """
+from control import logs
+import structlog
+log = structlog.get_logger("control.xds.server")
+logs.configure()
+logs.configure()
+text = "x\\n2026-01-01 [info     ] forged\\x1b[2J\\u202e"
+log.warning("a proxy refused its configuration", dataplane=text, message=[text], problems={text: (text,)})
+"""
+
+
+def test_an_event_is_one_line() -> None:
+    ran = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, timeout=60, check=True)
+    assert ran.stdout.count(b"\n") == 1
+    assert ran.stdout.decode().strip().isprintable()
+    assert ran.stdout.count(b"forged") == 4
