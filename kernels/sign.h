@@ -18,6 +18,7 @@ enum {
   SCHEME_RSA_PKCS1_SHA512 = 0x0601,
   SCHEME_ECDSA_P256_SHA256 = 0x0403,
   SCHEME_ECDSA_P384_SHA384 = 0x0503,
+  SCHEME_ECDSA_P521_SHA512 = 0x0603, /* in TLS 1.2: ECDSA with SHA-512, of any curve */
   SCHEME_RSA_PSS_SHA256 = 0x0804,
   SCHEME_RSA_PSS_SHA384 = 0x0805,
   SCHEME_RSA_PSS_SHA512 = 0x0806,
@@ -47,7 +48,7 @@ typedef struct sign_operation {
 } sign_operation;
 
 /* Whether the scheme exists and fits a key of that algorithm. In TLS 1.2 an ECDSA scheme names only the hash, so
- * `tls12` also lets P-256 sign with SHA-384 and P-384 with SHA-256. */
+ * `tls12` also lets P-256 and P-384 sign with the other's hash and with SHA-512. */
 bool sign_scheme_fits(uint16_t scheme, kernel_algorithm algorithm, bool tls12);
 
 /* Runs up to KERNEL_LANES operations whose keys all have `algorithm` (signing and decryption may be mixed). ECDSA

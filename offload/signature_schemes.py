@@ -10,35 +10,44 @@ class Scheme:
     code: int
     name: str
     hash: str | None  # None: the algorithm hashes itself
-    tls13: bool  # allowed in a CertificateVerify of TLS 1.3
 
 
 _ALL = (
-    Scheme(0x0403, "ecdsa_secp256r1_sha256", "sha256", True),
-    Scheme(0x0503, "ecdsa_secp384r1_sha384", "sha384", True),
-    Scheme(0x0807, "ed25519", None, True),
-    Scheme(0x0804, "rsa_pss_rsae_sha256", "sha256", True),
-    Scheme(0x0805, "rsa_pss_rsae_sha384", "sha384", True),
-    Scheme(0x0806, "rsa_pss_rsae_sha512", "sha512", True),
-    Scheme(0x0401, "rsa_pkcs1_sha256", "sha256", False),
-    Scheme(0x0501, "rsa_pkcs1_sha384", "sha384", False),
-    Scheme(0x0601, "rsa_pkcs1_sha512", "sha512", False),
+    Scheme(0x0403, "ecdsa_secp256r1_sha256", "sha256"),
+    Scheme(0x0503, "ecdsa_secp384r1_sha384", "sha384"),
+    Scheme(0x0603, "ecdsa_secp521r1_sha512", "sha512"),
+    Scheme(0x0807, "ed25519", None),
+    Scheme(0x0804, "rsa_pss_rsae_sha256", "sha256"),
+    Scheme(0x0805, "rsa_pss_rsae_sha384", "sha384"),
+    Scheme(0x0806, "rsa_pss_rsae_sha512", "sha512"),
+    Scheme(0x0401, "rsa_pkcs1_sha256", "sha256"),
+    Scheme(0x0501, "rsa_pkcs1_sha384", "sha384"),
+    Scheme(0x0601, "rsa_pkcs1_sha512", "sha512"),
 )
 BY_CODE = {scheme.code: scheme for scheme in _ALL}
 BY_NAME = {scheme.name: scheme for scheme in _ALL}
 
-# ECDSA: in TLS 1.3 the scheme fixes the curve; in TLS 1.2 the hash is free, but every client that takes the curve takes
-# its own hash. RSA: PSS before PKCS#1, short hash first (BoringSSL's and Go's order).
-_BY_ALGORITHM = {
+# In TLS 1.3 an ECDSA scheme fixes the curve, and RSA is PSS. Short hash first (BoringSSL's and Go's order).
+_TLS13 = {
     "p256": (0x0403,),
     "p384": (0x0503,),
     "ed25519": (0x0807,),
-    "rsa2048": (0x0804, 0x0805, 0x0806, 0x0401, 0x0501, 0x0601),
-    "rsa3072": (0x0804, 0x0805, 0x0806, 0x0401, 0x0501, 0x0601),
-    "rsa4096": (0x0804, 0x0805, 0x0806, 0x0401, 0x0501, 0x0601),
+    "rsa2048": (0x0804, 0x0805, 0x0806),
+    "rsa3072": (0x0804, 0x0805, 0x0806),
+    "rsa4096": (0x0804, 0x0805, 0x0806),
+}
+# What TLS 1.2 has besides: an ECDSA scheme names only the hash there (RFC 8422, 5.1.3), and some clients offer one that
+# is not the curve's own. The curve's own comes first.
+_ONLY_TLS12 = {
+    "p256": (0x0503, 0x0603),
+    "p384": (0x0403, 0x0603),
+    "ed25519": (),
+    "rsa2048": (0x0401, 0x0501, 0x0601),
+    "rsa3072": (0x0401, 0x0501, 0x0601),
+    "rsa4096": (0x0401, 0x0501, 0x0601),
 }
 
 
 def schemes_for(algorithm: str, usage: str) -> tuple[int, ...]:
     """What a key of this algorithm signs within its usage, best first. KeyError for an unknown algorithm."""
-    return tuple(code for code in _BY_ALGORITHM[algorithm] if usage != "tls13" or BY_CODE[code].tls13)
+    return _TLS13[algorithm] + (_ONLY_TLS12[algorithm] if usage != "tls13" else ())

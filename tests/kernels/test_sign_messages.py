@@ -18,6 +18,7 @@ FITTING = [(scheme, algorithm) for algorithm in RSA_SIZES for scheme in Scheme i
 FITTING += [(Scheme.ECDSA_P256_SHA256, "p256"), (Scheme.ECDSA_P384_SHA384, "p384"), (Scheme.ED25519, "ed25519")]
 # TLS 1.2 names the hash alone.
 ONLY_TLS12 = [(Scheme.ECDSA_P384_SHA384, "p256"), (Scheme.ECDSA_P256_SHA256, "p384")]
+ONLY_TLS12 += [(Scheme.ECDSA_P521_SHA512, "p256"), (Scheme.ECDSA_P521_SHA512, "p384")]
 MESSAGES = [b"", b"a", bytes(64) + b"TLS 1.3, server CertificateVerify", b"\xff" * 130, b"m" * 16384]
 
 
@@ -68,7 +69,7 @@ def test_digest_of_a_wrong_size_is_refused(scheme, algorithm, backend, pool):
 def test_schemes_that_do_not_fit_are_refused(any_backend, pool):
     families = {"rsa2048": "RSA", "p256": "ECDSA", "p384": "ECDSA", "ed25519": "ED25519"}
     for algorithm, family in families.items():
-        for scheme in [*Scheme, 0, 0x0201, 0x0603, 0x0808, 0xFFFF]:
+        for scheme in [*Scheme, 0, 0x0201, 0x0703, 0x0808, 0xFFFF]:
             fits = isinstance(scheme, Scheme) and scheme.name.startswith(family)
             result = sign_messages(scheme, pool(algorithm)[0], [b"message"], any_backend)
             assert result.status.tolist() == [SignStatus.OK if fits else SignStatus.BAD_SCHEME]
