@@ -25,6 +25,8 @@ ALGORITHMS = ("p256", "ed25519", "p384", "rsa2048", "rsa3072", "rsa4096")
 BUNDLE_NAMES = frozenset({"ca.crt", "ca.pem"})
 # How long a superseded key goes on: longer than a handshake may take, and than the news of a new certificate.
 RETIREMENT_SECONDS = 30.0
+# Of one identity's message. gRPC clients take messages of 4 MiB, and its name comes on top in WatchIdentities.
+MESSAGE_MAX = 4 * 1024 * 1024 - 4096
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,10 @@ def plan(
         bundles, bundle_problems = _all_bundles(name, settings, files, before, listing, config, generated)
         problems += its_problems + bundle_problems
         if pairs:
-            identities[name] = _seal(name, settings, pairs, bundles, before, _retiring(before, pairs, now))
+            sealed, too_large = _sealed(name, settings, pairs, bundles, before, now)
+            problems += too_large
+            if sealed is not None:
+                identities[name] = sealed
         elif files_name is not None and name in config.identities:
             path = str(config.keys.directory / files_name)
             problems.append(
@@ -179,7 +184,10 @@ def _unlisted(
         else:
             pairs, bundles = (before.pairs, before.bundles) if before else ((), ())
         if pairs:
-            identities[name] = _seal(name, settings, pairs, bundles, before, _retiring(before, pairs, now))
+            sealed, too_large = _sealed(name, settings, pairs, bundles, before, now)
+            problems += too_large
+            if sealed is not None:
+                identities[name] = sealed
     return Plan(identities, tuple(problems), remarks(identities.values(), config, now))
 
 
@@ -354,6 +362,36 @@ def _bundles(
 
 def _is_bundle(file: KeyFile) -> bool:
     return file.key is None and Path(file.path).name in BUNDLE_NAMES
+
+
+def _sealed(
+    name: str,
+    settings: Identity,
+    pairs: tuple[KeyPair, ...],
+    bundles: tuple[TrustBundle, ...],
+    before: IdentityInForce | None,
+    now: datetime,
+) -> tuple[IdentityInForce | None, list[Problem]]:
+    """The identity, unless its message is too large for clients: then it is refused alone, and what was in force before
+    stays, as far as its keys are still there. Who may use it is the configuration's to say all the same."""
+    sealed = _seal(name, settings, pairs, bundles, before, _retiring(before, pairs, now))
+    if len(sealed.message) <= MESSAGE_MAX:
+        return sealed, []
+    there = {pair.key.key_id for pair in pairs}
+    held = tuple(pair for pair in before.pairs if pair.key.key_id in there) if before else ()
+    kept = None
+    for its_pairs in (pairs, held):
+        if kept is None and before is not None and its_pairs:
+            older = _seal(name, settings, its_pairs, before.bundles, before, _retiring(before, its_pairs, now))
+            kept = older if len(older.message) <= MESSAGE_MAX else None
+    sizes = {bundle.file: sum(map(len, bundle.authorities)) for bundle in bundles}
+    sizes |= {pair.certificate_file: sum(map(len, pair.chain.der)) for pair in pairs}
+    largest = max(sizes, key=sizes.__getitem__)
+    reason = (
+        f"the identity is too large: its certificates and trust bundles have {len(sealed.message)} bytes, and clients "
+        f"take {MESSAGE_MAX}; this file alone has {sizes[largest]}. Remove CAs that the identity does not need"
+    )
+    return kept, [Problem(name, largest, reason, kept is not None)]
 
 
 def _seal(

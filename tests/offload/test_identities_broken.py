@@ -315,3 +315,38 @@ def test_only_changed_files_are_read_again(keys: Path, authority: Authority) -> 
         assert [a is b for a, b in zip(second, third, strict=True)] == [False, True]
     finally:
         module.SETTLED_NS = before
+
+
+def test_an_identity_that_is_too_large_is_refused_alone(
+    keys: Path, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the size of its message; with what was in force before, as far as its keys are still there."""
+    monkeypatch.setattr("offload.identities.MESSAGE_MAX", 8000)
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(authority.pem)
+    for name in ("www", "other"):
+        key = shared_key("p256", len(name))
+        write_pair(keys / name, "tls", key, authority.issue(key, name))
+    rule = {"selectors": EVERYBODY, "trust_bundles": [{"file": str(bundle), "trust_domain": "a.test"}]}
+    node = Node(keys, www=rule, other={"selectors": EVERYBODY})
+    before = node.look().identities["www"]
+    bundle.write_bytes(b"".join(Authority.make(f"CA {n}").pem for n in range(40)))
+    now = node.look()
+    assert now.identities["www"] is before
+    (problem,) = now.problems
+    assert (problem.identity, problem.path, problem.previous_kept) == ("www", str(bundle), True)
+    assert "the identity is too large" in problem.reason
+    assert "other" in now.identities
+    # Another key: it is in force with the bundle of before.
+    fresh = shared_key("p256", 77)
+    write_pair(keys / "www", "tls", fresh, authority.issue(fresh, "www"))
+    after = node.look().identities["www"]
+    assert after.pairs[0].key.public_key_der == spki(fresh)
+    assert [len(b.authorities) for b in node.message("www").trust_bundles] == [1]
+    # Without anything before there is nothing to keep.
+    new = Node(keys, www=rule, other={"selectors": EVERYBODY})
+    plan = new.look()
+    assert set(plan.identities) == {"other"}
+    assert not plan.problems[0].previous_kept
+    bundle.write_bytes(authority.pem)
+    assert set(new.look().identities) == {"www", "other"}
