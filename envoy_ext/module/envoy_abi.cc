@@ -1,9 +1,11 @@
 #include "envoy_abi.h"
 
+#include <dlfcn.h>
 #include <elf.h>
 #include <link.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <string_view>
 
 namespace tls_offload {
@@ -32,37 +34,92 @@ size_t symbol_count(const uint32_t *gnu_hash) {
   return last + 1;
 }
 
-int visit(dl_phdr_info *info, size_t, void *found) {
-  auto &set = *static_cast<CallbackSet *>(found);
+struct SymbolTable {
   const ElfW(Sym) *symbols = nullptr;
   const char *names = nullptr;
   size_t count = 0;
-  for (int i = 0; i < info->dlpi_phnum; i++) {
-    if (info->dlpi_phdr[i].p_type != PT_DYNAMIC) continue;
-    auto *entry = reinterpret_cast<const ElfW(Dyn) *>(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
-    for (; entry->d_tag != DT_NULL; entry++) {
-      // glibc has relocated these addresses.
-      if (entry->d_tag == DT_SYMTAB) symbols = reinterpret_cast<const ElfW(Sym) *>(entry->d_un.d_ptr);
-      if (entry->d_tag == DT_STRTAB) names = reinterpret_cast<const char *>(entry->d_un.d_ptr);
-      if (entry->d_tag == DT_GNU_HASH) count = symbol_count(reinterpret_cast<const uint32_t *>(entry->d_un.d_ptr));
-      if (entry->d_tag == DT_HASH && count == 0) count = reinterpret_cast<const uint32_t *>(entry->d_un.d_ptr)[1];
+
+  template <typename Visitor>
+  void each(Visitor visit) const {
+    for (size_t i = 0; symbols != nullptr && names != nullptr && i < count; i++) {
+      visit(symbols[i], std::string_view(names + symbols[i].st_name));
     }
   }
-  for (size_t i = 0; symbols != nullptr && names != nullptr && i < count; i++) {
-    std::string_view name = names + symbols[i].st_name;
-    if (symbols[i].st_shndx == SHN_UNDEF || name.substr(0, kPrefix.size()) != kPrefix) continue;
+};
+
+SymbolTable symbols_of(const dl_phdr_info &object) {
+  SymbolTable table;
+  for (int i = 0; i < object.dlpi_phnum; i++) {
+    if (object.dlpi_phdr[i].p_type != PT_DYNAMIC) continue;
+    auto *entry = reinterpret_cast<const ElfW(Dyn) *>(object.dlpi_addr + object.dlpi_phdr[i].p_vaddr);
+    for (; entry->d_tag != DT_NULL; entry++) {
+      // glibc has relocated these addresses.
+      if (entry->d_tag == DT_SYMTAB) table.symbols = reinterpret_cast<const ElfW(Sym) *>(entry->d_un.d_ptr);
+      if (entry->d_tag == DT_STRTAB) table.names = reinterpret_cast<const char *>(entry->d_un.d_ptr);
+      if (entry->d_tag == DT_GNU_HASH)
+        table.count = symbol_count(reinterpret_cast<const uint32_t *>(entry->d_un.d_ptr));
+      if (entry->d_tag == DT_HASH && table.count == 0) {
+        table.count = reinterpret_cast<const uint32_t *>(entry->d_un.d_ptr)[1];
+      }
+    }
+  }
+  return table;
+}
+
+int visit_executable(dl_phdr_info *info, size_t, void *found) {
+  auto &set = *static_cast<CallbackSet *>(found);
+  symbols_of(*info).each([&](const ElfW(Sym) &symbol, std::string_view name) {
+    if (symbol.st_shndx == SHN_UNDEF || name.substr(0, kPrefix.size()) != kPrefix) return;
     set.count++;
     set.digest += fnv1a(name);
-  }
+  });
   return 1;  // the first object is the executable; no more
+}
+
+bool holds(const dl_phdr_info &object, ElfW(Addr) address) {
+  for (int i = 0; i < object.dlpi_phnum; i++) {
+    const auto &part = object.dlpi_phdr[i];
+    ElfW(Addr) start = object.dlpi_addr + part.p_vaddr;
+    if (part.p_type == PT_LOAD && address >= start && address < start + part.p_memsz) return true;
+  }
+  return false;
+}
+
+// What our own object needs from others. They are looked up as the dynamic linker would: among what the process has
+// loaded globally, which is Envoy, and then among the libraries that we have brought.
+int visit_this_module(dl_phdr_info *info, size_t, void *found) {
+  if (!holds(*info, reinterpret_cast<ElfW(Addr)>(&visit_this_module))) return 0;
+  auto &missing = *static_cast<std::vector<std::string> *>(found);
+  void *self = info->dlpi_name[0] != 0 ? dlopen(info->dlpi_name, RTLD_LAZY | RTLD_NOLOAD) : nullptr;
+  symbols_of(*info).each([&](const ElfW(Sym) &symbol, std::string_view name) {
+    bool needed = symbol.st_shndx == SHN_UNDEF && ELF64_ST_BIND(symbol.st_info) == STB_GLOBAL && !name.empty();
+    if (!needed || dlsym(RTLD_DEFAULT, name.data()) != nullptr) return;
+    if (self == nullptr || dlsym(self, name.data()) == nullptr) missing.emplace_back(name);
+  });
+  if (self != nullptr) dlclose(self);
+  std::sort(missing.begin(), missing.end());
+  return 1;
 }
 
 }  // namespace
 
 CallbackSet exported_callbacks() {
   CallbackSet set;
-  dl_iterate_phdr(visit, &set);
+  dl_iterate_phdr(visit_executable, &set);
   return set;
+}
+
+std::vector<std::string> missing_symbols() {
+  std::vector<std::string> missing;
+  dl_iterate_phdr(visit_this_module, &missing);
+  return missing;
+}
+
+std::string missing_reason(const std::vector<std::string> &missing) {
+  std::string list;
+  for (const std::string &name : missing) list += (list.empty() ? "" : ", ") + name;
+  return std::string("this Envoy cannot run the module, which is made for Envoy ") + kTestedEnvoy + ": it lacks " +
+         std::to_string(missing.size()) + " function(s) that the module calls: " + list;
 }
 
 bool envoy_is_tested(std::string &reason) {

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace tls_offload {
 
@@ -22,8 +23,13 @@ struct CallbackSet {
 // The callbacks exported by the running executable.
 CallbackSet exported_callbacks();
 
+// What this module calls and neither Envoy nor the module's own libraries have, by name. The module is bound lazily, so
+// that it can be loaded to say this; the first call of one of these would end Envoy.
+std::vector<std::string> missing_symbols();
+std::string missing_reason(const std::vector<std::string> &missing);
+
 // False, with what to do in `reason`, when this Envoy is not the tested one. TLS_OFFLOAD_UNTESTED_ENVOY=1 in the
-// environment lets others pass that export everything this module calls.
+// environment lets others pass. It is no use where symbols are missing: that is asked before.
 bool envoy_is_tested(std::string &reason);
 
 }  // namespace tls_offload

@@ -1,5 +1,8 @@
 // The hooks that Envoy calls: they turn Envoy's pointers into our objects, and nothing else.
+#include <algorithm>
+#include <cstdio>
 #include <string>
+#include <vector>
 
 #include "abi.h"
 #include "companion_filter.h"
@@ -25,6 +28,16 @@ const void *refuse(const char *what, const std::string &reason) {
   return nullptr;
 }
 
+// Envoy's log may itself be among what is missing.
+void refuse_to_load(const std::vector<std::string> &missing) {
+  std::string reason = missing_reason(missing);
+  bool can_log = std::none_of(missing.begin(), missing.end(), [](const std::string &name) {
+    return name == "envoy_dynamic_module_callback_log" || name == "envoy_dynamic_module_callback_log_enabled";
+  });
+  if (can_log) return log(abi::LogLevel::Critical, reason);
+  fprintf(stderr, "tls_offload: %s\n", reason.c_str());
+}
+
 bool connects() {
   return !envoy_dynamic_module_callback_is_validation_mode();
 }
@@ -43,6 +56,10 @@ using namespace tls_offload;
 
 TLS_OFFLOAD_HOOK const char *envoy_dynamic_module_on_program_init() {
   std::string reason;
+  if (auto missing = missing_symbols(); !missing.empty()) {
+    refuse_to_load(missing);
+    return nullptr;
+  }
   bool tested = envoy_is_tested(reason);
   if (!reason.empty()) log(tested ? abi::LogLevel::Warn : abi::LogLevel::Critical, reason);
   if (tested) log(abi::LogLevel::Info, std::string("tls_offload: X25519 by ") + key_exchange_backend());
