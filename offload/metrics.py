@@ -224,7 +224,7 @@ def _connections(statistics: _dataplane.Statistics) -> Iterator[Metric]:
     for name, text, value in (
         ("offload_connections", "Callers connected now.", statistics["connections"]),
         ("offload_streams", "Calls open now.", statistics["streams"]),
-        ("offload_identity_watchers", "WatchIdentity calls open now.", statistics["watchers"]),
+        ("offload_identity_watchers", "Identities watched by clients now.", statistics["watchers"]),
         ("offload_operations_queued", "Operations waiting now, all algorithms.", statistics["queued"]),
         ("offload_draining", "1 while the daemon drains.", statistics["draining"]),
     ):

@@ -37,7 +37,7 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {
     "sha384": hashes.SHA384(),
     "sha512": hashes.SHA512(),
 }
-INPUT_MAX = 16 * 1024
+INPUT_MAX = 512 * 1024
 
 
 class Encoding(StrEnum):

@@ -192,3 +192,7 @@ identity_message *identity_message_retain(identity_message *message) {
 void identity_message_release(identity_message *message) {
   if (message != NULL && --message->references == 0) free(message);
 }
+
+bool identity_message_same(const identity_message *a, const identity_message *b) {
+  return a == b || (a != NULL && b != NULL && a->size == b->size && memcmp(a->frame, b->frame, a->size) == 0);
+}

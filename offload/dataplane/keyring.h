@@ -70,5 +70,7 @@ int32_t keyring_find_identity(const keyring *ring, const uint8_t *name, size_t s
 
 identity_message *identity_message_retain(identity_message *message);
 void identity_message_release(identity_message *message);
+/* Whether they say the same; either may be NULL. */
+bool identity_message_same(const identity_message *a, const identity_message *b);
 
 #endif

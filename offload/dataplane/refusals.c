@@ -21,6 +21,7 @@ static const char *const names[REFUSAL_REASONS] = {
     [REFUSED_STRANGER_CONNECTIONS] = "too_many_connections_without_identity",
     [REFUSED_USER_QUEUE_FULL] = "user_queue_full",
     [REFUSED_USER_MEMORY] = "user_memory",
+    [REFUSED_TOO_MANY_WATCHES] = "too_many_watches",
     [REFUSED_FLOOD] = "flood",
     [REFUSED_STALLED] = "does_not_read",
     [REFUSED_FAULT] = "fault",

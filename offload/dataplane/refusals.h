@@ -29,10 +29,11 @@ typedef enum refusal_reason {
   REFUSED_USER_CONNECTIONS,     /* too many of one user */
   REFUSED_STRANGER_CONNECTIONS, /* too many of callers that no identity is for */
   REFUSED_USER_QUEUE_FULL,
-  REFUSED_USER_MEMORY, /* its user holds as much here as it may */
-  REFUSED_FLOOD,       /* more pings or settings than any client needs, or endless headers */
-  REFUSED_STALLED,     /* took nothing of what waited for it for too long */
-  REFUSED_FAULT,       /* every backend failed */
+  REFUSED_USER_MEMORY,      /* its user holds as much here as it may */
+  REFUSED_TOO_MANY_WATCHES, /* WatchIdentities */
+  REFUSED_FLOOD,            /* more pings or settings than any client needs, or endless headers */
+  REFUSED_STALLED,          /* took nothing of what waited for it for too long */
+  REFUSED_FAULT,            /* every backend failed */
   REFUSAL_REASONS,
 } refusal_reason;
 

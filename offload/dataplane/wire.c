@@ -223,113 +223,69 @@ wire_status wire_next_result(wire_batch_reader *reader, wire_result *result) {
   return status;
 }
 
-/* ---- encoding: first the size, then the bytes; what has its default value is left out ---- */
-
-static size_t varint_size(uint64_t value) {
-  return value == 0 ? 1 : (size_t)(63 - __builtin_clzll(value)) / 7 + 1;
-}
-
-/* Every field number here is below 16, so every tag is one byte. */
-static size_t number_size(uint64_t value) {
-  return value == 0 ? 0 : 1 + varint_size(value);
-}
-static size_t bytes_size(wire_view value) {
-  return value.size == 0 ? 0 : 1 + varint_size(value.size) + value.size;
-}
-
-static uint8_t *put_varint(uint8_t *at, uint64_t value) {
-  while (value >= 0x80) {
-    *at++ = (uint8_t)(value | 0x80);
-    value >>= 7;
-  }
-  *at++ = (uint8_t)value;
-  return at;
-}
-
-static uint8_t *put_tag(uint8_t *at, unsigned number, enum wire_type type) {
-  *at++ = (uint8_t)(number << 3 | type);
-  return at;
-}
-
-static uint8_t *put_number(uint8_t *at, unsigned number, uint64_t value) {
-  if (value == 0) return at;
-  return put_varint(put_tag(at, number, WIRE_VARINT), value);
-}
-
-static uint8_t *put_bytes(uint8_t *at, unsigned number, wire_view value) {
-  if (value.size == 0) return at;
-  at = put_varint(put_tag(at, number, WIRE_BYTES), value.size);
-  memcpy(at, value.data, value.size);
-  return at + value.size;
-}
-
-/* Room for `size` more bytes, or NULL. */
-static uint8_t *reserve(wire_writer *writer, size_t size) {
-  if (size > writer->room - writer->size) return NULL;
-  uint8_t *at = writer->data + writer->size;
-  writer->size += size;
-  return at;
-}
+/* ---- encoding ---- */
 
 /* Opens the embedded message in field 1 of a batch. */
 static uint8_t *reserve_element(wire_writer *writer, size_t size) {
-  uint8_t *at = reserve(writer, 1 + varint_size(size) + size);
-  return at == NULL ? NULL : put_varint(put_tag(at, 1, WIRE_BYTES), size);
+  uint8_t *at = wire_reserve(writer, 1 + wire_varint_size(size) + size);
+  return at == NULL ? NULL : wire_put_varint(wire_put_tag(at, 1, WIRE_BYTES), size);
 }
 
 bool wire_append_operation(wire_writer *writer, const wire_operation *operation) {
-  size_t size = number_size(operation->id) + bytes_size(operation->key_id) + number_size(operation->signature_scheme) +
-                bytes_size(operation->input) + number_size(operation->prehashed) + number_size(operation->timeout_us) +
-                number_size(operation->decrypt);
+  size_t size = wire_number_size(operation->id) + wire_bytes_size(operation->key_id) +
+                wire_number_size(operation->signature_scheme) + wire_bytes_size(operation->input) +
+                wire_number_size(operation->prehashed) + wire_number_size(operation->timeout_us) +
+                wire_number_size(operation->decrypt);
   uint8_t *at = reserve_element(writer, size);
   if (at == NULL) return false;
-  at = put_number(at, 1, operation->id);
-  at = put_bytes(at, 2, operation->key_id);
-  at = put_number(at, 3, operation->signature_scheme);
-  at = put_bytes(at, 4, operation->input);
-  at = put_number(at, 5, operation->prehashed);
-  at = put_number(at, 6, operation->timeout_us);
-  put_number(at, 7, operation->decrypt);
+  at = wire_put_number(at, 1, operation->id);
+  at = wire_put_bytes(at, 2, operation->key_id);
+  at = wire_put_number(at, 3, operation->signature_scheme);
+  at = wire_put_bytes(at, 4, operation->input);
+  at = wire_put_number(at, 5, operation->prehashed);
+  at = wire_put_number(at, 6, operation->timeout_us);
+  wire_put_number(at, 7, operation->decrypt);
   return true;
 }
 
 bool wire_append_cancelled(wire_writer *writer, uint64_t id) {
-  uint8_t *at = reserve(writer, 1 + varint_size(id));
+  uint8_t *at = wire_reserve(writer, 1 + wire_varint_size(id));
   if (at == NULL) return false;
-  put_varint(put_tag(at, 2, WIRE_VARINT), id); /* unpacked: also written when it is zero */
+  wire_put_varint(wire_put_tag(at, 2, WIRE_VARINT), id); /* unpacked: also written when it is zero */
   return true;
 }
 
 bool wire_append_result(wire_writer *writer, const wire_result *result) {
-  size_t size = number_size(result->id) + number_size(result->status) + bytes_size(result->output) +
-                bytes_size(result->message) + number_size(result->backend) + number_size(result->batch_size) +
-                number_size(result->queue_us) + number_size(result->run_us);
+  size_t size = wire_number_size(result->id) + wire_number_size(result->status) + wire_bytes_size(result->output) +
+                wire_bytes_size(result->message) + wire_number_size(result->backend) +
+                wire_number_size(result->batch_size) + wire_number_size(result->queue_us) +
+                wire_number_size(result->run_us);
   uint8_t *at = reserve_element(writer, size);
   if (at == NULL) return false;
-  at = put_number(at, 1, result->id);
-  at = put_number(at, 2, result->status);
-  at = put_bytes(at, 3, result->output);
-  at = put_bytes(at, 4, result->message);
-  at = put_number(at, 5, result->backend);
-  at = put_number(at, 6, result->batch_size);
-  at = put_number(at, 7, result->queue_us);
-  put_number(at, 8, result->run_us);
+  at = wire_put_number(at, 1, result->id);
+  at = wire_put_number(at, 2, result->status);
+  at = wire_put_bytes(at, 3, result->output);
+  at = wire_put_bytes(at, 4, result->message);
+  at = wire_put_number(at, 5, result->backend);
+  at = wire_put_number(at, 6, result->batch_size);
+  at = wire_put_number(at, 7, result->queue_us);
+  wire_put_number(at, 8, result->run_us);
   return true;
 }
 
 bool wire_append_sign_response(wire_writer *writer, const wire_result *result) {
-  uint8_t *at =
-      reserve(writer, bytes_size(result->output) + number_size(result->backend) + number_size(result->batch_size));
+  uint8_t *at = wire_reserve(writer, wire_bytes_size(result->output) + wire_number_size(result->backend) +
+                                         wire_number_size(result->batch_size));
   if (at == NULL) return false;
-  at = put_bytes(at, 1, result->output);
-  at = put_number(at, 2, result->backend);
-  put_number(at, 3, result->batch_size);
+  at = wire_put_bytes(at, 1, result->output);
+  at = wire_put_number(at, 2, result->backend);
+  wire_put_number(at, 3, result->batch_size);
   return true;
 }
 
 bool wire_append_watch_request(wire_writer *writer, wire_view identity) {
-  uint8_t *at = reserve(writer, bytes_size(identity));
+  uint8_t *at = wire_reserve(writer, wire_bytes_size(identity));
   if (at == NULL) return false;
-  put_bytes(at, 1, identity);
+  wire_put_bytes(at, 1, identity);
   return true;
 }

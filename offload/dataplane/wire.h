@@ -19,8 +19,12 @@ extern "C" {
 
 enum {
   WIRE_KEY_ID_SIZE = 32,
-  WIRE_INPUT_MAX = 16 * 1024,
-  WIRE_REQUEST_MAX = 64 * 1024,
+  /* The largest input is a TLS 1.2 client's transcript. BoringSSL takes messages of 100 KiB each: the server's
+   * certificates, the CAs that it names, and our own chain may have that; a session ticket has at most 64 KiB. */
+  WIRE_INPUT_MAX = 512 * 1024,
+  WIRE_INPUT_MAX_OF_OLD = 16 * 1024, /* of a daemon that does not say (offload-input-max) */
+  WIRE_BATCH_MAX = 64 * 1024,        /* what clients aim at, but for a single operation that is larger */
+  WIRE_REQUEST_MAX = WIRE_INPUT_MAX + WIRE_BATCH_MAX,
   WIRE_OPERATIONS_MAX = 256,
   WIRE_GRPC_HEADER_SIZE = 5, /* compressed flag, length in 4 bytes big-endian */
 };
@@ -139,6 +143,29 @@ bool wire_next_scheme(wire_scheme_reader *reader, uint32_t *scheme);
 bool wire_next_dns_name(wire_view *reader, wire_view *name);
 bool wire_next_trust_bundle(wire_view *reader, wire_trust_bundle *bundle);
 bool wire_next_authority(wire_view *reader, wire_view *der);
+
+/* WatchIdentitiesRequest: which identities to be told of from now on, and of which no more. */
+typedef struct wire_watch_item {
+  bool unwatch;
+  wire_view identity;
+} wire_watch_item;
+
+wire_status wire_next_watch_item(wire_batch_reader *reader, wire_watch_item *item);
+bool wire_append_watch_item(wire_writer *writer, const wire_watch_item *item);
+
+/* WatchIdentitiesResponse. */
+typedef struct wire_identity_news {
+  wire_view name;
+  uint32_t status; /* gRPC code; `identity` is there where it is 0 */
+  wire_view message;
+  wire_view identity; /* for wire_decode_identity, which checks it */
+} wire_identity_news;
+
+wire_status wire_decode_identity_news(wire_view message, wire_identity_news *news);
+/* The name alone, from the first bytes of a message; false when it does not stand first, or is not all there. */
+bool wire_peek_identity_news(wire_view start, wire_view *name);
+/* All but the bytes of `identity`, which follow (with status 0): they are large, and shared by many watchers. */
+bool wire_append_identity_news(wire_writer *writer, const wire_identity_news *news);
 
 #ifdef __cplusplus
 }

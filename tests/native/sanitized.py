@@ -39,7 +39,17 @@ OPTIONS = {
     "TSAN_OPTIONS": f"halt_on_error=1:ignore_noninstrumented_modules=1:suppressions={SUPPRESSIONS}",
 }
 # The pure parts that the tests call through ctypes, as in tests/native/CMakeLists.txt.
-PURE = ("wire", "wire_identity", "batcher", "cost_model", "deadlines", "usage", "authorize", "header_values")
+PURE = (
+    "wire",
+    "wire_identity",
+    "wire_watch",
+    "batcher",
+    "cost_model",
+    "deadlines",
+    "usage",
+    "authorize",
+    "header_values",
+)
 
 
 def run(*command: str | Path) -> None:

@@ -262,7 +262,7 @@ def test_sign_that_cannot_be(running: DaemonProcess, arguments: list[str], code:
 
 
 def test_sign_too_much(running: DaemonProcess) -> None:
-    result = run("sign", "-i", "rsa", stdin=bytes(16 * 1024 + 1), daemon=running)
+    result = run("sign", "-i", "rsa", stdin=bytes(512 * 1024 + 1), daemon=running)
     assert result.exit_code == exit_codes.USAGE
     assert "the daemon signs at most 16384 bytes, these are 16385" in result.stderr
 

@@ -37,23 +37,40 @@ typedef struct verdict {
 
 static const verdict accepted = {.status = RPC_OK};
 
+_Static_assert(WIRE_INPUT_MAX == 512 * 1024, "the text below says so");
+
 static verdict check_fields(const wire_operation *request) {
   const char *message = NULL;
   if (request->key_id.size != WIRE_KEY_ID_SIZE) message = "key_id must have 32 bytes";
   if (request->kind_unknown) message = "unknown kind of operation";
-  if (request->input.size > WIRE_INPUT_MAX) message = "input is larger than 16 KiB";
+  if (request->input.size > WIRE_INPUT_MAX) message = "input is larger than 512 KiB";
   if (message == NULL) return accepted;
   return (verdict){RPC_INVALID_ARGUMENT, REFUSED_BAD_OPERATION, message};
 }
 
+/* By key_usage: what is configured, and what it lets the key sign. */
+static const char *const not_of_usage[] = {
+    [USAGE_TLS13] = "usage tls13 of this key signs only a CertificateVerify of TLS 1.3, and the input is none",
+    [USAGE_TLS12_AND_13] = "usage tls12+13 of this key signs only handshakes of TLS 1.2 and 1.3, and the input is none",
+    [USAGE_ANY] = "usage any of this key does not allow this",
+};
+static const char *const no_digests[] = {
+    [USAGE_TLS13] = "usage tls13 of this key signs no digests (prehashed), only usage any does",
+    [USAGE_TLS12_AND_13] = "usage tls12+13 of this key signs no digests (prehashed), only usage any does",
+    [USAGE_ANY] = "usage any of this key does not allow this",
+};
+static const char tls13_scheme[] =
+    "the input is a CertificateVerify of TLS 1.3, where the signature_scheme is not one of this key";
+
 static verdict check_decrypt(const key_grant *grant, const wire_operation *request) {
   kernel_algorithm algorithm = kernel_key_algorithm(grant->key);
-  if (!grant->decrypt) {
-    return (verdict){RPC_PERMISSION_DENIED, REFUSED_USAGE, "this key may not decrypt"};
-  }
   if (algorithm > KERNEL_RSA4096 || request->input.size != kernel_input_size(algorithm)) {
     return (verdict){RPC_INVALID_ARGUMENT, REFUSED_BAD_OPERATION,
                      "decryption needs an RSA key and a ciphertext as long as its modulus"};
+  }
+  if (!grant->decrypt) {
+    return (verdict){RPC_PERMISSION_DENIED, REFUSED_USAGE,
+                     "the identity of this key has no 'decrypt: true', so the key decrypts nothing"};
   }
   return accepted;
 }
@@ -61,21 +78,26 @@ static verdict check_decrypt(const key_grant *grant, const wire_operation *reque
 static verdict check_sign(const key_grant *grant, const wire_operation *request) {
   uint32_t scheme = request->signature_scheme;
   kernel_algorithm algorithm = kernel_key_algorithm(grant->key);
-  bool tls12 = grant->usage != USAGE_TLS13;
-  if (scheme > UINT16_MAX || !sign_scheme_fits((uint16_t)scheme, algorithm, tls12)) {
+  if (scheme > UINT16_MAX || !sign_scheme_fits((uint16_t)scheme, algorithm, true)) {
     return (verdict){RPC_INVALID_ARGUMENT, REFUSED_BAD_OPERATION,
                      "signature_scheme is unknown or does not fit the key"};
   }
-  if (!usage_allows(grant->usage, (uint16_t)scheme, algorithm, request->prehashed, request->input.data,
-                    request->input.size)) {
-    return (verdict){RPC_PERMISSION_DENIED, REFUSED_USAGE,
-                     "the key's usage does not allow this input and scheme (usage tls13 signs only a TLS 1.3 "
-                     "CertificateVerify)"};
+  if (grant->usage == USAGE_TLS13 && !sign_scheme_fits((uint16_t)scheme, algorithm, false)) {
+    return (verdict){RPC_INVALID_ARGUMENT, REFUSED_BAD_OPERATION,
+                     "signature_scheme fits the key only in TLS 1.2, and the key's usage is tls13"};
   }
-  return accepted;
+  wire_view input = request->input;
+  if (usage_allows(grant->usage, (uint16_t)scheme, algorithm, request->prehashed, input.data, input.size)) {
+    return accepted;
+  }
+  const char *text = request->prehashed                             ? no_digests[grant->usage]
+                     : usage_is_tls13_input(input.data, input.size) ? tls13_scheme
+                                                                    : not_of_usage[grant->usage];
+  return (verdict){RPC_PERMISSION_DENIED, REFUSED_USAGE, text};
 }
 
-/* Finds the key among those the caller may use; a key with several grants is used by the one that allows most. */
+/* Finds the key among those the caller may use; a key with several grants is used by the one that allows most, which
+ * also says why none of them allows it. */
 static verdict find_grant(connection *connection, const wire_operation *request, const key_grant **found) {
   const keyring *ring = connection->front->ring;
   const key_grant *grant = keyring_find_key(ring, request->key_id.data);
@@ -83,7 +105,9 @@ static verdict find_grant(connection *connection, const wire_operation *request,
                   "no such key, or this caller may not use it"};
   for (; grant != NULL; grant = keyring_next_grant(ring, grant)) {
     if (!admission_may_use(connection, grant->identity)) continue;
-    best = request->decrypt ? check_decrypt(grant, request) : check_sign(grant, request);
+    verdict its = request->decrypt ? check_decrypt(grant, request) : check_sign(grant, request);
+    if (its.status != RPC_OK && *found != NULL && grant->usage <= (*found)->usage) continue;
+    best = its;
     *found = grant;
     if (best.status == RPC_OK) break;
   }

@@ -33,7 +33,7 @@ call *call_new(connection *connection, int32_t stream) {
   *it = (call){
       .connection = connection, .stream = stream, .timeout = NEVER, .busy_at = front->now, .memory = CALL_MEMORY};
   list_remove(&connection->idle);
-  list_node *lists[] = {&it->link, &it->paused, &it->watching, &it->operations, &it->answers};
+  list_node *lists[] = {&it->link, &it->paused, &it->watching, &it->operations, &it->answers, &it->watches, &it->news};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) list_init(lists[i]);
   list_push(&connection->calls, &it->link);
   connection->call_count++;
@@ -147,10 +147,11 @@ static void drop_operations(call *it) {
 
 /* ---- the end ---- */
 
-static void forget_watch(call *it) {
+static void forget_watches(call *it) {
   if (list_empty(&it->watching)) return;
   list_remove(&it->watching);
-  counter_add_owned(&it->connection->front->counters->watchers, (uint64_t)-1);
+  watches_free(it);
+  if (it->watched != NULL) counter_add_owned(&it->connection->front->counters->watchers, (uint64_t)-1);
 }
 
 void call_finish(call *it, rpc_status status, const char *message) {
@@ -160,7 +161,7 @@ void call_finish(call *it, rpc_status status, const char *message) {
   it->status_message = message;
   deadlines_remove(&it->connection->front->deadlines, &it->deadline);
   list_remove(&it->paused);
-  forget_watch(it);
+  forget_watches(it);
   drop_operations(it);
   if (it->closed) return;
   if (it->responded) {

@@ -46,7 +46,9 @@ void drain_go_away(connection *it) {
     next = node->next;
     call *open = LIST_ENTRY(node, call, link);
     open->busy_at = it->front->now;
-    if (open->method == &method_watch) call_finish(open, RPC_UNAVAILABLE, "the daemon is draining: connect again");
+    if (open->method == &method_watch || open->method == &method_watch_identities) {
+      call_finish(open, RPC_UNAVAILABLE, "the daemon is draining: connect again");
+    }
   }
 }
 

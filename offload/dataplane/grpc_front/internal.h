@@ -11,7 +11,7 @@
 #include "front.h"
 
 enum {
-  STREAM_WINDOW = 256 * 1024, /* request bytes of one call that may be unanswered */
+  STREAM_WINDOW = 640 * 1024, /* request bytes of one call that may be unanswered; a whole message fits */
   CONNECTION_WINDOW = 1024 * 1024,
   CONNECTION_BUFFER_MAX = 4 * 1024 *
       1024,                        /* request bytes buffered for one connection: unfinished or paused messages */
@@ -106,6 +106,9 @@ typedef struct connection {
   bool awaits_writable, flooded, closed;
 } connection;
 
+_Static_assert((int)STREAM_WINDOW > (int)WIRE_REQUEST_MAX + WIRE_GRPC_HEADER_SIZE,
+               "a whole message fits into the window");
+
 /* ---- a call, that is one HTTP/2 stream: call.c, message.c, response.c ---- */
 
 typedef struct call call;
@@ -128,7 +131,7 @@ struct call {
   int32_t stream;
   list_node link;     /* in connection->calls */
   list_node paused;   /* in connection->paused */
-  list_node watching; /* in front->watchers */
+  list_node watching; /* in front->watchers: calls that look at each new keyring */
   deadline deadline;  /* in front->deadlines: grpc-timeout */
   const call_method *method;
 
@@ -158,7 +161,14 @@ struct call {
   uint8_t *partial; /* a response message that did not fit; owned */
   size_t partial_size, partial_at;
 
-  /* WatchIdentity */
+  /* WatchIdentities: method_watch_identities.c */
+  list_node watches;
+  list_node news; /* those of which there is something to tell */
+  void *watch_tree;
+  uint32_t watch_count, watch_excess;
+  size_t watch_bytes; /* of their names */
+
+  /* WatchIdentity; the messages also WatchIdentities */
   uint8_t *watched; /* name */
   size_t watched_size;
   identity_message *sent; /* the last that was sent or is being sent; from `sent_at` on it is not sent yet */
@@ -345,9 +355,12 @@ void admission_done(front *front, operation *op);
 
 /* methods.c and method_*.c */
 const call_method *method_find(const uint8_t *path, size_t size);
-extern const call_method method_sign, method_decrypt, method_stream, method_watch;
+extern const call_method method_sign, method_decrypt, method_stream, method_watch, method_watch_identities;
 void watch_keyring_changed(front *front);
 void watch_owes(call *it, bool owes); /* counts whether something of the identity's message has not left */
+/* method_watch_identities.c: after a change of the keyring; when the call ends. */
+void watches_look(call *call);
+void watches_free(call *call);
 
 /* header_values.c */
 uint64_t header_timeout_ns(const uint8_t *value, size_t size); /* NEVER when malformed */

@@ -6,6 +6,8 @@
 
 #include "internal.h"
 
+_Static_assert(WIRE_REQUEST_MAX == 576 * 1024, "the text below says so");
+
 /* Checks the next header. True with the message's whole size (header included) when the header is there and good; false
  * when it is not there yet or the call was refused. */
 static bool read_header(call *it, const uint8_t *data, size_t size, size_t *whole) {
@@ -18,7 +20,7 @@ static bool read_header(call *it, const uint8_t *data, size_t size, size_t *whol
   } else if (data[0] != 0) {
     call_refuse(it, REFUSED_MALFORMED, RPC_INTERNAL, "not a gRPC message: compressed flag is neither 0 nor 1");
   } else if (length > WIRE_REQUEST_MAX) {
-    call_refuse(it, REFUSED_TOO_LARGE, RPC_RESOURCE_EXHAUSTED, "request message is larger than 64 KiB");
+    call_refuse(it, REFUSED_TOO_LARGE, RPC_RESOURCE_EXHAUSTED, "request message is larger than 576 KiB");
   } else {
     *whole = WIRE_GRPC_HEADER_SIZE + length;
     return true;

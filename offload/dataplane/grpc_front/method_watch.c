@@ -7,10 +7,6 @@
 
 #include "internal.h"
 
-static bool same_message(const identity_message *a, const identity_message *b) {
-  return a == b || (a != NULL && b != NULL && a->size == b->size && memcmp(a->frame, b->frame, a->size) == 0);
-}
-
 void watch_owes(call *it, bool owes) {
   if (it->owes == owes) return;
   it->owes = owes;
@@ -28,7 +24,7 @@ static void look(call *it) {
     return;
   }
   identity_message *message = ring->identities[index].message;
-  if (same_message(it->pending != NULL ? it->pending : it->sent, message)) return;
+  if (identity_message_same(it->pending != NULL ? it->pending : it->sent, message)) return;
   identity_message_release(it->pending);
   it->pending = identity_message_retain(message);
   watch_owes(it, true);
@@ -61,7 +57,12 @@ static void message(call *it, wire_view bytes) {
 void watch_keyring_changed(front *front) {
   for (list_node *node = front->watchers.next, *next; node != &front->watchers; node = next) {
     next = node->next; /* a refused watcher leaves the list */
-    look(LIST_ENTRY(node, call, watching));
+    call *watcher = LIST_ENTRY(node, call, watching);
+    if (watcher->method == &method_watch_identities) {
+      watches_look(watcher);
+    } else {
+      look(watcher);
+    }
   }
 }
 

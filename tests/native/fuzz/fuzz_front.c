@@ -74,10 +74,10 @@ static size_t put_literal(uint8_t *to, const char *name, const char *value) {
 }
 
 static void open_call(world *it, uint8_t choice) {
-  static const char *const methods[] = {"Sign", "Decrypt", "Stream", "WatchIdentity", "Unknown"};
+  static const char *const methods[] = {"Sign", "Decrypt", "Stream", "WatchIdentity", "Unknown", "WatchIdentities"};
   uint8_t block[512];
   char path[80];
-  snprintf(path, sizeof path, "/offload.v1.PrivateKeyService/%s", methods[choice % 5]);
+  snprintf(path, sizeof path, "/offload.v1.PrivateKeyService/%s", methods[choice % 6]);
   size_t size = put_literal(block, ":method", "POST");
   size += put_literal(block + size, ":scheme", "http");
   size += put_literal(block + size, ":path", path);

@@ -86,12 +86,46 @@ static void read_identity(wire_view message) {
   }
 }
 
+static void read_watches(wire_view message) {
+  wire_batch_reader reader = {.rest = message};
+  wire_watch_item item, again;
+  while (wire_next_watch_item(&reader, &item) == WIRE_OK) {
+    wire_writer writer = {.data = room, .room = sizeof room};
+    assert(wire_append_watch_item(&writer, &item));
+    wire_batch_reader written = {.rest = {room, writer.size}};
+    assert(wire_next_watch_item(&written, &again) == WIRE_OK);
+    same(again.identity, item.identity);
+    assert(again.unwatch == item.unwatch && wire_next_watch_item(&written, &again) == WIRE_END);
+  }
+}
+
+static void read_news(wire_view message) {
+  wire_identity_news news, again;
+  wire_view name;
+  if (wire_peek_identity_news(message, &name)) touch(name);
+  if (wire_decode_identity_news(message, &news) != WIRE_OK) return;
+  touch(news.name);
+  touch(news.message);
+  read_identity(news.identity);
+  wire_writer writer = {.data = room, .room = sizeof room};
+  assert(wire_append_identity_news(&writer, &news));
+  if (news.status == 0) { /* the caller appends the identity */
+    if (news.identity.size > 0) memcpy(room + writer.size, news.identity.data, news.identity.size);
+    writer.size += news.identity.size;
+  }
+  assert(wire_decode_identity_news((wire_view){room, writer.size}, &again) == WIRE_OK);
+  same(again.name, news.name);
+  same(again.message, news.message);
+  assert(again.status == news.status);
+  if (news.status == 0) same(again.identity, news.identity);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size == 0 || size > ROOM / 2) return 0;
   wire_view message = {data + 1, size - 1};
   wire_operation operation;
   wire_view name;
-  switch (data[0] % 6) {
+  switch (data[0] % 8) {
     case 0: read_batch(message); break;
     case 1: read_results(message); break;
     case 2: read_identity(message); break;
@@ -101,8 +135,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     case 4:
       if (wire_decode_decrypt_request(message, &operation) == WIRE_OK) touch(operation.input);
       break;
-    default:
+    case 5:
       if (wire_decode_watch_request(message, &name) == WIRE_OK) touch(name);
+      break;
+    case 6: read_watches(message); break;
+    default: read_news(message);
   }
   return 0;
 }

@@ -40,6 +40,8 @@ def wire_seeds() -> dict[str, bytes]:
         "sign": pb.SignRequest(key_id=b"k" * 32, signature_scheme=0x0804, input=b"data", prehashed=True),
         "decrypt": pb.DecryptRequest(key_id=b"k" * 32, ciphertext=b"c" * 256),
         "watch": pb.WatchIdentityRequest(identity="spiffe://mesh.example/ns/shop"),
+        "watches": pb.WatchIdentitiesRequest(watch=["www", "", "spiffe://mesh.example/ns/shop"], unwatch=["www"]),
+        "news": pb.WatchIdentitiesResponse(name="www", identity=identity),
     }
     return {name: bytes([i]) + m.SerializeToString() for i, (name, m) in enumerate(messages.items())}
 
@@ -47,6 +49,8 @@ def wire_seeds() -> dict[str, bytes]:
 def front_seeds() -> dict[str, bytes]:
     """Steps of fuzz_front.c: 0 turn, 1 open call, 2 batch, 3 message, 4 frame, 5 run, 6 read, 7 rules, 9 drain."""
     watch = pb.WatchIdentityRequest(identity="www").SerializeToString()
+    many = pb.WatchIdentitiesRequest(watch=["www", "www", "other"]).SerializeToString()
+    fewer = pb.WatchIdentitiesRequest(unwatch=["www", "none"]).SerializeToString()
     sign = pb.SignRequest(key_id=b"k" * 32, signature_scheme=0x0403, input=b"x").SerializeToString()
     turn, run, read = b"\0", b"\5\0", b"\6"
     stream, half_closed = b"\1\2" + turn, b"\2\0\0\1"
@@ -61,6 +65,21 @@ def front_seeds() -> dict[str, bytes]:
         + b"\1"
         + turn
         + 4 * (b"\7\2" + turn + b"\7\4" + turn + read),
+        "watches": b"\0\1\5\3"
+        + bytes([len(many)])
+        + many
+        + b"\0"
+        + turn
+        + 3 * (b"\7\2" + turn + b"\7\5" + turn + read)
+        + b"\3"
+        + bytes([len(fewer)])
+        + fewer
+        + b"\0"
+        + turn
+        + b"\7\2"
+        + turn
+        + b"\x09"
+        + 3 * (turn + read),
         "refused": b"\0\1\2\7\1\2\x10\0\1" + turn + read + b"\1\x84" + turn + b"\1\x80" + turn,
         "drain": b"\0" + stream + b"\2\x14\0\0" + turn + b"\x09" + turn + 4 * (run + turn + read),
         "reset": b"\0" + 4 * (stream + b"\2\x14\0\0" + turn + b"\x0a" + turn) + run + turn,

@@ -19,7 +19,7 @@ kernels=build/native/kernels/libkernels.a
 test -f "$kernels" || { echo "$kernels is missing: make build" >&2; exit 1; }
 
 echo "== building the fuzz targets"
-"$CLANG" "${flags[@]}" tests/native/fuzz/fuzz_wire.c offload/dataplane/wire.c offload/dataplane/wire_identity.c \
+"$CLANG" "${flags[@]}" tests/native/fuzz/fuzz_wire.c offload/dataplane/wire.c offload/dataplane/wire_identity.c offload/dataplane/wire_watch.c \
   -o "$BUILD/fuzz_wire"
 sources=()
 for source in offload/dataplane/*.c offload/dataplane/grpc_front/*.c; do

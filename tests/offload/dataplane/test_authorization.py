@@ -263,7 +263,44 @@ def test_usage(make_server: Callable[..., Server], keys: dict[str, object]) -> N
     with server.stub() as stub, pytest.raises(grpc.RpcError) as caught:
         stub.Decrypt(pb.DecryptRequest(key_id=server.keys["rsa2048"].key_id, ciphertext=bytes(256)))
     assert caught.value.code() is denied
+    assert "no 'decrypt: true'" in str(caught.value.details())
     assert server.plane.statistics()["refusals"]["usage"] == 5
+
+
+def why(server: Server, algorithm: str, **request: object) -> str:
+    fields = {"key_id": server.keys[algorithm].key_id, "signature_scheme": SCHEMES[algorithm], "input": tls13_input()}
+    asked = pb.SignRequest(**{**fields, **request})  # type: ignore[arg-type]
+    with server.stub() as stub, pytest.raises(grpc.RpcError) as caught:
+        stub.Sign(asked)
+    return str(caught.value.details())
+
+
+def test_refusals_name_the_usage_that_is_configured(
+    make_server: Callable[..., Server], keys: dict[str, object]
+) -> None:
+    rules = {"p256": "tls13", "rsa2048": "tls12+13"}
+    grants = [{"key": keys[algorithm], "usage": usage, "decrypt": False} for algorithm, usage in rules.items()]
+    server = make_server([identity("www", grants)])  # type: ignore[arg-type]
+    for algorithm, usage in rules.items():
+        assert f"usage {usage} of this key signs only" in why(server, algorithm, input=b"certificate request")
+        assert f"usage {usage} of this key signs no digests" in why(server, algorithm, input=bytes(32), prehashed=True)
+    assert "the key's usage is tls13" in why(server, "p256", signature_scheme=0x0503)
+    assert "TLS 1.3, where the signature_scheme is not one" in why(server, "rsa2048", signature_scheme=0x0401)
+
+
+def test_of_several_usages_the_widest_is_named(make_server: Callable[..., Server], keys: dict[str, object]) -> None:
+    grants = [[{"key": keys["p256"], "usage": usage, "decrypt": False}] for usage in ("tls13", "tls12+13", "tls13")]
+    server = make_server([identity(f"one-{n}", grant) for n, grant in enumerate(grants)])  # type: ignore[arg-type]
+    assert "usage tls12+13 of this key" in why(server, "p256", input=b"certificate request")
+
+
+def test_tls12_signs_with_the_hash_that_was_agreed(make_server: Callable[..., Server], keys: dict[str, object]) -> None:
+    grant = {"key": keys["p256"], "usage": "tls12+13", "decrypt": False}
+    server = make_server([identity("www", [grant])])  # type: ignore[list-item]
+    exchange = bytes(64) + b"\x03\x00\x1d\x20" + bytes(32)
+    for scheme in (0x0403, 0x0503, 0x0603):
+        sign(server, signature_scheme=scheme, input=exchange)
+    assert refused(server, signature_scheme=0x0503) is grpc.StatusCode.PERMISSION_DENIED, "TLS 1.3 binds the curve"
 
 
 def test_one_key_of_two_identities(make_server: Callable[..., Server], keys: dict[str, object]) -> None:

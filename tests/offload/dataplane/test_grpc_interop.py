@@ -128,7 +128,7 @@ def test_decrypt(server: Server) -> None:
         ({"signature_scheme": 0x0804}, grpc.StatusCode.INVALID_ARGUMENT),
         ({"signature_scheme": 0x10403}, grpc.StatusCode.INVALID_ARGUMENT),
         ({"signature_scheme": 2**32 - 1}, grpc.StatusCode.INVALID_ARGUMENT),
-        ({"input": bytes(16 * 1024 + 1)}, grpc.StatusCode.INVALID_ARGUMENT),
+        ({"input": bytes(512 * 1024 + 1)}, grpc.StatusCode.INVALID_ARGUMENT),
     ],
 )
 def test_refused_requests(server: Server, changes: dict[str, Any], code: grpc.StatusCode) -> None:
@@ -140,7 +140,7 @@ def test_refused_requests(server: Server, changes: dict[str, Any], code: grpc.St
 
 
 def test_largest_input_is_signed(server: Server) -> None:
-    key, data = server.keys["p256"], bytes(16 * 1024)
+    key, data = server.keys["p256"], bytes(512 * 1024)
     with server.stub() as stub:
         verify(key.public_key_der, ECDSA_P256, stub.Sign(sign_request(key, input=data)).signature, data)
 
@@ -224,7 +224,7 @@ def test_errors_in_a_stream_are_per_operation(server: Server) -> None:
         operation(key, 2, key_id=b"?" * 32),
         operation(key, 3, key_id=b""),
         operation(key, 4, signature_scheme=0x0804),
-        operation(key, 5, input=bytes(20000)),
+        operation(key, 5, input=bytes(530_000)),
         operation(key, 6, kind=pb.Operation.DECRYPT),
         operation(key, 7, input=b"x", prehashed=True),
         operation(key, 8),
@@ -447,8 +447,15 @@ def test_connection_limit(make_server: Callable[..., Server]) -> None:
     server = make_server(max_connections=3)
     held = [server.connect() for _ in range(3)]
     refused = server.connect()
-    assert refused.recv(1) == b""
-    assert server.plane.statistics()["refusals"]["too_many_connections"] == 1
+    answer = b""
+    while piece := refused.recv(1000):
+        answer += piece
+    assert answer[3] == 7, "GOAWAY"
+    assert answer.endswith(b"the daemon has as many connections as it may have (data_plane.max_connections: 3)")
+    with server.stub() as stub:
+        code, _ = status_of(lambda: stub.Sign(sign_request(server.keys["p256"]), timeout=20))
+    assert code is grpc.StatusCode.UNAVAILABLE, "stock gRPC hears of it at once"
+    assert server.plane.statistics()["refusals"]["too_many_connections"] >= 1
     for connection in held:
         connection.close()
     wait_for(lambda: server.plane.statistics()["connections"] == 0)
@@ -477,7 +484,7 @@ def raw(stub_channel: grpc.Channel, method: str) -> grpc.UnaryUnaryMultiCallable
     return stub_channel.unary_unary(f"/offload.v1.PrivateKeyService/{method}")
 
 
-@pytest.mark.parametrize("method", ["Sign", "Decrypt", "Stream", "WatchIdentity"])
+@pytest.mark.parametrize("method", ["Sign", "Decrypt", "Stream", "WatchIdentity", "WatchIdentities"])
 @pytest.mark.parametrize("garbage", [b"\xff" * 50, b"\x0a\x05abc", b"\x0b", b"\x08\x01\x10"])
 def test_garbage_messages(server: Server, method: str, garbage: bytes) -> None:
     with grpc.insecure_channel(server.target()) as channel:
@@ -488,9 +495,9 @@ def test_garbage_messages(server: Server, method: str, garbage: bytes) -> None:
 @pytest.mark.parametrize("method", ["Sign", "Stream"])
 def test_oversize_messages(server: Server, method: str) -> None:
     with grpc.insecure_channel(server.target()) as channel:
-        code, details = status_of(lambda: raw(channel, method)(bytes(70_000)))
+        code, details = status_of(lambda: raw(channel, method)(bytes(600_000)))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "64 KiB" in details
+        assert "576 KiB" in details
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])

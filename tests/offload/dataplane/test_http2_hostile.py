@@ -162,7 +162,7 @@ def test_second_message(client: RawClient, server: Server, method: str) -> None:
         (grpc_frame(b"", flag=1), "13"),
         (grpc_frame(b"", flag=2), "13"),
         (b"\0\xff\xff\xff\xff", "8"),
-        (b"\0\0\x01\0\x01", "8"),
+        (b"\0\0\x09\0\x01", "8"),
     ],
 )
 @pytest.mark.parametrize("method", ["Sign", "Stream"])
@@ -452,9 +452,9 @@ def test_windows_reopen(server: Server) -> None:
     """Far more than a window passes through one stream, since answers leave."""
     with RawClient(server.connect(), settings={SettingsFrame.INITIAL_WINDOW_SIZE: 2**30}) as client:
         client.send(WindowUpdateFrame(0, window_increment=2**30))
-        client.ping()  # the server's settings are in force: windows of 256 KiB
+        client.ping()  # the server's settings are in force: windows of 640 KiB
         stream = client.open("Stream")
-        answer, allowed, sent, asked = client.answer(stream), 256 * 1024, 0, 0
+        answer, allowed, sent, asked = client.answer(stream), 640 * 1024, 0, 0
         while sent < 3 * 2**20:
             data = batch(server, range(asked, asked + 100))
             while client.windows.get(stream, 0) + allowed < sent + len(data):

@@ -15,7 +15,7 @@ from offload.v1 import private_key_pb2 as pb
 
 OK, END, MALFORMED, TOO_LARGE = range(4)
 OPERATION, CANCELLED = range(2)
-INPUT_MAX = 16 * 1024
+INPUT_MAX = 512 * 1024
 
 
 class View(ctypes.Structure):
