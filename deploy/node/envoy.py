@@ -152,8 +152,11 @@ def start(
     module: bool = False,
     environment: Mapping[str, str] | None = None,
     hot_restart: HotRestart | None = None,
+    options: Sequence[str] = (),
 ) -> Envoy:
-    """Start Envoy with `config` and wait until it serves. NodeError with the end of its log when it does not."""
+    """Start Envoy with `config` and wait until it serves. NodeError with the end of its log when it does not.
+
+    `options` are further ones of its command line."""
     variables = {**(environment or {}), **({location.SEARCH_PATH_VARIABLE: str(_module_directory())} if module else {})}
     folder = processes.folder / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -164,7 +167,7 @@ def start(
     line: list[str | Path] = [binary(), "-c", config_file, "--admin-address-path", admin_file]
     # Access logs are read while Envoy runs; it writes them out every 10 s otherwise.
     line += hot_restart.options() if hot_restart else ["--disable-hot-restart"]
-    line += ["--concurrency", str(concurrency), "-l", "warning", "--file-flush-interval-msec", "50"]
+    line += ["--concurrency", str(concurrency), "-l", "warning", "--file-flush-interval-msec", "50", *options]
     process = processes.start(name, line, variables)
     process.wait_until(lambda: admin_file.is_file() and admin_file.read_text().count(":") == 1, "open its admin port")
     admin = admin_file.read_text().strip()

@@ -3,9 +3,15 @@
 #include <algorithm>
 #include <utility>
 
+#include "escaped.h"
 #include "transport_socket.h"
 
 namespace tls_offload {
+namespace {
+
+constexpr size_t kFactMax = 8192;  // two SPIFFE ids of the largest size and a digest fit
+
+}  // namespace
 
 std::unique_ptr<CompanionFilterConfig> CompanionFilterConfig::create(abi::FilterConfig envoy, FilterSettings settings,
                                                                      bool connect, std::string &error) {
@@ -63,7 +69,8 @@ void CompanionFilter::event(abi::Event event) {
   if (event == abi::Event::RemoteClose || event == abi::Event::LocalClose) return release();
   if (event != abi::Event::Connected || socket_ == nullptr) return;
   for (Fact fact : config_.facts()) {
-    std::string value = socket_->fact(fact);
+    // Headers and access logs take it from here as it is.
+    std::string value = escaped(socket_->fact(fact), Quotes::Keep, kFactMax);
     if (value.empty()) continue;
     std::string key(kFilterStatePrefix);
     key += kPublishable[static_cast<size_t>(fact)];

@@ -7,6 +7,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
+
+#include "escaped.h"
 
 namespace tls_offload {
 namespace {
@@ -14,6 +17,9 @@ namespace {
 constexpr size_t kIncomingMessageMax = 4 * 1024 * 1024;  // an identity with many large trust bundles
 constexpr size_t kOutgoingMax = 1024 * 1024;             // a daemon that does not read: operations wait with us instead
 constexpr int32_t kWindow = 1024 * 1024;
+constexpr size_t kOperationOverhead = 128;  // an operation's fields but for its input
+constexpr size_t kPeekSize = 4096;          // enough for the name of an identity, which stands first in its news
+constexpr int kNotFound = 5, kResourceExhausted = 8, kUnimplemented = 12;
 
 nghttp2_nv header(const char *name, const char *value) {
   return {reinterpret_cast<uint8_t *>(const_cast<char *>(name)), reinterpret_cast<uint8_t *>(const_cast<char *>(value)),
@@ -46,6 +52,19 @@ int parse_number(std::string_view text) {
     value = value * 10 + (c - '0');
   }
   return text.empty() ? -1 : value;
+}
+
+// A daemon that has no place for us begins with GOAWAY, where HTTP/2 has SETTINGS: 9 bytes of frame header, 4 of the
+// last stream, 4 of the error, and the reason. nghttp2 would only say that SETTINGS are missing.
+constexpr size_t kGoawayReason = 17;
+
+bool is_refusal(const uint8_t *data, size_t size) {
+  return size >= kGoawayReason && data[3] == NGHTTP2_GOAWAY;
+}
+
+std::string refusal_of(const uint8_t *data, size_t size) {
+  std::string_view said(reinterpret_cast<const char *>(data) + kGoawayReason, size - kGoawayReason);
+  return "the daemon refuses the connection: " + escaped(said, Quotes::Escape, 300);
 }
 
 // The five bytes before each gRPC message.
@@ -177,10 +196,12 @@ bool GrpcConnection::add(const wire_operation &operation) {
   auto found = calls_.find(stream_);
   if (found == calls_.end()) return false;
   if (found->second.outgoing.size() - found->second.outgoing_at + batch_.size() > kOutgoingMax) return false;
+  // A large one gets a message of its own.
+  size_t most = std::max<size_t>(WIRE_BATCH_MAX, operation.input.size + kOperationOverhead);
   for (int attempt = 0; attempt < 2; attempt++) {
-    if (batch_operations_ < WIRE_OPERATIONS_MAX) {
+    if (batch_operations_ < WIRE_OPERATIONS_MAX && batch_.size() < WIRE_GRPC_HEADER_SIZE + most) {
       size_t used = batch_.size();
-      batch_.resize(WIRE_GRPC_HEADER_SIZE + WIRE_REQUEST_MAX);
+      batch_.resize(WIRE_GRPC_HEADER_SIZE + most);
       wire_writer writer{batch_.data(), used, batch_.size()};
       bool fits = wire_append_operation(&writer, &operation);
       batch_.resize(writer.size);
@@ -191,7 +212,7 @@ bool GrpcConnection::add(const wire_operation &operation) {
     }
     seal_batch();
   }
-  return false;  // larger than a whole message; inputs are bounded before, so this does not happen
+  return false;  // this does not happen: a whole message has room for each operation
 }
 
 void GrpcConnection::add_cancelled(uint64_t id) {
@@ -201,7 +222,7 @@ void GrpcConnection::add_cancelled(uint64_t id) {
   wire_writer writer{batch_.data(), used, batch_.size()};
   wire_append_cancelled(&writer, id);
   batch_.resize(writer.size);
-  if (batch_.size() > WIRE_REQUEST_MAX - 16) seal_batch();
+  if (batch_.size() > WIRE_BATCH_MAX - 16) seal_batch();
 }
 
 void GrpcConnection::seal_batch() {
@@ -225,6 +246,36 @@ void GrpcConnection::finish_stream() {
 }
 
 void GrpcConnection::watch(const std::string &name) {
+  if (!has_shared_watch_) return watch_alone(name);
+  if (shared_watch_ < 0) shared_watch_ = begin_call("/offload.v1.PrivateKeyService/WatchIdentities", Call{});
+  if (shared_watch_ < 0) {
+    retiring_ = true;
+    return;
+  }
+  if (shared_names_.insert(name).second) request_watch(name, false);
+}
+
+void GrpcConnection::unwatch(const std::string &name) {
+  if (shared_names_.erase(name) > 0) return request_watch(name, true);
+  for (auto &[stream, call] : calls_) {
+    if (call.watched == name) nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, stream, NGHTTP2_CANCEL);
+  }
+}
+
+void GrpcConnection::request_watch(const std::string &name, bool unwatch) {
+  std::string &outgoing = calls_.at(shared_watch_).outgoing;
+  size_t at = outgoing.size();
+  outgoing.resize(at + WIRE_GRPC_HEADER_SIZE + name.size() + 16);
+  auto *data = reinterpret_cast<uint8_t *>(outgoing.data()) + at;
+  wire_writer writer{data, WIRE_GRPC_HEADER_SIZE, outgoing.size() - at};
+  wire_watch_item item{unwatch, {reinterpret_cast<const uint8_t *>(name.data()), name.size()}};
+  wire_append_watch_item(&writer, &item);
+  write_grpc_header(data, writer.size - WIRE_GRPC_HEADER_SIZE);
+  outgoing.resize(at + writer.size);
+  nghttp2_session_resume_data(session_, shared_watch_);
+}
+
+void GrpcConnection::watch_alone(const std::string &name) {
   Call call;
   call.watched = name;
   call.outgoing.resize(WIRE_GRPC_HEADER_SIZE + name.size() + 16);
@@ -235,14 +286,6 @@ void GrpcConnection::watch(const std::string &name) {
   write_grpc_header(data, writer.size - WIRE_GRPC_HEADER_SIZE);
   call.outgoing.resize(writer.size);
   if (begin_call("/offload.v1.PrivateKeyService/WatchIdentity", std::move(call)) < 0) retiring_ = true;
-}
-
-void GrpcConnection::unwatch(const std::string &name) {
-  for (auto &[stream, call] : calls_) {
-    if (stream != stream_ && call.watched == name) {
-      nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, stream, NGHTTP2_CANCEL);
-    }
-  }
 }
 
 bool GrpcConnection::flush() {
@@ -259,7 +302,9 @@ bool GrpcConnection::flush() {
     ssize_t sent = send(fd_, unsent_.data(), unsent_.size(), MSG_NOSIGNAL);
     if (sent < 0) {
       if (errno == EAGAIN || errno == EINTR) return true;
-      return fail(strerror(errno)), false;
+      int error = errno;
+      receive();  // a daemon that refuses us has said why before it closed
+      return lost(error);
     }
     unsent_.erase(0, static_cast<size_t>(sent));
   }
@@ -267,6 +312,12 @@ bool GrpcConnection::flush() {
     return fail("the daemon ended the session"), false;
   }
   return true;
+}
+
+// A daemon that has gone is found by reading or by writing, before or after its end: one reason for all of these.
+bool GrpcConnection::lost(int error) {
+  fail(error == EPIPE || error == ECONNRESET ? "the daemon closed the connection" : strerror(error));
+  return false;
 }
 
 void GrpcConnection::fail(const std::string &reason) {
@@ -281,10 +332,12 @@ bool GrpcConnection::receive() {
     ssize_t got = recv(fd_, buffer, sizeof buffer, 0);
     if (got < 0) {
       if (errno == EAGAIN || errno == EINTR) return true;
-      return fail(strerror(errno)), false;
+      return lost(errno);
     }
-    if (got == 0) return fail("the daemon closed the connection"), false;
+    if (got == 0) return lost(EPIPE);
     last_received_ = Clock::now();
+    if (!established_ && is_refusal(buffer, static_cast<size_t>(got)))
+      return fail(refusal_of(buffer, static_cast<size_t>(got))), false;
     ssize_t used = nghttp2_session_mem_recv(session_, buffer, static_cast<size_t>(got));
     if (used < 0) return fail(nghttp2_strerror(static_cast<int>(used))), false;
     if (static_cast<size_t>(got) < sizeof buffer) return true;
@@ -293,44 +346,85 @@ bool GrpcConnection::receive() {
 
 void GrpcConnection::on_frame(const nghttp2_frame &frame) {
   if (frame.hd.type == NGHTTP2_SETTINGS && (frame.hd.flags & NGHTTP2_FLAG_ACK) == 0) established_ = true;
-  if (frame.hd.type == NGHTTP2_GOAWAY) retiring_ = true;
+  if (frame.hd.type == NGHTTP2_HEADERS && frame.hd.stream_id == stream_) stream_answered_ = true;
+  if (frame.hd.type != NGHTTP2_GOAWAY) return;
+  retiring_ = true;
 }
 
 void GrpcConnection::on_header(int32_t stream, std::string_view name, std::string_view value) {
   auto found = calls_.find(stream);
   if (found == calls_.end()) return;
   if (name == "grpc-status") found->second.grpc_status = parse_number(value);
-  if (name == "grpc-message") found->second.grpc_message = percent_decoded(value.substr(0, 512));
+  if (name == "grpc-message") found->second.grpc_message = escaped(percent_decoded(value.substr(0, 512)));
   if (name == ":status") found->second.http_status = parse_number(value);
+  if (name == "offload-input-max" && stream == stream_) {
+    auto given = static_cast<size_t>(std::max(parse_number(value), 0));
+    input_max_ = std::clamp<size_t>(given, WIRE_INPUT_MAX_OF_OLD, WIRE_INPUT_MAX);
+  }
 }
 
 bool GrpcConnection::on_data(int32_t stream, const uint8_t *data, size_t size) {
   auto found = calls_.find(stream);
   if (found == calls_.end()) return true;
-  found->second.incoming.append(reinterpret_cast<const char *>(data), size);
-  return deliver(found->second);
+  Call &call = found->second;
+  size_t skipped = std::min(call.skip, size);
+  call.skip -= skipped;
+  call.incoming.append(reinterpret_cast<const char *>(data) + skipped, size - skipped);
+  return deliver(stream, call);
 }
 
 // Hands over every whole message; false ends the connection.
-bool GrpcConnection::deliver(Call &call) {
+bool GrpcConnection::deliver(int32_t stream, Call &call) {
   size_t at = 0;
   while (call.incoming.size() - at >= WIRE_GRPC_HEADER_SIZE) {
     auto *head = reinterpret_cast<const uint8_t *>(call.incoming.data()) + at;
     size_t size = static_cast<size_t>(head[1]) << 24 | static_cast<size_t>(head[2]) << 16 |
                   static_cast<size_t>(head[3]) << 8 | head[4];
-    if (head[0] != 0 || size > kIncomingMessageMax) {
+    size_t there = call.incoming.size() - at - WIRE_GRPC_HEADER_SIZE;
+    if (head[0] != 0 || (size > kIncomingMessageMax && stream == stream_)) {
       fail("the daemon sent a compressed or too large message");
       return false;
     }
-    if (call.incoming.size() - at < WIRE_GRPC_HEADER_SIZE + size) break;
-    if (!deliver_message(call, {head + WIRE_GRPC_HEADER_SIZE, size})) return false;
+    if (there < std::min(size, size > kIncomingMessageMax ? kPeekSize : size)) break;
+    if (size > kIncomingMessageMax) {
+      call.incoming.erase(0, at);
+      return refuse_large(stream, call, size);
+    }
+    if (!deliver_message(stream, call, {head + WIRE_GRPC_HEADER_SIZE, size})) return false;
     at += WIRE_GRPC_HEADER_SIZE + size;
   }
   call.incoming.erase(0, at);
   return true;
 }
 
-bool GrpcConnection::deliver_message(Call &call, wire_view message) {
+// The message that begins in `incoming`: it concerns one identity, and the others go on.
+bool GrpcConnection::refuse_large(int32_t stream, Call &call, size_t size) {
+  auto *start = reinterpret_cast<const uint8_t *>(call.incoming.data()) + WIRE_GRPC_HEADER_SIZE;
+  size_t there = call.incoming.size() - WIRE_GRPC_HEADER_SIZE;
+  wire_view name{};
+  bool shared = stream == shared_watch_;
+  if (shared && !wire_peek_identity_news({start, there}, &name)) {
+    fail("the daemon sent malformed news of an identity");
+    return false;
+  }
+  std::string reason = "its message of " + std::to_string(size) + " bytes is larger than the " +
+                       std::to_string(kIncomingMessageMax) + " that are taken; are its trust bundles too large?";
+  call.skip = size - there;
+  if (shared) {
+    std::string text(reinterpret_cast<const char *>(name.data), name.size);
+    call.incoming.clear();
+    if (shared_names_.count(text) > 0) receiver_.on_identity_refused(*this, text, kResourceExhausted, reason);
+    return true;
+  }
+  call.incoming.clear();
+  call.grpc_status = kResourceExhausted;
+  call.grpc_message = reason;
+  nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, stream, NGHTTP2_CANCEL);
+  return true;
+}
+
+bool GrpcConnection::deliver_message(int32_t stream, Call &call, wire_view message) {
+  if (stream == shared_watch_) return deliver_news(message);
   if (!call.watched.empty()) {
     receiver_.on_identity(call.watched, message);
     return true;
@@ -342,6 +436,45 @@ bool GrpcConnection::deliver_message(Call &call, wire_view message) {
   if (status == WIRE_END) return true;
   fail(std::string("the daemon sent a ResultBatch that is ") + wire_status_name(status));
   return false;
+}
+
+bool GrpcConnection::deliver_news(wire_view message) {
+  wire_identity_news news;
+  if (wire_decode_identity_news(message, &news) != WIRE_OK) {
+    fail("the daemon sent malformed news of an identity");
+    return false;
+  }
+  std::string name(reinterpret_cast<const char *>(news.name.data), news.name.size);
+  if (shared_names_.count(name) == 0) return true;  // it was on its way when we lost interest
+  if (news.status == 0) {
+    receiver_.on_identity(name, news.identity);
+    return true;
+  }
+  int status = static_cast<int>(std::min<uint32_t>(news.status, INT32_MAX));
+  std::string reason = grpc_status_name(status);
+  if (news.message.size > 0) {
+    reason +=
+        ": " + escaped({reinterpret_cast<const char *>(news.message.data), news.message.size}, Quotes::Escape, 300);
+  }
+  if (status == kNotFound) {
+    receiver_.on_identity_refused(*this, name, status, reason);
+  } else {
+    shared_names_.erase(name);
+    receiver_.on_watch_closed(*this, name, status, reason);
+  }
+  return true;
+}
+
+void GrpcConnection::on_shared_watch_closed(int status, const std::string &reason) {
+  shared_watch_ = -1;
+  has_shared_watch_ = status != kUnimplemented;
+  for (const std::string &name : std::exchange(shared_names_, {})) {
+    if (has_shared_watch_) {
+      receiver_.on_watch_closed(*this, name, status, reason);
+    } else {
+      watch_alone(name);
+    }
+  }
 }
 
 void GrpcConnection::on_close(int32_t stream, uint32_t error_code) {
@@ -359,6 +492,8 @@ void GrpcConnection::on_close(int32_t stream, uint32_t error_code) {
   if (stream == stream_) {
     retiring_ = true;
     receiver_.on_stream_closed(*this, reason);
+  } else if (stream == shared_watch_) {
+    on_shared_watch_closed(status, reason);
   } else {
     receiver_.on_watch_closed(*this, call.watched, status, reason);
   }

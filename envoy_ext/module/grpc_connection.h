@@ -1,4 +1,4 @@
-// One HTTP/2 connection to the daemon: a gRPC client for the two streaming calls, on nghttp2, without a thread of its
+// One HTTP/2 connection to the daemon: a gRPC client for the streaming calls, on nghttp2, without a thread of its
 // own. The key client's thread polls the descriptor and calls in; everything that arrives goes to the Receiver.
 #ifndef TLS_OFFLOAD_GRPC_CONNECTION_H
 #define TLS_OFFLOAD_GRPC_CONNECTION_H
@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -26,7 +27,10 @@ class GrpcConnection {
     // The call Stream ended; its operations will not be answered. The connection is of no use for new ones.
     virtual void on_stream_closed(GrpcConnection &connection, const std::string &reason) = 0;
     virtual void on_identity(const std::string &name, wire_view message) = 0;
-    // `status` is a gRPC code.
+    // There is none for us now; the watch goes on. `status` is a gRPC code, here and below.
+    virtual void on_identity_refused(GrpcConnection &connection, const std::string &name, int status,
+                                     const std::string &reason) = 0;
+    // It is watched no more.
     virtual void on_watch_closed(GrpcConnection &connection, const std::string &name, int status,
                                  const std::string &reason) = 0;
   };
@@ -51,8 +55,12 @@ class GrpcConnection {
 
   // What is added in one turn of the loop leaves in one message at the next flush. False when there is no room now.
   bool add(const wire_operation &operation);
+  // How many bytes of input this daemon takes. It says so when it answers the call Stream, before any result.
+  size_t input_max() const { return input_max_; }
+  bool stream_answered() const { return stream_answered_; }
   void add_cancelled(uint64_t id);
 
+  // All in one call, WatchIdentities; a daemon that does not have it gets a call for each.
   void watch(const std::string &name);
   void unwatch(const std::string &name);
   void finish_stream();  // half-close: no more operations, answers still come
@@ -60,8 +68,9 @@ class GrpcConnection {
  private:
   // A call under way: its incoming bytes, and how it ended.
   struct Call {
-    std::string watched;  // empty: the call Stream
+    std::string watched;  // of WatchIdentity alone
     std::string incoming;
+    size_t skip = 0;  // bytes that are still to come of a message that is too large
     std::string outgoing;
     size_t outgoing_at = 0;
     bool outgoing_ends = false;
@@ -74,8 +83,14 @@ class GrpcConnection {
   bool start();
   int32_t begin_call(const char *method, Call &&call);
   void seal_batch();
-  bool deliver(Call &call);
-  bool deliver_message(Call &call, wire_view message);
+  bool deliver(int32_t stream, Call &call);
+  bool deliver_message(int32_t stream, Call &call, wire_view message);
+  bool deliver_news(wire_view message);
+  bool refuse_large(int32_t stream, Call &call, size_t size);
+  void watch_alone(const std::string &name);
+  void request_watch(const std::string &name, bool unwatch);
+  void on_shared_watch_closed(int status, const std::string &reason);
+  bool lost(int error);
   void fail(const std::string &reason);
 
   void on_frame(const nghttp2_frame &frame);
@@ -90,6 +105,11 @@ class GrpcConnection {
   nghttp2_session *session_ = nullptr;
   std::unordered_map<int32_t, Call> calls_;
   int32_t stream_ = -1;
+  int32_t shared_watch_ = -1;  // the call WatchIdentities; negative: none is open
+  std::set<std::string> shared_names_;
+  bool has_shared_watch_ = true;  // the daemon has that call, as far as we know
+  bool stream_answered_ = false;
+  size_t input_max_ = WIRE_INPUT_MAX_OF_OLD;
   std::vector<uint8_t> batch_;  // the message of this turn, after room for the gRPC header
   size_t batch_operations_ = 0;
   std::string unsent_;

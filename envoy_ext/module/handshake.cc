@@ -7,6 +7,10 @@
 #include <cctype>
 #include <cstring>
 #include <ctime>
+#include <utility>
+
+#include "escaped.h"
+#include "server_name.h"
 
 namespace tls_offload {
 namespace {
@@ -90,6 +94,7 @@ bool Handshake::take_identity_answer() {
   if (operation_ == nullptr) return true;
   if (!operation_->finished()) return false;
   observer_.on_operation(*operation_);
+  waited_ += operation_->elapsed();
   if (operation_->answer().failure != Failure::None) {
     const auto &watches = context_.watches();
     auto failed = std::find(watches.begin(), watches.end(), operation_->watch) - watches.begin();
@@ -141,6 +146,9 @@ ssl_select_cert_result_t Handshake::select(const SSL_CLIENT_HELLO *hello) {
   server_name_ = name != nullptr ? name : "";
   std::transform(server_name_.begin(), server_name_.end(), server_name_.begin(),
                  [](unsigned char c) { return std::tolower(c); });
+  // What is no host name fits no certificate (a wildcard would take any label), and is not published: whoever reads
+  // tls_offload.server_name may rely on its form. The client is served as one that sent no name.
+  if (!server_name_.empty() && !is_host_name(server_name_)) malformed_name_ = std::exchange(server_name_, {});
   std::vector<IdentityPtr> known;
   for (const auto &watch : watches) known.push_back(watch->current());
   Selection selection = select_identity(known, server_name_);
@@ -154,8 +162,7 @@ ssl_select_cert_result_t Handshake::select(const SSL_CLIENT_HELLO *hello) {
   }
   if (selection.match == Credential::Match::None) {
     if (context_.config().unknown_server_name == UnknownServerName::Reject) {
-      failure_ =
-          server_name_.empty() ? "client sent no server name" : "no identity for server name '" + server_name_ + "'";
+      failure_ = no_identity();
       return ssl_select_cert_error;
     }
     selection.index = 0;
@@ -165,6 +172,14 @@ ssl_select_cert_result_t Handshake::select(const SSL_CLIENT_HELLO *hello) {
     return ssl_select_cert_error;
   }
   return use(std::move(known[selection.index]), selection.match) ? ssl_select_cert_success : ssl_select_cert_error;
+}
+
+// Why nobody fits; an identity that the daemon did not give may be the one that was meant.
+std::string Handshake::no_identity() const {
+  if (!malformed_name_.empty()) return "client sent a malformed server name '" + escaped(malformed_name_) + "'";
+  if (server_name_.empty()) return "client sent no server name";
+  std::string others = wait_failure_.empty() ? "" : "; " + wait_failure_;
+  return "no identity for server name '" + server_name_ + "'" + others;
 }
 
 bool Handshake::use(IdentityPtr identity, Credential::Match match) {
@@ -179,10 +194,15 @@ bool Handshake::use(IdentityPtr identity, Credential::Match match) {
   return true;
 }
 
+// One handshake waits for handshake_wait in all, for however many identities and for the connection to the daemon.
+Duration Handshake::wait_left() const {
+  return std::max<Duration>(context_.config().handshake_wait - waited_, Duration::zero());
+}
+
 bool Handshake::await(size_t watch) {
   auto operation = make_operation(Operation::Kind::AwaitIdentity);
   operation->watch = context_.watches()[watch];
-  operation->timeout = context_.config().handshake_wait;
+  operation->timeout = wait_left();
   return submit(operation);
 }
 
@@ -221,7 +241,7 @@ OperationPtr Handshake::make_operation(Operation::Kind kind) const {
   auto operation = std::make_shared<Operation>();
   operation->kind = kind;
   operation->timeout = context_.config().operation_timeout;
-  operation->connect_timeout = context_.config().handshake_wait;
+  operation->connect_timeout = wait_left();
   operation->waker = waker_;
   return operation;
 }
@@ -240,7 +260,8 @@ ssl_private_key_result_t Handshake::begin_private_key(Operation::Kind kind, uint
                                                       size_t size) {
   const Credential *credential = credential_of(SSL_get0_selected_credential(ssl_.get()));
   if (credential == nullptr || size > WIRE_INPUT_MAX) {
-    failure_ = "the handshake to be signed is larger than the daemon takes";
+    failure_ = "the handshake to be signed has " + std::to_string(size) + " bytes, more than the daemon takes (" +
+               std::to_string(WIRE_INPUT_MAX) + ")";
     return ssl_private_key_failure;
   }
   auto operation = make_operation(kind);

@@ -59,7 +59,9 @@ class Handshake {
   ssl_select_cert_result_t select(const SSL_CLIENT_HELLO *hello);
   Progress prepare_client();
   bool take_identity_answer();
+  std::string no_identity() const;
   bool use(IdentityPtr identity, Credential::Match match);
+  Duration wait_left() const;
   bool await(size_t watch);
   std::shared_ptr<Operation> make_operation(Operation::Kind kind) const;
   bool submit(const OperationPtr &operation);
@@ -79,8 +81,10 @@ class Handshake {
   TlsContext::SessionContext session_context_{};
   Credential::Match match_ = Credential::Match::None;
   std::vector<bool> given_up_;  // watches that failed in this handshake
+  Duration waited_{};           // for identities
   std::string wait_failure_;
-  std::string server_name_;
+  std::string server_name_;     // lower case; empty when it is malformed
+  std::string malformed_name_;  // as it was sent, in lower case
   bool credentials_added_ = false;
   std::string failure_;
 };

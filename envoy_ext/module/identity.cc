@@ -10,6 +10,7 @@
 #include <cctype>
 #include <set>
 
+#include "escaped.h"
 #include "spiffe_id.h"
 
 namespace tls_offload {
@@ -136,7 +137,7 @@ bool add_bundle(Identity &identity, const wire_trust_bundle &wire, SHA256_CTX &h
     hash_part(hash, der);
     bundle.authorities.push_back(parse_certificate(der));
     if (bundle.authorities.back() == nullptr) {
-      error = "trust bundle '" + bundle.trust_domain + "': a CA certificate cannot be parsed";
+      error = "trust bundle '" + escaped(bundle.trust_domain) + "': a CA certificate cannot be parsed";
       return false;
     }
   }

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "escaped.h"
 #include "log.h"
 
 namespace tls_offload {
@@ -219,6 +220,13 @@ bool KeyClient::send(uint64_t id, Live &live, Time now) {
   const Operation &operation = *live.operation;
   auto left = std::chrono::duration_cast<std::chrono::microseconds>(operation.submitted + operation.timeout - now);
   if (left.count() <= 0) return true;  // expire() is about to end it
+  if (operation.input.size() > WIRE_INPUT_MAX_OF_OLD && !current_->stream_answered()) return false;
+  if (operation.input.size() > current_->input_max()) {
+    fail(id, Failure::Invalid,
+         "the handshake to be signed has " + std::to_string(operation.input.size()) + " bytes, and this daemon takes " +
+             std::to_string(current_->input_max()) + "; update the daemon");
+    return true;
+  }
   wire_operation wire{};
   wire.id = id;
   wire.key_id = {operation.key_id.data(), operation.key_id.size()};
@@ -283,6 +291,7 @@ void KeyClient::expire(Time now) {
 void KeyClient::on_result(GrpcConnection &connection, const wire_result &result) {
   auto found = live_.find(result.id);
   if (found == live_.end() || found->second.on != &connection) return;  // cancelled, or not ours to answer
+  if (&connection == current_.get()) useful();
   Live &live = found->second;
   if (result.status == 14 && !live.retried) {  // UNAVAILABLE: draining
     live.retried = true;
@@ -298,9 +307,9 @@ void KeyClient::on_result(GrpcConnection &connection, const wire_result &result)
     answer.failure = failure_of(result.status);
     answer.reason = std::string("daemon answered ") + grpc_status_name(static_cast<int>(result.status));
     if (result.message.size > 0) {
-      answer.reason += ": ";
-      answer.reason.append(reinterpret_cast<const char *>(result.message.data),
-                           std::min<size_t>(result.message.size, 300));
+      constexpr size_t kMessageMax = 300;
+      std::string_view message(reinterpret_cast<const char *>(result.message.data), result.message.size);
+      answer.reason += ": " + escaped(message, Quotes::Escape, kMessageMax);
     }
   }
   answer.output.assign(result.output.data, result.output.data + result.output.size);

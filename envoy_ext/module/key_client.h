@@ -57,7 +57,7 @@ class KeyClient final : private GrpcConnection::Receiver {
     Time waits_until{};
     bool retried = false;
   };
-  // One WatchIdentity and those who wait for its first answer.
+  // One identity that is watched, and those who wait for the first answer about it.
   struct Watched {
     std::weak_ptr<IdentityWatch> watch;
     std::vector<uint64_t> waiting;
@@ -99,8 +99,12 @@ class KeyClient final : private GrpcConnection::Receiver {
   void on_result(GrpcConnection &connection, const wire_result &result) override;
   void on_stream_closed(GrpcConnection &connection, const std::string &reason) override;
   void on_identity(const std::string &name, wire_view message) override;
+  void on_identity_refused(GrpcConnection &connection, const std::string &name, int status,
+                           const std::string &reason) override;
   void on_watch_closed(GrpcConnection &connection, const std::string &name, int status,
                        const std::string &reason) override;
+  void refuse(const std::string &name, Watched &watched, const std::string &reason);
+  void useful();
 
   const std::string socket_path_;
   ClientStats stats_;
@@ -126,6 +130,8 @@ class KeyClient final : private GrpcConnection::Receiver {
   std::minstd_rand random_;
   Reconnect reconnect_;
   bool was_connected_ = false;
+  bool useful_ = false;     // the present connection has brought something
+  bool announced_ = false;  // the log has it that we are connected
   std::string last_error_ = "not tried yet";
   std::unique_ptr<GrpcConnection> current_;
   Time establish_until_{};

@@ -18,6 +18,7 @@ constexpr Duration kEstablishTimeout = std::chrono::milliseconds(1000);
 void KeyClient::connect() {
   std::string error;
   current_ = GrpcConnection::open(socket_path_, *this, error);
+  useful_ = false;
   if (current_ != nullptr) {
     establish_until_ = Clock::now() + kEstablishTimeout;
     for (auto &[name, watched] : watched_) {
@@ -28,7 +29,10 @@ void KeyClient::connect() {
     return;
   }
   // Said once per reason: a daemon that is away for an hour is one line, not ten thousand.
-  if (error != last_error_) log(abi::LogLevel::Warn, "cannot connect to the daemon at " + socket_path_ + ": " + error);
+  if (error != last_error_) {
+    log(abi::LogLevel::Warn, "cannot connect to the daemon at " + socket_path_ + ": " + error);
+    announced_ = false;
+  }
   last_error_ = error;
   stats_.add(Counter::ConnectionFailures);
   reconnect_.lost(Clock::now());
@@ -41,10 +45,11 @@ void KeyClient::connection_lost(GrpcConnection *connection, const std::string &r
     std::erase_if(retiring_, [&](const auto &retiring) { return retiring.get() == connection; });
     return;
   }
-  bool was_established = connection->established();
-  if (!was_established) stats_.add(Counter::ConnectionFailures);
-  if (was_established || reason != last_error_) {
+  if (reconnect_.state() != Reconnect::State::Connected) stats_.add(Counter::ConnectionFailures);
+  // Once per reason here too: a daemon that ends every connection in the same way is one line.
+  if (useful_ || reason != last_error_) {
     log(abi::LogLevel::Warn, "lost the connection to the daemon at " + socket_path_ + ": " + reason);
+    announced_ = false;
   }
   last_error_ = reason;
   current_.reset();
@@ -68,6 +73,7 @@ void KeyClient::retire() {
   if (current_ != nullptr && current_->retiring()) {
     last_error_ = "the daemon is draining";
     log(abi::LogLevel::Info, "the daemon at " + socket_path_ + " is draining; connecting again");
+    announced_ = false;
     current_->finish_stream();
     retiring_.push_back(std::move(current_));
     stats_.set_connected(false);
@@ -108,6 +114,11 @@ void KeyClient::on_stream_closed(GrpcConnection &connection, const std::string &
   requeue(&connection, reason);
 }
 
+void KeyClient::useful() {
+  useful_ = true;
+  reconnect_.useful();
+}
+
 // ---- identities ----
 
 void KeyClient::ask_identities(Time now) {
@@ -140,6 +151,7 @@ void KeyClient::on_identity(const std::string &name, wire_view message) {
     log(abi::LogLevel::Error, "identity '" + name + "' from " + socket_path_ + " is not usable: " + error);
     if (watch->current() == nullptr) watched.refusal = "identity '" + name + "' is not usable: " + error;
   } else {
+    useful();
     IdentityPtr before = watch->current();
     watched.refusal.clear();
     watched.ask_delay = Duration::zero();
@@ -159,6 +171,13 @@ void KeyClient::on_identity(const std::string &name, wire_view message) {
   }
 }
 
+void KeyClient::on_identity_refused(GrpcConnection &connection, const std::string &name, int,
+                                    const std::string &reason) {
+  auto found = watched_.find(name);
+  if (found == watched_.end() || &connection != current_.get()) return;
+  refuse(name, found->second, reason);
+}
+
 void KeyClient::on_watch_closed(GrpcConnection &connection, const std::string &name, int status,
                                 const std::string &reason) {
   auto found = watched_.find(name);
@@ -169,11 +188,15 @@ void KeyClient::on_watch_closed(GrpcConnection &connection, const std::string &n
   watched.ask_delay = watched.ask_delay == Duration::zero() ? kFirstAskDelay : watched.ask_delay * 2;
   watched.ask_delay = std::min(watched.ask_delay, kLargestAskDelay);
   watched.ask_again = Clock::now() + watched.ask_delay;
-  if (status == 14) return;  // UNAVAILABLE: the next connection will answer
+  if (status != 14) refuse(name, watched, reason);  // UNAVAILABLE: the next connection will answer
+}
+
+// Those who wait are told; whoever has the identity already keeps it.
+void KeyClient::refuse(const std::string &name, Watched &watched, const std::string &reason) {
   std::string refusal = "daemon refused identity '" + name + "': " + reason;
   if (refusal != watched.refusal) {
     stats_.add(Counter::IdentitiesRefused);
-    log(abi::LogLevel::Warn, refusal + " (asking again)");
+    log(abi::LogLevel::Warn, refusal + " (it is used as soon as the daemon has it)");
   }
   watched.refusal = refusal;
   if (auto watch = watched.watch.lock()) watch->refuse();

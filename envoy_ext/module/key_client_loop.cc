@@ -32,7 +32,8 @@ void KeyClient::exchange(bool again) {
     if (current_ != nullptr) wait_for(*current_);
     bool sleeps_too_long =
         (!due_.empty() && due_.top().at < sleeps_until_) || (muted_ && now + 2 * kExchangeGap < sleeps_until_);
-    thread_is_needed = stop_ || sleeps_too_long || std::exchange(thread_has_work_, false) ||
+    bool can_send = current_ != nullptr && current_->established() && !waiting_.empty();
+    thread_is_needed = stop_ || sleeps_too_long || std::exchange(thread_has_work_, false) || can_send ||
                        (current_ != nullptr && current_->retiring());
   }
   if (thread_is_needed) wake();
@@ -129,13 +130,13 @@ void KeyClient::sleep(std::unique_lock<std::mutex> &loop, Time until) {
 void KeyClient::service(GrpcConnection *this_one) {
   bool was_established = this_one->established();
   bool alive = this_one->receive();
-  if (this_one == current_.get() && this_one->established() && !was_established) {
+  if (alive && this_one == current_.get() && this_one->established() && !was_established) {
     bool again = std::exchange(was_connected_, true);
     reconnect_.established();
     stats_.add(Counter::Connections);
     if (again) stats_.add(Counter::Reconnects);
     stats_.set_connected(true);
-    log(abi::LogLevel::Info, "connected to the daemon at " + socket_path_);
+    if (!std::exchange(announced_, true)) log(abi::LogLevel::Info, "connected to the daemon at " + socket_path_);
   }
   if (!alive) connection_lost(this_one, this_one->error());
 }

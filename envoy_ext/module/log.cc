@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "escaped.h"
+
 namespace tls_offload {
 
 bool log_enabled(abi::LogLevel level) {
@@ -10,8 +12,8 @@ bool log_enabled(abi::LogLevel level) {
 
 void log(abi::LogLevel level, std::string_view message) {
   if (!log_enabled(level)) return;
-  std::string line = "tls_offload: ";
-  line += message;
+  constexpr size_t kLineMax = 4096;  // a refused configuration's value may be long
+  std::string line = "tls_offload: " + escaped(message, Quotes::Keep, kLineMax);
   envoy_dynamic_module_callback_log(level, {line.data(), line.size()});
 }
 

@@ -25,7 +25,10 @@ Reconnect::Action Reconnect::tick(Time now) {
 void Reconnect::established() {
   if (state_ != State::Connecting) return;
   state_ = State::Connected;
-  delay_ = policy_.smallest;
+}
+
+void Reconnect::useful() {
+  if (state_ == State::Connected) delay_ = policy_.smallest;
 }
 
 void Reconnect::lost(Time now) {

@@ -5,14 +5,17 @@
 //   ------------+--------------------------+------------+-----------------------------------------
 //   Waiting     | tick, time not reached   | Waiting    | none (ask wait() for the time left)
 //   Waiting     | tick, time reached       | Connecting | Connect
-//   Connecting  | established              | Connected  | none; the next delay is the smallest again
-//   Connecting  | lost                     | Waiting    | none; the next delay doubles, up to the largest
-//   Connected   | lost                     | Waiting    | none
+//   Connecting  | established              | Connected  | none
+//   Connected   | useful                   | Connected  | none; the next delay is the smallest again
+//   Connecting, | lost                     | Waiting    | none; the delay after the next one doubles, up to the largest
+//   Connected   |                          |            |
 //   any other   |                          | unchanged  | none
 //
 // "Established" means that the daemon has spoken HTTP/2, not that connect() returned: a listening socket accepts
-// connections for a daemon that is stopped or that fails right away, and such a daemon must not be tried in a tight
-// loop. Delays are drawn evenly from [delay / 2, delay], so that the sidecars of a node do not come back all at once.
+// connections for a daemon that is stopped. "Useful" means that it has given us an identity or the result of an
+// operation. Nothing less starts the delays anew: a daemon that speaks and then refuses us, or says something that ends
+// the connection, must not be tried in a tight loop. Delays are drawn evenly from [delay / 2, delay], so that the
+// sidecars of a node do not come back all at once.
 #ifndef TLS_OFFLOAD_RECONNECT_H
 #define TLS_OFFLOAD_RECONNECT_H
 
@@ -43,6 +46,7 @@ class Reconnect {
 
   Action tick(Time now);
   void established();
+  void useful();
   void lost(Time now);
 
   State state() const { return state_; }

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "companion_filter.h"
+#include "escaped.h"
 #include "log.h"
 #include "poke_waker.h"
 
@@ -140,7 +141,7 @@ void TransportSocket::finish_handshake() {
 abi::IoResult TransportSocket::fail(std::string reason) {
   broken_ = true;
   records_.stop();
-  if (failure_.empty()) failure_ = std::move(reason);
+  if (failure_.empty()) failure_ = escaped(reason, Quotes::Keep);
   if (log_enabled(abi::LogLevel::Debug)) {
     log(abi::LogLevel::Debug, "[C" + std::to_string(connection_id_) + "] " + failure_);
   }

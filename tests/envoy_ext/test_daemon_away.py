@@ -110,6 +110,22 @@ def test_a_daemon_that_comes_later_is_no_error(envoy: EnvoyNode, own_daemon: Dae
     assert stats["identity_waits_failed"] > 0
 
 
+def test_the_wait_is_of_a_handshake_not_of_an_identity(
+    material: Material, own_daemon: DaemonProcess, processes: Processes, tmp_path: Path
+) -> None:
+    """A client whose name any of ten identities may have waits once, not ten times."""
+    names = tuple(f"identity-{number}" for number in range(10))
+    tls = TlsSettings(identities=names, daemon_socket=own_daemon.socket, handshake_wait_ms=1000)
+    config = render.bootstrap([node.http(tmp_path, "https", tls, [render.direct_response("hello\n")])])
+    envoy = node.start_envoy(processes, "envoy", tmp_path, material.ca, config)
+    began = time.monotonic()
+    assert not works(envoy.client("https"))
+    waited = time.monotonic() - began
+    assert 1 <= waited < 6, "ten waits of a second are ten seconds"
+    assert envoy.wait_failure("https", "daemon unavailable: no connection to")
+    assert envoy.stats()["identity_waits_failed"] == 10
+
+
 def test_a_handshake_waits_for_a_daemon_that_is_nearly_there(envoy: EnvoyNode, own_daemon: DaemonProcess) -> None:
     """Started within the bound, the daemon serves a handshake that began before it."""
     own_daemon.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import subprocess
 
 import pytest
 
@@ -87,6 +88,19 @@ def test_a_tls13_only_key_is_not_offered_to_tls12(shared: Node) -> None:
         client.connect(client.context(TLS12))
     with client.connect(client.context(TLS13)) as connection:
         assert connection.version() == "TLSv1.3"
+
+
+@pytest.mark.parametrize(
+    ("name", "hash_name"), [("web.test", "SHA256"), ("web.test", "SHA384"), ("web.test", "SHA512")]
+)
+def test_tls12_ecdsa_with_the_hash_that_the_client_offers(shared: Node, name: str, hash_name: str) -> None:
+    """In TLS 1.2 the hash does not belong to the curve: a P-256 key signs with each, as in stock Envoy."""
+    client = shared.envoy.client("https", name)
+    line = ["openssl", "s_client", "-connect", f"127.0.0.1:{client.port}", "-servername", name, "-tls1_2"]
+    line += ["-sigalgs", f"ECDSA+{hash_name}", "-CAfile", str(client.ca), "-verify_return_error"]
+    ran = subprocess.run(line, input="", capture_output=True, text=True, check=False, timeout=30)
+    assert f"Peer signing digest: {hash_name}" in ran.stdout, ran.stdout + ran.stderr
+    assert "Peer signature type: ECDSA" in ran.stdout
 
 
 def test_garbage_instead_of_tls(shared: Node) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -348,3 +349,32 @@ def test_a_session_ends_with_the_trust_in_its_peer(start: Start, who: str) -> No
         pair.server.wait_failure("server-mtls", f"peer certificate of {CART}")
     else:
         pair.wait_reason("prices", f"peer certificate of {PRICES}")
+
+
+def test_tls12_server_that_names_many_authorities(processes: Processes, tmp_path: Path) -> None:
+    """With TLS 1.2 a client signs all that was said, here 25 KiB: the names of 300 CAs."""
+    services = Services.make(tmp_path)
+    services.daemon.start()
+    named = tmp_path / "named.pem"
+    others = [
+        Authority.make(f"{number:04} of the many authorities that this server names").pem for number in range(300)
+    ]
+    named.write_bytes(services.authority.pem + b"".join(others))
+    pair = services.folder / "keys" / "prices"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    line = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-tls1_2", "-www", "-Verify", "2"]
+    line += ["-cert", str(pair / "p256.crt"), "-key", str(pair / "p256.key"), "-CAfile", str(named)]
+    processes.start("server", line)
+    tls = services.client_tls(tls_maximum="1.2")
+    client = mesh.start_client(processes, services, {"many": render.cluster("many", "127.0.0.1", port, tls=tls)})
+    answer = wait_for("an answer", lambda: _answer(client.running.ports["many"]))
+    assert answer is not None
+    assert b"TLSv1.2" in answer.body
+    assert client.stats()["upstream_operations_ok"] >= 1
+    services.daemon.stop()
+
+
+def _answer(port: int) -> mesh.Answer | None:
+    answer = request(port)
+    return answer if answer.status == 200 else None

@@ -21,6 +21,8 @@ int main(int argc, char **argv) {
     run("reconnect_states", tests::reconnect_states);
     run("ticket_keys_rotate", tests::ticket_keys_rotate);
     run("server_names_match", tests::server_names_match);
+    run("host_names", tests::host_names);
+    run("text_is_escaped", tests::text_is_escaped);
     run("spiffe_ids_are_read_strictly", tests::spiffe_ids_are_read_strictly);
     run("spiffe_ids_match", tests::spiffe_ids_match);
     run("peers_are_judged", tests::peers_are_judged);

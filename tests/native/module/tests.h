@@ -9,6 +9,8 @@ namespace tests {
 void reconnect_states();
 void ticket_keys_rotate();
 void server_names_match();
+void host_names();
+void text_is_escaped();
 void spiffe_ids_are_read_strictly();
 void spiffe_ids_match();
 void peers_are_judged();

@@ -10,10 +10,12 @@
 
 #include "check.h"
 #include "config.h"
+#include "escaped.h"
 #include "grpc_connection.h"
 #include "identity.h"
 #include "key_client.h"
 #include "reconnect.h"
+#include "server_name.h"
 #include "session_tickets.h"
 #include "spiffe_id.h"
 #include "tests.h"
@@ -43,6 +45,18 @@ void reconnect_states() {
   reconnect.established();
   CHECK(reconnect.state() == Reconnect::State::Connected);
   CHECK(reconnect.tick(now + milliseconds(1000)) == Reconnect::Action::None);
+  reconnect.lost(now);
+  CHECK(reconnect.next_attempt() - now == milliseconds(250));  // the connection brought nothing
+  reconnect.useful();                                          // of a connection that is over
+  now += milliseconds(250);
+  CHECK(reconnect.tick(now) == Reconnect::Action::Connect);
+  reconnect.useful();  // it is not even established
+  reconnect.lost(now);
+  CHECK(reconnect.next_attempt() - now == milliseconds(250));
+  now += milliseconds(250);
+  CHECK(reconnect.tick(now) == Reconnect::Action::Connect);
+  reconnect.established();
+  reconnect.useful();
   reconnect.lost(now);
   CHECK(reconnect.next_attempt() - now == milliseconds(10));  // the smallest again
   bits = 0;
@@ -86,6 +100,37 @@ void server_names_match() {
   CHECK(credential.match("") == Match::None);
 }
 
+void host_names() {
+  const std::string label(63, 'a');
+  const std::string longest = label + "." + label + "." + label + "." + std::string(61, 'a');
+  for (const std::string &good : {std::string("a"), std::string("web.test"), std::string("web.test."),
+                                  std::string("_dns.1-a.b"), std::string("127.0.0.1"), longest}) {
+    CHECK(is_host_name(good));
+  }
+  for (const std::string &bad :
+       {std::string(), std::string("."), std::string("a..b"), std::string(".a"), std::string("a.."), std::string("a b"),
+        std::string("a\nb"), std::string("a\0b", 3), std::string("*.a"), std::string("a:1"), std::string("[::1]"),
+        std::string("l\xc3\xa4.test"), std::string("a\"b"), std::string("a;b"), label + "a", longest + "a"}) {
+    CHECK(!is_host_name(bad));
+  }
+}
+
+void text_is_escaped() {
+  CHECK(escaped("plain text, with = and ;") == "plain text, with = and ;");
+  CHECK(escaped(std::string_view("a\n\0\x1b\x7f\xff", 6)) == "a\\x0a\\x00\\x1b\\x7f\\xff");
+  CHECK(escaped("'\"\\") == "\\x27\\x22\\x5c");
+  CHECK(escaped("'\"\\\n", Quotes::Keep) == "'\"\\\\x0a");
+  CHECK(escaped("abcd", Quotes::Keep, 4) == "abcd" && escaped("abcde", Quotes::Keep, 4) == "abcd...");
+  std::mt19937 random(5);
+  for (int i = 0; i < 2000; i++) {
+    std::string text(random() % 40, 0);
+    for (char &c : text) c = static_cast<char>(random());
+    std::string once = escaped(text);
+    for (char c : once) CHECK(c >= 0x20 && c <= 0x7e && c != '"' && c != '\'');
+    CHECK(escaped(once, Quotes::Keep) == once);
+  }
+}
+
 // Mutations of a good configuration never crash, and a refusal always has a reason.
 void spiffe_ids_are_read_strictly() {
   for (const char *good : {"spiffe://a/b", "spiffe://mesh.example/ns/shop/sa/cart", "spiffe://1_a-b.c/A.z_-9/..."}) {
@@ -108,6 +153,11 @@ void spiffe_ids_are_read_strictly() {
                           "spiffe://a/b#c",
                           "spiffe://a/%41",
                           "spiffe://a/b c",
+                          "spiffe://a/b,c",
+                          "spiffe://a/b;c",
+                          "spiffe://a/b=c",
+                          "spiffe://a/b\"c",
+                          "spiffe://a/b\nc",
                           "http://a/b",
                           "SPIFFE://a/b",
                           "spiffe://\xc3\xa4/b"}) {
