@@ -127,7 +127,7 @@ def test_a_daemon_that_is_full_is_one_line_in_the_log(
     material: Material, own_daemon: DaemonProcess, processes: Processes, tmp_path: Path
 ) -> None:
     names = NAMES[:1]
-    configure(own_daemon, make_keys(tmp_path, material, names), names, data_plane={"max_connections": 2})
+    configure(own_daemon, make_keys(tmp_path, material, names), names, data_plane={"max_connections_per_user": 2})
     own_daemon.start()
     held = [socket.socket(socket.AF_UNIX) for _ in range(2)]
     for one in held:
@@ -136,9 +136,9 @@ def test_a_daemon_that_is_full_is_one_line_in_the_log(
     wait_for("twenty attempts", lambda: envoy.stats()["connection_failures"] >= 20)
     lines = [line for line in envoy.log().splitlines() if "the daemon at" in line]
     assert len(lines) == 1, lines
-    reason = "the daemon refuses the connection: the daemon has as many connections as it may have"
+    reason = "the daemon refuses the connection: this user has as many connections as one may have"
     assert reason in lines[0]
-    assert "max_connections: 2" in lines[0]
+    assert "max_connections_per_user: 2" in lines[0]
     assert not _works(envoy, names[0])
     assert envoy.wait_failure("https", reason)
     for one in held:

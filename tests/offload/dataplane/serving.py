@@ -153,6 +153,15 @@ def identity(
     }
 
 
+def why_turned_away(raw: socket.socket) -> str:
+    """The reason that a client is told whose connection is not served: a GOAWAY frame, then the end."""
+    frame = b""
+    while piece := raw.recv(1000):
+        frame += piece
+    assert frame[3] == 7, "GOAWAY"
+    return frame[17:].decode()
+
+
 # `...`: a lambda in a loop has the loop's variables as its defaults.
 def wait_for(condition: Callable[..., bool], seconds: float = 20) -> None:
     """Looks again until it holds; the bound only ends a test that would hang."""

@@ -19,7 +19,16 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from offload._dataplane import Key
 from offload.v1 import private_key_pb2 as pb
 from offload.v1 import private_key_pb2_grpc
-from tests.offload.dataplane.serving import ECDSA_P256, SCHEMES, Server, identity, tls13_input, verify, wait_for
+from tests.offload.dataplane.serving import (
+    ECDSA_P256,
+    SCHEMES,
+    Server,
+    identity,
+    tls13_input,
+    verify,
+    wait_for,
+    why_turned_away,
+)
 
 if TYPE_CHECKING:
     from offload._dataplane import KeyRule
@@ -447,11 +456,8 @@ def test_connection_limit(make_server: Callable[..., Server]) -> None:
     server = make_server(max_connections=3)
     held = [server.connect() for _ in range(3)]
     refused = server.connect()
-    answer = b""
-    while piece := refused.recv(1000):
-        answer += piece
-    assert answer[3] == 7, "GOAWAY"
-    assert answer.endswith(b"the daemon has as many connections as it may have (data_plane.max_connections: 3)")
+    reason = why_turned_away(refused)
+    assert reason == "the daemon has as many connections as it may have (data_plane.max_connections: 3)"
     with server.stub() as stub:
         code, _ = status_of(lambda: stub.Sign(sign_request(server.keys["p256"]), timeout=20))
     assert code is grpc.StatusCode.UNAVAILABLE, "stock gRPC hears of it at once"
