@@ -607,14 +607,16 @@ class ControlPlane:
     async def _retire(self, view: MeshView, trust: Resource) -> None:
         """The trust in a CA whose MeshIdentity was deleted ends when nobody needs it any more."""
         connected = self._proxies[view.mesh]
-        if view.mesh in self._dirty or not all(has_everything(proxy) for proxy in connected):
+        if view.mesh in self._dirty | self._moved or not all(has_everything(proxy) for proxy in connected):
             return
+        if self.transitions.may_show(view.mesh, trust.name):
+            return  # somebody still has, or may have, the identity that was deleted
         gone = fingerprints(trust)
         for dataplane in view.dataplanes:
-            identity, node = view.identity_of(dataplane), node_of(dataplane)
+            identity, node = view.identity_of(dataplane), self._node_with_key(view, dataplane)
             if identity is not None and identity.mesh_identity == trust.name:
-                return  # it still has the identity that was deleted
-            if identity is None or node is None or not await self._is_offloaded(view, dataplane):
+                return
+            if identity is None or not node:
                 continue
             last = self.identities.last_issuer(view.mesh, identity.spiffe_id, node)
             if last is None or last in gone:

@@ -83,6 +83,15 @@ class Transitions:
         known = self._presence.get(mesh, {}).get(name)
         return known.presence if known is not None else Presence.NEW
 
+    def may_show(self, mesh: str, mesh_identity: str) -> bool:
+        """Whether any proxy may be using an identity of this MeshIdentity, as of the last plan."""
+        return any(
+            facts.identity is not None and facts.identity.mesh_identity == mesh_identity
+            for known in self._presence.get(mesh, {}).values()
+            if known.presence is not Presence.LOST
+            for facts in known.possible
+        )
+
     # --- plans --------------------------------------------------------------------------------------------------------
 
     async def given(self, wanted: MeshView, before: MeshView | None, nodes: Mapping[str, NodeKnown]) -> MeshView:
