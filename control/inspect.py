@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from control.ca.identities import Held
 from control.mesh.facts import Plan, Presence, Wait
 from control.mesh.transitions import service_step
 from control.model.placement import node_of
@@ -69,12 +70,8 @@ async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> 
     held = plane.identities.held(dataplane.mesh, dataplane.name) if mode == "EnvoyTLS" else None
     problems = list(proxies.render(view, dataplane).problems)
     problems += [one.remark for one in view.unreadable[:MAX_LEFT_OUT]]
-    trouble = plane.identities.authorities.trouble(view.mesh, identity.mesh_identity) if identity else None
-    if identity is not None and trouble is not None:
-        until = (
-            f"the proxy keeps its certificate until {held.not_after:%Y-%m-%d %H:%M} UTC" if held else "no certificate"
-        )
-        problems.append(f"the CA of MeshIdentity {identity.mesh_identity} cannot be used: {trouble}; {until}")
+    if identity is not None:
+        problems += _trouble(plane, view.mesh, identity.mesh_identity, mode, held)
     word, node = plane.unserved(view, dataplane), node_of(dataplane)
     if word is not None:
         problems.append(f"node {node} cannot sign for {identity.spiffe_id if identity else 'it'}: {word}")
@@ -111,6 +108,20 @@ def waiting(view: MeshView) -> list[dict[str, str]]:
 
 def _wait(wait: Wait) -> dict[str, str]:
     return {"who": wait.who, "step": wait.step, "waitsFor": wait.waits_for, "reason": wait.reason}
+
+
+def _trouble(plane: ControlPlane, mesh: str, mesh_identity: str, mode: str, held: Held | None) -> list[str]:
+    """Of the CA of a proxy's identity, and what the proxy has all the same."""
+    trouble = plane.identities.authorities.trouble(mesh, mesh_identity)
+    if trouble is None:
+        return []
+    if mode == "Offload":
+        keeps = "its node keeps the certificate that it has, to its end"
+    elif held is not None and held.is_valid(plane.identities.now()):
+        keeps = f"the proxy keeps its certificate until {held.not_after:%Y-%m-%d %H:%M} UTC"
+    else:
+        keeps = "the proxy has no certificate"
+    return [f"the CA of MeshIdentity {mesh_identity} cannot be used: {trouble}; {keeps}"]
 
 
 def _connection(proxy: Proxy) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class ControlPlane:
     def token_file(self, kind: str, **wanted: str) -> Path:
         """`mesh generate dataplane-token` or `node-token`, into a file that only this user reads."""
         path = self.files.folder / f"{wanted['name']}.token"
-        write_private(path, self.call("POST", f"/tokens/{kind}", wanted)["token"] + "\n")
+        write_private(path, self.call("POST", f"/tokens/{kind}", wanted)["token"])
         return path
 
     def overview(self, dataplane: str, mesh: str = "default") -> Mapping[str, Any]:

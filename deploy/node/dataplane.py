@@ -14,7 +14,7 @@ START_SECONDS = 40
 
 
 def launch(processes: Processes, control_plane: ControlPlane, name: str, admin_port: int, folder: Path) -> Process:
-    """`mesh dataplane run`, not waited for: several start at once. `folder` takes the bootstrap with its token."""
+    """`mesh dataplane run`, not waited for: several start at once. `folder` takes the bootstrap."""
     token = control_plane.token_file("dataplane", name=name, mesh="default")
     line: list[str | Path] = [*COMMAND, "dataplane", "run", "--name", name, "--token-file", token]
     line += ["--ca-file", control_plane.files.ca, "--control-plane", control_plane.xds]

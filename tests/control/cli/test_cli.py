@@ -150,6 +150,18 @@ def test_the_files_of_the_control_plane_are_private(mesh: ControlPlane) -> None:
     assert mesh.data.stat().st_mode & 0o077 == 0
 
 
+def test_an_identity_whose_ca_files_cannot_be_used_is_refused(mesh: ControlPlane, tmp_path: Path) -> None:
+    sources = ", ".join(
+        f"{name}: {{type: File, file: {{path: {tmp_path}/x}}}}" for name in ("certificate", "privateKey")
+    )
+    spec = f"{{selector: {{dataplane: {{}}}}, provider: {{type: Bundled, bundled: {{ca: {{{sources}}}}}}}}}"
+    refused = mesh.run("apply", "-f", "-", stdin=f"type: MeshIdentity\nname: own\nmesh: default\nspec: {spec}\n")
+    assert refused.returncode == 1
+    assert "spec.provider.bundled.ca" in refused.stderr
+    assert "cannot be used by the control plane" in refused.stderr
+    assert mesh.run("get", "meshidentities", "own").returncode == 1
+
+
 def test_ca_rotation(mesh: ControlPlane) -> None:
     assert "Stable" in mesh.output("ca", "status", "identity")
     assert "Distributing" in mesh.output("ca", "rotate", "identity")
