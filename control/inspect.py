@@ -17,8 +17,11 @@ from control.policies.meshtrafficpermission.generate import decide
 from control.proxies import Proxy
 from control.xds import proxy as proxies
 from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
-from control.xds.inbounds import permission_entries
-from control.xds.policies_of_proxy import IN_FORCE, Choice, ProxyPolicies
+from control.xds.inbounds import is_closed, permission_entries
+from control.xds.policies_of_proxy import ProxyPolicies
+from control.xds.quarantine import IN_FORCE, Choice, LeftOut
+from control.xds.states import Phase
+from control.xds.subscription import Subscription
 from control.xds.view import MeshView
 
 # More of a mesh than anybody reads; `mesh get` shows all of a kind.
@@ -50,13 +53,15 @@ def config(view: MeshView, dataplane: Resource, choice: Choice = IN_FORCE) -> di
     }
 
 
-def access(view: MeshView, dataplane: Resource, caller: str) -> list[dict[str, Any]]:
+def access(view: MeshView, dataplane: Resource, caller: str, choice: Choice = IN_FORCE) -> list[dict[str, Any]]:
     """For each inbound, whether the caller with this SPIFFE id is let in, and what decides it."""
-    found, identity = ProxyPolicies(view, dataplane), view.identity_of(dataplane)
+    found, identity = ProxyPolicies(view, dataplane, choice=choice), view.identity_of(dataplane)
     answers = []
     for inbound in dataplane.spec.networking.inbound:
         if identity is None:
             allowed, reason = True, "the dataplane has no identity: it takes plaintext, and permissions do not apply"
+        elif is_closed(found, inbound):
+            allowed, reason = False, "the proxy refuses its permissions (mesh inspect overview): nobody is let in"
         else:
             allowed, reason = decide(permission_entries(found, inbound), caller)
         answers.append({"inbound": inbound.section, "allowed": allowed, "reason": reason})
@@ -69,6 +74,8 @@ async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> 
     # In mode Offload the node's daemon has the certificate; one from before says nothing.
     held = plane.identities.held(dataplane.mesh, dataplane.name) if mode == "EnvoyTLS" else None
     problems = list(proxies.render(view, dataplane).problems)
+    left_out = plane.quarantines.left_out(dataplane.mesh, dataplane.name)
+    problems += [one.remark for one in left_out]
     problems += [one.remark for one in view.unreadable[:MAX_LEFT_OUT]]
     if identity is not None:
         problems += _trouble(plane, view.mesh, identity.mesh_identity, mode, held)
@@ -88,9 +95,10 @@ async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> 
         "mode": mode,
         "certificate": {"notAfter": held.not_after.isoformat(), "renewAt": held.renew_at.isoformat()} if held else None,
         "problems": problems,
+        "leftOut": [_left_out(one) for one in left_out],
         "waits": [_wait(wait) for wait in waits],
         "settled": word is None and not any(wait.who == dataplane.name for wait in waits),
-        "connections": [_connection(proxy) for proxy in plane.connected(dataplane.mesh, dataplane.name)],
+        "connections": [_connection(plane, proxy) for proxy in plane.connected(dataplane.mesh, dataplane.name)],
     }
 
 
@@ -124,16 +132,16 @@ def _trouble(plane: ControlPlane, mesh: str, mesh_identity: str, mode: str, held
     return [f"the CA of MeshIdentity {mesh_identity} cannot be used: {trouble}; {keeps}"]
 
 
-def _connection(proxy: Proxy) -> dict[str, Any]:
+def _left_out(one: LeftOut) -> dict[str, Any]:
+    since = datetime.fromtimestamp(one.since, UTC).isoformat()
+    resources = [f"{SHORT[one.refusal.type_url]} {name}" for name in one.refusal.names]
+    return {"type": one.type, "name": one.name, "resources": resources, "because": one.refusal.detail, "since": since}
+
+
+def _connection(plane: ControlPlane, proxy: Proxy) -> dict[str, Any]:
     subscriptions = proxy.stream.subscriptions if proxy.stream is not None else {}
     types = {
-        SHORT[type_url]: {
-            "state": subscription.phase.value,
-            "sentVersion": subscription.version,
-            "acknowledgedVersion": subscription.acked_version,
-            "wantedVersion": proxy.snapshot.version(type_url) if proxy.snapshot else "",
-            **({"refused": subscription.nack_detail} if subscription.nack_detail else {}),
-        }
+        SHORT[type_url]: _type(plane, proxy, subscription)
         for type_url, subscription in subscriptions.items()
         if subscription.is_asked
     }
@@ -141,3 +149,24 @@ def _connection(proxy: Proxy) -> dict[str, Any]:
     end = proxy.token_ends_at
     until = None if end is None else datetime.fromtimestamp(min(end, _FOREVER), UTC).isoformat()
     return {"connectedSeconds": seconds, "tokenUntil": until, "types": types}
+
+
+def _type(plane: ControlPlane, proxy: Proxy, subscription: Subscription) -> dict[str, Any]:
+    """What it refuses now is shown for each resource, whatever else of the type it took since."""
+    snapshot, type_url = proxy.snapshot, subscription.type_url
+    refused = subscription.refused_now(snapshot) if snapshot is not None else {}
+    state: dict[str, Any] = {
+        "state": (Phase.PARKED if refused and subscription.phase is Phase.SETTLED else subscription.phase).value,
+        "sentVersion": subscription.version,
+        "acknowledgedVersion": subscription.acked_version,
+        "wantedVersion": snapshot.version(type_url) if snapshot is not None else "",
+    }
+    if refused:
+        causes = [str(cause) for cause in plane.quarantines.causes(proxy.mesh, proxy.name, type_url)]
+        state["refused"] = "; ".join(dict.fromkeys(one.detail for one in refused.values()))
+        state["refusals"] = [
+            {"resource": name, "because": one.detail, "changed": causes} for name, one in sorted(refused.items())
+        ]
+    elif subscription.phase is Phase.PARKED:
+        state["state"] = Phase.SETTLED.value  # what it refused is not wanted any more
+    return state

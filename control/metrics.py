@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -49,6 +49,13 @@ class Metrics:
             ["mesh", "type"],
             registry=self.registry,
         )
+        self.quarantined = Gauge(
+            "mesh_policies_quarantined",
+            "Policies that are left out for a proxy that refuses them, counted for each; closed: nobody is let in",
+            ["mesh", "type"],
+            registry=self.registry,
+        )
+        self._quarantined: dict[str, set[str]] = {}
         self.build = Histogram(
             "mesh_snapshot_build_seconds",
             "Making one proxy's configuration",
@@ -109,6 +116,12 @@ class Metrics:
         for name in failing:
             self.failing.remove(name)
         self._failing -= failing
+
+    def show_quarantined(self, mesh: str, counts: Mapping[str, int]) -> None:
+        """By type of policy."""
+        for type_name in self._quarantined.get(mesh, set()) | counts.keys():
+            self.quarantined.labels(mesh, type_name).set(counts.get(type_name, 0))
+        self._quarantined[mesh] = set(counts)
 
     def observe_store(self, operation: str, seconds: float) -> None:
         self.store.labels(operation).observe(seconds)

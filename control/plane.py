@@ -34,6 +34,7 @@ from control.model.resource import Resource
 from control.model.unreadable import Unreadable
 from control.policies.meshoffload.schema import KeyType
 from control.proxies import Proxy, Refusal
+from control.quarantines import Quarantines
 from control.store.errors import IncompatibleStore, NotFound, StoreError
 from control.store.store import Store
 from control.transitions import Transitions
@@ -121,6 +122,7 @@ class ControlPlane:
         self.metrics = metrics or Metrics()
         self.left_out = LeftOut(self.metrics)
         self.transitions = Transitions(store, self.metrics, offline_after)
+        self.quarantines = Quarantines(self.metrics)
         self._views: dict[str, Kept] = {}
         self._epochs: dict[str, int] = defaultdict(int)
         # A thousand proxies that come at once read a mesh once.
@@ -132,7 +134,7 @@ class ControlPlane:
         self._offered: dict[str, MeshView] = {}
         # Proxies that have gone over to a node: the keys that they had themselves are of no use any more.
         self._gone_over: set[tuple[str, str]] = set()
-        # Proxies whose certificate is to be renewed.
+        # Proxies whose configuration is to be made again: a certificate is to be renewed, or a policy to be left out.
         self._due: set[Proxy] = set()
         self._changed = asyncio.Event()
         self._generation = -1
@@ -167,12 +169,14 @@ class ControlPlane:
         if resource_type == "Dataplane":
             await asyncio.to_thread(self.identities.forget, mesh, name)
             self.transitions.forget(mesh, name)
+            self.quarantines.forget(mesh, name)
         elif resource_type == "Mesh":
             self.identities.forget_mesh(name)
             self._views.pop(name, None)
             self.metrics.forget_ends(name)
             self.left_out.show(name, ())
             self.transitions.forget_mesh(name)
+            self.quarantines.forget(name)
         elif resource_type == "MeshIdentity":
             self.identities.authorities.forget(mesh, name)
             self.metrics.forget_ends(f"{mesh}/{name}")
@@ -367,9 +371,22 @@ class ControlPlane:
         settings = ProxyPolicies(view, dataplane).offload
         # In mode Offload the key is at the node's daemon.
         credential = self._credential(view, dataplane, settings.key_type) if settings.mode == "EnvoyTLS" else None
-        built = building.build(view, dataplane, credential)
+        built = self._without_broken(view, dataplane, credential)
         self.metrics.build.observe(time.perf_counter() - began)
         return built
+
+    def _without_broken(self, view: MeshView, dataplane: Resource, credential: Credential | None) -> Snapshot:
+        """As if the proxy had refused already what breaks the rules of Envoy's API; it never sees that."""
+        while True:
+            built = building.build(view, dataplane, credential, self.quarantines.choice(view, dataplane))
+            again = False
+            for type_url, broken in built.broken.items():
+                made_of = built.made_of.get(type_url, {})
+                content = {name: made_of[name] for name in broken if name in made_of}
+                detail = "; ".join(f"{name}: {text}" for name, text in broken.items())
+                again |= bool(content) and self.quarantines.refused(view, dataplane, type_url, content, detail)
+            if not again:
+                return built
 
     def _credential(self, view: MeshView, dataplane: Resource, key_type: KeyType) -> Credential | None:
         identity = view.identity_of(dataplane)
@@ -411,6 +428,22 @@ class ControlPlane:
             self.disconnect(proxy)
             raise
         return proxy
+
+    def took(self, proxy: Proxy, type_url: str) -> None:
+        """The proxy has taken what was sent last of this type."""
+        if self.quarantines.took(proxy.mesh, proxy.name, type_url, proxy.sent.get(type_url, {})):
+            self._build_again(proxy)
+
+    async def refused(self, proxy: Proxy, type_url: str, detail: str) -> None:
+        """The proxy has refused what was sent last of this type: what it refuses it for is left out."""
+        view = await self.view(proxy.mesh)
+        dataplane, content = view.get("Dataplane", proxy.name), proxy.sent.get(type_url)
+        if dataplane is not None and content and self.quarantines.refused(view, dataplane, type_url, content, detail):
+            self._build_again(proxy)
+
+    def _build_again(self, proxy: Proxy) -> None:
+        self._due.update(self.connected(proxy.mesh, proxy.name))
+        self._changed.set()
 
     def disconnect(self, proxy: Proxy) -> None:
         self._proxies[proxy.mesh].discard(proxy)
@@ -460,7 +493,7 @@ class ControlPlane:
                 for mesh in meshes | moved:
                     await self._push(mesh, fresh=mesh in meshes)
                     self._count_waiting(mesh)
-                await self._renew_certificates([proxy for proxy in due if proxy.mesh not in meshes])
+                await self._offer_again([proxy for proxy in due if proxy.mesh not in meshes])
                 await self._forget_keys()
                 for changed in self._watchers:
                     changed()
@@ -630,7 +663,7 @@ class ControlPlane:
         log.info("the CA of a deleted MeshIdentity is not trusted any more", mesh=view.mesh, identity=trust.name)
         self.mark_changed([view.mesh])
 
-    async def _renew_certificates(self, due: Sequence[Proxy]) -> None:
+    async def _offer_again(self, due: Sequence[Proxy]) -> None:
         by_mesh: dict[str, list[Proxy]] = defaultdict(list)
         for proxy in due:
             by_mesh[proxy.mesh].append(proxy)
@@ -638,4 +671,4 @@ class ControlPlane:
             try:
                 await self._offer(await self.view(mesh), some)
             except StoreError as error:
-                log.error("certificates cannot be renewed now", mesh=mesh, error=str(error))
+                log.error("configurations cannot be made now", mesh=mesh, error=str(error))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from control.mesh.evidence import Claims
 from control.model.resource import Resource
+from control.xds.quarantine import Made
 from control.xds.snapshot import Snapshot
 from control.xds.stream import Stream
 
@@ -41,6 +42,8 @@ class Proxy:
         self.gone = False
         self.refusal: str | None = None
         self.stream: Stream | None = None
+        # By type: what was sent last, and what each of it was made of (at most one answer of a type is on its way).
+        self.sent: dict[str, Mapping[str, Made]] = {}
 
     def offer(self, snapshot: Snapshot | None, dataplane: Resource | None) -> None:
         """Both None: there is no such dataplane any more."""

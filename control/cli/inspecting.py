@@ -48,7 +48,7 @@ def overview(name: Name, mesh: Mesh = "default", output: Output = Form.TABLE) ->
             typer.echo("not connected")
             return
     rows = [
-        [number, short, state["state"], state["acknowledgedVersion"], state["wantedVersion"], state.get("refused")]
+        [number, short, state["state"], state["acknowledgedVersion"], state["wantedVersion"], _refused(state)]
         for number, connection in enumerate(found["connections"], start=1)
         for short, state in connection["types"].items()
     ]
@@ -60,6 +60,17 @@ def waiting(mesh: Mesh = "default", output: Output = Form.TABLE) -> None:
     found = Api().call("GET", f"/meshes/{segment(mesh)}/_waiting")
     rows = [[wait["who"], wait["step"], wait["waitsFor"], wait["reason"]] for wait in found]
     show(found, output, ["whose", "step", "waits for", "because"], rows)
+
+
+def _refused(state: dict[str, Any]) -> str:
+    """Which resources, what has changed in them, and why."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for one in state.get("refusals", ()):
+        by_reason.setdefault((one["because"], ", ".join(one["changed"])), []).append(one["resource"])
+    return "; ".join(
+        f"{', '.join(names)}{f' ({changed} changed)' if changed else ''}: {because.strip()}"
+        for (because, changed), names in by_reason.items()
+    )
 
 
 def policies(name: Name, mesh: Mesh = "default", output: Output = Form.TABLE) -> None:

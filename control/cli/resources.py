@@ -60,6 +60,8 @@ def apply(
 ) -> None:
     """Make or change resources. All files are checked before the first one is applied."""
     found = _read(file, mesh)
+    if dry_run:
+        _rehearse(found)
     api = None if dry_run else Api()
     for resource in found:
         path = path_of(resource.kind, resource.mesh, resource.name)
@@ -75,7 +77,15 @@ def validate(
 ) -> None:
     """Check files without a control plane."""
     found = _read(file, mesh)
+    _rehearse(found)
     typer.echo(f"{len(found)} resources, all valid")
+
+
+def _rehearse(found: list[Resource]) -> None:
+    from control.xds import rehearsal  # Envoy's messages take a while to load
+
+    for resource in found:
+        rehearsal.check(resource)
 
 
 def get(

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from control.model.base import Duration, Labels, Model, NonEmpty, Port, is_hostname, is_ip
+from control.model.base import Duration, Labels, Model, NonEmpty, Port, is_hostname, is_ip, shown
 from control.model.reference import DISPLAY_NAME
 from control.model.violation import Violation
 
 Protocol = Literal["tcp", "http", "http2", "grpc"]
 # Where Envoy's own admin interface listens: on its host only.
 ADMIN_HOST = "127.0.0.1"
+# Envoy counts in milliseconds.
+SHORTEST_PROBE = timedelta(milliseconds=1)
+# It becomes part of the names of clusters and routes.
+PORT_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 HTTP_PROTOCOLS = frozenset({"http", "http2", "grpc"})
 
 
@@ -119,6 +124,11 @@ def _check_address(address: str) -> Iterator[Violation]:
 def _check_inbound(inbound: Inbound, path: str, address: str) -> Iterator[Violation]:
     yield from _check_ip(f"{path}.serviceAddress", inbound.service_address)
     yield from _check_ip(f"{path}.address", inbound.address)
+    probe = inbound.service_probe
+    for name in ("interval", "timeout"):
+        value = getattr(probe, name) if probe is not None else None
+        if value is not None and value < SHORTEST_PROBE:
+            yield Violation(f"{path}.serviceProbe.{name}", "must be at least 1ms", f"{name}: 10s")
     listens_on = inbound.address or address
     serves_on = inbound.service_address or "127.0.0.1"
     if serves_on == listens_on and (inbound.service_port or inbound.port) == inbound.port:
@@ -128,10 +138,10 @@ def _check_inbound(inbound: Inbound, path: str, address: str) -> Iterator[Violat
             "set a servicePort or serviceAddress that differs",
             f"servicePort: {inbound.port + 10000 if inbound.port < 55536 else inbound.port - 10000}",
         )
-    if inbound.name is not None and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", inbound.name):
+    if inbound.name is not None and not re.fullmatch(PORT_NAME, inbound.name):
         yield Violation(
             f"{path}.name",
-            f"must have only lower-case letters, digits and '-', at most 63; got {inbound.name!r}",
+            f"must have only lower-case letters, digits and '-', at most 63; got {shown(inbound.name)}",
             "http",
         )
 

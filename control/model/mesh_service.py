@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from control.model.base import Model, NonEmpty, Port, refuse
-from control.model.dataplane import HTTP_PROTOCOLS, Inbound, Protocol
+from control.model.base import Model, NonEmpty, Port, refuse, shown
+from control.model.dataplane import HTTP_PROTOCOLS, PORT_NAME, Inbound, Protocol
 from control.model.reference import LabelSelector, spiffe_id_problem
 from control.model.violation import Violation
 
@@ -86,6 +87,12 @@ def validate(spec: MeshServiceSpec) -> Iterator[Violation]:
         )
     seen: dict[str, int] = {}
     for index, port in enumerate(spec.ports):
+        if port.name is not None and not re.fullmatch(PORT_NAME, port.name):
+            yield Violation(
+                f"spec.ports[{index}].name",
+                f"must have only lower-case letters, digits and '-', at most 63; got {shown(port.name)}",
+                "http",
+            )
         for section in {str(port.port), port.section}:
             if section in seen:
                 yield Violation(

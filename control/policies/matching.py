@@ -6,7 +6,7 @@ A policy's top-level targetRef selects proxies: the mesh, dataplanes by labels, 
 Below it, configuration stands in one of three places: `default` (the proxy as a whole), `rules` (its inbounds), `to`
 (its outbounds, each entry with a targetRef of its own).
 
-A policy with the label `kuma.io/effect: shadow` applies to nothing; `mesh inspect config --shadow` shows what it would do.
+A policy with the label `kuma.io/effect: shadow` applies to nothing; `mesh inspect config --shadow` shows it.
 
 Everything that applies to one thing is put in order, the weaker first:
 

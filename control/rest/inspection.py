@@ -14,7 +14,7 @@ from control.plane import ControlPlane
 from control.rest import errors
 from control.rest.shapes import Access, Overview, PoliciesOfType, ProxyConfiguration, Waiting
 from control.store.errors import NotFound
-from control.xds.policies_of_proxy import Choice
+from control.xds.quarantine import Choice
 from control.xds.view import MeshView
 
 Filter = Annotated[str, Query(max_length=1000, description="a regular expression (RE2) of the names wanted")]
@@ -64,7 +64,8 @@ def add_to(app: FastAPI, plane: ControlPlane, who: Any) -> None:
     @app.get(PREFIX + "/xds", response_model=ProxyConfiguration, **common)
     async def xds(mesh: str, name: str, shadow: Shadow = False) -> dict[str, Any]:
         """The configuration that it should have, without secrets."""
-        return inspect.config(*await find(plane, mesh, name), Choice(shadow=shadow))
+        view, dataplane = await find(plane, mesh, name)
+        return inspect.config(view, dataplane, plane.quarantines.choice(view, dataplane) | Choice(shadow=shadow))
 
     answers = errors.responses(400, 401, 404, 409, 502) | {
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "as Envoy writes it"}
@@ -82,4 +83,5 @@ def add_to(app: FastAPI, plane: ControlPlane, who: Any) -> None:
     @app.get(PREFIX + "/_access", response_model=list[Access], **common)
     async def access(mesh: str, name: str, caller: str) -> list[dict[str, Any]]:
         """Whether `caller` (a SPIFFE id) is let in by each inbound, and why."""
-        return inspect.access(*await find(plane, mesh, name), caller)
+        view, dataplane = await find(plane, mesh, name)
+        return inspect.access(view, dataplane, caller, plane.quarantines.choice(view, dataplane))

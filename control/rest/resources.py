@@ -18,6 +18,7 @@ from control.plane import ControlPlane
 from control.rest import errors, openapi
 from control.rest.shapes import Status
 from control.store.errors import NotFound
+from control.xds import rehearsal
 
 MAX_PAGE = 1000
 DEFAULT_PAGE = 100
@@ -140,4 +141,5 @@ async def _read(request: Request, kind: Kind, mesh: str, name: str) -> Resource:
     if resource.key != (kind.type, mesh, name):
         violation = Violation("name", f"is that of {resource.key}, but the path is that of {(kind.type, mesh, name)}")
         raise InvalidResource(f"{kind.type} {name}", [violation])
+    await asyncio.to_thread(rehearsal.check, resource)
     return resource

@@ -94,12 +94,27 @@ class HeldCertificate(Body):
     renew_at: str | None = None
 
 
+class RefusedResource(Body):
+    resource: str
+    because: str = Field(description="in the words of the proxy")
+    changed: list[str] = Field(description="what has changed in it since the proxy took it last")
+
+
+class LeftOutPolicy(Body):
+    type: str = Field(description="with the name: of the policy; empty: all that let somebody in at these resources")
+    name: str
+    resources: list[str] = Field(description="what the proxy refuses with it")
+    because: str = Field(description="in the words of the proxy")
+    since: str
+
+
 class TypeState(Body):
     state: str
     sent_version: str
     acknowledged_version: str
     wanted_version: str
     refused: str | None = None
+    refusals: list[RefusedResource] = Field(default_factory=list)
 
 
 class Connection(Body):
@@ -124,6 +139,7 @@ class Overview(Body):
     mode: Literal["Offload", "EnvoyTLS"]
     certificate: HeldCertificate | None
     problems: list[str]
+    left_out: list[LeftOutPolicy]
     waits: list[Waiting]
     # Whether it has come to what is wanted of it, and can be served.
     settled: bool

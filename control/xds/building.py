@@ -15,6 +15,7 @@ from control.xds import outbounds, proxy
 from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Config, Encoded
 from control.xds.outbounds import Reached
 from control.xds.proxy import Credential
+from control.xds.quarantine import IN_FORCE, Choice, Made
 from control.xds.snapshot import Snapshot
 from control.xds.view import MeshView
 
@@ -27,16 +28,18 @@ class Fixed:
     credential: Credential | None
     # What a plan says of it, but for the members of services that are left out; and trust that it retains.
     given: Hashable
+    choice: Choice
     server_ids: tuple[tuple[str, ...], ...]
     # By type.
     resources: Mapping[str, Mapping[str, Encoded]]
     reached: tuple[Reached, ...]
     problems: tuple[str, ...]
+    made_of: Mapping[str, Mapping[str, Made]]
 
-    def holds(self, view: MeshView, credential: Credential | None) -> bool:
+    def holds(self, view: MeshView, credential: Credential | None, choice: Choice) -> bool:
         """Of a view whose resources are the same but for other dataplanes (MeshView sees to that)."""
-        made_of = self.credential, self.given, self.server_ids
-        return made_of == (credential, _given(view, self.dataplane), _server_ids(view, self.reached))
+        made_of = self.credential, self.given, self.choice, self.server_ids
+        return made_of == (credential, _given(view, self.dataplane), choice, _server_ids(view, self.reached))
 
 
 def _server_ids(view: MeshView, reached: tuple[Reached, ...]) -> tuple[tuple[str, ...], ...]:
@@ -52,19 +55,19 @@ def _given(view: MeshView, dataplane: Resource) -> Hashable:
     return facts.identity, facts.place, tuple(facts.inbounds.items()), by_tls, retained
 
 
-def build(view: MeshView, dataplane: Resource, credential: Credential | None) -> Snapshot:
+def build(view: MeshView, dataplane: Resource, credential: Credential | None, choice: Choice = IN_FORCE) -> Snapshot:
     fixed = view.fixed.get(dataplane.name)
-    if fixed is None or not fixed.holds(view, credential):
-        fixed = view.fixed[dataplane.name] = _fixed(view, dataplane, credential)
+    if fixed is None or not fixed.holds(view, credential, choice):
+        fixed = view.fixed[dataplane.name] = _fixed(view, dataplane, credential, choice)
     zone, facts = view.zone_of(dataplane), view.given(dataplane)
     if facts is not None and facts.identity is not None and facts.place is None and credential is None:
         facts = facts.without_certificate()
     endpoints = {one.destination.name: _endpoints(view, one, zone) for one in fixed.reached}
-    return Snapshot({**fixed.resources, ENDPOINTS: endpoints}, fixed.problems, facts)
+    return Snapshot({**fixed.resources, ENDPOINTS: endpoints}, fixed.problems, facts, fixed.made_of)
 
 
-def _fixed(view: MeshView, dataplane: Resource, credential: Credential | None) -> Fixed:
-    config = proxy.render(view, dataplane, credential)
+def _fixed(view: MeshView, dataplane: Resource, credential: Credential | None, choice: Choice) -> Fixed:
+    config = proxy.render(view, dataplane, credential, choice=choice)
 
     def encoded(type_url: str, configs: Mapping[str, Config]) -> dict[str, Encoded]:
         return {name: view.shared.encode(type_url, name, config) for name, config in configs.items()}
@@ -77,7 +80,9 @@ def _fixed(view: MeshView, dataplane: Resource, credential: Credential | None) -
     }
     reached = tuple(config.reached)
     ids, problems = _server_ids(view, reached), tuple(config.problems)
-    return Fixed(dataplane, credential, _given(view, dataplane), ids, resources, reached, problems)
+    return Fixed(
+        dataplane, credential, _given(view, dataplane), choice, ids, resources, reached, problems, config.made_of
+    )
 
 
 def _endpoints(view: MeshView, reached: Reached, zone: str) -> Encoded:

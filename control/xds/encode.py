@@ -39,6 +39,8 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2  # noqa
 from google.protobuf import any_pb2, descriptor_pool, json_format, message_factory
 from xds.type.v3 import typed_struct_pb2
 
+from control.xds import api_rules
+
 Config = dict[str, Any]
 
 PREFIX = "type.googleapis.com/"
@@ -67,6 +69,8 @@ class Encoded:
     name: str
     any_bytes: bytes
     version: str
+    # Rules of Envoy's API that it breaks; empty, but for mistakes.
+    broken: tuple[str, ...] = ()
 
 
 # Equal resources are one object, however many proxies have them; it goes when the last of them does.
@@ -136,26 +140,27 @@ def encode(type_url: str, name: str, config: Config) -> Encoded:
     key = hashlib.sha256(content).digest()
     found = _encoded.get(key)
     if found is None:
-        found = _encoded[key] = of_message(type_url, name, to_message(type_url, config))
+        message = to_message(type_url, config)
+        found = _encoded[key] = of_message(type_url, name, message, tuple(api_rules.problems(message)))
     return found
 
 
-def of_message(type_url: str, name: str, message: Any) -> Encoded:
+def of_message(type_url: str, name: str, message: Any, broken: tuple[str, ...] = ()) -> Encoded:
     """Where there is a message already, which takes no longer to serialise than to look for."""
     value = message.SerializeToString(deterministic=True)
-    return intern(name, any_pb2.Any(type_url=type_url, value=value).SerializeToString(deterministic=True))
+    return intern(name, any_pb2.Any(type_url=type_url, value=value).SerializeToString(deterministic=True), broken)
 
 
-def intern(name: str, any_bytes: bytes) -> Encoded:
-    return shared(name, any_bytes, hashlib.sha256(any_bytes).hexdigest()[:16])
+def intern(name: str, any_bytes: bytes, broken: tuple[str, ...] = ()) -> Encoded:
+    return shared(name, any_bytes, hashlib.sha256(any_bytes).hexdigest()[:16], broken)
 
 
-def shared(name: str, any_bytes: bytes, version: str) -> Encoded:
+def shared(name: str, any_bytes: bytes, version: str, broken: tuple[str, ...] = ()) -> Encoded:
     """The one object for this name and version, which stand for the bytes."""
     key = f"{name}\0{version}"
     found = _shared.get(key)
     if found is None:
-        found = _shared[key] = Encoded(name, any_bytes, version)
+        found = _shared[key] = Encoded(name, any_bytes, version, broken)
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from control.mesh.facts import Identity
 from control.model.dataplane import Inbound, ServiceProbe
+from control.model.reference import WORKLOAD
 from control.model.resource import Resource
 from control.policies.matching import Entry, inbound_entries, merged
 from control.policies.meshaccesslog import generate as access_log
@@ -36,6 +37,9 @@ class InboundContext:
     policies: ProxyPolicies
     identity: Identity | None
     tracing: Config | None
+
+
+SOURCES: tuple[permission.PeerSource, ...] = ("uri_san", "filter_state")
 
 
 def name_of(inbound: Inbound) -> str:
@@ -95,11 +99,21 @@ def listener(context: InboundContext, inbound: Inbound) -> Config:
 
 
 def _entries(context: InboundContext, type_name: str, inbound: Inbound) -> list[Entry]:
+    if type_name == "MeshTLS" and is_closed(context.policies, inbound):
+        return []
     return inbound_entries(context.policies.of_type(type_name), inbound.section, inbound.port)
+
+
+def is_closed(policies: ProxyPolicies, inbound: Inbound) -> bool:
+    """Whether the proxy refuses the permissions of the inbound (quarantine.py): then nobody is let in."""
+    names = [name_of(inbound), *(_routes_name(inbound, source) for source in SOURCES)]
+    return not policies.choice.closed.isdisjoint(names)
 
 
 def permission_entries(policies: ProxyPolicies, inbound: Inbound) -> list[Entry]:
     """The permissions in force for an inbound; also for `mesh inspect`."""
+    if is_closed(policies, inbound):
+        return []
     return inbound_entries(policies.of_type("MeshTrafficPermission"), inbound.section, inbound.port)
 
 
@@ -185,6 +199,7 @@ def _logs(context: InboundContext, inbound: Inbound) -> list[Config]:
         destination=services[0] if services else "unknown",
         direction="INBOUND",
         address=context.dataplane.spec.networking.address,
+        workload=context.dataplane.labels.get(WORKLOAD, ""),
     )
     return access_log.access_logs(conf, traffic, http=inbound.is_http)
 

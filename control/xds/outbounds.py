@@ -11,7 +11,7 @@ from typing import Any
 
 from control.mesh.facts import Identity
 from control.model.dataplane import Outbound
-from control.model.reference import BackendRef
+from control.model.reference import WORKLOAD, BackendRef
 from control.model.resource import Resource
 from control.policies.matching import merged, outbound_entries
 from control.policies.meshaccesslog import generate as access_log
@@ -58,6 +58,7 @@ def listener(context: OutboundContext, outbound: Outbound, destination: Destinat
         destination=destination.service.name,
         direction="OUTBOUND",
         address=context.dataplane.spec.networking.address,
+        workload=context.dataplane.labels.get(WORKLOAD, ""),
     )
     logs = access_log.access_logs(conf, traffic, http=http)
     if http:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from control.model.resource import Resource
@@ -13,33 +13,21 @@ from control.policies.meshoffload.generate import OffloadSettings, settings
 from control.policies.meshoffload.schema import Conf as OffloadConf
 from control.policies.meshtls.schema import Conf as TlsConf
 from control.policies.meshtrace.schema import Conf as TraceConf
+from control.xds.quarantine import IN_FORCE, Choice
 from control.xds.view import MeshView
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which of the policies that select a proxy count."""
-
-    # (type, name) of those that do not, since the proxy refused what they were part of (quarantine.py).
-    left_out: frozenset[tuple[str, str]] = frozenset()
-    # Those without effect count too, to see what they would change.
-    shadow: bool = False
-
-
-IN_FORCE = Choice()
 
 
 class ProxyPolicies:
     def __init__(self, view: MeshView, dataplane: Resource, choice: Choice = IN_FORCE) -> None:
         self._view, self._labels, self._given = view, dataplane.effective_labels, view.given(dataplane)
-        self._choice = choice
+        self.choice = choice
         self._by_type: dict[str, list[Resource]] = {}
 
     def of_type(self, type_name: str) -> Sequence[Resource]:
         """The weaker first, as `matching` orders them."""
         if type_name not in self._by_type:
-            found = matching(self._view.of_type(type_name), self._labels, self._choice.shadow)
-            left_out = self._choice.left_out
+            found = matching(self._view.of_type(type_name), self._labels, self.choice.shadow)
+            left_out = self.choice.left_out
             self._by_type[type_name] = [policy for policy in found if (type_name, policy.name) not in left_out]
         return self._by_type[type_name]
 

@@ -6,16 +6,19 @@ Only what the proxy references is in it: its own inbounds, the services it calls
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from control.model.resource import Resource
 from control.policies.meshmetric import generate as metric
 from control.policies.meshtls import generate as tls
 from control.policies.meshtrace import generate as trace
-from control.xds import admin, inbounds, outbounds, shapes
+from control.xds import admin, inbounds, outbounds, provenance, shapes
+from control.xds.encode import CLUSTER, LISTENER, ROUTES
 from control.xds.inbounds import InboundContext
 from control.xds.outbounds import OutboundContext, Reached
-from control.xds.policies_of_proxy import IN_FORCE, Choice, ProxyPolicies
+from control.xds.policies_of_proxy import ProxyPolicies
+from control.xds.quarantine import IN_FORCE, Choice, Made
 from control.xds.view import Destination, MeshView
 
 Config = dict[str, Any]
@@ -41,6 +44,8 @@ class ProxyConfig:
     problems: list[str] = field(default_factory=list)
     # Where the endpoints come from.
     reached: list[Reached] = field(default_factory=list)
+    # By type of xDS and name; nothing for endpoints and secrets, which no policy is in.
+    made_of: dict[str, dict[str, Made]] = field(default_factory=lambda: {CLUSTER: {}, LISTENER: {}, ROUTES: {}})
 
 
 def render(
@@ -89,6 +94,7 @@ def _tracing(view: MeshView, dataplane: Resource, policies: ProxyPolicies, confi
         },
         **shapes.http_options("grpc" if found.http2 else "http"),
     }
+    config.made_of[CLUSTER][trace.CLUSTER] = provenance.of_proxy(policies, dataplane, "MeshTrace")
     return found.connection_manager
 
 
@@ -97,7 +103,14 @@ def _add_inbounds(context: InboundContext, config: ProxyConfig) -> None:
         name = inbounds.name_of(inbound)
         config.listeners[name] = inbounds.listener(context, inbound)
         config.clusters[name] = inbounds.cluster(inbound)
-        config.routes |= inbounds.routes(context, inbound)
+        routes = inbounds.routes(context, inbound)
+        config.routes |= routes
+        closed = inbounds.is_closed(context.policies, inbound)
+        of_types = partial(provenance.of_inbound, context.policies, context.dataplane, inbound, closed)
+        of_all = provenance.of_proxy(context.policies, context.dataplane, "MeshTrace", "MeshOffload")
+        made = of_types("MeshAccessLog", "MeshTLS", "MeshTrafficPermission") | of_all
+        config.made_of[LISTENER][name], config.made_of[CLUSTER][name] = made, of_types()
+        config.made_of[ROUTES] |= dict.fromkeys(routes, of_types("MeshTrafficPermission"))
 
 
 def _add_admin(context: InboundContext, config: ProxyConfig) -> None:
@@ -105,10 +118,13 @@ def _add_admin(context: InboundContext, config: ProxyConfig) -> None:
     if context.identity is not None and admin.is_offered(networking):
         config.listeners[admin.LISTENER] = admin.listener(context, context.identity)
         config.clusters[admin.CLUSTER] = admin.cluster(networking.admin.port)
+        made = provenance.of_proxy(context.policies, context.dataplane, "MeshTLS", "MeshOffload")
+        config.made_of[LISTENER][admin.LISTENER] = config.made_of[CLUSTER][admin.CLUSTER] = made
 
 
 def _add_outbounds(context: OutboundContext, config: ProxyConfig) -> None:
     reached: dict[str, Destination] = {}
+    of_proxy = provenance.of_proxy(context.policies, context.dataplane, "MeshTrace")
     for outbound in context.dataplane.spec.networking.outbound:
         destination = context.view.resolve_outbound(outbound.backend_ref)
         if destination is None:
@@ -117,15 +133,22 @@ def _add_outbounds(context: OutboundContext, config: ProxyConfig) -> None:
             place = f"{outbound.address}:{outbound.port}"
             config.problems.append(f"outbound {place}: there is no MeshService {named} with port {reference.port}")
             continue
-        config.listeners[outbounds.listener_name(outbound)] = outbounds.listener(context, outbound, destination)
+        of_types = partial(provenance.of_destination, context.view, context.policies, destination)
+        name = outbounds.listener_name(outbound)
+        config.listeners[name] = outbounds.listener(context, outbound, destination)
+        config.made_of[LISTENER][name] = of_types("MeshAccessLog") | of_proxy
         if destination.port.is_http:
             config.routes[destination.name], more = outbounds.routes(context, destination)
+            config.made_of[ROUTES][destination.name] = of_types("MeshHTTPRoute", "MeshLoadBalancingStrategy")
             reached |= {found.name: found for found in more}
         else:
             reached[destination.name] = destination
     zone = context.view.zone_of(context.dataplane)
+    of_tls = provenance.of_proxy(context.policies, context.dataplane, "MeshTLS", "MeshOffload")
     for name, destination in reached.items():
         config.clusters[name] = outbounds.cluster(context, destination)
+        of_types = partial(provenance.of_destination, context.view, context.policies, destination)
+        config.made_of[CLUSTER][name] = of_types("MeshLoadBalancingStrategy", "MeshHealthCheck") | of_tls
         needed = outbounds.reach(context, destination)
         config.endpoints[name] = outbounds.load_assignment(context.view, needed, zone)
         config.reached.append(needed)
@@ -139,13 +162,21 @@ def _add_metrics(dataplane: Resource, policies: ProxyPolicies, config: ProxyConf
         config.problems.append("MeshMetric needs networking.admin.port on the Dataplane: that is where the numbers are")
         return
     config.clusters[admin.CLUSTER] = admin.cluster(networking.admin.port)
+    made = provenance.of_proxy(policies, dataplane, "MeshMetric")
     for port, route in routes:
-        name = f"self_metrics_{port}"
+        name, address = f"self_metrics_{port}", shapes.address(networking.address, port)
+        taken = next((other for other, one in config.listeners.items() if one["address"] == address), None)
+        if taken is not None:
+            config.problems.append(
+                f"MeshMetric: {networking.address}:{port} is where {taken} is: no metrics there; choose another port"
+            )
+            continue
         host = {"name": name, "domains": ["*"], "routes": [route]}
         manager = {"stat_prefix": name, "route_config": {"name": name, "virtual_hosts": [host]}}
+        config.made_of[LISTENER][name] = made
         config.listeners[name] = {
             "name": name,
             "traffic_direction": "INBOUND",
-            "address": shapes.address(networking.address, port),
+            "address": address,
             "filter_chains": [{"filters": [shapes.http_connection_manager(manager, [], [], None)]}],
         }

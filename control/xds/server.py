@@ -25,6 +25,8 @@ from control.tokens.tokens import Claims, InvalidToken, Tokens
 from control.xds import stream as streams
 from control.xds.encode import Encoded
 from control.xds.messages import Abort, Acked, Action, DeltaRequest, Nacked, Request, Respond
+from control.xds.quarantine import Made
+from control.xds.snapshot import Snapshot
 
 log = structlog.get_logger(__name__)
 
@@ -137,6 +139,8 @@ class DiscoveryServer:
     async def _converse(
         self, proxy: Proxy, first: Heard, requests: AsyncIterator[bytes], is_delta: bool
     ) -> AsyncIterator[bytes]:
+        if first.is_fresh:
+            self._plane.quarantines.restarted(proxy.mesh, proxy.name)
         machine = proxy.stream = streams.delta() if is_delta else streams.state_of_the_world()
         waiting: asyncio.Queue[Heard | Refused | None] = asyncio.Queue(REQUESTS_WAITING)
         waiting.put_nowait(first)
@@ -169,8 +173,9 @@ class DiscoveryServer:
                 if machine.deadline is not None and time.monotonic() >= machine.deadline:
                     actions += machine.tick(time.monotonic())
                 for action in actions:
-                    self._account(proxy, action)
+                    await self._account(proxy, action)
                     if isinstance(action, Respond):
+                        proxy.sent[action.type_url] = _made_of(served, action)
                         yield delta_bytes(action) if is_delta else response_bytes(action)
                 if served is proxy.snapshot and proxy.settles():
                     self._plane.settled(proxy)
@@ -178,10 +183,11 @@ class DiscoveryServer:
         finally:
             reader.cancel()
 
-    def _account(self, proxy: Proxy, action: Action) -> None:
+    async def _account(self, proxy: Proxy, action: Action) -> None:
         short = action.type_url.rpartition(".")[2] if not isinstance(action, Abort) else ""
         if isinstance(action, Acked):
             self._plane.metrics.acks.labels(short).inc()
+            self._plane.took(proxy, action.type_url)
         elif isinstance(action, Nacked):
             self._plane.metrics.nacks.labels(short).inc()
             log.warning(
@@ -192,6 +198,7 @@ class DiscoveryServer:
                 version=action.version,
                 detail=action.detail,
             )
+            await self._plane.refused(proxy, action.type_url, action.detail)
         elif isinstance(action, Abort):
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "excess", action.reason)
 
@@ -217,6 +224,12 @@ async def _read(
     wake.set()
 
 
+def _made_of(snapshot: Snapshot | None, answer: Respond) -> dict[str, Made]:
+    """What the resources of an answer were made of; without those that no policy is in."""
+    made_of = snapshot.made_of.get(answer.type_url, {}) if snapshot is not None else {}
+    return {resource.name: made_of[resource.name] for resource in answer.resources if resource.name in made_of}
+
+
 async def _woken(wake: asyncio.Event, deadline: float | None) -> None:
     timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
     with contextlib.suppress(TimeoutError):
@@ -230,6 +243,12 @@ class Heard:
     # The id; empty where the request has none, as all but the first.
     node: str
     request: Request | DeltaRequest
+
+    @property
+    def is_fresh(self) -> bool:
+        """Of the first request: whether the proxy has nothing from an earlier stream."""
+        request = self.request
+        return not (request.version if isinstance(request, Request) else request.initial_versions)
 
 
 def heard(data: bytes, is_delta: bool) -> Heard:

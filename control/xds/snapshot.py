@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from control.mesh.facts import Facts
 from control.xds import encode
 from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Encoded
+from control.xds.quarantine import Made
 
 TYPES = (CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET)
 _NOTHING: Mapping[str, Encoded] = {}
@@ -22,6 +24,17 @@ class Snapshot:
     problems: tuple[str, ...] = ()
     # What it means for others once it is acknowledged; None where nobody asks.
     facts: Facts | None = None
+    # By type and name; see provenance.py.
+    made_of: Mapping[str, Mapping[str, Made]] = field(default_factory=dict)
+
+    @cached_property
+    def broken(self) -> Mapping[str, Mapping[str, str]]:
+        """What breaks rules of Envoy's API, by type and name: Envoy would refuse it."""
+        found = {
+            type_url: {name: "; ".join(one.broken) for name, one in resources.items() if one.broken}
+            for type_url, resources in self.resources.items()
+        }
+        return {type_url: broken for type_url, broken in found.items() if broken}
 
     def of_type(self, type_url: str) -> Mapping[str, Encoded]:
         return self.resources.get(type_url, _NOTHING)

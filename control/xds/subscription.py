@@ -7,16 +7,24 @@ Both answer three questions: is something due (`due`), what exactly (`answer`), 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from control.xds import encode
 from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, Encoded
 from control.xds.messages import WILDCARD, Acked, Action, DeltaRequest, Ignored, Nacked, Request, Respond
+from control.xds.quarantine import named
 from control.xds.snapshot import Snapshot, fold, no_endpoints
 from control.xds.states import Event, Phase, step
 
 # Types of which a client may want everything, and of which an answer is everything: what it lacks is removed.
 WHOLE_TYPES = frozenset({CLUSTER, LISTENER})
+
+
+class Refused(NamedTuple):
+    """A resource that the client refused: its version (None: its removal), and what the client said."""
+
+    version: str | None
+    detail: str
 
 
 class Subscription:
@@ -27,7 +35,8 @@ class Subscription:
         self.names: set[str] = set()
         # Of the last answer, and of the last one that was taken; for `mesh inspect`.
         self.nonce = self.version = self.acked_version = ""
-        self.nack_detail: str | None = None
+        # What the client refused last, by name; see refused_now.
+        self.refusals: dict[str, Refused] = {}
         # Of endpoints: the clusters of the same stream, whose versions are folded in as they were told to this client.
         self.clusters: Subscription | None = None
 
@@ -54,6 +63,16 @@ class Subscription:
         """Endpoints of a cluster on its way out: those that were sent, with the version of the cluster as it is now."""
         return fold(encode.intern(sent.name, sent.any_bytes), self._cluster_version(sent.name))
 
+    def refused_now(self, snapshot: Snapshot) -> dict[str, Refused]:
+        """What the client refuses of what it should have: whatever else it took since, and not what has changed.
+
+        While an answer is on its way it has not said yet whether that is better.
+        """
+        if self.phase is Phase.WAITING:
+            return dict(self.refusals)
+        wanted = _versions(self.wanted(snapshot)) if self.refusals else {}
+        return {name: refused for name, refused in self.refusals.items() if wanted.get(name) == refused.version}
+
     def told(self) -> Mapping[str, str | None]:
         """Versions of what the client was told, by name."""
         raise NotImplementedError
@@ -79,18 +98,17 @@ class Subscription:
             return []
         if error is None:
             self.step(Event.ACK)
-            self.acked_version, self.nack_detail = self.version, None
+            self.acked_version = self.version
             self._taken()
             return [Acked(self.type_url, self.version)]
         self.step(Event.NACK)
-        self.nack_detail = error
-        self._refused()
+        self._refused(error)
         return [Nacked(self.type_url, self.version, error)]
 
     def _taken(self) -> None:
         raise NotImplementedError
 
-    def _refused(self) -> None:
+    def _refused(self, detail: str) -> None:
         raise NotImplementedError
 
 
@@ -175,9 +193,12 @@ class StateOfTheWorld(Subscription):
             self._accepted = {name: self._accepted[name] for name in explicit & self._accepted.keys()}
 
     def _taken(self) -> None:
-        self._refused_content, self._accepted = None, self._sent
+        self._refused_content, self._accepted, self.refusals = None, self._sent, {}
 
-    def _refused(self) -> None:
+    def _refused(self, detail: str) -> None:
+        changed = [name for name, resource in self._sent.items() if self._accepted.get(name) is not resource]
+        blamed = named(detail, self._sent) or set(changed or self._sent)
+        self.refusals = {name: Refused(self._sent[name].version, detail) for name in blamed}
         self._refused_content, self._sent = _versions(self._sent), self._accepted
 
 
@@ -271,14 +292,14 @@ class Delta(Subscription):
             if not first:
                 # Asked for again means to be sent again.
                 self._has.pop(name, None)
-                self._refused_content.pop(name, None)
+                self._unpin(name)
         if WILDCARD in unsubscribe:
             self.wildcard = False
             self._has = {name: version for name, version in self._has.items() if name in self.names}
         for name in unsubscribe - {WILDCARD}:
             self.names.discard(name)
             self._has.pop(name, None)
-            self._refused_content.pop(name, None)
+            self._unpin(name)
         if self.wildcard or self.names:
             self.step(Event.SUBSCRIBE)
         elif self.is_asked:
@@ -286,22 +307,29 @@ class Delta(Subscription):
 
     def _taken(self) -> None:
         for name in self._before:
-            self._refused_content.pop(name, None)
+            self._unpin(name)
             if self._has.get(name, "") is None and name not in self.names:
                 del self._has[name]
         self._before = {}
 
-    def _refused(self) -> None:
-        """All of an answer counts as refused: the client does not say which part was wrong.
+    def _unpin(self, name: str) -> None:
+        self._refused_content.pop(name, None)
+        self.refusals.pop(name, None)
 
-        Only a removal cannot be what was wrong, unless the answer had nothing else; it is tried again by itself.
+    def _refused(self, detail: str) -> None:
+        """What the client names counts as refused, and the rest is sent again by itself: it may have been taken or not.
+
+        All of the answer does where it names nothing. Only a removal cannot be what was wrong, unless the answer had
+        nothing else; it is tried again.
         """
+        blamed = named(detail, (name for name in self._before if self._has.get(name) is not None))
         only_removals = all(self._has.get(name) is None for name in self._before)
         for name, before in self._before.items():
             if name not in self._has:
                 continue  # unsubscribed meanwhile
-            if self._has[name] is not None or only_removals:
+            if name in blamed if blamed else (self._has[name] is not None or only_removals):
                 self._refused_content[name] = self._has[name]
+                self.refusals[name] = Refused(self._has[name], detail)
             if before == "":
                 del self._has[name]
             else:

@@ -34,11 +34,13 @@ class Traffic:
     destination: str
     direction: str
     address: str
+    workload: str = ""
 
     def fill(self, text: str) -> str:
         values = {
             "%KUMA_MESH%": self.mesh,
             "%KUMA_ZONE%": self.zone,
+            "%KUMA_WORKLOAD%": self.workload,
             "%KUMA_SOURCE_SERVICE%": self.source,
             "%KUMA_DESTINATION_SERVICE%": self.destination,
             "%KUMA_TRAFFIC_DIRECTION%": self.direction,

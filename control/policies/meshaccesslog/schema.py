@@ -7,9 +7,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from control.model.base import Model, NonEmpty
+from control.model.base import Model, NonEmpty, shown
+from control.model.http import file_problem
 from control.model.reference import OutboundTargetRef, TopLevelTargetRef, check_outbound, check_top_level
 from control.model.violation import Violation
+from control.policies.meshaccesslog import operators
 from control.policies.policy import Policy
 
 _FILE = {"type": "File", "file": {"path": "/dev/stdout"}}
@@ -76,8 +78,9 @@ def validate(spec: Spec) -> Iterator[Violation]:
 def _check_conf(conf: Conf, path: str) -> Iterator[Violation]:
     for index, backend in enumerate(conf.backends):
         place = f"{path}.backends[{index}].file"
-        if not backend.file.path.startswith("/"):
-            yield Violation(f"{place}.path", f"must be an absolute path; got {backend.file.path!r}", "/dev/stdout")
+        problem = file_problem(backend.file.path)
+        if problem is not None:
+            yield Violation(f"{place}.path", f"{problem}; got {shown(backend.file.path)}", "/dev/stdout")
         if backend.file.format is not None:
             yield from _check_format(backend.file.format, f"{place}.format")
 
@@ -90,6 +93,12 @@ def _check_format(form: Format, path: str) -> Iterator[Violation]:
             'plain: "%START_TIME%"' if form.type == "Plain" else "json: [{key: start_time, value: '%START_TIME%'}]"
         )
         yield Violation(path, f"must have exactly the field {needed} with type {form.type}", example)
+    texts = [(f"{path}.plain", form.plain or "")]
+    texts += [(f"{path}.json[{i}].value", field.value) for i, field in enumerate(form.json_fields or ())]
+    for place, text in texts:
+        problem = operators.problem(text)
+        if problem is not None:
+            yield Violation(place, problem, "%START_TIME% %RESPONSE_CODE% %REQ(X-TEAM?X-GROUP):20%")
     seen: set[str] = set()
     for index, field in enumerate(form.json_fields or ()):
         if field.key in seen:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Annotated
 
 from pydantic import Field
 
-from control.model.base import Duration, Model, NonEmpty
+from control.model.base import Duration, Model, NonEmpty, shown
+from control.model.http import HeaderName, HeaderValue, file_problem
 from control.model.reference import OutboundTargetRef, TopLevelTargetRef, check_outbound, check_top_level
 from control.model.violation import Violation
 from control.policies.policy import Policy
@@ -25,8 +28,8 @@ class TcpHealthCheck(Model):
 
 
 class HeaderKeyValue(Model):
-    name: NonEmpty = Field(examples=["x-check"])
-    value: str = Field(examples=["mesh"])
+    name: HeaderName = Field(examples=["x-check"])
+    value: HeaderValue = Field(examples=["mesh"])
 
 
 class HeaderModifier(Model):
@@ -43,8 +46,8 @@ class HttpHealthCheck(Model):
 
 class GrpcHealthCheck(Model):
     disabled: bool | None = None
-    service_name: str | None = Field(default=None, examples=["shop.Cart"])
-    authority: str | None = Field(default=None, examples=["cart"])
+    service_name: HeaderValue | None = Field(default=None, examples=["shop.Cart"])
+    authority: HeaderValue | None = Field(default=None, examples=["cart"])
 
 
 class Conf(Model):
@@ -75,7 +78,8 @@ class Spec(Model):
     to: list[To] = Field(min_length=1, max_length=1000)
 
 
-# Durations that make no sense at zero.
+# Envoy counts in milliseconds: what is shorter would be none, and checks follow each other without a pause.
+SHORTEST = timedelta(milliseconds=1)
 _POSITIVE = ("interval", "timeout", "no_traffic_interval", "initial_jitter", "interval_jitter")
 
 
@@ -91,15 +95,15 @@ def _check_conf(conf: Conf, path: str) -> Iterator[Violation]:
         yield Violation(path, "must have at least one of http, tcp, grpc", "http: {path: /health}")
     for name in _POSITIVE:
         value = getattr(conf, name)
-        if value is not None and not value:
+        if value is not None and value < SHORTEST:
             alias = Conf.model_fields[name].alias
-            yield Violation(f"{path}.{alias}", "must be above 0", f"{alias}: 10s")
-    if conf.event_log_path is not None and not conf.event_log_path.startswith("/"):
-        yield Violation(
-            f"{path}.eventLogPath", f"must be an absolute path; got {conf.event_log_path!r}", "/var/log/health.log"
-        )
-    if conf.http is not None and conf.http.path is not None and not conf.http.path.startswith("/"):
-        yield Violation(f"{path}.http.path", f"must be an absolute path; got {conf.http.path!r}", "/health")
+            yield Violation(f"{path}.{alias}", "must be at least 1ms", f"{alias}: 10s")
+    problem = file_problem(conf.event_log_path) if conf.event_log_path is not None else None
+    if problem is not None:
+        yield Violation(f"{path}.eventLogPath", f"{problem}; got {shown(conf.event_log_path)}", "/var/log/health.log")
+    asked = conf.http.path if conf.http is not None else None
+    if asked is not None and (not asked.startswith("/") or re.search(r"[\s#\x00-\x1f\x7f]", asked)):
+        yield Violation(f"{path}.http.path", f"must be an absolute path; got {shown(asked)}", "/health")
     if conf.tcp is not None:
         texts = [("send", conf.tcp.send)] + [(f"receive[{i}]", text) for i, text in enumerate(conf.tcp.receive or ())]
         for name, text in texts:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from control.model import regex
 from control.model.reference import BackendRef
 from control.policies.matching import Entry, merge_patch
 from control.policies.meshhttproute.schema import (
@@ -206,7 +206,7 @@ def _path_rewrite(rewrite: PathRewrite, match: Match, is_redirect: bool) -> Conf
     prefix, new = match.path.value.rstrip("/"), rewrite.replace_prefix_match.rstrip("/")
     # /old -> "/" must turn /old/x into /x and /old into /: a plain prefix rewrite would give //x or nothing.
     if new == "" or prefix == "":
-        return {"regex_rewrite": _regex_rewrite(f"^{re.escape(prefix)}/*", new + "/")}
+        return {"regex_rewrite": _regex_rewrite(regex.prefix(prefix), new + "/")}
     return {"prefix_rewrite": new}
 
 

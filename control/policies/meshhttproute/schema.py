@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from control.model.base import Model, NonEmpty, Percentage, Port, is_rfc1123_subdomain
+from control.model import regex
+from control.model.base import Model, NonEmpty, Percentage, Port, is_rfc1123_subdomain, shown
+from control.model.http import HeaderName, HeaderValue, Line, ParameterName, path_problem
 from control.model.reference import (
     DISPLAY_NAME,
     BackendRef,
@@ -21,7 +23,6 @@ from control.model.violation import Violation
 from control.policies.policy import Policy
 
 Method = Literal["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"]
-HeaderName = Annotated[str, Field(pattern=r"^[a-z0-9!#$%&'*+.^_|~-]{1,256}$", examples=["x-version"])]
 
 
 class PathMatch(Model):
@@ -31,14 +32,14 @@ class PathMatch(Model):
 
 class QueryParamsMatch(Model):
     type: Literal["Exact", "RegularExpression"] = Field(examples=["Exact"])
-    name: NonEmpty = Field(examples=["version"])
-    value: str = Field(examples=["v2"])
+    name: ParameterName = Field(examples=["version"])
+    value: HeaderValue = Field(examples=["v2"])
 
 
 class HeaderMatch(Model):
     type: Literal["Exact", "Present", "RegularExpression", "Absent", "Prefix"] = "Exact"
     name: HeaderName
-    value: str = Field(default="", examples=["v2"])
+    value: HeaderValue = Field(default="", examples=["v2"])
 
 
 class Match(Model):
@@ -50,7 +51,7 @@ class Match(Model):
 
 class HeaderKeyValue(Model):
     name: HeaderName
-    value: str = Field(max_length=4096, examples=["v2"])
+    value: HeaderValue = Field(examples=["v2"])
 
 
 class HeaderModifier(Model):
@@ -61,8 +62,8 @@ class HeaderModifier(Model):
 
 class PathRewrite(Model):
     type: Literal["ReplaceFullPath", "ReplacePrefixMatch"] = Field(examples=["ReplaceFullPath"])
-    replace_full_path: NonEmpty | None = Field(default=None, examples=["/new"])
-    replace_prefix_match: NonEmpty | None = Field(default=None, examples=["/new"])
+    replace_full_path: Line | None = Field(default=None, examples=["/new"])
+    replace_prefix_match: Line | None = Field(default=None, examples=["/new"])
 
 
 class RequestRedirect(Model):
@@ -154,6 +155,8 @@ def _check_match(match: Match, path: str) -> Iterator[Violation]:
         place = f"{path}.headers[{index}].value"
         if header.type in ("Present", "Absent") and header.value:
             yield Violation(place, f"must not be set with type {header.type}", "{type: Present, name: x-version}")
+        elif header.type == "Prefix" and not header.value:
+            yield Violation(place, "must not be empty with type Prefix; type Present matches any value", "v")
         elif header.type == "RegularExpression":
             yield from _check_regex(header.value, place)
     seen: set[str] = set()
@@ -168,8 +171,11 @@ def _check_match(match: Match, path: str) -> Iterator[Violation]:
 def _check_path(match: PathMatch, path: str) -> Iterator[Violation]:
     if match.type == "RegularExpression":
         yield from _check_regex(match.value, path)
-    elif not match.value.startswith("/"):
-        yield Violation(path, f"must be an absolute path; got {match.value!r}", "/" + match.value)
+        return
+    problem = path_problem(match.value)
+    if problem is not None:
+        example = "/" + re.sub(r"[?#\s].*", "", match.value, flags=re.DOTALL).lstrip("/")
+        yield Violation(path, f"{problem}; got {shown(match.value)}", example)
     elif match.type == "PathPrefix" and match.value != "/" and match.value.endswith("/"):
         yield Violation(
             path, "must not end with '/': whole path segments are matched anyway", match.value.rstrip("/") or "/"
@@ -177,18 +183,9 @@ def _check_path(match: PathMatch, path: str) -> Iterator[Violation]:
 
 
 def _check_regex(pattern: str, path: str) -> Iterator[Violation]:
-    """Envoy uses RE2; what Python cannot compile, or RE2 does not have, is refused."""
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        yield Violation(path, f"must be a regular expression (RE2): {error}", "/api/v[0-9]+/.*")
-        return
-    if not pattern or re.search(r"\(\?[=!<#(]|\(\?P[=>]|(?<!\\)(\\\\)*\\[1-9]", pattern):
-        yield Violation(
-            path,
-            "must be a regular expression of RE2: not empty, without look-around and back-references",
-            "/api/v[0-9]+/.*",
-        )
+    problem = regex.problem(pattern)
+    if problem is not None:
+        yield Violation(path, f"must be a regular expression (RE2): {problem}", "/api/v[0-9]+/.*")
 
 
 def _only_prefixes(matches: Sequence[Match]) -> bool:
@@ -247,7 +244,7 @@ def _check_rewrite(rewrite: PathRewrite, path: str, only_prefixes: bool) -> Iter
             f"{{type: {rewrite.type}, {needed}: /new}}",
         )
     elif not value.startswith("/"):
-        yield Violation(f"{path}.{needed}", f"must be an absolute path; got {value!r}", "/" + value)
+        yield Violation(f"{path}.{needed}", f"must be an absolute path; got {shown(value)}", "/new")
     elif rewrite.type == "ReplacePrefixMatch" and not only_prefixes:
         yield Violation(
             f"{path}.{needed}",

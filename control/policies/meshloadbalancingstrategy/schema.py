@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from control.model.base import Duration, Model, NonEmpty, PositiveDecimal
+from control.model.base import Duration, Model, PositiveDecimal
+from control.model.http import CookieName, HeaderName, Line, ParameterName
 from control.model.reference import OutboundTargetRef, TopLevelTargetRef, check_outbound, check_top_level
 from control.model.violation import Violation
 from control.policies.policy import Policy
@@ -41,13 +42,13 @@ class LoadBalancer(Model):
 
 
 class Header(Model):
-    name: NonEmpty = Field(examples=["x-user"])
+    name: HeaderName = Field(examples=["x-user"])
 
 
 class Cookie(Model):
-    name: NonEmpty = Field(examples=["session"])
+    name: CookieName = Field(examples=["session"])
     ttl: Duration | None = None
-    path: NonEmpty | None = Field(default=None, examples=["/"])
+    path: Line | None = Field(default=None, examples=["/"])
 
 
 class Connection(Model):
@@ -55,7 +56,7 @@ class Connection(Model):
 
 
 class QueryParameter(Model):
-    name: NonEmpty = Field(examples=["user"])
+    name: ParameterName = Field(examples=["user"])
 
 
 class HashPolicy(Model):

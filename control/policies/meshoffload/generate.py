@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from control.policies.meshoffload.schema import Conf, KeyType
-from control.policies.meshtls.generate import DEFAULT_VERSION, resumes
+from control.policies.meshtls.generate import resumes, versions
 from control.policies.meshtls.schema import Conf as TlsConf
 from envoy_ext import render
 from envoy_ext.settings import DEFAULT_DAEMON_SOCKET, SpiffeMatch, TlsSettings, TlsVersion, UpstreamTlsSettings
@@ -53,16 +53,16 @@ def settings(conf: Conf | None) -> OffloadSettings:
     )
 
 
-_VERSIONS: dict[str, TlsVersion | None] = {"TLSAuto": None, "TLS12": "1.2", "TLS13": "1.3"}
+_VERSIONS: dict[float, TlsVersion] = {1.2: "1.2", 1.3: "1.3"}
 
 
 def _versions(offload: OffloadSettings, tls: TlsConf | None) -> dict[str, Any]:
     """Versions and ciphers, as MeshTLS and the key's usage allow. A key of usage tls13 cannot sign for 1.2."""
-    version = (tls.tls_version if tls else None) or DEFAULT_VERSION
+    least, most = versions(tls)
     only13 = offload.usage == "tls13"
     return {
-        "tls_minimum": "1.3" if only13 else _VERSIONS[version.min or "TLSAuto"],
-        "tls_maximum": _VERSIONS[version.max or "TLSAuto"],
+        "tls_minimum": "1.3" if only13 else _VERSIONS[least],
+        "tls_maximum": "1.3" if only13 else _VERSIONS[most],
         "cipher_suites": tuple(tls.tls_ciphers or ()) if tls and not only13 else (),
     }
 

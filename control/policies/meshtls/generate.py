@@ -20,7 +20,10 @@ DEFAULT_VERSION = TlsVersion(min="TLS13", max="TLS13")
 IDENTITY_SECRET = "identity"  # noqa: S105 (a name)
 TRUST_SECRET = "trust"  # noqa: S105 (a name)
 
-_VERSIONS = {"TLSAuto": "TLS_AUTO", "TLS12": "TLSv1_2", "TLS13": "TLSv1_3"}
+# Never TLS_AUTO, which is 1.2 at most where Envoy is the client.
+_VERSIONS = {1.2: "TLSv1_2", 1.3: "TLSv1_3"}
+_NUMBERS = {"TLS12": 1.2, "TLS13": 1.3}
+LOWEST, HIGHEST = 1.2, 1.3
 
 
 def is_permissive(conf: Conf | None) -> bool:
@@ -31,12 +34,22 @@ def resumes(conf: Conf | None) -> bool:
     return conf is None or conf.session_resumption != "Disabled"
 
 
+def versions(conf: Conf | None) -> tuple[float, float]:
+    """(lowest, highest) version. What is not set, or TLSAuto, is the lowest and the highest that there are.
+
+    Policies that are merged may contradict each other: then the higher bound counts.
+    """
+    version = (conf.tls_version if conf else None) or DEFAULT_VERSION
+    least = _NUMBERS.get(version.min or "", LOWEST)
+    return least, max(least, _NUMBERS.get(version.max or "", HIGHEST))
+
+
 def parameters(conf: Conf | None) -> Config:
     """envoy.extensions.transport_sockets.tls.v3.TlsParameters."""
-    version = (conf.tls_version if conf else None) or DEFAULT_VERSION
+    least, most = versions(conf)
     result: Config = {
-        "tls_minimum_protocol_version": _VERSIONS[version.min or "TLSAuto"],
-        "tls_maximum_protocol_version": _VERSIONS[version.max or "TLSAuto"],
+        "tls_minimum_protocol_version": _VERSIONS[least],
+        "tls_maximum_protocol_version": _VERSIONS[most],
     }
     if conf is not None and conf.tls_ciphers:
         result["cipher_suites"] = list(conf.tls_ciphers)

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from control.model.base import Model, NonEmpty, Percentage
+from control.model.base import Model, Percentage, is_hostname, is_ip
+from control.model.http import HeaderName, HeaderValue, Line
 from control.model.reference import DISPLAY_NAME, BackendResourceRef, TopLevelTargetRef, check_top_level
 from control.model.violation import Violation
 from control.policies.policy import Policy
@@ -17,7 +18,7 @@ _ZIPKIN = {"type": "Zipkin", "zipkin": {"url": "http://zipkin:9411/api/v2/spans"
 
 
 class ZipkinBackend(Model):
-    url: NonEmpty = Field(examples=["http://zipkin:9411/api/v2/spans"])
+    url: Line = Field(examples=["http://zipkin:9411/api/v2/spans"])
     trace_id_128_bit: bool = Field(default=False, alias="traceId128bit")
     api_version: Literal["httpJson", "httpProto"] = "httpJson"
     # Zipkin's own habit: client and server spans of a call share one id.
@@ -46,13 +47,13 @@ class Sampling(Model):
 
 
 class HeaderTag(Model):
-    name: NonEmpty = Field(examples=["x-team"])
-    default: str | None = None
+    name: HeaderName = Field(examples=["x-team"])
+    default: HeaderValue | None = None
 
 
 class Tag(Model):
-    name: NonEmpty = Field(examples=["team"])
-    literal: NonEmpty | None = Field(default=None, examples=["core"])
+    name: Line = Field(examples=["team"])
+    literal: Line | None = Field(default=None, examples=["core"])
     header: HeaderTag | None = None
 
 
@@ -99,9 +100,13 @@ def _check_backend(backend: Backend, path: str) -> Iterator[Violation]:
 
 
 def is_http_url(text: str) -> bool:
+    """With a host that is one, and nothing that would not stand in a request: Envoy connects to it."""
     try:
         url = urlsplit(text)
-        return url.scheme == "http" and bool(url.hostname) and url.path.startswith("/") and (url.port or 80) > 0
+        host, port = url.hostname or "", url.port or 80
+        there = is_ip(host) or is_hostname(host)
+        plain = url.username is None and not url.fragment and " " not in text
+        return url.scheme == "http" and there and plain and url.path.startswith("/") and port > 0
     except ValueError:
         return False
 

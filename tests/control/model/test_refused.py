@@ -39,12 +39,28 @@ MADE = [
     pytest.param(service_of("spiffe://a/b?c"), ["path segments have only letters, digits"], id="characters of an id"),
     pytest.param(service_of("spiffe://a/" + "b" * 5000), ["must have at most 4096 characters"], id="long text"),
     pytest.param(
+        service_of("spiffe://a/b")
+        | {"spec": {"selector": {"dataplaneRef": {"name": "a"}}, "ports": [{"port": 1, "name": "a" * 3000}]}},
+        ["spec.ports[0].name: must have only lower-case letters, digits and '-', at most 63; got 'aaa"],
+        id="long name of a port",
+    ),
+    pytest.param(
+        {
+            "type": "MeshAccessLog",
+            "name": "a",
+            "mesh": "default",
+            "spec": {"rules": [{"default": {"backends": [{"type": "File", "file": {"path": "/" + "a" * 256}}]}}]},
+        },
+        ["backends[0].file.path: is longer than a path can be"],
+        id="long file name",
+    ),
+    pytest.param(
         trust(certificate(False)), ["certificate 1 is not a CA certificate (basic constraints: CA)"], id="no CA"
     ),
 ]
 CASES = [
     pytest.param(case["document"], case["says"], id=f"{name}: {case['name']}")
-    for name in ("refused", "legacy", "policies")
+    for name in ("refused", "legacy", "policies", "envoy")
     for case in yaml.safe_load((HERE / f"{name}.yaml").read_text())
 ] + MADE
 

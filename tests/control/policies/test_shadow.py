@@ -13,7 +13,8 @@ from control.kinds import KINDS
 from control.model import documents
 from control.model.violation import InvalidResource
 from control.policies import POLICIES
-from control.xds.policies_of_proxy import Choice, ProxyPolicies
+from control.xds.policies_of_proxy import ProxyPolicies
+from control.xds.quarantine import Choice
 from control.xds.view import MeshView
 from tests.control.policies.test_scenarios import NAMES, config_of, text_of
 

@@ -111,13 +111,14 @@ async def test_a_nack_is_answered_by_nothing_until_the_content_changes(
     assert await client.is_quiet()
     [proxy] = world.plane.connected("default", "web-1")
     assert proxy.stream is not None
-    assert proxy.stream.subscriptions[ENDPOINTS].nack_detail == "these are bad"
+    refusals = proxy.stream.subscriptions[ENDPOINTS].refusals
+    assert {name: refused.detail for name, refused in refusals.items()} == {NAME: "these are bad"}
     await world.apply(BACKEND_2.replace("10.0.0.3", "10.0.0.4"))
     again, said = await told(client)
     assert said == ("endpoints", [NAME], [])
     await client.ack(again, NAME)
     assert await client.is_quiet()
-    assert proxy.stream.subscriptions[ENDPOINTS].nack_detail is None
+    assert proxy.stream.subscriptions[ENDPOINTS].refusals == {}
     client.call.cancel()
 
 

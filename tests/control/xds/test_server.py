@@ -91,7 +91,7 @@ async def test_a_refused_answer_is_counted_and_parked(world: World) -> None:
     assert (await client.read()).type_url == LISTENER  # CDS is parked, so it is not sent again
     [proxy] = world.plane.connected("default", "web-1")
     assert proxy.stream is not None
-    assert proxy.stream.subscriptions[CLUSTER].nack_detail == "no such thing"
+    assert {r.detail for r in proxy.stream.subscriptions[CLUSTER].refusals.values()} == {"no such thing"}
     assert world.plane.metrics.nacks.labels("Cluster")._value.get() == 1
     client.call.cancel()
 

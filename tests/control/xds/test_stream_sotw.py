@@ -81,14 +81,15 @@ def test_a_nack_is_parked_until_the_content_changes(client: Any, snapshot: Make)
     assert client.nack("CDS", "no such field") == []
     assert client.actions == [Nacked(CLUSTER, refused, "no such field")]
     subscription = client.stream.subscriptions[CLUSTER]
-    assert (subscription.phase, subscription.nack_detail) == (Phase.PARKED, "no such field")
+    assert subscription.phase is Phase.PARKED
+    assert {refused.detail for refused in subscription.refusals.values()} == {"no such field"}
     assert subscription.acked_version == snapshot(CDS={"a": "1"}).version(CLUSTER)
     assert client.update(snapshot(CDS={"a": "bad"}, LDS={"l": "1"})) == []
     assert client.update(snapshot(CDS={"a": "bad"}, LDS={"l": "2"})) == [("LDS", "l")]
     client.ack("LDS")
     assert client.update(snapshot(CDS={"a": "good"}, LDS={"l": "2"})) == [("CDS", "a")]
     client.ack("CDS")
-    assert subscription.nack_detail is None
+    assert subscription.refusals == {}
 
 
 def test_after_a_nack_the_older_content_may_be_sent_again(client: Any, snapshot: Make) -> None:
