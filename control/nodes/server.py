@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -39,6 +39,9 @@ _SOFTWARE = {
 REQUESTS_WAITING = 256
 # So often is it asked whether a node's certificate has ended.
 LOOK_S = 1.0
+# The identity of a deleted dataplane stays at its node for so long: until then those who call it have other endpoints,
+# and its last connections have ended. No certificate is signed for it any more.
+LEAVING_S = 10.0
 # Configurations that a daemon has not answered; its answer to an older one says nothing any more.
 UNANSWERED_MAX = 64
 
@@ -62,6 +65,8 @@ class NodeSession:
     applied: NodeConfiguration | None = None
     # (SPIFFE id, socket) that its callers can use now; of identities of the last configuration that it answered.
     serving: frozenset[tuple[str, str]] = frozenset()
+    # (mesh, SPIFFE id) of deleted dataplanes, and when the daemon is to forget them (monotonic).
+    leaving: dict[tuple[str, str], float] = field(default_factory=dict)
     # Seconds since 1970: when the certificate that opened the stream ends.
     ends_at: float | None = None
     # Why its token, or the one that its certificate came of, counts no more.
@@ -70,6 +75,10 @@ class NodeSession:
     def is_void(self, reason: str) -> None:
         """The end of the stream."""
         self.void = reason
+        self.wake.set()
+
+    def look_again(self) -> None:
+        self.is_stale = True
         self.wake.set()
 
 
@@ -91,13 +100,13 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
 
     def _changed(self) -> None:
         for session in self._sessions:
-            session.is_stale = True
-            session.wake.set()
+            session.look_again()
 
     async def has_bundle(self, node: str) -> bool:
         """Whether every daemon of that name has taken what it should have now."""
-        wanted, sessions = (await self._configuration(node)).version, self.sessions(node)
-        return bool(sessions) and all(session.applied_version == wanted for session in sessions)
+        sessions = self.sessions(node)
+        wanted = [(await self._configuration(session)).version for session in sessions]
+        return bool(sessions) and [session.applied_version for session in sessions] == wanted
 
     def known(self, mesh: str) -> dict[str, NodeKnown]:
         """What the daemons of connected nodes can do now; where a node has several, what all of them can."""
@@ -125,9 +134,11 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
                 return said[0] if said else "its daemon has no key with a certificate for it yet (offload status)"
         return None
 
-    async def _configuration(self, node: str) -> NodeConfiguration:
+    async def _configuration(self, session: NodeSession) -> NodeConfiguration:
         views = await self._plane.all_views()
-        return configuration(views, node, await asyncio.to_thread(self._issuers, views))
+        wanted = configuration(views, session.name, await asyncio.to_thread(self._issuers, views))
+        there = {(view.mesh, dataplane.name) for view in views for dataplane in view.dataplanes}
+        return replace(wanted, identities=(*wanted.identities, *_leaving(session, wanted, there)))
 
     def _issuers(self, views: Sequence[MeshView]) -> dict[tuple[str, str], str]:
         """Also of a CA that cannot sign: what a node has of it stays until another one is there."""
@@ -220,7 +231,7 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
                 raise InvalidToken(session.void)
             if session.is_stale:
                 session.is_stale = False
-                wanted = await self._configuration(session.name)
+                wanted = await self._configuration(session)
                 if session.configuration is None or wanted.version != session.configuration.version:
                     for problem in wanted.problems:
                         log.warning("of a node's configuration", node=session.name, problem=problem)
@@ -288,7 +299,7 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
 
         assert session.configuration is not None
         found = session.configuration.find(wanted.mesh, wanted.spiffe_id)
-        if found is None:
+        if found is None or not found.dataplanes:
             message = f"no dataplane on node {session.name!r} has the identity {wanted.spiffe_id[:2048]!r}"
             return refusal(grpc.StatusCode.PERMISSION_DENIED, message)
         try:
@@ -312,6 +323,23 @@ async def _woken(session: NodeSession) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(session.wake.wait(), None if session.ends_at is None else LOOK_S)
             return
+
+
+def _leaving(session: NodeSession, wanted: NodeConfiguration, there: Set[tuple[str, str]]) -> list[NodeIdentity]:
+    """Identities that the node has of dataplanes that were deleted a moment ago."""
+    before = session.configuration.identities if session.configuration is not None else ()
+    kept, now = [], time.monotonic()
+    for one in before:
+        key = one.mesh, one.identity.spiffe_id
+        if wanted.find(*key) is not None or any((one.mesh, name) in there for name in one.dataplanes):
+            session.leaving.pop(key, None)
+            continue
+        if key not in session.leaving:
+            session.leaving[key] = now + LEAVING_S
+            asyncio.get_running_loop().call_later(LEAVING_S + 0.1, session.look_again)
+        if now < session.leaving[key]:
+            kept.append(replace(one, dataplanes=()))
+    return kept
 
 
 def _usable(wanted: NodeConfiguration) -> frozenset[tuple[str, str]]:

@@ -10,6 +10,8 @@ import pytest
 
 from control import inspect
 from control.mesh.facts import Presence, ServicePlan
+from control.mesh.transitions import TLS
+from control.xds.snapshot import Snapshot
 from control.xds.view import MeshView
 from tests.control.fleet import Fleet, Load, eventually, fleet
 from tests.control.scene import Read
@@ -159,29 +161,31 @@ async def test_identities_come_change_and_go(there: Fleet) -> None:
     assert there.running.plane.metrics.nacks._metrics == {}
 
 
-async def test_clients_wait_for_the_last_server_which_is_named(there: Fleet) -> None:
-    """One of two backends does not take its configuration for as long as it is stopped."""
+async def test_clients_wait_for_the_last_server_which_is_named(there: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of what one of two backends is given reaches it for a while."""
+    plane = there.running.plane
     async with Load(there.port("call")) as load:
         await load.more(50)
         await until_settled(there)
-        there.running.plane.transitions._offline_after = 3600
-        # The proxy is cut off, and serves on.
-        [late] = there.running.plane.connected("default", "two")
-        late.refusal = "cut off"
-        original = late.offer
-        late.offer = lambda *_: None  # type: ignore[method-assign]
-        late.refusal = None
+        [late] = plane.connected("default", "two")
+
+        def withheld(snapshot: Snapshot | None, _: object) -> None:
+            assert snapshot is not None
+            assert snapshot.facts is not None
+            late.claims.offer(snapshot.facts)
+
+        monkeypatch.setattr(late, "offer", withheld)
         await there.running.apply(identity())
         await eventually_waits(there, ("service backend", "two"))
-        await load.more(100)
+        await load.more(200)
+        view = await view_of(there)
         assert not (await service(there)).tls
-        overview = await inspect.overview(
-            there.running.plane,
-            await view_of(there),
-            (await view_of(there)).get("Dataplane", "web"),  # type: ignore[arg-type]
-        )
-        assert overview["waits"] == [] or overview["waits"]
-        late.offer = original  # type: ignore[method-assign]
+        two = view.get("Dataplane", "two")
+        assert two is not None
+        overview = await inspect.overview(plane, view, two)
+        assert ("service backend", "two") in {(wait["who"], wait["waitsFor"]) for wait in overview["waits"]}
+        assert plane.metrics.registry.get_sample_value("mesh_waiting_steps", {"mesh": "default", "step": TLS})
+        monkeypatch.undo()
         await there.running.apply(STRICT)
         await until_settled(there)
         assert (await service(there)).tls

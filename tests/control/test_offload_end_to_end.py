@@ -18,6 +18,7 @@ from control import statistics
 from control.cli.dataplane import envoy_arguments
 from control.model.resource import Resource
 from deploy.demo.mesh.applications import application
+from tests.control.fleet import Load, eventually
 from tests.control.mesh_process import free_port
 from tests.control.resources import MESH_WITH_IDENTITY
 from tests.control.scene import Running, answer, until
@@ -194,3 +195,24 @@ async def calls_until(
             left -= 1
         await asyncio.sleep(0.005)
     return answers
+
+
+async def test_switches_lose_no_call(running: Running, ports: Ports, in_daemon: str) -> None:
+    """Between the daemon and Envoy's own TLS, both ways, with many new connections all the time."""
+    await running.apply(PERMISSION)
+    own = "type: MeshOffload\nname: all\nspec: {default: {mode: EnvoyTLS}}"
+    async with Load(ports.call, callers=4, pause=0) as load:
+        for policy, place in ((own, False), (in_daemon, True)) * 3:
+            await running.apply(policy)
+            await eventually(lambda wanted=place: are_in(running, offloaded=wanted), f"{policy}: {load.failed}")  # type: ignore[misc]
+            await load.more(200)
+    assert load.failed == {}
+
+
+def are_in(running: Running, offloaded: bool) -> bool:
+    """Whether both proxies have acknowledged that their keys are there, and use nothing else any more."""
+    proxies = [proxy for name in ("web-1", "backend-1") for proxy in running.plane.connected("default", name)]
+    return len(proxies) == 2 and all(
+        len(proxy.claims.possible) == 1 and (proxy.claims.possible[0].place is not None) is offloaded
+        for proxy in proxies
+    )

@@ -430,6 +430,21 @@ async def test_a_node_serves_the_former_socket_until_its_proxies_have_gone_over(
     await next_configuration(node, lambda found: not found.identities[0].former_sockets)
 
 
+async def test_a_deleted_dataplane_leaves_its_node_a_moment_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control.nodes.server.LEAVING_S", 1.0)
+    node = await world.join("n2")
+    await next_configuration(node, lambda found: bool(found.identities))
+    await world.plane.delete("Dataplane", "default", "web-1")
+    [leaving] = (await next_configuration(node, lambda found: not found.identities[0].dataplanes)).identities
+    # The key is still there, and nothing is signed for it any more.
+    assert leaving.spiffe_id == WEB_ID
+    refused = await node.certificate(WEB_ID, request(WEB_ID))
+    assert "no dataplane on node 'n2' has the identity" in refused.message
+    await next_configuration(node, lambda found: not found.identities)
+
+
 MOVED = "type: MeshOffload\nname: all\nspec: {default: {keyType: rsa2048, software: Require, socket: /run/y.sock}}"
 
 
