@@ -56,6 +56,17 @@ static void note_arrival(const batcher *self, batch_class *queue, uint64_t arriv
   if (arrived > queue->latest) queue->latest = arrived;
 }
 
+/* A class that was empty gets no credit for that time: it restarts level with the latest batch, or with the class that
+ * is furthest behind that. */
+static void restart(const batcher *self, batch_class *queue) {
+  uint64_t floor = self->latest_tag;
+  for (unsigned algorithm = 0; algorithm < KERNEL_ALGORITHMS; algorithm++) {
+    const batch_class *other = &self->classes[algorithm];
+    if (other->queued > 0 && other->tag < floor) floor = other->tag;
+  }
+  if (queue->tag < floor) queue->tag = floor;
+}
+
 batch_refusal batcher_submit(batcher *self, batch_item *item) {
   batch_source *source = item->source;
   batch_group *group = source->group;
@@ -69,7 +80,7 @@ batch_refusal batcher_submit(batcher *self, batch_item *item) {
   batch_class *queue = &self->classes[item->algorithm];
   batch_share *share = &group->shares[item->algorithm];
   batch_flow *flow = &source->flows[item->algorithm];
-  if (queue->queued == 0 && queue->tag < self->latest_tag) queue->tag = self->latest_tag;
+  if (queue->queued == 0) restart(self, queue);
   if (list_empty(&share->turns)) list_push(&queue->turns, &share->link);
   if (list_empty(&flow->items)) list_push(&share->turns, &flow->link);
   list_push(&flow->items, &item->link);
@@ -157,17 +168,22 @@ static uint64_t ready_at(const batcher *self, unsigned algorithm) {
   return latest < oldest ? latest : oldest;
 }
 
-static bool goes_before(const batcher *self, unsigned a, unsigned b) {
-  const batch_class *classes = self->classes;
-  if (classes[a].tag != classes[b].tag) return classes[a].tag < classes[b].tag;
-  return self->costs->best_ns[a][1] < self->costs->best_ns[b][1];
-}
-
+/* The cheapest of the classes that may be served and have had no more than their average. The lowest tag alone would
+ * not do: tags grow by whole batches, and a long class that has not had its first batch yet is behind a short one that
+ * has had a few microseconds. */
 static int choose_class(const batcher *self, uint64_t now) {
+  bool is_ready[KERNEL_ALGORITHMS];
+  uint64_t sum = 0, ready = 0;
+  for (unsigned algorithm = 0; algorithm < KERNEL_ALGORITHMS; algorithm++) {
+    is_ready[algorithm] = ready_at(self, algorithm) <= now;
+    if (!is_ready[algorithm]) continue;
+    sum += self->classes[algorithm].tag;
+    ready++;
+  }
   int chosen = -1;
   for (unsigned algorithm = 0; algorithm < KERNEL_ALGORITHMS; algorithm++) {
-    if (ready_at(self, algorithm) > now) continue;
-    if (chosen < 0 || goes_before(self, algorithm, (unsigned)chosen)) chosen = (int)algorithm;
+    if (!is_ready[algorithm] || self->classes[algorithm].tag * ready > sum) continue;
+    if (chosen < 0 || self->costs->best_ns[algorithm][1] < self->costs->best_ns[chosen][1]) chosen = (int)algorithm;
   }
   return chosen;
 }

@@ -10,12 +10,13 @@
  * that came after it, whatever they send and over however many connections; likewise for the connections within a
  * user's share.
  *
- * Which class: start-time fair queueing over kernel time. Each class has a tag; the batch goes to the class with the
- * lowest, the cheaper one on a tie, and its tag then grows by the cost of the batch. A class that was empty restarts at
- * the tag of the latest batch. So backlogged classes share kernel time evenly, and a class that asks for less than its
- * share always stands first in line: its operation is taken by the first shard that becomes free. A P-256 operation
- * beside RSA-4096 load therefore waits for at most the rest of one RSA batch, with two or more shards for the
- * one that ends first.
+ * Which class: fair queueing over kernel time. Each class has a tag, which grows by the cost of each of its batches;
+ * the batch goes to the cheapest class whose tag is not above the average of those that have operations. A class that
+ * was empty restarts at the tag of the latest batch, or the lowest if that is less. So backlogged classes share kernel
+ * time evenly, none is ahead of the average by more than one batch, and a class that asks for less than its share
+ * always stands first in line: its operation is taken by the first shard that becomes free. A P-256 operation beside
+ * RSA-4096 load therefore waits for at most the rest of one RSA batch, with two or more shards for the one that ends
+ * first.
  *
  * When: a shard takes what is there when it is free ("natural batching"). With max_wait set, a class with less than a
  * full batch waits for more while that looks worthwhile: as long as operations come, on average, at least two in the

@@ -496,6 +496,29 @@ def test_p256_waits_for_at_most_one_long_batch(
         batcher.close()
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    classes=st.lists(st.sampled_from(range(6)), min_size=2, max_size=6, unique=True),
+    shards=st.integers(1, 4),
+    lanes=st.booleans(),
+)
+def test_no_backlogged_class_is_ahead_by_more_than_a_batch(
+    native: ctypes.CDLL, classes: list[int], shards: int, lanes: bool
+) -> None:
+    batcher = Batcher(native, with_lanes() if lanes else software_only(), queue_limit=60000, source_limit=60000)
+    try:
+        for algorithm in classes:
+            for _ in range(6000):
+                batcher.submit(algorithm, algorithm, 0)
+        shard = Shards(batcher, shards)
+        shard.run_until(5_000 * US)  # not longer, so that all are backlogged to the end
+        times = [shard.time_of[algorithm] for algorithm in classes]
+        longest = max(batcher.cost(c, n) for c in classes for n in range(1, LANES + 1))
+        assert max(times) - sum(times) / len(times) <= longest
+    finally:
+        batcher.close()
+
+
 def test_backlogged_classes_share_kernel_time(native: ctypes.CDLL) -> None:
     batcher = Batcher(native, with_lanes(), queue_limit=60000, source_limit=60000)
     for _ in range(1000):
