@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from control.policies.meshaccesslog.operators import ARGUMENTS, PLAIN, PLACEHOLDERS, SHORTENED, problem
+from control.policies.meshaccesslog.operators import ARGUMENTS, PLACEHOLDERS, PLAIN, SHORTENED, problem
 
 _ARGUMENT = {"PATH": "WQ:ORIG", "COMMON_DURATION": "DS_RX_BEG:US_TX_BEG:ms", "FILTER_STATE": "a:PLAIN"}
 

@@ -127,6 +127,14 @@ def http(route: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def envoy_takes(envoy_binary: Path, folder: Path, listener: dict[str, Any]) -> bool:
+    path = folder / "c.json"
+    path.write_text(json.dumps({"static_resources": {"listeners": [listener]}}))
+    command = [str(envoy_binary), "--mode", "validate", "-c", str(path), "--log-level", "error"]
+    command += ["--base-id-path", "/dev/null"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60).returncode == 0
+
+
 @pytest.mark.envoy
 @pytest.mark.parametrize(
     ("route", "good"),
@@ -143,21 +151,7 @@ def http(route: dict[str, Any]) -> dict[str, Any]:
 def test_envoy_says_the_same(route: dict[str, Any], good: bool, envoy_binary: Path, tmp_path: Path) -> None:
     listener = http(route)
     assert (encode.encode(LISTENER, "l", listener).broken == ()) == good
-    path = tmp_path / "c.json"
-    path.write_text(json.dumps({"static_resources": {"listeners": [listener]}}))
-    command = [
-        str(envoy_binary),
-        "--mode",
-        "validate",
-        "-c",
-        str(path),
-        "--log-level",
-        "error",
-        "--base-id-path",
-        "/dev/null",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (done.returncode == 0) == good, done.stderr
+    assert envoy_takes(envoy_binary, tmp_path, listener) == good
 
 
 def test_a_policy_is_rehearsed() -> None:
