@@ -21,9 +21,9 @@ _CHANNEL = {
     # A control plane that is gone without a word is noticed, and looked for again.
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,
-    # By default the library waits up to two minutes after a long outage; Envoy's own pauses come on top.
-    "grpc.initial_reconnect_backoff_ms": 500,
-    "grpc.max_reconnect_backoff_ms": 5_000,
+    # Envoy has pauses of its own, of up to 30 s; those of the library, up to two minutes, would come on top.
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 1_000,
     # The library's bound of 4 MiB is less than what a proxy of a large mesh gets; Envoy's own client has none.
     "grpc.max_receive_message_length": -1,
 }

@@ -570,14 +570,17 @@ class ControlPlane:
     async def _poll(self) -> None:
         look_at = 0.0
         while True:
-            if time.monotonic() >= look_at:
-                await self._look()
-                look_at = time.monotonic() + POLL_S * random.uniform(0.8, 1.2)  # noqa: S311 (no secret)
-            await self._look_at_certificates()
-            self.transitions.tell()
-            late = self.transitions.due()
-            if late:
-                self.mark_moved(late)
+            try:
+                if time.monotonic() >= look_at:
+                    await self._look()
+                    look_at = time.monotonic() + POLL_S * random.uniform(0.8, 1.2)  # noqa: S311 (no secret)
+                await self._look_at_certificates()
+                self.transitions.tell()
+                late = self.transitions.due()
+                if late:
+                    self.mark_moved(late)
+            except Exception:  # one look that fails must not be the last
+                log.exception("a look for changes failed, trying on")
             await asyncio.sleep(min(LOOK_S, POLL_S))
 
     async def _look(self) -> None:
@@ -588,6 +591,8 @@ class ControlPlane:
                 await asyncio.to_thread(self.store.probe)
             # Last, since a probe can wait: what changed here in the meantime would look like somebody else's change.
             generation = await asyncio.to_thread(self.store.generation)
+            if generation != self._generation:
+                await self._notice(generation)
         except StoreError as error:
             if self._store_works:
                 log.error("the store does not answer", error=str(error))
@@ -596,8 +601,6 @@ class ControlPlane:
             if not self._store_works:
                 log.info("the store answers again")
             self._store_works = True
-            if generation != self._generation:
-                await self._notice(generation)
             self._generation = generation
             self.metrics.generation.set(generation)
         self.metrics.store_up.set(self._store_works)

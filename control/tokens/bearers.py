@@ -65,6 +65,9 @@ class Bearers:
                     log.error("it cannot be said whose token is void", error=str(error))
                 works = False
                 continue
+            except Exception:  # one look that fails must not be the last
+                log.exception("it cannot be said whose token is void")
+                continue
             for claims, end in list(self._open.values()):
                 if claims in void:
                     end(void[claims])

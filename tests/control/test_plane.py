@@ -14,6 +14,7 @@ from control.kinds import KINDS
 from control.model.resource import Resource
 from control.plane import BUILDS_AT_ONCE, ControlPlane
 from control.proxies import Proxy
+from control.store.errors import StoreUnavailable
 from control.store.store import Store, StoreKey
 from control.xds.encode import ENDPOINTS
 from control.xds.snapshot import Snapshot
@@ -195,3 +196,23 @@ async def test_many_changes_are_one_push_and_builds_are_bounded(
     await asyncio.sleep(0.5)
     assert builds(plane) == before + len(connected)
     assert most == BUILDS_AT_ONCE
+
+
+@pytest.mark.parametrize("failure", [StoreUnavailable("away"), RuntimeError("unexpected")])
+async def test_a_look_that_fails_is_not_the_last(
+    plane: ControlPlane, read_resources: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    proxy, other, failed = await plane.connect("default", "web-1"), open_store(tmp_path), 0
+    await asyncio.sleep(1)
+
+    def fails() -> None:
+        nonlocal failed
+        failed += 1
+        if failed < 3:
+            raise failure
+
+    monkeypatch.setattr(plane, "_publish_all", fails)
+    other.put_all(read_resources(backend("10.0.0.7")))
+    await until_it_has(proxy, "10.0.0.7")
+    assert failed >= 3
+    other.close()
