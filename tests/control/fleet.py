@@ -26,9 +26,11 @@ SECONDS = 30.0
 class Fleet:
     """Envoys by the names of their dataplanes, and the ports that they use."""
 
-    def __init__(self, folder: Path, read: Read, envoy_binary: Path) -> None:
+    def __init__(self, folder: Path, read: Read, envoy_binary: Path, offline_after: float | None = None) -> None:
         self.folder, self.binary = folder, envoy_binary
         self.running = Running(folder, read)
+        if offline_after is not None:
+            self.running.offline_after = offline_after
         self.envoys: dict[str, subprocess.Popen[bytes]] = {}
         self._servers: list[asyncio.Server] = []
         self._ports: dict[str, int] = {}
@@ -67,8 +69,10 @@ class Fleet:
 
 
 @contextlib.asynccontextmanager
-async def fleet(folder: Path, read: Read, envoy_binary: Path) -> AsyncIterator[Fleet]:
-    made = Fleet(folder, read, envoy_binary)
+async def fleet(
+    folder: Path, read: Read, envoy_binary: Path, offline_after: float | None = None
+) -> AsyncIterator[Fleet]:
+    made = Fleet(folder, read, envoy_binary, offline_after)
     await made.running.start()
     try:
         yield made

@@ -32,6 +32,9 @@ less than 1 s; where a daemon is started again, the fault ends when that serves.
 Envoy waits for a signature for at most 2 s, and for a daemon that is away for at most 1 s (`operation_timeout_ms`,
 `handshake_wait_ms`); what comes later fails, and is counted here.
 
+Rows that begin with *mesh* are of a control plane and three or four Envoys, with two callers on connections that stay
+open, while the mesh changes ([how changes reach a mesh](../changes.md)).
+
 """
 RECOVERY_MS = 1000
 ATTACK_ROUNDS = 3

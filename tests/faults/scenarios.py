@@ -20,7 +20,7 @@ from benchmarks import tools
 from tests.conftest import cpu_has_ifma
 from tests.envoy_ext.mesh import CART, PRICES
 from tests.envoy_ext.node import wait_for
-from tests.faults import clock_scenarios, upgrade_scenarios
+from tests.faults import clock_scenarios, mesh_scenarios, upgrade_scenarios
 from tests.faults.rig import Result, Rig, Scenario, none_failed, restart, rig, saw_reason, sees_update
 from tests.offload.key_files import NOW, Authority, make_key, write_pair
 
@@ -251,5 +251,6 @@ SCENARIOS: Mapping[str, Scenario] = {
         wrong_lanes,
         *upgrade_scenarios.ALL,
         *clock_scenarios.ALL,
+        *mesh_scenarios.ALL,
     )
 }
