@@ -54,7 +54,7 @@ def serve(
     name: Annotated[
         list[str] | None, typer.Option(help="a host name or address under which it is reached (repeat it)")
     ] = None,
-    zone: Annotated[str, typer.Option(help="of dataplanes without a label kuma.io/zone")] = "default",
+    zone: Annotated[str, typer.Option(help="in SPIFFE ids, and of dataplanes without kuma.io/zone")] = "default",
     database: Annotated[str | None, typer.Option(help="SQLAlchemy URL [SQLite in the data folder]")] = None,
     offline_after: Annotated[
         float, typer.Option(min=1, help="seconds after which a proxy that is not connected gets no traffic")
