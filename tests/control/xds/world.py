@@ -49,10 +49,11 @@ spec:
   selector: {dataplane: {matchLabels: {}}}
   provider: {type: Bundled, bundled: {autogenerate: {enabled: true}}}
 """
+# It has no proxy, so that it is an endpoint at once; others are when their proxies have acknowledged their listeners.
 BACKEND_2 = """
 type: Dataplane
 name: backend-2
-labels: {app: backend, kuma.io/workload: backend}
+labels: {app: backend, kuma.io/workload: backend, offload.mesh/proxy: none}
 spec: {networking: {address: 10.0.0.3, inbound: [{port: 8080, servicePort: 18080, protocol: http}]}}
 """
 NAME = "kri_msvc_default___backend_80"
