@@ -73,7 +73,8 @@ async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> 
     identity, mode = view.identity_of(dataplane), ProxyPolicies(view, dataplane).offload.mode
     # In mode Offload the node's daemon has the certificate; one from before says nothing.
     held = plane.identities.held(dataplane.mesh, dataplane.name) if mode == "EnvoyTLS" else None
-    problems = list(proxies.render(view, dataplane).problems)
+    choice = plane.quarantines.choice(view, dataplane)
+    problems = list(proxies.render(view, dataplane, choice=choice).problems)
     left_out = plane.quarantines.left_out(dataplane.mesh, dataplane.name)
     problems += [one.remark for one in left_out]
     problems += [one.remark for one in view.unreadable[:MAX_LEFT_OUT]]
@@ -134,7 +135,7 @@ def _trouble(plane: ControlPlane, mesh: str, mesh_identity: str, mode: str, held
 
 def _left_out(one: LeftOut) -> dict[str, Any]:
     since = datetime.fromtimestamp(one.since, UTC).isoformat()
-    resources = [f"{SHORT[one.refusal.type_url]} {name}" for name in one.refusal.names]
+    resources = [f"{SHORT.get(one.refusal.type_url, 'its')} {name}" for name in one.refusal.names]
     return {"type": one.type, "name": one.name, "resources": resources, "because": one.refusal.detail, "since": since}
 
 

@@ -10,6 +10,7 @@ import asyncio
 import operator
 import random
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -376,9 +377,21 @@ class ControlPlane:
         return built
 
     def _without_broken(self, view: MeshView, dataplane: Resource, credential: Credential | None) -> Snapshot:
-        """As if the proxy had refused already what breaks the rules of Envoy's API; it never sees that."""
+        """As if the proxy had refused already what cannot be made, or breaks the rules of Envoy's API."""
         while True:
-            built = building.build(view, dataplane, credential, self.quarantines.choice(view, dataplane))
+            choice = self.quarantines.choice(view, dataplane)
+            try:
+                built = building.build(view, dataplane, credential, choice)
+            except Exception as error:
+                if not self.quarantines.failed(view, dataplane, choice, repr(error)):
+                    raise
+                # With its place only: a traceback takes seconds to write, for each trial of each proxy.
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                at = f"{place.filename}:{place.lineno}"
+                who = {"mesh": view.mesh, "dataplane": dataplane.name}
+                log.error("a configuration cannot be made", error=repr(error), at=at, **who)
+                continue
+            self.quarantines.made(view, dataplane, choice)
             again = False
             for type_url, broken in built.broken.items():
                 made_of = built.made_of.get(type_url, {})

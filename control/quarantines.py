@@ -11,13 +11,18 @@ import structlog
 
 from control.metrics import Metrics
 from control.model.resource import Resource
+from control.policies import POLICIES
 from control.policies.matching import matching
+from control.xds import provenance
+from control.xds.policies_of_proxy import ProxyPolicies
 from control.xds.provenance import source
 from control.xds.quarantine import IN_FORCE, Choice, LeftOut, Made, Quarantine, Source, Surroundings
 from control.xds.view import MeshView
 
 log = structlog.get_logger(__name__)
 
+# A refusal that is the control plane's own: instead of a type of xDS and the name of a resource.
+CONFIGURATION = "configuration"
 # What a proxy says is as long as its configuration, and is shown on a line.
 SHOWN_DETAIL_CHARS = 300
 
@@ -67,6 +72,18 @@ class Quarantines:
             self._show(view.mesh, dataplane.name, found)
             return again
 
+    def failed(self, view: MeshView, dataplane: Resource, choice: Choice, detail: str) -> bool:
+        """A configuration could not be made at all; whether another should be tried."""
+        content = {CONFIGURATION: _all_policies(view, dataplane, choice)}
+        return self.refused(view, dataplane, CONFIGURATION, content, detail)
+
+    def made(self, view: MeshView, dataplane: Resource, choice: Choice) -> None:
+        """A configuration was made."""
+        found = self._by_dataplane.get((view.mesh, dataplane.name))
+        if found is not None and found.has_trial(CONFIGURATION):
+            content = {CONFIGURATION: _all_policies(view, dataplane, choice)}
+            self.took(view.mesh, dataplane.name, CONFIGURATION, content)
+
     def left_out(self, mesh: str, name: str) -> list[LeftOut]:
         with self._lock:
             found = self._by_dataplane.get((mesh, name))
@@ -105,6 +122,11 @@ class Quarantines:
                 for type_name, _ in shown:
                     counts[type_name or "closed"] += 1
         self._metrics.show_quarantined(mesh, counts)
+
+
+def _all_policies(view: MeshView, dataplane: Resource, choice: Choice) -> Made:
+    policies = ProxyPolicies(view, dataplane, choice)
+    return provenance.of_proxy(policies, dataplane, *(policy.type for policy in POLICIES))
 
 
 def surroundings(view: MeshView, dataplane: Resource) -> Surroundings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 
 from cryptography import x509
@@ -18,7 +19,7 @@ from control.policies.meshtls.schema import Conf as TlsConf
 from control.xds import outbounds
 from control.xds.outbounds import OutboundContext
 from control.xds.policies_of_proxy import ProxyPolicies
-from control.xds.view import MeshView
+from control.xds.view import Destination, MeshView
 
 
 def wanted_of(view: MeshView) -> Wanted:
@@ -52,9 +53,18 @@ def _calls(view: MeshView, dataplane: Resource, policies: ProxyPolicies) -> tupl
         destination = view.resolve_outbound(outbound.backend_ref)
         if destination is None:
             continue
-        reached = outbounds.routes(context, destination)[1] if destination.port.is_http else [destination]
-        found |= dict.fromkeys(one.service.name for one in reached)
+        # The service itself too: a route that leads elsewhere may be left out for the proxy (xds/quarantine.py).
+        found[destination.service.name] = None
+        if destination.port.is_http:
+            found |= dict.fromkeys(one.service.name for one in _reached(context, destination))
     return tuple(found)
+
+
+def _reached(context: OutboundContext, destination: Destination) -> Sequence[Destination]:
+    try:
+        return outbounds.routes(context, destination)[1]
+    except Exception:  # noqa: BLE001 (the build of the proxy meets it too, and says what is left out for it)
+        return ()
 
 
 def _service(view: MeshView, service: Resource) -> WantedService:

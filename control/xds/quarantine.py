@@ -200,6 +200,9 @@ class Quarantine:
         """Whether anything may be left out."""
         return bool(self._held or self._trials)
 
+    def has_trial(self, type_url: str) -> bool:
+        return type_url in self._trials
+
     def _all(self) -> Sequence[_Trial]:
         return [*self._held, *self._trials.values()]
 
