@@ -43,7 +43,8 @@ ATTACK_SECONDS = 3.0
 
 def row(result: Result) -> str:
     recovery = "" if result.recovery_ms is None else f"{result.recovery_ms:.0f} ms"
-    cells = (result.name, f"{result.tried:,}", f"{result.failed:,}", f"{result.longest_gap_ms:.0f} ms", recovery)
+    gap = f"{result.longest_gap_ms:.0f} ms" if result.longest_gap_ms else ""
+    cells = (result.name, f"{result.tried:,}", f"{result.failed:,}", gap, recovery)
     return f"| {' | '.join(cells)} | {result.must_hold} |"
 
 
