@@ -236,7 +236,7 @@ def test_sign_raw_through_a_pipe(running: DaemonProcess) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["-i", "www"], exit_codes.NO_PERMISSION, "usage does not allow"),
+        (["-i", "www"], exit_codes.NO_PERMISSION, "usage tls13 of this key signs only a CertificateVerify of TLS 1.3"),
         (["-i", "nobody"], exit_codes.NO_PERMISSION, "no such identity"),
         (["--key-id", "00" * 32, "--scheme", "0x0403"], exit_codes.NO_PERMISSION, "no such key"),
         (
@@ -264,7 +264,7 @@ def test_sign_that_cannot_be(running: DaemonProcess, arguments: list[str], code:
 def test_sign_too_much(running: DaemonProcess) -> None:
     result = run("sign", "-i", "rsa", stdin=bytes(512 * 1024 + 1), daemon=running)
     assert result.exit_code == exit_codes.USAGE
-    assert "the daemon signs at most 16384 bytes, these are 16385" in result.stderr
+    assert "the daemon signs at most 524288 bytes, these are 524289" in result.stderr
 
 
 def test_reload_drain_and_log_level(daemon: DaemonProcess) -> None:
