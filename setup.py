@@ -62,9 +62,11 @@ class BuildNative(build_ext):
     def cmake(self, folder: str, options: list[str], targets: list[str]) -> Path:
         build = ROOT / "build" / folder
         self.announce(f"building the native libraries in build/{folder}", level=2)
+        # Every time: pip brings a Ninja of its own for each build, and CMake would go on with the one that is gone.
+        ninja = [f"-DCMAKE_MAKE_PROGRAM={path}"] if (path := shutil.which("ninja")) else []
         subprocess.run(
             ["cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build), f"-DPython3_EXECUTABLE={sys.executable}"]
-            + [f"-DBORINGSSL_PREFIX={self.boringssl_prefix}", *options],
+            + [f"-DBORINGSSL_PREFIX={self.boringssl_prefix}", *ninja, *options],
             check=True,
             stdout=subprocess.DEVNULL,
         )
