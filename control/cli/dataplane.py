@@ -75,8 +75,16 @@ def _checked(token_file: Path) -> Path:
         except OSError as error:
             message = f"{token_file} has blanks or the end of a line around the token, which Envoy would send too"
             raise typer.BadParameter(f"{message}, and it cannot be mended: {error.strerror}") from None
-    typer.echo(f"note: the token ends at {end:%Y-%m-%d %H:%M} UTC: put a newer one into {token_file} before", err=True)
+    typer.echo(f"note: the token ends at {end:%Y-%m-%d %H:%M} UTC: {_renewal(token_file)} before", err=True)
     return token_file.absolute()
+
+
+def _renewal(token_file: Path) -> str:
+    """systemd copies a credential when it starts the unit: a newer token needs a restart there, and only there."""
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    if credentials and token_file.absolute().is_relative_to(credentials):
+        return f"put a newer one where LoadCredential={token_file.name} of the unit takes it from, and restart the unit"
+    return f"put a newer one into {token_file}"
 
 
 def bootstrap(

@@ -127,6 +127,9 @@ def test_tokens_and_bootstrap(mesh: ControlPlane, tmp_path: Path) -> None:
     assert token not in json.dumps(found)
     assert str(path) in json.dumps(found)
     assert path.read_text() == token, "Envoy sends the file as it is"
+    assert f"put a newer one into {path} before" in mesh.run("dataplane", "bootstrap", *common).stderr
+    copied = mesh.run("dataplane", "bootstrap", *common, CREDENTIALS_DIRECTORY=str(tmp_path)).stderr
+    assert "LoadCredential=token of the unit takes it from, and restart the unit before" in copied
     path.write_text("nothing")
     refused = mesh.run("dataplane", "bootstrap", *common)
     assert (refused.returncode, "there is no token in" in refused.stderr) == (2, True)
