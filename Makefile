@@ -107,7 +107,7 @@ faults: setup ## what faults do to a running mesh; writes docs/operations/faults
 	@$(PYTHON) -m tests.faults docs/operations/faults.md
 
 .PHONY: test-fresh
-test-fresh: setup ## demo and a part of the tests in a minimal Debian root, as a newcomer would; needs root and debootstrap (about 10 minutes)
+test-fresh: setup ## demo, a part of the tests and docs/start/own-envoy.md in a minimal Debian root, as a newcomer would; needs root and debootstrap (about 10 minutes)
 	@deploy/setup/debian.sh debootstrap
 	@$(PYTHON) -m tests.fresh
 

@@ -32,6 +32,10 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
+def script_of(found: list[Block]) -> str:
+    return "".join(block.text for block in found)
+
+
 def broken_links(page: Path) -> list[str]:
     """Targets of links that lead to no file."""
     targets = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())

@@ -7,7 +7,7 @@
 Needs to be root, and debootstrap. Every `run` has mount, process, host name and IPC namespaces of its own: what it
 mounts and starts ends with it, whatever happens. The network is the host's, as packages come from there. Archives of
 apt, and for each user pip's cache and the native libraries that the build makes, are kept in the host's cache folder.
-A root is no sandbox: its user root is the host's.
+A root is no sandbox: its user root is the host's. That user's libraries are given to the others, never theirs to him.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ APT_FOLDERS = {"archives": "/var/cache/apt/archives", "lists": "/var/lib/apt/lis
 PIP_CACHE, NATIVE = "/var/cache/pip", "/var/cache/tls-offload"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+NAMESPACES = ("--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--uts", "--ipc")
+RECIPE = Path(boringssl.__file__)
 
 Bind = tuple[Path | str, str] | tuple[Path | str, str, str]  # host's path, path in the root, "ro" (default) or "rw"
 
@@ -41,10 +43,9 @@ def missing() -> str | None:
         return "a fresh root needs root"
     if shutil.which("debootstrap") is None:
         return "debootstrap is missing: apt-get install debootstrap"
-    done = subprocess.run(
-        ["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True, text=True, check=False
-    )
-    return f"namespaces cannot be made here: {done.stderr.strip()}" if done.returncode else None
+    mount = "mount -t tmpfs test /mnt && mount -t proc proc /mnt"
+    done = subprocess.run(["unshare", *NAMESPACES, "sh", "-c", mount], capture_output=True, text=True, check=False)
+    return f"namespaces cannot be made and mounted in here: {done.stderr.strip()}" if done.returncode else None
 
 
 def cache() -> Path:
@@ -92,9 +93,8 @@ class FreshRoot:
         enter = ["chroot", str(self.path), "/bin/sh", "-c", " ".join(words)]
         # Not by exec: the first process of a namespace ignores signals without a handler, and has to reap orphans.
         script = "\n".join(["set -e", *self._mounts(entry, binds), "set +e", shlex.join(enter), "exit $?"])
-        namespaces = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--uts", "--ipc"]
         # Whoever kills us ends what runs in the root, too.
-        return ["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, "--", "sh", "-c", script]
+        return ["setpriv", "--pdeathsig", "KILL", "unshare", *NAMESPACES, "--", "sh", "-c", script]
 
     def run(
         self,
@@ -157,7 +157,7 @@ class FreshRoot:
 
     def _mounts(self, user: _User, binds: Sequence[Bind]) -> list[str]:
         """Shell lines that mount what a running system has, the caches, and `binds`."""
-        own = {target: cache() / f"{target.rpartition('/')[2]}-{user.uid}" for target in (PIP_CACHE, NATIVE)}
+        own = {PIP_CACHE: cache() / f"pip-{user.uid}", NATIVE: _native_libraries(user)}
         for folder in own.values():
             folder.mkdir(parents=True, exist_ok=True)
             os.chown(folder, user.uid, user.gid)
@@ -201,6 +201,20 @@ def _same(one: Path, other: Path) -> bool:
 class _User:
     def __init__(self, name: str, uid: int, gid: int, home: str) -> None:
         self.name, self.uid, self.gid, self.home = name, uid, gid, home
+
+
+def _native_libraries(user: _User) -> Path:
+    """Where a user's native libraries are kept: apart for each recipe, as a change of it has to be tried."""
+    files = (RECIPE, RECIPE.with_suffix("") / "CMakeLists.txt")
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    folder, of_root = (cache() / f"native-{digest}-{uid}" for uid in (user.uid, 0))
+    if not folder.exists() and of_root.exists():
+        with tempfile.TemporaryDirectory(prefix=".native-", dir=cache()) as scratch:
+            staged = shutil.copytree(of_root, Path(scratch) / "libraries", ignore=shutil.ignore_patterns(".*"))
+            for path in (staged, *staged.rglob("*")):
+                os.chown(path, user.uid, user.gid)
+            staged.rename(folder)
+    return folder
 
 
 def _base() -> Path:

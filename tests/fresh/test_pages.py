@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.fresh.page import PROJECT, Block, blocks, broken_links
+from tests.fresh import own_envoy
+from tests.fresh.own_envoy import CHECKOUT, USER
+from tests.fresh.page import PROJECT, blocks, broken_links, script_of
 from tests.fresh.root import FreshRoot, fresh_root, missing
 
 PAGES = PROJECT / "docs" / "start"
-CHECKOUT = "/home/alice/tls-offload"
 BOOTED = ["systemd", "systemd-sysv"]
 REASON = missing()
 
@@ -26,7 +27,7 @@ in_a_root = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 @pytest.fixture(scope="module")
 def root() -> Iterator[FreshRoot]:
     with fresh_root("pages", ["bash", "passwd", *BOOTED]) as made:
-        made.run("useradd --create-home --shell /bin/bash alice")
+        own_envoy.add_user(made)
         copy_checkout(made)
         yield made
 
@@ -41,11 +42,7 @@ def copy_checkout(root: FreshRoot) -> None:
         if name and (PROJECT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(PROJECT / name, target / name)
-    root.run(["chown", "-R", "alice:alice", CHECKOUT])
-
-
-def script_of(found: list[Block]) -> str:
-    return "".join(block.text for block in found)
+    root.run(["chown", "-R", f"{USER}:{USER}", CHECKOUT])
 
 
 @in_a_root
@@ -54,26 +51,7 @@ def script_of(found: list[Block]) -> str:
 @pytest.mark.root
 @pytest.mark.timeout(3000)
 def test_own_envoy_as_a_fresh_user(root: FreshRoot, envoy_binary: Path) -> None:
-    found = blocks(PAGES / "own-envoy.md")
-    install = [block for block in found if block.section == "Install"]
-    root.run(script_of([block for block in install if block.account == "root"]), timeout=900)
-    own = [block for block in install if not block.account]
-    installed = root.run(["bash", "-euxc", script_of(own)], user="alice", folder=CHECKOUT, timeout=2400, check=False)
-    assert installed.returncode == 0, installed.stdout[-5000:]
-
-    rest = [block for block in found if block.section != "Install"]
-    assert not any(block.account for block in rest), "root is asked once"
-    exports = [line for line in script_of(own).splitlines() if line.startswith("export ")]
-    script = "\n".join(["trap 'kill $(jobs -p) 2> /dev/null || true; cat *.log' EXIT", *exports, script_of(rest)])
-    line = root.command(["bash", "-euxc", script], user="alice", binds=[(envoy_binary, "/usr/local/bin/envoy")])
-    # In a network of its own: the page's ports may be taken on this host.
-    apart = ["unshare", "--net", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *line]
-    ran = run(apart)
-    assert ran.returncode == 0, ran.stdout[-6000:]
-    assert "fits the certificate" in ran.stdout
-    assert "hello from behind the offload" in ran.stdout
-    assert "it will not start" not in ran.stdout
-    assert "libtls_offload.so" in ran.stdout
+    own_envoy.walk(root, envoy_binary)
 
 
 @in_a_root
@@ -116,13 +94,8 @@ def boot(root: FreshRoot, script: str, envoy_binary: Path) -> tuple[subprocess.C
     (wanted / "page.service").symlink_to("../page.service")
     line = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--private-network"]
     line += ["--link-journal=no", f"--directory={root.path}", f"--machine={root.path.name}"]
-    ran = run([*line, f"--bind-ro={envoy_binary}:/usr/local/bin/envoy"])
-    return ran, (root.path / "page.log").read_text(errors="replace")
-
-
-def run(line: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        line,
+    ran = subprocess.run(
+        [*line, f"--bind-ro={envoy_binary}:/usr/local/bin/envoy"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -130,6 +103,7 @@ def run(line: list[str]) -> subprocess.CompletedProcess[str]:
         timeout=500,
         check=False,
     )
+    return ran, (root.path / "page.log").read_text(errors="replace")
 
 
 @pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.name)
