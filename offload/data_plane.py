@@ -14,6 +14,10 @@ from offload.config import Config, DataPlane
 DESCRIPTORS_FOR_OTHERS = 128
 
 
+# The first pages that are asked for are far fewer bytes: with this limit, something else refuses them.
+MAY_BE_THE_LIMIT = 1 << 20
+
+
 class DataPlaneError(Exception):
     """There can be no data plane; the message names the reason and the way out."""
 
@@ -23,9 +27,14 @@ def make_data_plane(config: Config) -> _dataplane.DataPlane:
     kind = _dataplane.secret_memory_kind()
     if kind == "unlocked" and not config.security.allow_unlocked_memory:
         limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+        why = (
+            "Raise it (LimitMEMLOCK= in the unit, `ulimit -l`)"
+            if 0 <= limit < MAY_BE_THE_LIMIT
+            else "That is enough, so a system call filter, such as a container's, forbids it: let it allow mlock"
+        )
         raise DataPlaneError(
             f"keys would be in memory that may be swapped to disk: the limit of locked memory is {limit} bytes. "
-            "Raise it (LimitMEMLOCK= in the unit, `ulimit -l`), or set security.allow_unlocked_memory: true"
+            f"{why}, or set security.allow_unlocked_memory: true"
         )
     if kind == "unlocked":
         logs.get_logger().warning("keys are in unlocked memory, as security.allow_unlocked_memory says")

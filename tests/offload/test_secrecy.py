@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
+import platform
 import re
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,6 +132,32 @@ def test_keys_do_not_go_into_memory_that_can_be_swapped(nobodys: DaemonProcess) 
     assert nobodys.events("keys are in unlocked memory, as security.allow_unlocked_memory says")
     with nobodys.client() as stub:
         assert stub.Sign(sign_request(WWW, 0x0403), timeout=10).signature
+
+
+# Refuses mlock, mlock2 and memfd_secret with EPERM, as the filters of some containers do, and becomes the command.
+WITHOUT_LOCKING = """
+import ctypes, os, struct, sys
+numbers = (149, 325, 447)
+code = [(0x20, 0, 0, 0)]
+code += [(0x15, len(numbers) - at, 0, number) for at, number in enumerate(numbers)]
+code += [(0x06, 0, 0, 0x7FFF0000), (0x06, 0, 0, 0x00050001)]
+program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in code))
+described = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(code), ctypes.addressof(program)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, described) == 0
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter has the numbers of x86-64")
+def test_a_filter_that_forbids_to_lock_memory_is_not_taken_for_the_limit(daemon: DaemonProcess) -> None:
+    daemon.configure(identities={"www": ME})
+    limit = ("prlimit", f"--memlock={8 << 20}:{8 << 20}")
+    daemon.start(wait=False, prefix=(*limit, sys.executable, "-c", WITHOUT_LOCKING))
+    assert daemon.wait(60) == exit_codes.CONFIGURATION
+    reason = daemon.events("cannot start")[0]["reason"]
+    assert "the limit of locked memory is 8388608 bytes. That is enough" in reason
+    assert "allow mlock" in reason
 
 
 # ---- what must not be seen ----
