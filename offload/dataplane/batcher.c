@@ -94,6 +94,22 @@ batch_refusal batcher_submit(batcher *self, batch_item *item) {
   return BATCH_ACCEPTED;
 }
 
+void batcher_regroup(batcher *self, batch_source *source, batch_group *group) {
+  batch_group *before = source->group;
+  if (before == group) return;
+  for (unsigned i = 0; i < KERNEL_ALGORITHMS; i++) {
+    batch_flow *flow = &source->flows[i];
+    if (list_empty(&flow->items)) continue;
+    list_remove(&flow->link);
+    if (list_empty(&before->shares[i].turns)) list_remove(&before->shares[i].link);
+    if (list_empty(&group->shares[i].turns)) list_push(&self->classes[i].turns, &group->shares[i].link);
+    list_push(&group->shares[i].turns, &flow->link);
+  }
+  before->load -= source->load;
+  group->load += source->load;
+  source->group = group;
+}
+
 /* Takes an item out of its queue. The load of its source is unchanged. */
 static void unqueue(batcher *self, batch_item *item, batch_state state) {
   batch_flow *flow = &item->source->flows[item->algorithm];

@@ -27,7 +27,8 @@
  *
  * Bounds: per connection and per user (queued and running), and overall (queued). Beyond the overall bound and that of
  * its user a connection may still have BATCH_RESERVE operations, so that others cannot lock it out, not even others of
- * its user; a user never has more than twice its bound. The true overall bound is limit + BATCH_RESERVE * connections.
+ * its user; a user never has more than twice its bound, but for what a connection brought along (batcher_regroup). The
+ * true overall bound is limit + BATCH_RESERVE * connections.
  */
 #ifndef OFFLOAD_BATCHER_H
 #define OFFLOAD_BATCHER_H
@@ -125,8 +126,11 @@ void batcher_free(batcher *self);
 void batcher_limit(batcher *self, uint32_t queue_limit, uint64_t max_wait);
 
 void batch_group_init(batch_group *group);
-/* The group may be replaced later (by the caller, in source->group) while the source has no load. */
 void batch_source_init(batch_source *source, batch_group *group);
+
+/* From now on the source is of that user, with what it has queued and running: it is served in the user's turns, and
+ * may take the user above its bound, until as much of it is done. */
+void batcher_regroup(batcher *self, batch_source *source, batch_group *group);
 
 /* The caller has set source, algorithm, arrived and deadline. */
 batch_refusal batcher_submit(batcher *self, batch_item *item);

@@ -51,6 +51,10 @@ int shim_submit(shim *it, unsigned item, unsigned source, unsigned algorithm, ui
   return batcher_submit(&it->batcher, made);
 }
 
+void shim_regroup(shim *it, unsigned source, unsigned group) {
+  batcher_regroup(&it->batcher, &it->sources[source], &it->groups[group]);
+}
+
 static unsigned index_of(const shim *it, const batch_item *item) {
   return (unsigned)(item - it->items);
 }

@@ -13,8 +13,8 @@ enum { CONNECTION_MEMORY = 16 * 1024 };
 /* ---- begin and end ---- */
 
 static void init_lists(connection *it) {
-  list_node *lists[] = {&it->link,    &it->dirty,   &it->ready, &it->idle,
-                        &it->stalled, &it->leaving, &it->calls, &it->paused};
+  list_node *lists[] = {&it->link,    &it->dirty,    &it->ready, &it->idle,  &it->stalled,
+                        &it->leaving, &it->standing, &it->calls, &it->paused};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) list_init(lists[i]);
 }
 
@@ -35,7 +35,7 @@ void connection_open(front *front, int descriptor, caller *caller, bool is_stran
   counter_add_owned(&front->counters->connections, 1);
   counter_add_owned(&front->counters->connections_total, 1);
   if (!principal_join(it, is_stranger) || !principal_charge(it, CONNECTION_MEMORY)) {
-    refusals_add(front->refusals, REFUSED_USER_MEMORY, &it->caller, NULL);
+    farewell_refuse(front, descriptor, REFUSED_USER_MEMORY, &it->caller);
     connection_close(it);
     return;
   }
@@ -57,7 +57,7 @@ void connection_close(connection *it) {
   it->closed = true;
   front_unwatch(it->front, &it->source);
   turns_remove(it);
-  list_node *lists[] = {&it->dirty, &it->idle, &it->stalled, &it->leaving, &it->link};
+  list_node *lists[] = {&it->dirty, &it->idle, &it->stalled, &it->leaving, &it->standing, &it->link};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) list_remove(lists[i]);
   list_push(&it->front->ended, &it->link); /* freed when nothing refers to it: connection_free */
   counter_add_owned(&it->front->counters->connections, (uint64_t)-1);
@@ -140,13 +140,17 @@ static bool keep_unread(connection *it, const uint8_t *data, size_t size) {
 /* Gives nghttp2 input; what it did not take is kept. False when the connection was closed. */
 static bool feed(connection *it, const uint8_t *data, size_t size) {
   front *front = it->front;
-  if (it->flooded) { /* it hears why, and no more is looked at */
+  if (it->ending) {
     free_unread(it);
     return true;
   }
   it->paused_at = false;
   ssize_t used = nghttp2_session_mem_recv(it->session, data, size);
   connection_mark_dirty(it);
+  if (it->ending) { /* from now on */
+    free_unread(it);
+    return true;
+  }
   if (used < 0) {
     refusals_add(front->refusals, REFUSED_MALFORMED, &it->caller, NULL);
     connection_flush(it); /* says why, as far as nghttp2 has something to say */
@@ -158,9 +162,9 @@ static bool feed(connection *it, const uint8_t *data, size_t size) {
     return true;
   }
   if (keep_unread(it, data + used, size - (size_t)used)) return true;
-  refusals_add(front->refusals, REFUSED_USER_MEMORY, &it->caller, NULL);
-  connection_close(it);
-  return false;
+  free_unread(it);
+  farewell_end(it, REFUSED_USER_MEMORY);
+  return true;
 }
 
 static bool read_some(connection *it) {

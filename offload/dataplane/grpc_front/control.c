@@ -94,6 +94,7 @@ static void set_keyring(front *it, void *argument) {
   it->ring = ring;
   keyring_release(replaced); /* lives on while accepted operations hold it */
   watch_keyring_changed(it);
+  principals_review_all(it);
 }
 
 void front_set_keyring(front *it, keyring *ring) {

@@ -7,13 +7,6 @@
 
 enum { CONTROL_BURST = 2000, CONTROL_RATE = 500 };
 
-void flood_end(connection *it) {
-  if (it->flooded) return; /* what it sent before it could know */
-  it->flooded = true;
-  refusals_add(it->front->refusals, REFUSED_FLOOD, &it->caller, NULL);
-  nghttp2_session_terminate_session(it->session, NGHTTP2_ENHANCE_YOUR_CALM);
-}
-
 void flood_control_frame(connection *it, uint32_t cost) {
   uint64_t now = it->front->now;
   uint64_t earned = (now - it->control_credited_at) * CONTROL_RATE / 1000000000u;
@@ -26,5 +19,5 @@ void flood_control_frame(connection *it, uint32_t cost) {
     return;
   }
   it->control_credit = 0;
-  flood_end(it);
+  farewell_end(it, REFUSED_FLOOD);
 }

@@ -69,12 +69,13 @@ typedef enum drain_phase { DRAIN_NOT, DRAIN_NOTICE, DRAIN_FINAL } drain_phase;
 
 typedef struct connection {
   event_source source;
-  list_node link;    /* in front->connections, or in front->ended when it is closed */
-  list_node dirty;   /* in front->dirty while it may have something to send */
-  list_node ready;   /* in principal->ready while something of it waits to be dealt with */
-  list_node idle;    /* in front->idle while it has no call, the longest first */
-  list_node stalled; /* in front->stalled while the peer does not take what waits for it, the longest first */
-  list_node leaving; /* in front->leaving after the GOAWAY of an idle one */
+  list_node link;     /* in front->connections, or in front->ended when it is closed */
+  list_node dirty;    /* in front->dirty while it may have something to send */
+  list_node ready;    /* in principal->ready while something of it waits to be dealt with */
+  list_node idle;     /* in front->idle while it has no call, the longest first */
+  list_node stalled;  /* in front->stalled while the peer does not take what waits for it, the longest first */
+  list_node leaving;  /* in front->leaving after the GOAWAY of an idle one */
+  list_node standing; /* in front->reviewed, or in front->unreviewed after the keyring was replaced */
   front *front;
   nghttp2_session *session;
   caller caller;
@@ -103,7 +104,8 @@ typedef struct connection {
   bool hung_up;            /* and then its end */
   bool paused_at;          /* nghttp2 stopped within a header block, and has to be called again even without input */
   bool resumable;          /* paused calls may go on */
-  bool awaits_writable, flooded, closed;
+  bool ending;             /* it hears why, and no more is looked at: farewell.c */
+  bool awaits_writable, closed;
 } connection;
 
 _Static_assert((int)STREAM_WINDOW > (int)WIRE_REQUEST_MAX + WIRE_GRPC_HEADER_SIZE,
@@ -214,6 +216,7 @@ struct front {
   list_node listeners, connections, ended, dirty, watchers;
   list_node principals, turns, stranger_turns;
   list_node idle, stalled, leaving;
+  list_node reviewed, unreviewed;
   size_t stranger_memory;
   uint32_t stranger_connections;
   uint64_t strangers_rest_until;
@@ -276,8 +279,11 @@ bool principal_join(connection *it, bool is_stranger); /* false when memory ran 
 void principal_leave(connection *it);
 void principal_hold(principal *it);
 void principal_release(principal *it);
-/* After the keyring was replaced: a caller may have become a stranger, or be none any more. */
+/* After the keyring was replaced, a caller may have become a stranger, or be none any more. A connection is reviewed
+ * before it is next served; the others, which may have operations queued, a few in each turn of the loop. */
 void principal_review(connection *it);
+void principals_review_all(front *front);  /* from now on */
+void principals_review_some(front *front); /* what is left of it */
 /* Bytes held for a connection, within what its user may hold: false, and nothing charged, above that. */
 bool principal_charge(connection *it, size_t bytes);
 void principal_owe(connection *it, size_t bytes); /* in any case */
@@ -311,7 +317,13 @@ uint32_t session_streams(const connection *it); /* how many calls it may have op
 
 /* flood.c */
 void flood_control_frame(connection *it, uint32_t cost);
-void flood_end(connection *it);
+
+/* farewell.c */
+/* Counts the refusal, and says why in place of serving: the descriptor is the caller's to close. */
+void farewell_refuse(front *front, int descriptor, refusal_reason reason, const caller *who);
+void farewell_without_descriptors(int descriptor);
+/* Ends a connection that was served: it hears why, and is closed when that has left. */
+void farewell_end(connection *it, refusal_reason reason);
 
 /* call.c */
 call *call_new(connection *connection, int32_t stream); /* NULL: no memory, or none for this user */

@@ -20,43 +20,8 @@ static uint32_t connections_of(front *front, uid_t uid, const char *listener) {
   return (known == NULL ? 0 : known->connections) + (stranger == NULL ? 0 : stranger->connections);
 }
 
-/* What a client is told that cannot be served: a GOAWAY frame with the reason, in place of the SETTINGS that a server
- * begins with. So gRPC clients see a connection that failed and say UNAVAILABLE at once; after SETTINGS they would take
- * it for one that works, and try again until the deadline of the call. The Envoy module shows the reason. It is lost
- * where the socket does not take it at once, which an empty one does. */
-static void say_why(int descriptor, const char *reason) {
-  enum { FRAME_HEADER = 9, FIXED = 8, REASON_MAX = 200 };
-  uint8_t frame[FRAME_HEADER + FIXED + REASON_MAX] = {0};
-  size_t size = strlen(reason) < REASON_MAX ? strlen(reason) : REASON_MAX;
-  frame[2] = (uint8_t)(FIXED + size);
-  frame[3] = NGHTTP2_GOAWAY;
-  frame[FRAME_HEADER + FIXED - 1] = NGHTTP2_ENHANCE_YOUR_CALM;
-  memcpy(frame + FRAME_HEADER + FIXED, reason, size);
-  ssize_t sent = send(descriptor, frame, FRAME_HEADER + FIXED + size, MSG_NOSIGNAL | MSG_DONTWAIT);
-  (void)sent;
-}
-
 static void turn_away(front *front, int descriptor, refusal_reason reason, const caller *who) {
-  const front_settings *settings = &front->settings;
-  char text[200] = "";
-  refusals_add(front->refusals, reason, who, NULL);
-  switch (reason) {
-    case REFUSED_USER_CONNECTIONS:
-      snprintf(text, sizeof text,
-               "this user has as many connections as one may have (data_plane.max_connections_per_user: %u)",
-               settings->max_connections_per_user);
-      break;
-    case REFUSED_STRANGER_CONNECTIONS:
-      snprintf(text, sizeof text,
-               "callers without an identity have as many connections as they may have "
-               "(data_plane.max_connections_without_identity: %u), or connect too often",
-               settings->max_connections_without_identity);
-      break;
-    default:
-      snprintf(text, sizeof text, "the daemon has as many connections as it may have (data_plane.max_connections: %u)",
-               settings->max_connections);
-  }
-  say_why(descriptor, text);
+  farewell_refuse(front, descriptor, reason, who);
   close(descriptor);
 }
 
@@ -110,7 +75,7 @@ static bool drop_one(front *front, const listener *from) {
       refusals_add(front->refusals, REFUSED_TOO_MANY_CONNECTIONS, &who, NULL);
     }
     caller_free(&who);
-    say_why(descriptor, "the daemon has no descriptors left for connections (LimitNOFILE= in its unit, ulimit -n)");
+    farewell_without_descriptors(descriptor);
     close(descriptor);
   }
   front->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);

@@ -132,7 +132,7 @@ static void free_ended(front *it) {
 
 /* How long epoll may wait. Sets `sleeping` when it may wait at all, and looks once more whether there is work. */
 static int prepare_wait(front *it) {
-  if (turns_next(it) == 0 || !list_empty(&it->dirty)) return 0;
+  if (turns_next(it) == 0 || !list_empty(&it->dirty) || !list_empty(&it->unreviewed)) return 0;
   int timeout = it->drain != DRAIN_NOT ? DRAIN_TICK_MS : -1;
   uint64_t next = deadlines_next(&it->deadlines), others[] = {timeouts_next(it), turns_next(it)};
   for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
@@ -159,6 +159,7 @@ void front_loop_turn(front *it, int timeout_ms) {
   for (int i = 0; i < count; i++) handle(it, events[i].data.ptr, events[i].events);
   turns_serve(it);
   run_commands(it);
+  principals_review_some(it);
   front_take_completions(it);
   pass_deadlines(it);
   drain_turn(it);
@@ -186,9 +187,9 @@ static bool open_descriptors(front *it, char error[KERNEL_ERROR_MAX]) {
 }
 
 static void init_fields(front *it) {
-  list_node *lists[] = {&it->submitted, &it->listeners, &it->connections, &it->ended,
-                        &it->dirty,     &it->watchers,  &it->principals,  &it->turns,
-                        &it->idle,      &it->stalled,   &it->leaving,     &it->stranger_turns};
+  list_node *lists[] = {&it->submitted, &it->listeners,      &it->connections, &it->ended,     &it->dirty,
+                        &it->watchers,  &it->principals,     &it->turns,       &it->idle,      &it->stalled,
+                        &it->leaving,   &it->stranger_turns, &it->reviewed,    &it->unreviewed};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) list_init(lists[i]);
   it->epoll = it->wake.descriptor = it->spare = -1;
   it->last_command = &it->first_command;

@@ -4,7 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../monotonic.h"
 #include "internal.h"
+
+/* In a turn of the loop: thousands of connections times hundreds of identities take longer than a caller may wait. */
+#define REVIEW_NS 50000u
 
 /* The name of the socket that all users share; any other is dedicated to whom it is mounted into. */
 static const char main_socket[] = "main";
@@ -59,6 +63,24 @@ static principal *make(front *front, const caller *caller, bool is_stranger) {
   return it;
 }
 
+static void note_reviewed(connection *it) {
+  it->standing_generation = it->front->ring->generation;
+  list_remove(&it->standing);
+  list_push(&it->front->reviewed, &it->standing);
+}
+
+/* What it has queued and running goes along; shards look at it. */
+static void set_batch_group(connection *it, batch_group *group) {
+  work_queue *work = it->front->work;
+  if (it->batch.group == NULL) { /* new: nobody knows it yet */
+    it->batch.group = group;
+    return;
+  }
+  pthread_mutex_lock(&work->lock);
+  batcher_regroup(&work->batcher, &it->batch, group);
+  pthread_mutex_unlock(&work->lock);
+}
+
 bool principal_join(connection *it, bool is_stranger) {
   front *front = it->front;
   principal *found = principal_find(front, it->caller.uid, it->caller.listener, is_stranger);
@@ -71,8 +93,8 @@ bool principal_join(connection *it, bool is_stranger) {
     front->stranger_memory += it->memory;
   }
   it->principal = found;
-  it->standing_generation = front->ring->generation;
-  it->batch.group = &found->batch;
+  note_reviewed(it);
+  set_batch_group(it, &found->batch);
   return true;
 }
 
@@ -106,20 +128,48 @@ static void submit_streams(connection *it) {
   if (nghttp2_submit_settings(it->session, NGHTTP2_FLAG_NONE, &more, 1) == 0) connection_mark_dirty(it);
 }
 
-void principal_review(connection *it) {
-  front *front = it->front;
-  if (it->standing_generation == front->ring->generation) return;
-  it->standing_generation = front->ring->generation;
-  bool is_stranger = !principal_is_known(front, &it->caller);
-  /* What is queued counts for the user it was accepted for. */
-  if (is_stranger == it->principal->is_stranger || it->batch.load > 0) return;
+static bool change_standing(connection *it, bool is_stranger) {
+  bool waits = !list_empty(&it->ready); /* for its turn */
   principal *before = it->principal;
   principal_hold(before);
   principal_leave(it);
-  bool moved =
-      principal_join(it, is_stranger) || !principal_join(it, before->is_stranger); /* the latter has its user */
+  bool moved = principal_join(it, is_stranger);
+  if (!moved) principal_join(it, before->is_stranger); /* which is there, so this does not fail */
   principal_release(before);
-  if (moved) submit_streams(it);
+  if (waits) turns_add(it);
+  return moved;
+}
+
+/* A caller that has become a stranger has no claim to more than strangers have. */
+static void end_excess(connection *it) {
+  front *front = it->front;
+  if (front->stranger_connections > front->settings.max_connections_without_identity) {
+    farewell_end(it, REFUSED_STRANGER_CONNECTIONS);
+  } else if (front->stranger_memory > front->settings.user_memory) {
+    farewell_end(it, REFUSED_USER_MEMORY);
+  }
+}
+
+void principal_review(connection *it) {
+  front *front = it->front;
+  if (it->standing_generation == front->ring->generation) return;
+  note_reviewed(it);
+  bool is_stranger = !principal_is_known(front, &it->caller);
+  if (is_stranger == it->principal->is_stranger || !change_standing(it, is_stranger)) return;
+  submit_streams(it);
+  if (is_stranger) end_excess(it);
+}
+
+void principals_review_all(front *front) {
+  list_splice(&front->unreviewed, &front->reviewed);
+}
+
+void principals_review_some(front *front) {
+  if (list_empty(&front->unreviewed)) return;
+  uint64_t until = monotonic_ns() + REVIEW_NS;
+  do {
+    principal_review(LIST_ENTRY(front->unreviewed.next, connection, standing));
+  } while (!list_empty(&front->unreviewed) && monotonic_ns() < until);
 }
 
 /* ---- memory ---- */

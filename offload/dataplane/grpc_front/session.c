@@ -9,6 +9,8 @@ static call *call_of(nghttp2_session *session, int32_t stream) {
 }
 
 static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head, void *user_data) {
+  const connection *connection = user_data;
+  if (connection->ending) return NGHTTP2_ERR_CALLBACK_FAILURE; /* no more is looked at */
   budget_spend(user_data, WORK_FRAME);
   return 0;
 }
@@ -35,7 +37,7 @@ static bool count_header(connection *connection, call *it, size_t size) {
   if (it == NULL) return true;
   it->header_size += size;
   if (it->header_size <= HEADERS_FLOOD) return true;
-  flood_end(connection);
+  farewell_end(connection, REFUSED_FLOOD);
   return false;
 }
 
@@ -58,8 +60,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
                      const uint8_t *value, size_t size, uint8_t flags, void *user_data) {
   connection *connection = user_data;
   call *it = call_of(session, frame->hd.stream_id);
-  /* The rest of the block is then decoded, as it has to be, but neither checked nor shown. */
-  if (!count_header(connection, it, name_size + size)) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+  if (!count_header(connection, it, name_size + size)) return NGHTTP2_ERR_CALLBACK_FAILURE;
   if (it != NULL && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
     read_request_header(it, name, name_size, value, size);
   }
@@ -72,7 +73,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
 static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
                              size_t name_size, const uint8_t *value, size_t size, uint8_t flags, void *user_data) {
   call *it = call_of(session, frame->hd.stream_id);
-  return count_header(user_data, it, name_size + size) ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+  return count_header(user_data, it, name_size + size) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
 /* As cheap to send as a ping. */

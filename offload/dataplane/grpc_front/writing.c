@@ -97,7 +97,8 @@ void connection_flush(connection *it) {
   if (it->closed) return;
   bool progressed = false;
   bool broken = !send_all(it, &progressed);
-  bool over = it->unsent == NULL && !nghttp2_session_want_read(it->session) && !nghttp2_session_want_write(it->session);
+  bool done = it->ending || !nghttp2_session_want_read(it->session);
+  bool over = done && it->unsent == NULL && !nghttp2_session_want_write(it->session);
   if (broken || (over && !drain_lingers(it))) {
     connection_close(it);
     return;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 from collections.abc import Iterable, Iterator
@@ -86,6 +87,17 @@ class RawClient:
 
     def send(self, *frames: Frame | bytes) -> None:
         self.socket.sendall(b"".join(f if isinstance(f, bytes) else f.serialize() for f in frames))
+
+    def send_while_reading(self, *frames: Frame) -> None:
+        """For more than the sockets hold: the server stops reading while its answers do not leave."""
+        data = b"".join(frame.serialize() for frame in frames)
+        while data:
+            readable, writable, _ = select.select([self.socket], [self.socket], [], 60)
+            assert readable or writable, "the server neither reads nor writes"
+            if readable:
+                assert self.step() is not None, "the connection was closed"
+            elif writable:
+                data = data[self.socket.send(data) :]
 
     def request(self, fields: Iterable[tuple[str, str]], flags: Iterable[str] = ("END_HEADERS",)) -> HeadersFrame:
         frame = HeadersFrame(self.next_stream, self.encoder.encode(list(fields)), flags=list(flags))

@@ -137,6 +137,7 @@ def test_hpack_bomb(server: Server, name: str) -> None:
         client.wait_closed()
         assert client.goaway is not None
         assert client.goaway.error_code == ENHANCE_YOUR_CALM
+        assert b"too many headers" in client.goaway.additional_data
     assert refusals(server)["flood"] == 1
     serves(server)
 
@@ -292,6 +293,74 @@ def test_a_stranger_becomes_known_with_its_identity(make_server: Callable[..., S
             assert "max_connections_without_identity: 1" in why_turned_away(refused)
 
 
+def test_who_loses_its_identity_is_a_stranger_at_once(make_server: Callable[..., Server]) -> None:
+    """Also while it is idle: nobody waits until it is next read from."""
+    server = make_server(max_connections=8, max_connections_without_identity=2)
+    with RawClient(server.connect()) as one, RawClient(server.connect()) as two:
+        one.ping()
+        two.ping()
+        allow(server, NOBODY)
+        with server.connect() as refused:
+            assert "max_connections_without_identity: 2" in why_turned_away(refused)
+        allow(server)
+        with RawClient(server.connect()) as third:
+            assert third.call("Sign", request_bytes(server)).status == "0"
+
+
+def test_who_loses_its_identity_takes_queued_operations_along(make_server: Callable[..., Server]) -> None:
+    server = make_server(
+        shards=1, backend="software", max_connections=8, max_connections_without_identity=1, max_wait_us=0
+    )
+    key = server.keys["rsa2048"]
+    server.plane.set_identities([identity("www", [{"key": key, "usage": "any", "decrypt": False}])])
+    count = 1000  # takes longer than what follows
+    operations = [
+        pb.Operation(id=n, key_id=key.key_id, signature_scheme=0x0804, input=tls13_input(n)) for n in range(count)
+    ]
+    batches = [pb.OperationBatch(operations=operations[at : at + 200]) for at in range(0, count, 200)]
+    windows = {SettingsFrame.INITIAL_WINDOW_SIZE: 2**30}
+    with RawClient(server.connect(), settings=windows) as client:
+        client.send(WindowUpdateFrame(0, window_increment=2**30))
+        client.ping()  # the server's windows are in force
+        stream = client.open("Stream")
+        client.data(stream, b"".join(grpc_frame(batch.SerializeToString()) for batch in batches), end=True)
+        wait_for(lambda: server.plane.statistics()["queued"] > 0)
+        allow(server, NOBODY)
+        with server.connect() as refused:
+            assert "max_connections_without_identity: 1" in why_turned_away(refused)
+        queued = server.plane.statistics()["queued"]
+        assert queued > 0  # all of this was before they were done
+        answer = client.wait(stream)
+        results = [r for m in answer.messages() for r in pb.ResultBatch.FromString(m).results]
+        assert sorted(r.id for r in results) == list(range(count))  # what was accepted is done, the rest refused
+        assert sum(r.status == 0 for r in results) >= queued
+    wait_for(lambda: server.plane.statistics()["connections"] == 0)
+    allow(server)
+    serves(server)
+
+
+def test_who_loses_its_identity_keeps_no_more_than_strangers_have(make_server: Callable[..., Server]) -> None:
+    """Connections beyond that are ended, and hear why."""
+    server = make_server(max_connections=8, max_connections_without_identity=2)
+    with contextlib.ExitStack() as held:
+        clients = [held.enter_context(RawClient(server.connect())) for _ in range(5)]
+        for client in clients:
+            client.ping()
+        allow(server, NOBODY)
+        wait_for(lambda: server.plane.statistics()["connections"] == 2)
+        assert refusals(server)["too_many_connections_without_identity"] == 3
+        for client in clients:
+            client.socket.settimeout(0.2)
+            with contextlib.suppress(TimeoutError):
+                client.wait_closed()
+        ended = [client for client in clients if client.goaway is not None]
+        assert len(ended) == 3
+        for client in ended:
+            assert client.closed
+            assert client.goaway is not None
+            assert b"max_connections_without_identity: 2" in client.goaway.additional_data
+
+
 def test_memory_of_one_user_is_bounded_over_its_connections(make_server: Callable[..., Server]) -> None:
     """Unfinished messages, as many as there may be, on connection after connection."""
     server = make_server(user_memory_mib=8)
@@ -319,8 +388,29 @@ def test_a_connection_beyond_the_memory_of_its_user_is_refused(make_server: Call
             held.enter_context(server.connect())
         wait_for(lambda: server.plane.statistics()["connections"] >= 60)
         with server.connect() as refused:
-            assert refused.recv(1) == b""
+            assert "data_plane.user_memory_mib: 1" in why_turned_away(refused)
         assert refusals(server)["user_memory"] > 0
+    wait_for(lambda: server.plane.statistics()["connections"] == 0)
+    serves(server)
+
+
+def test_a_connection_that_outgrows_the_memory_of_its_user_hears_why(make_server: Callable[..., Server]) -> None:
+    """What was read and has to wait for its turn is kept, within what the user may hold."""
+    server = make_server(user_memory_mib=1)
+    with RawClient(server.connect()) as client, contextlib.ExitStack() as held:
+        client.ping()
+        for _ in range(70):  # each holds 16 KiB
+            held.enter_context(server.connect())
+        wait_for(lambda: refusals(server)["user_memory"] > 0)
+        # Headers that take more than one turn, and behind them, in the same read, more than there is room for: a
+        # connection holds 16 KiB, so less than that is left.
+        frames = bomb(client, 12)
+        calls = [client.request([*headers("Sign"), ("y", "b" * 30)]).serialize() for _ in range(400)]
+        client.send(*frames, *calls)
+        client.wait_closed()
+        assert client.goaway is not None
+        assert client.goaway.error_code == ENHANCE_YOUR_CALM
+        assert b"data_plane.user_memory_mib: 1" in client.goaway.additional_data
     wait_for(lambda: server.plane.statistics()["connections"] == 0)
     serves(server)
 

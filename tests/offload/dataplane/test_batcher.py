@@ -92,6 +92,9 @@ class Batcher:
         count = self.native.shim_take(self.handle, c_uint64(now), others_idle, items, what)
         return Batch(what[0], what[1], what[2], list(items[:count])) if count else None
 
+    def regroup(self, source: int, group: int) -> None:
+        self.native.shim_regroup(self.handle, source, group)
+
     def cancel(self, item: int) -> bool:
         return bool(self.native.shim_cancel(self.handle, item))
 
@@ -156,12 +159,13 @@ class Model:
     source_limit: int
     group_limit: int
     items: dict[int, Expected] = field(default_factory=dict)
+    groups: list[int] = field(default_factory=lambda: [0, 0, 1, 1])  # by source
 
     def of(self, source: int, *states: str) -> int:
         return sum(1 for i in self.items.values() if i.source == source and i.state in states)
 
     def of_group(self, group: int) -> int:
-        return sum(self.of(source, "queued", "taken") for source in (2 * group, 2 * group + 1))
+        return sum(self.of(source, "queued", "taken") for source in range(4) if self.groups[source] == group)
 
     @property
     def queued(self) -> int:
@@ -184,6 +188,7 @@ def machine(native: ctypes.CDLL, max_wait: int) -> type[RuleBasedStateMachine]:
             )
             self.now = 1_000_000
             self.running: list[list[int]] = []
+            self.regrouped = False  # then a user may have more than its bound
             self.order: dict[tuple[int, int], deque[int]] = {}
 
         def teardown(self) -> None:
@@ -206,7 +211,10 @@ def machine(native: ctypes.CDLL, max_wait: int) -> type[RuleBasedStateMachine]:
             for _ in range(count):
                 deadline = NEVER if allowed is None else self.now + allowed * US
                 answer, item = self.batcher.submit(source, algorithm, self.now, deadline)
-                load, of_group = self.model.of(source, "queued", "taken"), self.model.of_group(source // 2)
+                load, of_group = (
+                    self.model.of(source, "queued", "taken"),
+                    self.model.of_group(self.model.groups[source]),
+                )
                 in_reserve = load < RESERVE and of_group < 2 * self.model.group_limit
                 if load >= self.model.source_limit:
                     assert answer == SOURCE_FULL
@@ -218,6 +226,12 @@ def machine(native: ctypes.CDLL, max_wait: int) -> type[RuleBasedStateMachine]:
                     assert answer == ACCEPTED
                     self.model.items[item] = Expected(source, algorithm, deadline, self.now)
                     self.order.setdefault((source, algorithm), deque()).append(item)
+
+        @rule(source=st.integers(0, 3), group=st.integers(0, 1))
+        def regroup(self, source: int, group: int) -> None:
+            self.batcher.regroup(source, group)
+            self.model.groups[source] = group
+            self.regrouped = True
 
         @rule(us=st.integers(1, 100))
         def pass_time(self, us: int) -> None:
@@ -297,7 +311,8 @@ def machine(native: ctypes.CDLL, max_wait: int) -> type[RuleBasedStateMachine]:
                 assert self.batcher.load(source) <= self.model.source_limit
             for group in range(2):
                 assert self.batcher.group_load(group) == self.model.of_group(group)
-                assert self.batcher.group_load(group) <= self.model.group_limit + 2 * RESERVE
+                most = self.model.group_limit + 2 * RESERVE
+                assert self.batcher.group_load(group) <= most or self.regrouped
             assert self.model.queued <= self.model.queue_limit + 4 * RESERVE
 
     return BatcherMachine
@@ -308,6 +323,24 @@ def test_nothing_is_lost_or_answered_twice(native: ctypes.CDLL, max_wait: int) -
     run_state_machine_as_test(
         machine(native, max_wait), settings=settings(max_examples=150, stateful_step_count=60, deadline=None)
     )
+
+
+def test_a_connection_of_another_user_brings_its_turns_along(batcher: Batcher) -> None:
+    """Its user's other connections go on beside it; the one that it comes to has one turn, not two."""
+    for _ in range(8):
+        for source in (0, 1, 2):
+            batcher.submit(source, P256, 0)
+    batcher.regroup(1, 0)
+    assert [batcher.group_load(group) for group in range(3)] == [16, 0, 8]
+    first = batcher.take(1)
+    assert first is not None
+    sources = [item % 3 for item in first.items]
+    assert sources.count(2) == LANES // 2
+    assert sources.count(0) == sources.count(1) == LANES // 4
+    left = [item for batch in iter(lambda: batcher.take(2), None) for item in batch.items]
+    assert sorted(first.items + left) == list(range(24))
+    batcher.complete(first.items)
+    assert batcher.group_load(0) == 12
 
 
 # --- fairness between connections -------------------------------------------------------------------------------------

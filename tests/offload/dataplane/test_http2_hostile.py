@@ -460,7 +460,7 @@ def test_windows_reopen(server: Server) -> None:
             while client.windows.get(stream, 0) + allowed < sent + len(data):
                 assert client.step() is not None
                 assert answer.reset is None
-            client.data(stream, data)
+            client.send_while_reading(*(DataFrame(stream, data[at : at + 16384]) for at in range(0, len(data), 16384)))
             sent, asked = sent + len(data), asked + 100
         client.data(stream, b"", end=True)
         client.wait(stream)
