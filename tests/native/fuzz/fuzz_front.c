@@ -232,7 +232,8 @@ static void set_up(world *it) {
 
 static void check_and_free(world *it) {
   hang_up(it);
-  for (unsigned i = 0; i < 64; i++) { /* everything that was accepted comes back */
+  for (unsigned i = 0; i < 64; i++) {    /* everything that was accepted comes back */
+    it->front->strangers_rest_until = 0; /* they rest for longer than these turns take, and would not be seen to end */
     front_loop_turn(it->front, 0);
     run_batch(it, false);
   }
