@@ -41,8 +41,16 @@ class Listener:
 
     @property
     def lost(self) -> bool:
-        """Somebody has removed the file that we made: nobody new can connect."""
-        return self.made is not None and not os.path.lexists(self.made[0])
+        """Somebody has removed the file that we made: nobody new can connect. False where we may not look."""
+        if self.made is None:
+            return False
+        try:
+            os.lstat(self.made[0])
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+        return False
 
     def close(self) -> None:
         """Closes it and removes its file, unless somebody else's socket stands there by now."""

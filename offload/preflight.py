@@ -78,7 +78,7 @@ def _folders(config: Config, served: frozenset[str]) -> Iterator[Finding]:
         if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
             yield Finding(where, f"{path} is there and is no socket: the daemon does not remove it", True)
         folder = _nearest(path.parent)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # unlike Path's, False where we may not look
             yield Finding(where, f"{folder} is not a folder", True)
         elif not may(me, folder, os.W_OK | os.X_OK):
             missing = folder != path.parent
@@ -101,9 +101,10 @@ def _audit(config: Config) -> Iterator[Finding]:
     path = config.audit.path
     if path is None:
         return
-    target = path if path.exists() else path.parent
-    if not target.exists():
-        yield Finding("audit.path", f"the folder {path.parent} is not there: nothing would be written", False)
+    target = path if os.path.exists(path) else path.parent
+    if not os.path.exists(target):
+        problem = "is not there, or you may not look at it"
+        yield Finding("audit.path", f"the folder {path.parent} {problem}: nothing would be written", False)
     elif not may(Account.own(), target, os.W_OK):
         yield Finding("audit.path", f"{target} may not be written by you: nothing would be written", False)
 
@@ -176,7 +177,7 @@ def _refusal(caller: Account, settings: Socket, served: frozenset[str]) -> str |
     """Why this caller cannot open that socket; None when it can."""
     path = settings.path
     for folder in reversed(path.parents):
-        if folder.exists() and not may(caller, folder, os.X_OK):
+        if os.path.exists(folder) and not may(caller, folder, os.X_OK):
             return f"it may not enter {folder} on the way to {path}"
     if str(path) in served:  # by systemd, or by the daemon that runs
         status = os.stat(path)

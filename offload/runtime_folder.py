@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shlex
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,9 +23,9 @@ def make_folder(folder: Path, trust: Trust, owner: int | None = None) -> bool:
     place. A new one gets its owner and mode through its descriptor, so that
     nobody who may write in a folder above can have another file take its place meanwhile.
     """
-    if folder.is_dir():
+    if _is_folder(folder):
         return False
-    if not folder.parent.is_dir():
+    if not _is_folder(folder.parent):
         make_folder(folder.parent, trust, owner)
     try:
         check_place(folder.parent, trust)
@@ -39,12 +40,22 @@ def make_folder(folder: Path, trust: Trust, owner: int | None = None) -> bool:
     except UntrustedPathError as error:
         raise SocketError(f"the folder {folder} is not made: {error}") from error
     except FileExistsError:
-        if folder.is_dir():
+        if _is_folder(folder):
             return False  # somebody else was faster
         raise SocketError(f"{folder} is not a folder, and sockets should go into it; choose another path") from None
     except OSError as error:
         raise SocketError(f"cannot make the folder {folder}: {error.strerror}; {way_out(folder)}") from error
     return True
+
+
+def _is_folder(path: Path) -> bool:
+    """False where nothing is. SocketError where that cannot be told: whoever owns a folder above may close it any time."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise SocketError(f"cannot look at the folder {path}: {error.strerror}; {way_out(path)}") from error
 
 
 def way_out(folder: Path) -> str:

@@ -7,6 +7,7 @@ import pwd
 import re
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,6 +199,43 @@ def test_an_audit_log_without_a_folder(checked: DaemonProcess) -> None:
     ended = check(checked, audit={"path": str(checked.folder / "nowhere" / "audit.jsonl")})
     assert ended.exit_code == exit_codes.FAILED
     assert "nothing would be written" in ended.stderr
+
+
+@as_root
+def test_a_folder_that_may_not_be_looked_into_is_a_finding(checked: DaemonProcess) -> None:
+    closed = checked.folder / "closed"
+    closed.mkdir(mode=0o700)
+    as_nobody = ("setpriv", f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--clear-groups")
+    ended = check(checked, prefix=as_nobody, audit={"path": str(closed / "deep" / "audit.jsonl")})
+    assert "may not look at it: nothing would be written" in ended.stderr
+
+
+# A folder above the socket that its owner has closed to the daemon. What is imported is imported before.
+CLOSED_TO_US = """
+import os, socket, sys
+from pathlib import Path
+from offload.listeners import Listener, SocketError
+from offload.runtime_folder import make_folder
+from offload.trusted_paths import Trust
+os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
+closed = Path(sys.argv[1])
+assert not Listener("main", socket.socket(socket.AF_UNIX), (closed / "run" / "offload.sock", 1)).lost
+try:
+    make_folder(closed / "run", Trust.of())
+except SocketError as error:
+    print(error)
+"""
+
+
+@as_root
+def test_a_folder_that_is_closed_to_the_daemon_ends_nothing(tmp_path: Path) -> None:
+    """Whoever owns a folder above a socket can close it any time; the socket is not lost by that."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    line = [sys.executable, "-c", CLOSED_TO_US, closed, str(NOBODY.pw_uid)]
+    ran = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert f"cannot look at the folder {closed}/run: Permission denied" in ran.stdout
 
 
 def test_a_group_counts_before_the_others(tmp_path: Path) -> None:
