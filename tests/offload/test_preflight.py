@@ -232,7 +232,7 @@ def test_a_folder_that_is_closed_to_the_daemon_ends_nothing(tmp_path: Path) -> N
     """Whoever owns a folder above a socket can close it any time; the socket is not lost by that."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    line = [sys.executable, "-c", CLOSED_TO_US, closed, str(NOBODY.pw_uid)]
+    line = [sys.executable, "-c", CLOSED_TO_US, str(closed), str(NOBODY.pw_uid)]
     ran = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
     assert f"cannot look at the folder {closed}/run: Permission denied" in ran.stdout
