@@ -35,14 +35,18 @@ static bool same_text(const char *text, const char *expected) {
   return text != NULL && strcmp(text, expected) == 0;
 }
 
-bool authorize_matches(const selector *selector, const caller *caller) {
+bool authorize_could_match(const selector *selector, uid_t uid, const char *listener) {
   bool given = selector->has_uid || selector->has_gid || selector->executable || selector->cgroup || selector->socket;
   if (!given) return false;
-  if (selector->has_uid && selector->uid != caller->uid) return false;
+  if (selector->has_uid && selector->uid != uid) return false;
+  return selector->socket == NULL || same_text(listener, selector->socket);
+}
+
+bool authorize_matches(const selector *selector, const caller *caller) {
+  if (!authorize_could_match(selector, caller->uid, caller->listener)) return false;
   if (selector->has_gid && !in_group(selector->gid, caller)) return false;
   if (selector->executable && !same_text(caller->executable, selector->executable)) return false;
   if (selector->cgroup && (caller->cgroups == NULL || !in_cgroup(caller->cgroups, selector->cgroup))) return false;
-  if (selector->socket && !same_text(caller->listener, selector->socket)) return false;
   return true;
 }
 

@@ -15,6 +15,8 @@ typedef struct selector {
 
 /* A selector with no field matches nobody. */
 bool authorize_matches(const selector *selector, const caller *caller);
+/* Whether it could match somebody of this user who came through this listener, whatever else it asks for. */
+bool authorize_could_match(const selector *selector, uid_t uid, const char *listener);
 bool authorize_any(const selector selectors[], size_t count, const caller *caller);
 
 #endif

@@ -275,6 +275,8 @@ bool principal_is_dedicated(const char *listener);
 principal *principal_find(front *front, uid_t uid, const char *listener, bool is_stranger); /* NULL: there is none */
 /* Whether some identity is for the caller. */
 bool principal_is_known(const front *front, const caller *caller);
+/* Whether some identity may be for a process of this user: false only where no look at the process could tell more. */
+bool principal_may_be_known(const front *front, uid_t uid, const char *listener);
 bool principal_join(connection *it, bool is_stranger); /* false when memory ran out */
 void principal_leave(connection *it);
 void principal_hold(principal *it);

@@ -43,7 +43,8 @@ static void admit(front *front, const listener *from, int descriptor) {
     turn_away(front, descriptor, REFUSED_USER_CONNECTIONS, &name);
     return;
   }
-  if (!arrivals_allow(front, from, name.uid)) {
+  /* Not where an identity may be for others of the same user: they would be turned away for what this one does. */
+  if (!arrivals_allow(front, from, name.uid) && !principal_may_be_known(front, name.uid, from->name)) {
     turn_away(front, descriptor, REFUSED_STRANGER_CONNECTIONS, &name);
     return;
   }

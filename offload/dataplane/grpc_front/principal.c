@@ -44,6 +44,16 @@ bool principal_is_known(const front *front, const caller *caller) {
   return false;
 }
 
+bool principal_may_be_known(const front *front, uid_t uid, const char *listener) {
+  for (uint32_t i = 0; i < front->ring->identity_count; i++) {
+    const identity *it = &front->ring->identities[i];
+    for (size_t j = 0; j < it->selector_count; j++) {
+      if (authorize_could_match(&it->selectors[j], uid, listener)) return true;
+    }
+  }
+  return false;
+}
+
 static principal *make(front *front, const caller *caller, bool is_stranger) {
   principal *it = calloc(1, sizeof *it);
   if (it == NULL) return NULL;

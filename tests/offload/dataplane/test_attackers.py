@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -490,6 +492,30 @@ def test_strangers_who_connect_all_the_time_are_refused_before_they_cost_much(se
         server.connect("cart").close()
     with RawClient(server.connect("cart")) as client:
         assert client.call("Sign", request_bytes(server)).status == "0"
+
+
+# Another process of the same uid, which a selector names by its group as well.
+SAME_USER = """
+import os, socket, sys
+os.setgid(54321)
+def answer():
+    with socket.socket(socket.AF_UNIX) as one:
+        one.connect(sys.argv[1])
+        one.sendall(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        return one.recv(9)[3]
+print(sum(answer() == 4 for _ in range(40)))  # SETTINGS, and no GOAWAY
+"""
+
+
+@pytest.mark.root
+def test_a_stranger_of_the_same_user_does_not_lock_others_out(server: Server) -> None:
+    os.chmod(server.listen("shared"), 0o666)
+    allow(server, [{"uid": os.getuid(), "gid": 54321}])
+    for _ in range(2000):
+        with server.connect("shared") as one, contextlib.suppress(OSError):
+            one.sendall(PREFACE)
+    line = [sys.executable, "-c", SAME_USER, str(server.folder / "shared")]
+    assert subprocess.run(line, capture_output=True, text=True, timeout=120, check=True).stdout == "40\n"
 
 
 def test_who_connects_all_the_time_does_not_stop_others(server: Server) -> None:
