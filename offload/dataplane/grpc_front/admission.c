@@ -64,13 +64,15 @@ static const char tls13_scheme[] =
 
 static verdict check_decrypt(const key_grant *grant, const wire_operation *request) {
   kernel_algorithm algorithm = kernel_key_algorithm(grant->key);
-  if (algorithm > KERNEL_RSA4096 || request->input.size != kernel_input_size(algorithm)) {
-    return (verdict){RPC_INVALID_ARGUMENT, REFUSED_BAD_OPERATION,
-                     "decryption needs an RSA key and a ciphertext as long as its modulus"};
-  }
+  bool is_rsa = algorithm <= KERNEL_RSA4096;
   if (!grant->decrypt) {
     return (verdict){RPC_PERMISSION_DENIED, REFUSED_USAGE,
-                     "the identity of this key has no 'decrypt: true', so the key decrypts nothing"};
+                     is_rsa ? "the identity of this key has no 'decrypt: true', so the key decrypts nothing"
+                            : "the identity of this key has no 'decrypt: true', and only RSA keys decrypt"};
+  }
+  if (!is_rsa || request->input.size != kernel_input_size(algorithm)) {
+    return (verdict){RPC_INVALID_ARGUMENT, REFUSED_BAD_OPERATION,
+                     "decryption needs an RSA key and a ciphertext as long as its modulus"};
   }
   return accepted;
 }
