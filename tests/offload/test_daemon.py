@@ -131,10 +131,13 @@ def test_what_is_not_a_socket_is_left_alone(daemon: DaemonProcess, which: str) -
 
 
 def test_no_folder_for_the_socket(daemon: DaemonProcess, tmp_path: Path) -> None:
-    daemon.configure(sockets={"main": {"path": str(tmp_path / "none" / "x.sock")}})
+    """What is missing is made; a file in its place stays."""
+    (tmp_path / "file").touch()
+    daemon.configure(sockets={"main": {"path": str(tmp_path / "file" / "none" / "x.sock")}})
     daemon.start(wait=False)
     assert daemon.wait(60) == exit_codes.CONFIGURATION
-    assert "make its folder" in daemon.events("cannot start")[0]["reason"]
+    assert f"{tmp_path}/file" in daemon.events("cannot start")[0]["reason"]
+    assert (tmp_path / "file").is_file()
 
 
 def test_a_taken_metrics_port(daemon: DaemonProcess) -> None:

@@ -100,7 +100,7 @@ def test_upgrades_under_load_lose_no_call(daemon: DaemonProcess, upgrades: int) 
 def test_an_upgrade_that_fails_leaves_the_running_one(daemon: DaemonProcess) -> None:
     """Before it has asked for the sockets, and after it has got them."""
     daemon.start()
-    dedicated = [{"name": "cart", "path": str(daemon.folder / "no-such-folder" / "cart.sock")}]
+    dedicated = [{"name": "cart", "path": str(daemon.config_file / "no-folder" / "cart.sock")}]
     load = Load(daemon.socket)
     with load.running():
         for number in range(2):
