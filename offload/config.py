@@ -126,7 +126,7 @@ class Selector(Section):
     gid: Id | None = Field(default=None, description="The caller's primary or a supplementary group id.")
     group: Group | None = Field(default=None, description="The same by name.")
     executable: AbsolutePath | None = Field(
-        default=None, description="Compared with /proc/PID/exe; only beside another field."
+        default=None, description="Compared with /proc/PID/exe; only beside another field than the main socket."
     )
     cgroup: str | None = Field(default=None, description="Beginning of the cgroup path, up to a '/'; not the root.")
     socket: Name | None = Field(default=None, description="Came through the socket of this name.")
@@ -141,23 +141,26 @@ class Selector(Section):
             raise ValueError("give 'gid' or 'group', not both")
         if self.cgroup is not None and not self.cgroup.startswith("/"):
             raise ValueError(f"cgroup must begin with '/', as in /proc/PID/cgroup, not '{self.cgroup}'")
-        if not self.is_proof:
+        # `socket: main` by itself says openly that everybody fits who may open it.
+        if not self.is_proof and (self.cgroup is not None or self.executable is not None):
             if self.cgroup is not None:
                 raise ValueError(
                     f"every process of the host is in cgroup '{self.cgroup}': name one below it, or who the caller is "
-                    "(uid, user, gid, group or socket)"
+                    "(uid, user, gid, group, or a dedicated socket)"
                 )
             raise ValueError(
-                "'executable' alone is no proof: whoever may run that program can have it load code of his own "
-                "(LD_PRELOAD) or trace it; name the caller too: uid, user, gid, group, cgroup or socket"
+                f"'executable' {'alone' if self.socket is None else 'with the socket of everybody'} is no proof: "
+                "whoever may run that program can have it load code of his own (LD_PRELOAD) or trace it; name "
+                "the caller too: uid, user, gid, group, cgroup, or a dedicated socket"
             )
         return self
 
     @property
     def is_proof(self) -> bool:
-        """Whether a field is given that a caller cannot choose for himself."""
-        named = any(f is not None for f in (self.uid, self.user, self.gid, self.group, self.socket))
-        return named or (self.cgroup is not None and self.cgroup.strip("/") != "")
+        """Whether a field is given that a caller cannot choose for himself; the main socket is for everybody."""
+        named = any(f is not None for f in (self.uid, self.user, self.gid, self.group))
+        dedicated = self.socket not in (None, MAIN_SOCKET)
+        return named or dedicated or (self.cgroup is not None and self.cgroup.strip("/") != "")
 
     def rule(self) -> _dataplane.Selector:
         """For the data plane: numbers in place of names."""

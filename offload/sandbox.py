@@ -80,8 +80,8 @@ def _confine(config: Config, programs: bool) -> int:
         return version
     sockets: list[Socket] = [*wanted_sockets(config.sockets), *([config.admin] if config.admin else [])]
     folders = {str(socket.path.parent) for socket in sockets}
-    # The C library names other threads than the calling one by their files.
-    files = ["/proc/self/task", *([] if config.audit.path is None else [str(config.audit.path.parent)])]
+    # Nothing in /proc: whoever writes /proc/self/task/TID/mem writes our code, whatever its protection is.
+    files = [] if config.audit.path is None else [str(config.audit.path.parent)]
     # One that is not there is of a socket that a service manager made.
     _dataplane.confine(sorted(filter(os.path.isdir, folders)), list(filter(os.path.isdir, files)), [])
     return version

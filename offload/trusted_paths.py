@@ -16,7 +16,7 @@ import os
 import pwd
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,6 +25,7 @@ from offload.config import Config
 from offload.config_fields import user_id
 
 SYMLINKS_MAX = 40  # as the kernel has it
+NO_ACL = (errno.ENODATA, errno.ENOTSUP)  # none on this file, and a file system without them
 PRIVATE_GROUP_ACL = "system.posix_acl_access"
 
 
@@ -92,6 +93,10 @@ class Trust:
         others = {user_id(user) for user in security.trusted_users} if security is not None else set()
         return Trust(frozenset(own | others), frozenset(own))
 
+    def afresh(self) -> Trust:
+        """For one look, which asks for the members of each group once: they may be others at the next."""
+        return replace(self, _private={})
+
     def fault(self, step: Step, read_only_is_enough: bool = False, groups_may_write: bool = False) -> str | None:
         """Why nothing at or below this component can be relied on; None when it can.
 
@@ -129,8 +134,8 @@ class Trust:
             return False
         try:
             os.getxattr(step.again, PRIVATE_GROUP_ACL)
-        except OSError:
-            return True
+        except OSError as error:
+            return error.errno in NO_ACL
         return False
 
 
@@ -141,7 +146,7 @@ class Walk:
     """
 
     def __init__(self, trust: Trust, read_only_is_enough: bool = False, groups_may_write: bool = False) -> None:
-        self._trust = trust
+        self._trust = trust.afresh()
         self._groups_may_write = groups_may_write
         self._read_only_is_enough = read_only_is_enough
         self._descriptors: list[int] = []

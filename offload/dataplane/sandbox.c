@@ -233,7 +233,9 @@ static const bound bounds[] = {
 #endif
     /* By descriptor, for what programs make; the daemon itself gives its sockets their mode by the umask. */
     {SYS_fchmod, WITH_PROGRAMS, 1, {{1, SET_ID_BITS, 0, false}}},
-    /* A socket's group, of the file that a descriptor holds: no symlink is followed, and no owner changes. */
+    /* The group of a socket that is made again; its descriptor is an O_PATH one, which fchown does not take. No owner
+     * changes, and no symlink is followed at the end. A filter cannot see that the path is empty: without CAP_CHOWN,
+     * code of an attacker can give files that our user owns to groups that we are in, also by path, and no others. */
     {SYS_fchownat, ALWAYS, 2, {{2, ALL, ALL, false}, {4, ALL, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, false}}},
     /* Our own limits only. */
     {SYS_prlimit64, ALWAYS, 1, {{0, ALL, 0, false}}},

@@ -13,6 +13,7 @@ struct shard {
   pthread_cond_t woken;
   bool asleep;
   work_queue *work;
+  unsigned number;
   kernel_workspace *workspace;
   pthread_t thread;
   locked_stack stack;
@@ -157,8 +158,16 @@ static void sleep_until(shard *it, uint64_t ready) {
   if (work->sleeping_until == ready) work->sleeping_until = NEVER;
 }
 
+/* From the thread itself: to name another one, /proc/self/task would have to be writable, and with it our code. */
+static void name_this_thread(unsigned number) {
+  char name[16];
+  snprintf(name, sizeof name, "offload-shard%u", number % 100);
+  pthread_setname_np(pthread_self(), name);
+}
+
 static void *shard_main(void *argument) {
   shard *it = argument;
+  name_this_thread(it->number);
   work_queue *work = it->work;
   batch current = {.count = 0};
   list_node expired;
@@ -189,14 +198,12 @@ static void *shard_main(void *argument) {
 /* ---- start and end ---- */
 
 static bool create_thread(shard *it, unsigned number, char error[KERNEL_ERROR_MAX]) {
+  it->number = number;
   int failure = locked_stack_start(&it->stack, &it->thread, shard_main, it);
   if (failure != 0) {
     snprintf(error, KERNEL_ERROR_MAX, "cannot start kernel thread %u: %s", number, strerror(failure));
     return false;
   }
-  char name[16];
-  snprintf(name, sizeof name, "offload-shard%u", number % 100);
-  pthread_setname_np(it->thread, name);
   return true;
 }
 

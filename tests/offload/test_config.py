@@ -114,6 +114,11 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
         ("identities: {www: {selectors: [{gid: 1, group: root}]}}", "give 'gid' or 'group', not both"),
         ("identities: {www: {selectors: [{cgroup: kubepods}]}}", "cgroup must begin with '/'"),
         ("identities: {www: {selectors: [{executable: /bin/envoy}]}}", "'executable' alone is no proof: whoever may"),
+        (
+            "identities: {www: {selectors: [{executable: /bin/envoy, socket: main}]}}",
+            "'executable' with the socket of everybody is no proof: whoever may",
+        ),
+        ("identities: {www: {selectors: [{cgroup: /, socket: main}]}}", "or a dedicated socket"),
         ("identities: {www: {selectors: [{cgroup: /}]}}", "every process of the host is in cgroup '/': name one below"),
         ("identities: {www: {selectors: [{cgroup: //, executable: /bin/envoy}]}}", "is in cgroup '//'"),
         ("identities: {www: {selectors: [{executable: envoy}]}}", "must be an absolute path, not 'envoy'"),
@@ -191,6 +196,8 @@ def test_errors_in_the_environment(tmp_path: Path, variable: str, value: str, me
 
 
 def test_names_become_numbers_and_words() -> None:
+    assert Selector(socket="main").rule() == {"socket": "main"}  # openly everybody who may open it
+    assert Selector(executable=Path("/bin/envoy"), socket="cart").is_proof
     selector = Selector(user="root", group="root", socket="main")
     assert selector.rule() == {"uid": 0, "gid": 0, "socket": "main"}
     assert selector.words() == "user root (uid 0), group root (gid 0), socket main"

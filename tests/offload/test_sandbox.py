@@ -125,6 +125,9 @@ print("chown", call("chown", path, -1, -1))
 print("lchown", call("lchown", path, -1, -1))
 print("fchown", call("fchown", here, -1, -1))
 print("fchownat by path", call("fchownat", -100, path, -1, -1, 0))
+print("fchownat to an owner by path", call("fchownat", -100, path, 0, -1, 0x1100))
+print("fchownat to a group of others", call("fchownat", here, empty, -1, 54321, 0x1100))
+print("fchownat to a group of others by path", call("fchownat", -100, path, -1, 54321, 0x1100))
 print("fchownat to an owner", call("fchownat", here, empty, 0, -1, 0x1100))
 print("setuid bit", call("fchmod", here, 0o4755))
 print("setuid file", call("open", path + b".new", os.O_CREAT | os.O_WRONLY, 0o4755))
@@ -132,6 +135,7 @@ print("prlimit of another", call("prlimit", parent, 7, None, buffer))
 print("TIOCSTI", call("ioctl", 0, 0x5412, buffer))
 print("own prlimit is fine", call("prlimit", 0, 7, None, buffer) + 1)
 print("a group of a file is fine", call("fchownat", here, empty, -1, os.getgid(), 0x1100) + 1)
+print("a group of ours by path is not seen by a filter", call("fchownat", -100, path, -1, os.getgid(), 0x1100) + 1)
 print("plain files are fine", call("open", path + b".new", os.O_CREAT | os.O_WRONLY, 0o600) + 1)
 print("plain memory is fine", call("mmap", None, 4096, 3, 0x22, -1, 0) + 1)
 print("fchmod", call("fchmod", here, 0o640), file=sys.stderr)
@@ -161,7 +165,7 @@ def test_what_is_forbidden_fails(programs: str, tmp_path: Path) -> None:
         check=False,
     )
     results = dict(line.rsplit(maxsplit=1) for line in tried.stdout.splitlines())
-    assert len(results) == 27, tried.stderr
+    assert len(results) == 31, tried.stderr
     assert set(results.values()) == {"1"}, results
     only_with_programs = dict(line.split() for line in tried.stderr.splitlines())
     expected = "0" if programs == "programs" else "1"
@@ -231,6 +235,48 @@ def test_landlock_bounds_files_and_closes_other_processes(tmp_path: Path) -> Non
     assert set(results.values()) == {"0", "1", "13"}, "EPERM or EACCES"
 
 
+# As a daemon enters it: whether it can write its own code in spite of the protection of the memory.
+OWN_CODE = """
+import ctypes, os, sys, threading
+from offload import sandbox
+from offload.config import Config
+audit, main = sys.argv[1] + "/audit.jsonl", {"path": sys.argv[1] + "/main.sock"}
+config = {"sockets": {"main": main}, "audit": {"path": audit}, "security": {"sandbox": True}}
+sandbox.enter(Config.model_validate(config))
+own = os.getpid()
+def attempt(of):
+    for name in ("mem", "comm"):
+        for path in (f"/proc/{of}/{name}", f"/proc/self/task/{threading.get_native_id()}/{name}"):
+            try:
+                os.close(os.open(path, os.O_RDWR if name == "mem" else os.O_WRONLY))
+                print("opened", path)
+            except OSError as error:
+                print("refused", error.errno)
+attempt("self")
+other = threading.Thread(target=attempt, args=(own,))
+other.start()
+other.join()
+os.close(os.open(audit, os.O_WRONLY | os.O_CREAT, 0o600))
+print("audit")
+"""
+
+
+@pytest.mark.skipif(not landlocked(), reason="needs Landlock of Linux 6.12")
+def test_its_own_code_is_closed_to_it(tmp_path: Path) -> None:
+    """As root too: /proc/self/mem and /proc/self/task/TID/mem write whatever protection a page has."""
+    tried = subprocess.run(
+        [sys.executable, "-c", OWN_CODE, str(tmp_path)],
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    lines = [line for line in tried.stdout.splitlines() if line.startswith(("opened", "refused", "audit"))]
+    assert lines == ["refused 13"] * 8 + ["audit"], tried.stdout + tried.stderr
+
+
 @pytest.mark.skipif(not landlocked(), reason="needs Landlock of Linux 6.12")
 def test_all_features_work_in_the_sandbox(daemon: DaemonProcess, tmp_path: Path) -> None:
     """Audit log, metrics, a dedicated socket that comes with a reload, one that is made again, an upgrade."""
@@ -247,6 +293,8 @@ def test_all_features_work_in_the_sandbox(daemon: DaemonProcess, tmp_path: Path)
     with daemon.admin() as admin:
         shown = admin.GetStatistics(admin_pb2.GetStatisticsRequest(), timeout=20).sandbox
     assert shown == f"system calls filtered, Landlock {_dataplane.landlock_version()}"
+    names = {(task / "comm").read_text().strip() for task in Path(f"/proc/{daemon.pid}/task").iterdir()}
+    assert {"offload-front", "offload-shard0"} <= names
     cart = tmp_path / "cart.sock"
     main = {"path": str(daemon.socket)}
     daemon.configure(sockets={"main": main, "dedicated": [{"name": "cart", "path": str(cart)}]}, **sections)

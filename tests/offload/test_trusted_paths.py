@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import grp
 import os
+import pwd
 import struct
 import subprocess
 import sys
@@ -123,6 +126,52 @@ def test_an_acl_is_no_private_group(folder: Path) -> None:
     entries = ((0x01, 7, none), (0x02, 7, STRANGER), (0x04, 5, none), (0x10, 7, none), (0x20, 5, none))
     packed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
     os.setxattr(folder / "deep", "system.posix_acl_access", packed)
+    with pytest.raises(UntrustedPathError, match="can write in"):
+        read_trusted(folder / "deep" / "file", TRUST)
+
+
+@pytest.mark.root
+def test_who_joins_a_private_group_is_seen_at_the_next_look(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon has one Trust as long as it runs. The test says what the user database says; files are real."""
+    gid = 34567
+    mode("deep", 0o775, gid)(folder)
+    stranger = pwd.struct_passwd(("stranger", "x", STRANGER, STRANGER, "", "/", "/bin/false"))
+    members: list[str] = []
+    looked: list[int] = []
+
+    def group(of: int) -> grp.struct_group:
+        looked.append(of)
+        return grp.struct_group(("private", "x", of, list(members)))
+
+    monkeypatch.setattr(grp, "getgrgid", group)
+    monkeypatch.setattr(pwd, "getpwnam", lambda _: stranger)
+    assert read_trusted(folder / "deep" / "file", TRUST) == b"content"
+    looked.clear()
+    with Walk(TRUST) as walk:
+        for _ in range(3):
+            walk.to(folder / "deep" / "file")
+    assert looked == [gid], "one question in a look, however many files it has"
+    members.append("stranger")
+    with pytest.raises(UntrustedPathError, match="can write in"):
+        read_trusted(folder / "deep" / "file", TRUST)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("error", "is_good"), [(errno.ENODATA, True), (errno.ENOTSUP, True), (errno.EACCES, False), (errno.EIO, False)]
+)
+def test_an_acl_that_cannot_be_read_may_be_one(
+    folder: Path, error: int, is_good: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mode("deep", 0o775)(folder)
+
+    def fails(path: str, _: str) -> bytes:
+        raise OSError(error, os.strerror(error), path)
+
+    monkeypatch.setattr(os, "getxattr", fails)
+    if is_good:
+        assert read_trusted(folder / "deep" / "file", TRUST) == b"content"
+        return
     with pytest.raises(UntrustedPathError, match="can write in"):
         read_trusted(folder / "deep" / "file", TRUST)
 

@@ -171,6 +171,8 @@ void front_loop_turn(front *it, int timeout_ms) {
 
 static void *front_main(void *argument) {
   front *it = argument;
+  /* From the thread itself: to name another one, /proc/self/task would have to be writable, and with it our code. */
+  pthread_setname_np(pthread_self(), "offload-front");
   while (!it->stopping) front_loop_turn(it, prepare_wait(it));
   return NULL;
 }
@@ -256,7 +258,6 @@ bool front_start(front *it, char error[KERNEL_ERROR_MAX]) {
     return false;
   }
   it->started = true;
-  pthread_setname_np(it->thread, "offload-front");
   return true;
 }
 
