@@ -222,7 +222,7 @@ void GrpcConnection::add_cancelled(uint64_t id) {
   wire_writer writer{batch_.data(), used, batch_.size()};
   wire_append_cancelled(&writer, id);
   batch_.resize(writer.size);
-  if (batch_.size() > WIRE_BATCH_MAX - 16) seal_batch();
+  if (++batch_cancelled_ == WIRE_CANCELLED_MAX || batch_.size() > WIRE_BATCH_MAX - 16) seal_batch();
 }
 
 void GrpcConnection::seal_batch() {
@@ -234,7 +234,7 @@ void GrpcConnection::seal_batch() {
     nghttp2_session_resume_data(session_, stream_);
   }
   batch_.resize(WIRE_GRPC_HEADER_SIZE);
-  batch_operations_ = 0;
+  batch_operations_ = batch_cancelled_ = 0;
 }
 
 void GrpcConnection::finish_stream() {

@@ -112,6 +112,7 @@ class GrpcConnection {
   size_t input_max_ = WIRE_INPUT_MAX_OF_OLD;
   std::vector<uint8_t> batch_;  // the message of this turn, after room for the gRPC header
   size_t batch_operations_ = 0;
+  size_t batch_cancelled_ = 0;
   std::string unsent_;
   bool established_ = false;
   bool retiring_ = false;

@@ -1,6 +1,7 @@
 #include "refusals.h"
 
 #include <string.h>
+#include <sys/random.h>
 
 static const char *const names[REFUSAL_REASONS] = {
     [REFUSED_UNKNOWN_KEY] = "unknown_key",
@@ -34,6 +35,8 @@ const char *refusal_reason_name(refusal_reason reason) {
 void refusals_init(refusal_log *log) {
   memset(log, 0, sizeof *log);
   pthread_mutex_init(&log->lock, NULL);
+  /* Without it (very early in a boot) the hashes can be guessed, and a flood costs more; it does nothing else. */
+  if (getrandom(&log->seed, sizeof log->seed, GRND_NONBLOCK) != sizeof log->seed) log->seed = 0;
 }
 
 void refusals_free(refusal_log *log) {
@@ -47,15 +50,40 @@ static bool same(const refusal *a, const refusal *b) {
          strcmp(a->listener, b->listener) == 0 && strcmp(a->identity, b->identity) == 0;
 }
 
-static void fold(refusal_log *log, const refusal *entry) {
+static uint64_t mix(uint64_t hash, const void *data, size_t size) {
+  const uint8_t *at = data;
+  while (size > 0) {
+    uint64_t word = 0;
+    size_t part = size < sizeof word ? size : sizeof word;
+    memcpy(&word, at, part);
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+    hash ^= hash >> 32;
+    at += part;
+    size -= part;
+  }
+  return hash;
+}
+
+/* Of the fields that tell entries apart the most; `same` compares all of them. */
+static uint64_t hash_of(const refusal_log *log, const refusal *entry) {
+  uint64_t hash = mix(log->seed, &entry->reason, sizeof entry->reason);
+  hash = mix(hash, &entry->pid, sizeof entry->pid);
+  hash = mix(hash, &entry->uid, sizeof entry->uid);
+  hash = mix(hash, &entry->scheme, sizeof entry->scheme);
+  hash = mix(hash, entry->key_id, entry->key_id_size);
+  return mix(hash, entry->identity, strlen(entry->identity));
+}
+
+static void fold(refusal_log *log, const refusal *entry, uint64_t hash) {
   /* From the newest: floods repeat themselves. */
   for (unsigned i = log->used; i-- > 0;) {
-    if (same(&log->ring[i], entry)) {
+    if (log->hashes[i] == hash && same(&log->ring[i], entry)) {
       log->ring[i].count++;
       return;
     }
   }
   if (log->used < REFUSAL_RING) {
+    log->hashes[log->used] = hash;
     log->ring[log->used++] = *entry;
   } else {
     log->unlisted++;
@@ -82,8 +110,9 @@ void refusals_add(refusal_log *log, refusal_reason reason, const caller *caller,
   refusal entry = {.reason = reason, .pid = caller->pid, .uid = caller->uid, .gid = caller->gid, .count = 1};
   strncpy(entry.listener, caller->listener, sizeof entry.listener - 1);
   if (request != NULL) describe(&entry, request);
+  uint64_t hash = hash_of(log, &entry);
   pthread_mutex_lock(&log->lock);
-  fold(log, &entry);
+  fold(log, &entry, hash);
   pthread_mutex_unlock(&log->lock);
 }
 

@@ -67,7 +67,9 @@ typedef struct refusal {
 typedef struct refusal_log {
   _Atomic uint64_t counts[REFUSAL_REASONS];
   pthread_mutex_t lock;
-  refusal ring[REFUSAL_RING]; /* `used` entries; further kinds of refusal are only counted until it is drained */
+  uint64_t seed;
+  uint64_t hashes[REFUSAL_RING]; /* of the entries: a flood of different refusals compares numbers, not names */
+  refusal ring[REFUSAL_RING];    /* `used` entries; further kinds of refusal are only counted until it is drained */
   unsigned used;
   uint64_t unlisted; /* refusals that found the ring full */
 } refusal_log;

@@ -26,7 +26,9 @@ enum {
   WIRE_BATCH_MAX = 64 * 1024,        /* what clients aim at, but for a single operation that is larger */
   WIRE_REQUEST_MAX = WIRE_INPUT_MAX + WIRE_BATCH_MAX,
   WIRE_OPERATIONS_MAX = 256,
-  WIRE_GRPC_HEADER_SIZE = 5, /* compressed flag, length in 4 bytes big-endian */
+  WIRE_CANCELLED_MAX = 4096,  /* ids of an OperationBatch */
+  WIRE_WATCH_ITEMS_MAX = 256, /* of a WatchIdentitiesRequest, to watch and to unwatch together */
+  WIRE_GRPC_HEADER_SIZE = 5,  /* compressed flag, length in 4 bytes big-endian */
 };
 
 typedef struct wire_view {

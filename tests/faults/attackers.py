@@ -78,6 +78,14 @@ def tiny_operations() -> bytes:
     return HELLO + frames(opened) + frames(DataFrame(1, message * 20)) * 200
 
 
+def watching() -> bytes:
+    """As many names in each message as there may be: refused, written down, and forgotten again."""
+    opened = HeadersFrame(1, hpack.Encoder().encode(headers("WatchIdentities")), flags=["END_HEADERS"])
+    names = [b"%07d" % n for n in range(128)]
+    message = grpc_frame(b"".join(field + b"\x07" + name for name in names for field in (b"\x0a", b"\x12")))
+    return HELLO + frames(opened) + frames(DataFrame(1, message * 6)) * 500
+
+
 @dataclass(frozen=True)
 class Attack:
     what: str
@@ -96,6 +104,7 @@ ATTACKS: Mapping[str, Attack] = {
     "padding": Attack("200 connections of empty padded DATA", padding, 200),
     "unfinished": Attack("200 connections of messages that never end", unfinished, 200),
     "tiny": Attack("8 connections of operations of two bytes", tiny_operations, 8),
+    "watching": Attack("8 connections that watch and unwatch 128 identities in each message", watching, 8),
     "churn": Attack("connects and leaves all the time", lambda: HELLO, 1, hold=False),
 }
 

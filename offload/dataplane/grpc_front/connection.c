@@ -122,6 +122,7 @@ static void resume_calls(connection *it) {
   list_init(&calls);
   list_splice(&calls, &it->paused);
   while (!list_empty(&calls)) message_resume(LIST_ENTRY(calls.next, call, paused));
+  connection_mark_dirty(it); /* windows may be open again, though nothing is answered */
 }
 
 static bool keep_unread(connection *it, const uint8_t *data, size_t size) {
@@ -188,7 +189,8 @@ bool connection_serve(connection *it) {
   it->work = 0;
   if (it->closed || !may_take(it)) return false; /* goes on when that has left: connection_flush */
   if (it->resumable) resume_calls(it);
-  if (it->resumable || budget_is_spent(it)) return it->resumable;
+  if (it->resumable) return true;
+  if (budget_is_spent(it)) return connection_has_input(it) && may_take_again(it);
   bool open = it->unread != NULL ? feed(it, it->unread, it->unread_size)
               : it->paused_at    ? feed(it, nothing, 0)
               : it->readable     ? read_some(it)

@@ -25,6 +25,7 @@ enum {
   FRAME_MAX = 32 * 1024,              /* more than nghttp2 makes at once: a DATA frame of 16 KiB */
   FLUSH_ROUNDS = 2,                   /* of WRITE_SIZE, to one connection in a turn */
   STRANGER_STREAMS = 32,              /* calls that a caller without an identity may have open on a connection */
+  STRANGER_WATCHES = 4096,            /* identities that a user watches while none is for it */
   ID_BUCKETS = 256,                   /* of a Stream call's table of operation ids */
   RESULT_MAX = SIGN_OUTPUT_MAX + 256, /* one encoded result: output, a static message, numbers */
 };
@@ -59,7 +60,8 @@ typedef struct principal {
   size_t memory;        /* bytes held for it */
   uint32_t connections; /* those that have ended and wait for a shard included */
   uid_t uid;
-  char *socket; /* the name of a dedicated one; NULL: the main one */
+  char *socket;     /* the name of a dedicated one; NULL: the main one */
+  uint32_t watches; /* identities that calls of WatchIdentities watch */
   bool is_stranger;
 } principal;
 
@@ -85,6 +87,7 @@ typedef struct connection {
   list_node calls;
   list_node paused; /* calls with complete messages that wait until answers have left */
   uint32_t call_count;
+  uint32_t watches;  /* of all its calls; its part of principal->watches */
   uint32_t held;     /* operations not yet answered, refused ones included */
   uint32_t owed;     /* answers, and parts of them, that have not left */
   size_t buffered;   /* bytes in the calls' message buffers */
@@ -290,6 +293,9 @@ void principals_review_some(front *front); /* what is left of it */
 bool principal_charge(connection *it, size_t bytes);
 void principal_owe(connection *it, size_t bytes); /* in any case */
 void principal_repay(connection *it, size_t bytes);
+/* Identities watched in calls of WatchIdentities: each new keyring is compared with all of them. */
+bool principal_may_watch(const connection *it); /* one more */
+void principal_count_watches(connection *it, int32_t more);
 
 /* arrivals.c */
 bool arrivals_allow(front *front, const listener *from, uid_t uid);
@@ -304,7 +310,8 @@ uint64_t turns_next(const front *front); /* when there is somebody to serve: 0 f
 /* budget.c */
 void budget_spend(connection *it, uint32_t work);
 bool budget_is_spent(const connection *it);
-enum { WORK_FRAME = 128, WORK_HEADER = 64, WORK_OPERATION = 512, WORK_CALL = 2048 };
+/* An identity to watch, or no more, costs what a refused operation does. */
+enum { WORK_FRAME = 128, WORK_HEADER = 64, WORK_CANCEL = 64, WORK_OPERATION = 512, WORK_CALL = 2048 };
 
 /* timeouts.c */
 uint64_t timeouts_next(const front *front);

@@ -47,11 +47,25 @@ static void cancel(call *it, uint64_t id) {
   call_release_operation(it, op);
 }
 
-static bool cancel_all(call *it, wire_view packed) {
-  uint64_t id;
-  wire_status status;
-  while ((status = wire_next_id(&packed, &id)) == WIRE_OK) cancel(it, id);
-  return status == WIRE_END;
+_Static_assert(WIRE_CANCELLED_MAX == 4096, "the text below says so");
+
+/* Counts them over the message, which is dealt with in one go; a field without an id is as much work as one with it.
+ * False when the call was refused. */
+static bool cancel_all(call *it, wire_view packed, unsigned *cancelled) {
+  uint64_t id = 0;
+  wire_status status = WIRE_OK;
+  if (packed.size == 0) ++*cancelled;
+  while (*cancelled <= WIRE_CANCELLED_MAX && (status = wire_next_id(&packed, &id)) == WIRE_OK) {
+    if (++*cancelled > WIRE_CANCELLED_MAX) break;
+    budget_spend(it->connection, WORK_CANCEL);
+    cancel(it, id);
+  }
+  if (*cancelled > WIRE_CANCELLED_MAX) {
+    call_refuse(it, REFUSED_TOO_LARGE, RPC_INVALID_ARGUMENT, "more than 4096 cancelled operations in one message");
+  } else if (status != WIRE_END) {
+    call_refuse(it, REFUSED_MALFORMED, RPC_INVALID_ARGUMENT, "malformed message in the stream");
+  }
+  return !it->finished;
 }
 
 /* ---- messages ---- */
@@ -82,17 +96,14 @@ static void message(call *it, wire_view bytes) {
   wire_batch_reader reader = {.rest = bytes};
   wire_batch_item item;
   wire_status status;
-  unsigned operations = 0;
+  unsigned operations = 0, cancelled = 0;
   size_t held = 0;
   for (;;) {
     size_t before = reader.rest.size;
     status = wire_next_item(&reader, &item);
     if (status != WIRE_OK && status != WIRE_TOO_LARGE) break;
     if (item.kind == WIRE_ITEM_CANCELLED) {
-      if (!cancel_all(it, item.cancelled)) {
-        status = WIRE_MALFORMED;
-        break;
-      }
+      if (!cancel_all(it, item.cancelled, &cancelled)) return;
       continue;
     }
     if (++operations > WIRE_OPERATIONS_MAX) {
@@ -107,6 +118,7 @@ static void message(call *it, wire_view bytes) {
     call_refuse(it, REFUSED_MALFORMED, RPC_INVALID_ARGUMENT, "malformed message in the stream");
     return;
   }
+  if (operations == 0) budget_spend(it->connection, WORK_FRAME);
   it->credit += (uint32_t)(WIRE_GRPC_HEADER_SIZE + bytes.size - held);
   response_give_credit(it);
 }

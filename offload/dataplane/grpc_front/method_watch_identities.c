@@ -28,6 +28,8 @@ typedef struct watch {
   uint8_t name[];
 } watch;
 
+_Static_assert(WIRE_WATCH_ITEMS_MAX == 256 && STRANGER_WATCHES == 4096, "the texts below say so");
+
 static const char too_many[] = "this call watches as many identities as one call may (8192, or names of 1 MiB)";
 
 /* ---- the set ---- */
@@ -60,6 +62,7 @@ static void remove_watch(call *call, watch *it) {
   tdelete(it, &call->watch_tree, compare);
   call->watch_count--;
   call->watch_bytes -= it->size;
+  principal_count_watches(call->connection, -1);
   counter_add_owned(&call->connection->front->counters->watchers, (uint64_t)-1);
   free_watch(call, it);
 }
@@ -167,8 +170,17 @@ static bool add(call *it, wire_view name) {
     tdelete(made, &it->watch_tree, compare);
     return refuse_excess(it, made);
   }
+  if (!principal_may_watch(it->connection)) {
+    tdelete(made, &it->watch_tree, compare);
+    free_watch(it, made);
+    /* The call ends, so that its client asks again and finds the identities that the daemon has by then. */
+    call_refuse(it, REFUSED_TOO_MANY_WATCHES, RPC_RESOURCE_EXHAUSTED,
+                "no identity is for this user, and it watches as many (4096) as such a user may");
+    return false;
+  }
   it->watch_count++;
   it->watch_bytes += name.size;
+  principal_count_watches(it->connection, 1);
   counter_add_owned(&it->connection->front->counters->watchers, 1);
   list_push(&it->watches, &made->link);
   look(it, made);
@@ -189,12 +201,30 @@ static bool drop(call *it, wire_view name) {
   return true;
 }
 
+/* False when the call was ended. */
+static bool take(call *it, const wire_watch_item *item) {
+  budget_spend(it->connection, WORK_OPERATION);
+  if (item->identity.size == 0) {
+    call_refuse(it, REFUSED_MALFORMED, RPC_INVALID_ARGUMENT, "the name of an identity is empty");
+    return false;
+  }
+  return item->unwatch ? drop(it, item->identity) : add(it, item->identity);
+}
+
+/* A message is dealt with in one go, so it may not ask for much; the next waits for the connection's turn. */
 static void message(call *it, wire_view bytes) {
+  budget_spend(it->connection, WORK_FRAME);
   wire_batch_reader reader = {.rest = bytes};
   wire_watch_item item;
   wire_status status;
+  unsigned items = 0;
   while ((status = wire_next_watch_item(&reader, &item)) == WIRE_OK) {
-    if (item.unwatch ? !drop(it, item.identity) : !add(it, item.identity)) return;
+    if (++items > WIRE_WATCH_ITEMS_MAX) {
+      call_refuse(it, REFUSED_TOO_MANY_WATCHES, RPC_INVALID_ARGUMENT,
+                  "more than 256 identities to watch and unwatch in one message");
+      return;
+    }
+    if (!take(it, &item)) return;
   }
   if (status != WIRE_END) {
     call_refuse(it, REFUSED_MALFORMED, RPC_INVALID_ARGUMENT, "malformed WatchIdentitiesRequest");

@@ -98,6 +98,7 @@ bool principal_join(connection *it, bool is_stranger) {
   if (found == NULL) return false;
   found->connections++;
   found->memory += it->memory;
+  found->watches += it->watches;
   if (is_stranger) {
     front->stranger_connections++;
     front->stranger_memory += it->memory;
@@ -125,6 +126,7 @@ void principal_leave(connection *it) {
   if (left == NULL) return;
   turns_remove(it);
   left->memory -= it->memory;
+  left->watches -= it->watches;
   if (left->is_stranger) {
     it->front->stranger_connections--;
     it->front->stranger_memory -= it->memory;
@@ -180,6 +182,17 @@ void principals_review_some(front *front) {
   do {
     principal_review(LIST_ENTRY(front->unreviewed.next, connection, standing));
   } while (!list_empty(&front->unreviewed) && monotonic_ns() < until);
+}
+
+/* ---- watches ---- */
+
+bool principal_may_watch(const connection *it) {
+  return !it->principal->is_stranger || it->principal->watches < STRANGER_WATCHES;
+}
+
+void principal_count_watches(connection *it, int32_t more) {
+  it->watches += (uint32_t)more;
+  it->principal->watches += (uint32_t)more;
 }
 
 /* ---- memory ---- */

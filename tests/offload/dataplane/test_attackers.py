@@ -230,6 +230,40 @@ def test_tiny_operations_are_answered_in_turns(server: Server) -> None:
     assert sum(len(pb.ResultBatch.FromString(m).results) for m in answer.messages()) == 30 * 256
 
 
+def cancelled(ids: Sequence[int], *, packed: bool) -> bytes:
+    if packed:
+        return pb.OperationBatch(cancelled=ids).SerializeToString()
+    return b"".join(b"\x10" + pb.OperationBatch(cancelled=[n]).SerializeToString()[2:] for n in ids)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_cancelled_operations_of_a_message_are_bounded(server: Server, packed: bool) -> None:
+    """An id is one byte of a message that is dealt with in one go."""
+    with RawClient(server.connect()) as client:
+        for count, status in ((4096, "0"), (4097, "3")):
+            stream = client.open("Stream")
+            client.data(stream, grpc_frame(cancelled([7] * count, packed=packed)), end=True)
+            assert client.wait(stream).status == status
+        stream = client.open("Stream")
+        client.data(stream, grpc_frame(b"\x12\x00" * 4097), end=True)  # fields without any id
+        assert client.wait(stream).status == "3"
+    assert refusals(server)["too_large"] == 2
+
+
+def test_messages_of_identities_are_dealt_with_in_turns(server: Server) -> None:
+    """As many as a window takes, to watch and to unwatch the same: each is answered, and others are served."""
+    message = pb.WatchIdentitiesRequest(watch=["www"], unwatch=["none"] * 255).SerializeToString()
+    with RawClient(server.connect()) as client:
+        stream = client.open("WatchIdentities")
+        client.data(stream, grpc_frame(message) * 300)
+        serves(server)
+        while stream not in client.windows:  # more than half of the window has been dealt with
+            assert client.step() is not None
+        client.ping()
+        assert client.answer(stream).reset is None
+    assert sum(refusals(server).values()) == 0
+
+
 # --- users ------------------------------------------------------------------------------------------------------------
 
 

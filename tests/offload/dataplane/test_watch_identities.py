@@ -16,6 +16,9 @@ OK = grpc.StatusCode.OK.value[0]
 NOT_FOUND = grpc.StatusCode.NOT_FOUND.value[0]
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 WATCHES_MAX = 8192
+ITEMS_MAX = 256  # of a message
+STRANGER_WATCHES = 4096
+NOBODY = [{"uid": 2**32 - 2}]
 
 
 class Watching:
@@ -69,8 +72,8 @@ def test_a_refusal_ends_nothing_and_the_identity_comes_when_it_is_there(server: 
     theirs = identity("theirs", [], selectors=[{"uid": 4_000_000}])
     server.plane.set_identities([theirs, identity("mine", [])])
     with watching(server) as it:
-        it.ask(["theirs", "unknown", "", "mine"])
-        news = {one.name: one for one in (it.next() for _ in range(4))}
+        it.ask(["theirs", "unknown", "mine"])
+        news = {one.name: one for one in (it.next() for _ in range(3))}
         refusals = {(one.status, one.message) for name, one in news.items() if name != "mine"}
         assert refusals == {(NOT_FOUND, "no such identity, or this caller may not use it")}, "both look the same"
         assert news["mine"].status == OK
@@ -118,8 +121,8 @@ def test_large_identities_share_the_call(server: Server) -> None:
 
 def test_the_bound_is_told_for_each_that_exceeds_it(server: Server) -> None:
     with watching(server) as it:
-        for at in range(0, WATCHES_MAX, 512):
-            it.ask([str(n) for n in range(at, at + 512)])
+        for at in range(0, WATCHES_MAX, ITEMS_MAX):
+            it.ask([str(n) for n in range(at, at + ITEMS_MAX)])
         assert {it.next().status for _ in range(WATCHES_MAX)} == {NOT_FOUND}
         it.ask(["one-more"])
         news = it.next()
@@ -155,6 +158,56 @@ def test_a_name_that_is_too_long(server: Server) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             it.next()
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def ends(it: Watching, code: grpc.StatusCode) -> str:
+    """What the client hears, after the news that there were."""
+    with pytest.raises(grpc.RpcError) as caught:
+        list(it.call)
+    assert caught.value.code() is code
+    return str(caught.value.details())
+
+
+@pytest.mark.parametrize("unwatched", [0, 1, ITEMS_MAX // 2, ITEMS_MAX])
+def test_the_names_of_one_message_are_bounded(server: Server, unwatched: int) -> None:
+    """It is dealt with in one go, so nobody else is served in the meantime."""
+    watch = [str(n) for n in range(ITEMS_MAX - unwatched)]
+    unwatch = ["never-asked"] * unwatched
+    with watching(server) as it:
+        it.ask(watch, unwatch)
+        assert [it.next().name for _ in watch] == watch
+        it.ask(watch, [*unwatch, "one-more"])
+        assert "256" in ends(it, grpc.StatusCode.INVALID_ARGUMENT)
+    assert server.plane.statistics()["refusals"]["too_many_watches"] == 1
+    wait_for(lambda: server.plane.statistics()["watchers"] == 0)
+
+
+@pytest.mark.parametrize("field", ["watch", "unwatch"])
+def test_an_empty_name_is_malformed(server: Server, field: str) -> None:
+    with watching(server) as it:
+        it.ask(**{field: [""]})
+        assert "empty" in ends(it, grpc.StatusCode.INVALID_ARGUMENT)
+    assert server.plane.statistics()["refusals"]["malformed"] == 1
+
+
+def test_who_has_no_identity_watches_less(server: Server) -> None:
+    """Over all calls and connections of a user, until an identity is for it."""
+    server.plane.set_identities([identity("theirs", [], selectors=NOBODY)])  # type: ignore[arg-type]
+    names = [str(n) for n in range(STRANGER_WATCHES)]
+    with watching(server) as one, watching(server) as two:
+        for at in range(0, len(names) - ITEMS_MAX, ITEMS_MAX):
+            one.ask(names[at : at + ITEMS_MAX])
+        assert {one.next().status for _ in range(len(names) - ITEMS_MAX)} == {NOT_FOUND}
+        two.ask(names[:ITEMS_MAX])
+        assert {two.next().status for _ in range(ITEMS_MAX)} == {NOT_FOUND}
+        two.ask(["one-more"])
+        assert "4096" in ends(two, grpc.StatusCode.RESOURCE_EXHAUSTED)
+        assert server.plane.statistics()["refusals"]["too_many_watches"] == 1
+        server.plane.set_identities([identity("mine", [])])
+        for at in range(0, len(names), ITEMS_MAX):
+            one.ask([f"more-{name}" for name in names[at : at + ITEMS_MAX]])
+        assert {one.next().status for _ in names} == {NOT_FOUND}, "it is a stranger no more"
+    wait_for(lambda: server.plane.statistics()["watchers"] == 0)
 
 
 def test_draining_ends_the_call(server: Server) -> None:
