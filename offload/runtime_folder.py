@@ -49,7 +49,7 @@ def make_folder(folder: Path, trust: Trust, owner: int | None = None) -> bool:
 
 
 def _is_folder(path: Path) -> bool:
-    """False where nothing is. SocketError where that cannot be told: whoever owns a folder above may close it any time."""
+    """False where nothing is. SocketError where that cannot be told: the owner of a folder above may close it."""
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):

@@ -543,7 +543,7 @@ print(sum(answer() == 4 for _ in range(40)))  # SETTINGS, and no GOAWAY
 
 @pytest.mark.root
 def test_a_stranger_of_the_same_user_does_not_lock_others_out(server: Server) -> None:
-    os.chmod(server.listen("shared"), 0o666)
+    server.listen("shared").chmod(0o666)
     allow(server, [{"uid": os.getuid(), "gid": 54321}])
     for _ in range(2000):
         with server.connect("shared") as one, contextlib.suppress(OSError):
