@@ -19,7 +19,7 @@ def file(text: str) -> Path:
 
 
 def folder(text: str) -> Path:
-    """A folder that is there or can be made, and can be written in."""
+    """A folder that is there or is made now, and can be written in."""
     path = nearest = Path(text)
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
@@ -27,4 +27,8 @@ def folder(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{nearest} is a file, and a folder is wanted")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"{nearest} may not be written by you")
+    try:
+        path.mkdir(parents=True, exist_ok=True)  # what root may write where nothing can be made only shows by trying
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{nearest} may not be written by you: {error.strerror}") from error
     return path

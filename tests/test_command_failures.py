@@ -98,6 +98,7 @@ MISTAKES = [
     Case("mesh get dp nope", C.FAILED, "nope"),
     Case("mesh delete dp nope", C.FAILED, "nope"),
     Case("mesh inspect overview nope", C.FAILED, "there is no Dataplane 'nope'"),
+    Case("mesh inspect waiting -m nope", C.FAILED, "there is no Mesh 'nope'"),
     Case("mesh ca rotate identity sideways", C.USAGE, "'sideways' is not one of"),
     Case("mesh ca status nope", C.FAILED, "nope"),
     Case("mesh generate dataplane-token --label x", C.USAGE, "'x' is not key=value"),
