@@ -108,6 +108,7 @@ class Statistics(TypedDict):
     watchers: int
     queued: int
     draining: bool
+    backends: list[str]  # as the native side numbers them
     backend: str
     secret_memory: Mapping[str, int | str]  # kind, used, reserved
 

@@ -408,6 +408,7 @@ cdef class DataPlane:
             "queued": numbers.queued,
             "draining": bool(numbers.draining),
             "backend": backends[-1],
+            "backends": backends,
             "secret_memory": {
                 "kind": secret_memory_kind(),
                 "used": secret_memory_used(),

@@ -216,7 +216,7 @@ class Daemon:
         self._data_plane.count_key_uses(True)
         with starting():
             self._data_plane.start()
-        self._backends = tuple(self._data_plane.statistics()["classes"][0]["backend_us"])
+        self._backends = tuple(self._data_plane.statistics()["backends"])
         self._generated.start()
         log_backend(self.config, self._data_plane.statistics())
         if self.config.mesh:
