@@ -190,7 +190,7 @@ class Daemon:
         }
 
     def _make_folders(self) -> None:
-        """Creates the missing socket folders, owned by the user that the daemon becomes: it makes sockets there later."""
+        """Creates missing socket folders, owned by the user that the daemon becomes and makes sockets there as."""
         user = self.config.security.user
         for folder in socket_folders(self.config):
             if make_folder(folder, self._trust, None if user is None else user_id(user)):
