@@ -80,7 +80,8 @@ def test_explicit_curve_parameters_replace_nothing(tmp_path: Path, authority: Au
     self_signed(tmp_path / "new", *EXPLICIT)
     for name in ("tls.crt", "tls.key"):
         (tmp_path / "new" / name).rename(keys / "www" / name)
-    (problem,) = [p for p in node.look().problems if p.path.endswith("tls.crt")]
+    now = datetime.now(UTC)  # openssl made it now, which can be long after this module was imported
+    (problem,) = [p for p in node.look(now).problems if p.path.endswith("tls.crt")]
     assert "Envoy's TLS library (BoringSSL) would refuse it: certificate 1: " in problem.reason
     assert problem.previous_kept
     assert node.plan.identities["www"].message == good
@@ -94,7 +95,7 @@ def test_explicit_curve_parameters_in_a_bundle_replace_nothing(tmp_path: Path, a
     good = node.look().identities["www"].message
     self_signed(tmp_path / "new", *EXPLICIT)
     (tmp_path / "new" / "tls.crt").rename(keys / "www" / "ca.crt")
-    (problem,) = node.look().problems
+    (problem,) = node.look(datetime.now(UTC)).problems
     assert "trust bundle: Envoy's TLS library (BoringSSL) would refuse certificate 1 (CN=www)" in problem.reason
     assert problem.previous_kept
     assert node.plan.identities["www"].message == good

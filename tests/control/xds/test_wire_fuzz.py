@@ -26,6 +26,7 @@ from google.rpc import status_pb2
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from control.model.placement import PROXY_LABEL
 from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
 from tests.control.mesh_process import ControlPlane
 
@@ -43,7 +44,7 @@ DATAPLANE = """
 type: Dataplane
 name: NAME
 mesh: default
-labels: {app: APP}
+labels: LABELS
 spec:
   networking:
     address: ADDRESS
@@ -63,7 +64,10 @@ FINE = {
 
 
 def dataplane(name: str, app: str, address: str) -> str:
-    return DATAPLANE.replace("NAME", name).replace("APP", app).replace("ADDRESS", address)
+    labels = {"app": app}
+    if app == "backend":  # never connects here, and has to be an endpoint all the same
+        labels[PROXY_LABEL] = "none"
+    return DATAPLANE.replace("NAME", name).replace("LABELS", json.dumps(labels)).replace("ADDRESS", address)
 
 
 class Target:
