@@ -50,9 +50,16 @@ class ProxyIdentity:
 
 
 def bootstrap(
-    proxy: ProxyIdentity, control_plane: ControlPlaneAddress, admin_port: int | None = None, delta: bool = True
+    proxy: ProxyIdentity,
+    control_plane: ControlPlaneAddress,
+    admin_port: int | None = None,
+    delta: bool = True,
+    admin_socket: Path | None = None,
 ) -> Config:
-    """There is no secret in it."""
+    """There is no secret in it.
+
+    Envoy's admin interface is on a Unix socket, or on a port of 127.0.0.1 that every user of the host reaches.
+    """
     ads = {
         "api_type": "DELTA_GRPC" if delta else "GRPC",
         "transport_api_version": "V3",
@@ -64,9 +71,23 @@ def bootstrap(
         "node": {"id": proxy.node_id, "cluster": proxy.mesh},
         "dynamic_resources": {"ads_config": ads, "cds_config": shapes.ADS, "lds_config": shapes.ADS},
     }
-    if admin_port is not None:
+    if admin_socket is not None:
+        result["admin"] = {"address": shapes.unix_socket(str(admin_socket))}
+        result["static_resources"] = {"clusters": [_admin_cluster(str(admin_socket))]}
+    elif admin_port is not None:
         result["admin"] = {"address": shapes.address("127.0.0.1", admin_port)}
     return result
+
+
+def _admin_cluster(path: str) -> Config:
+    """Where listeners for statistics and metrics lead; in the place of the one that comes by ADS (xds/admin.py)."""
+    endpoint = {"endpoint": {"address": {"pipe": {"path": path}}}}
+    return {
+        "name": shapes.ADMIN_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": {"cluster_name": shapes.ADMIN_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
 
 
 def _client(proxy: ProxyIdentity, control_plane: ControlPlaneAddress) -> Config:

@@ -26,9 +26,10 @@ from control.plane import ControlPlane
 from control.rest.admin_certificates import AdminCertificates
 from control.rest.app import make_app
 from control.rest.connection import Protocol, tls_context, use
+from control.secret_files import exposure
 from control.serving_certificate import ServingCertificate
 from control.settings import Address, Files, write_private
-from control.store.engine import sqlite_path
+from control.store.engine import shown, sqlite_path
 from control.store.errors import IncompatibleStore, StoreError
 from control.store.store import Store, StoreKey
 from control.tokens.tokens import Tokens
@@ -111,7 +112,7 @@ class Service:
         self._publish_expiry()
         write_private(settings.files.ca, self.certificate.ca_pem)
         await self.renew_token()
-        log.info("serving", api=str(self.api), xds=str(self.xds), nodes=str(self.nodes), database=settings.url)
+        log.info("serving", api=str(self.api), xds=str(self.xds), nodes=str(self.nodes), database=shown(settings.url))
 
     async def _start_api(self) -> None:
         address = self._settings.api
@@ -211,6 +212,8 @@ def _check_store(settings: ServeSettings) -> None:
             f"there is no store at {path}, but this control plane has served from here before: bring a backup back "
             f"(mesh restore), or remove {settings.files.ca} to begin anew, with new CAs and tokens"
         )
+    if path is not None and path.exists() and (exposed := exposure(path)):
+        log.warning("the store is not private", why=exposed)
 
 
 async def serve(settings: ServeSettings) -> None:

@@ -1,7 +1,8 @@
 """Asks a proxy for its statistics, over mutual TLS; both ends know who the other is before anything is said.
 
-A proxy whose address is 127.0.0.1 is on the control plane's own host (nobody else reaches it there): its admin
-interface is asked itself, after it has said that it is this proxy's.
+A proxy whose address is 127.0.0.1 is on the control plane's own host (nobody else reaches it there), where a listener
+would be in the place of an admin interface with --admin-port: that is asked itself, after it has said that it is this
+proxy's.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def read(identities: Identities, view: MeshView, dataplane: Resource, text: str,
     """`text`: a regular expression (RE2) of the names that are wanted; empty: all. Raises NoWay, NoAnswer."""
     networking, identity = dataplane.spec.networking, view.identity_of(dataplane)
     if networking.admin is None:
-        raise NoWay(f"Dataplane {dataplane.name!r} has no networking.admin.port: set it, and --admin-port of the proxy")
+        raise NoWay(f"Dataplane {dataplane.name!r} has no networking.admin.port: set it")
     query = {"filter": text} if text else {}
     path = "/stats/prometheus" if form == "prometheus" else "/stats"
     if form == "json":
@@ -61,7 +62,13 @@ def read(identities: Identities, view: MeshView, dataplane: Resource, text: str,
         context = _context(view, identity, identities.own(view.mesh, identity))
         return _read_remote(networking.address, networking.admin.port, context, identity, target)
     except (OSError, http.client.HTTPException) as error:
-        raise NoAnswer(f"the proxy does not answer at {place} ({error}): is it running and connected?") from error
+        hint = "is it running and connected?"
+        if networking.address == ADMIN_HOST:
+            hint += (
+                f" At {ADMIN_HOST} only a proxy with --admin-port {networking.admin.port} answers: without it, give "
+                "the Dataplane another address of this host, 127.0.0.2 for example"
+            )
+        raise NoAnswer(f"the proxy does not answer at {place} ({error}): {hint}") from error
 
 
 def _context(view: MeshView, identity: Identity, own: Credential) -> ssl.SSLContext:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from offload import _dataplane
-from offload.trusted_paths import Step, Trust, UntrustedPathError, Walk
+from offload.trusted_paths import Step, Trust, UntrustedPathError, Walk, exposure
 
 SUFFIXES = frozenset({".pem", ".crt", ".cer", ".key"})
 # A file changed this recently may change again within the clock tick of its time stamp, so it is read again next time.
@@ -44,7 +44,7 @@ class KeyFile:
     certificates: tuple[bytes, ...] = ()
     key: _dataplane.Key | None = None
     problem: str | None = None
-    world_readable: bool = False
+    exposure: str | None = None  # of a private key: who can read it that should not, and the way out
 
 
 @dataclass(frozen=True)
@@ -228,8 +228,7 @@ def _read_file(path: str, file: Step, no_key: str | None, has_keys: bool) -> Key
         if not os.access(file.again, os.R_OK, effective_ids=True):
             problem += f"; let the daemon's group read it: chgrp {os.getegid()} FILE && chmod g+r FILE"
         return KeyFile(shown, problem=problem)
-    world_readable = key is not None and bool(file.status.st_mode & stat.S_IROTH)
-    return KeyFile(shown, tuple(certificates), key, None, world_readable)
+    return KeyFile(shown, tuple(certificates), key, None, None if key is None else exposure(file))
 
 
 def _all_files(listing: Listing) -> Iterable[KeyFile]:

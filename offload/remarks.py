@@ -46,5 +46,5 @@ def remarks(
                 found.append(Remark(name, f"has the same key as '{other}': whoever may use one may use the other"))
     if listing is not None:
         for name, files in listing.entries.items():
-            found += [Remark(name, f"{f.path} can be read by every user") for f in files if f.world_readable]
+            found += [Remark(name, f"{f.path} {f.exposure}") for f in files if f.exposure is not None]
     return tuple(dict.fromkeys(found))

@@ -15,7 +15,7 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -218,12 +218,33 @@ def check_place(folder: Path, trust: Trust, groups_may_write: bool = False) -> N
             )
 
 
-def read_trusted(path: Path, trust: Trust) -> bytes:
-    """What is in a file whose way is trusted. UntrustedPathError, OSError."""
+def exposure(file: Step) -> str | None:
+    """That every user can read the file, a secret, as a sentence with the way out; None where that is not so.
+
+    It is used all the same: orchestrators mount secrets with mode 0644 into folders of one container. Through a folder
+    that is closed to others nobody comes to it.
+    """
+    if not file.status.st_mode & stat.S_IROTH:
+        return None
+    folder = file.parent
+    while folder is not None:
+        if not folder.status.st_mode & stat.S_IXOTH:
+            return None
+        folder = folder.parent
+    return f"can be read by every user: chmod o-r {file.path}"
+
+
+def read_trusted(path: Path, trust: Trust, warn: Callable[[str], None] | None = None) -> bytes:
+    """What is in a file whose way is trusted. UntrustedPathError, OSError.
+
+    `warn`, for secrets, is told where every user can read it.
+    """
     with Walk(trust, read_only_is_enough=True) as walk:
         file = walk.to(path)
         if not stat.S_ISREG(file.status.st_mode):
             raise OSError(errno.EINVAL, "is not a regular file", str(path))
+        if warn is not None and (exposed := exposure(file)):
+            warn(f"{path} {exposed}")
         return Path(file.again).read_bytes()
 
 

@@ -21,6 +21,7 @@ from control.kinds import KINDS
 from control.model.mesh_identity import MeshIdentitySpec
 from control.model.resource import Resource, parse
 from control.model.violation import InvalidResource, Violation
+from control.secret_files import exposure
 from control.store.errors import Conflict, NotFound, WrongStoreKey
 from control.store.store import Store, ca_secret
 
@@ -132,8 +133,11 @@ class Authorities:
         certificate, key = files.certificate.file.path, files.private_key.file.path
         try:
             pem, key_pem = Path(certificate).read_text(), Path(key).read_text()
+            exposed = exposure(Path(key))
         except (OSError, UnicodeDecodeError) as error:
             raise UnusableAuthority(f"the CA files of the MeshIdentity cannot be read: {error}") from error
+        if exposed:
+            log.warning("the key of a CA is no secret", mesh=identity.mesh, identity=identity.name, why=exposed)
         return from_pem(pem, key_pem, f"{certificate} and {key}", self._now())
 
     # --- before and after a MeshIdentity is stored --------------------------------------------------------------------

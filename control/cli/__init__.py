@@ -12,6 +12,7 @@ from control.cli.dataplane import MissingProgram
 from control.cli.output import complain
 from control.model.documents import UnreadableDocument
 from control.model.violation import InvalidResource
+from control.runtime_folder import UnusableFolder
 from control.store.errors import StoreError
 from offload import exit_codes, failure
 
@@ -34,6 +35,7 @@ dataplane.add_to(app)
 EXPECTED: dict[type[BaseException], int] = {
     Unreachable: exit_codes.MESH_UNREACHABLE,
     MissingProgram: exit_codes.CONFIGURATION,
+    UnusableFolder: exit_codes.CONFIGURATION,
     ApiError: exit_codes.FAILED,
     InvalidResource: exit_codes.FAILED,
     UnreadableDocument: exit_codes.FAILED,

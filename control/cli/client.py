@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from control.cli.output import warn_if_exposed
 from control.settings import API_PORT, Files, data_folder
 
 TIMEOUT_S = 30.0
@@ -127,22 +128,27 @@ def _token(files: Files, environment: Mapping[str, str]) -> str:
         Path(environment.get("MESH_TOKEN_FILE", files.admin_token)),
         "the administrator's token",
         "set MESH_TOKEN, MESH_TOKEN_FILE, or MESH_CERTIFICATE and MESH_KEY, or be the control plane's user on its host",
+        is_secret=True,
     )
     return token.strip()
 
 
 def _show_certificate(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
-    for path in (certificate, key):
-        if path is not None:
-            _read(Path(path), "the client certificate", "see mesh generate admin-certificate")
+    way_out = "see mesh generate admin-certificate"
+    _read(Path(certificate), "the client certificate", way_out, is_secret=key is None)
+    if key is not None:
+        _read(Path(key), "the client certificate's key", way_out, is_secret=True)
     try:
         context.load_cert_chain(certificate, key)
     except ssl.SSLError as error:
         raise Unreachable(f"{certificate} and {key or 'its key'} cannot be used: {error.reason or error}") from error
 
 
-def _read(path: Path, what: str, way_out: str) -> str:
+def _read(path: Path, what: str, way_out: str, is_secret: bool = False) -> str:
     try:
-        return path.read_text()
+        text = path.read_text()
+        if is_secret:
+            warn_if_exposed(path)
+        return text
     except OSError as error:
         raise Unreachable(f"{what} cannot be read from {path} ({error.strerror}): {way_out}") from error

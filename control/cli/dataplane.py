@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
-import tempfile
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,8 @@ import typer
 
 from control.bootstrap import ControlPlaneAddress, ProxyIdentity
 from control.bootstrap import bootstrap as make_bootstrap
+from control.cli.output import warn_if_exposed
+from control.runtime_folder import default_base, remove_leftovers, take
 from control.settings import XDS_PORT, parse_address, write_private
 from envoy_ext.location import SEARCH_PATH_VARIABLE, ModuleMissing, module_directory
 
@@ -28,7 +31,19 @@ TokenFile = Annotated[
 ]
 ControlPlane = Annotated[str, typer.Option("--control-plane", envvar="MESH_CONTROL_PLANE", help="host:port")]
 CaFile = Annotated[Path, typer.Option("--ca-file", help="ca.pem of the control plane's data folder")]
-AdminPort = Annotated[int | None, typer.Option("--admin-port", help="as networking.admin.port of the Dataplane")]
+AdminPort = Annotated[
+    int | None,
+    typer.Option(
+        "--admin-port",
+        min=1,
+        max=65535,
+        help="Envoy's admin interface on this port of 127.0.0.1 instead of a Unix socket of your own: every user of "
+        "this host can then read all of the proxy's configuration, addresses and statistics there, and stop it",
+    ),
+]
+
+# Secrets of an administrator, which a proxy must not inherit: an access log can print its environment.
+SECRET_VARIABLES = ("MESH_TOKEN", "MESH_STORE_PASSPHRASE", "MESH_DATABASE")
 
 # How long connections may outlive a change of their listener. With Envoy's own 600 s, a TCP connection would keep a
 # permission that was taken away; less than 10 s would cut ordinary requests in flight. (HTTP takes permissions by its
@@ -61,6 +76,7 @@ def _ends(
 def _checked(token_file: Path) -> Path:
     """Envoy sends the file as it is: the end of a line after the token is taken away."""
     text = token_file.read_text()
+    warn_if_exposed(token_file)
     token = text.strip()
     try:
         until = jwt.decode(token, options={"verify_signature": False})["exp"]
@@ -94,10 +110,20 @@ def bootstrap(
     mesh: MeshName = "default",
     control_plane: ControlPlane = f"127.0.0.1:{XDS_PORT}",
     admin_port: AdminPort = None,
+    admin_socket: Annotated[
+        Path | None,
+        typer.Option(help="Unix socket of Envoy's admin interface, in a folder that only Envoy's user can open"),
+    ] = None,
 ) -> None:
-    """Print the bootstrap configuration. It names the token's file, which Envoy reads at each connection."""
+    """Print the bootstrap configuration. It names the token's file, which Envoy reads at each connection.
+
+    Statistics and MeshMetric need one of --admin-socket and --admin-port.
+    """
+    if admin_port is not None and admin_socket is not None:
+        raise typer.BadParameter("--admin-port and --admin-socket: Envoy has one admin interface, so give one of them")
     proxy, where = _ends(name, mesh, token_file, control_plane, ca_file)
-    typer.echo(json.dumps(make_bootstrap(proxy, where, admin_port)))
+    socket = admin_socket.absolute() if admin_socket is not None else None
+    typer.echo(json.dumps(make_bootstrap(proxy, where, admin_port, admin_socket=socket)))
 
 
 def run(
@@ -110,6 +136,13 @@ def run(
     envoy: Annotated[str | None, typer.Option(help="the binary [ENVOY_BINARY, else envoy on PATH]")] = None,
     concurrency: Annotated[int, typer.Option(help="worker threads")] = 2,
     log_level: Annotated[str, typer.Option(help="of Envoy")] = "warning",
+    runtime_folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="where the proxy has a folder of its own, for its bootstrap file and the socket of Envoy's admin "
+            "interface [RUNTIME_DIRECTORY, XDG_RUNTIME_DIR/mesh, else mesh-UID in the temporary folder]"
+        ),
+    ] = None,
 ) -> None:
     """Become a stock Envoy of this dataplane, with the offload module if it is built. Configuration comes by ADS.
 
@@ -125,15 +158,28 @@ def run(
     proxy, where = _ends(name, mesh, token_file, control_plane, ca_file)
     if unknown := probe(proxy, where):
         typer.echo(f"note: {unknown}; Envoy is started and goes on asking. Is --control-plane right?", err=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"mesh-{name}-"))
-    path = folder / "bootstrap.json"
-    write_private(path, json.dumps(make_bootstrap(proxy, where, admin_port)))
-    environment = dict(os.environ)
+    environment = {key: value for key, value in os.environ.items() if key not in SECRET_VARIABLES}
     try:
         environment.setdefault(SEARCH_PATH_VARIABLE, str(module_directory()))
     except ModuleMissing as missing:
         typer.echo(f"note: without the offload module, which mode Offload needs: {missing}", err=True)
-    os.execve(binary, envoy_arguments(binary, path, concurrency, log_level), environment)  # noqa: S606 (an argument list)
+    remove_leftovers()
+    folder = take((runtime_folder or default_base()).absolute(), proxy.node_id, with_socket=admin_port is None)
+    try:
+        socket = folder.admin_socket if admin_port is None else None
+        write_private(folder.bootstrap, json.dumps(make_bootstrap(proxy, where, admin_port, admin_socket=socket)))
+        typer.echo(f"note: Envoy's admin interface is {_admin(socket, admin_port)}", err=True)
+        sys.stderr.flush()
+        os.execve(binary, envoy_arguments(binary, folder.bootstrap, concurrency, log_level), environment)  # noqa: S606 (an argument list)
+    except BaseException:
+        folder.remove()
+        raise
+
+
+def _admin(socket: Path | None, port: int | None) -> str:
+    if socket is None:
+        return f"at 127.0.0.1:{port}, where every user of this host can read it and stop the proxy"
+    return f"for you alone: curl --unix-socket {shlex.quote(str(socket))} http://localhost/"
 
 
 def envoy_arguments(binary: str, bootstrap_file: Path, concurrency: int, log_level: str = "warning") -> list[str]:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from control.cli.client import Api, segment
-from control.cli.output import Form, Mesh, Output, show
+from control.cli.output import Form, Mesh, Output, show, warn_if_exposed
 from control.mesh.evidence import OFFLINE_AFTER_S
 from control.model.base import RFC1035_RULE, is_rfc1035_label
 from control.settings import API_PORT, NODES_PORT, XDS_PORT, Files, data_folder, parse_address, write_private
@@ -55,7 +55,14 @@ def serve(
         list[str] | None, typer.Option(help="a host name or address under which it is reached (repeat it)")
     ] = None,
     zone: Annotated[str, typer.Option(help="in SPIFFE ids, and of dataplanes without kuma.io/zone")] = "default",
-    database: Annotated[str | None, typer.Option(help="SQLAlchemy URL [SQLite in the data folder]")] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MESH_DATABASE",
+            help="SQLAlchemy URL [SQLite in the data folder]; one with a password goes into MESH_DATABASE, since every "
+            "user of the host can read command lines",
+        ),
+    ] = None,
     offline_after: Annotated[
         float, typer.Option(min=1, help="seconds after which a proxy that is not connected gets no traffic")
     ] = OFFLINE_AFTER_S,
@@ -111,6 +118,8 @@ def restore(
 
     files, passphrase = _files(data), _passphrase()
     key = StoreKey(passphrase=passphrase) if passphrase else StoreKey(file=files.key)
+    if file.is_file():
+        warn_if_exposed(file)
     count = store.restore(file, files.database, key, KINDS, replace)
     typer.echo(f"{count} resources are in {files.folder} again")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from control.model import documents
+from control.secret_files import exposure
 from control.untrusted_text import escaped
 
 # Wider than any terminal: what is cut off or broken up can be neither searched for nor copied.
@@ -36,6 +38,12 @@ def complain(message: str) -> None:
 
 def warn(message: str) -> None:
     errors.print(plain(f"warning: {message}"), style="yellow")
+
+
+def warn_if_exposed(secret: Path) -> None:
+    """OSError."""
+    if exposed := exposure(secret):
+        warn(exposed)
 
 
 def plain(cell: object) -> Text:

@@ -50,13 +50,13 @@ def restore(source: Path, url: str, key: StoreKey, kinds: Kinds, replace: bool =
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     staged = target.with_name(f".{target.name}.restore")
     _remove(staged)
+    os.close(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         with (
             closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as read,
             closing(sqlite3.connect(staged)) as write,
         ):
             read.backup(write)
-        staged.chmod(0o600)
         _check(staged)
         opened = Store(f"sqlite:///{staged}", key, kinds)
         count = len(opened.read())

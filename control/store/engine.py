@@ -20,6 +20,11 @@ def sqlite_path(url: str) -> Path | None:
     return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
 
 
+def shown(url: str) -> str:
+    """For logs: without the password."""
+    return sa.make_url(url).render_as_string(hide_password=True)
+
+
 def make_engine(url: str) -> sa.Engine:
     """`url`: for example sqlite:////var/lib/mesh/mesh.db. The file has to be there, or nothing can be read or written:
     one that goes away while it is in use must not come back empty."""

@@ -1,9 +1,12 @@
 """The proxy's statistics for the control plane, which may be on another host: a way to its admin interface.
 
-Envoy's own admin interface listens on 127.0.0.1, takes everybody, and can do more than show numbers. So a listener
-stands before it on the address that others reach, with the proxy's own mutual TLS: it lets in the control plane and
-nobody else, for reading statistics and nothing else. The control plane shows a certificate of the mesh's CA, which it
-keeps.
+Envoy's own admin interface takes everybody who reaches it, and can do more than show numbers. So it listens on a Unix
+socket of the proxy's user (or on 127.0.0.1, with --admin-port), and a listener stands before it on the address that
+others reach, with the proxy's own mutual TLS: it lets in the control plane and nobody else, for reading statistics and
+nothing else. The control plane shows a certificate of the mesh's CA, which it keeps.
+
+Only the bootstrap knows where the socket is, and has a static cluster for it. Envoy ignores what ADS brings under the
+name of a static cluster, so that the one of this file counts only for proxies that have none: those with --admin-port.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from control.xds.inbounds import InboundContext, secured
 
 Config = dict[str, Any]
 
-CLUSTER = "self_admin"
+CLUSTER = shapes.ADMIN_CLUSTER
 LISTENER = "self_admin"
 PATHS = ("/stats", "/stats/prometheus")
 # Of the SPIFFE id that the control plane takes for itself; no workload gets it (ca/identities.py).
@@ -36,6 +39,7 @@ def is_offered(networking: Networking) -> bool:
 
 
 def cluster(port: int) -> Config:
+    """For a proxy whose bootstrap has no such cluster."""
     return {
         "name": CLUSTER,
         "type": "STATIC",

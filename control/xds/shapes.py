@@ -24,8 +24,17 @@ _ROUTER: Config = {
 }
 
 
+# Of the proxy's own admin interface.
+ADMIN_CLUSTER = "self_admin"
+
+
 def address(host: str, port: int) -> Config:
     return {"socket_address": {"address": host, "port_value": port}}
+
+
+def unix_socket(path: str) -> Config:
+    """For the one user whose process it is."""
+    return {"pipe": {"path": path, "mode": 0o600}}
 
 
 def endpoint(host: str, port: int) -> Config:

@@ -19,7 +19,7 @@ def launch(processes: Processes, control_plane: ControlPlane, name: str, admin_p
     line: list[str | Path] = [*COMMAND, "dataplane", "run", "--name", name, "--token-file", token]
     line += ["--ca-file", control_plane.files.ca, "--control-plane", control_plane.xds]
     line += ["--admin-port", str(admin_port), "--concurrency", "1", "--envoy", envoy.binary()]
-    return processes.start(name, line, {"TMPDIR": str(folder)})
+    return processes.start(name, [*line, "--runtime-folder", folder])
 
 
 def wait(process: Process, admin_port: int) -> Envoy:

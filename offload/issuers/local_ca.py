@@ -5,6 +5,7 @@ The CA's key is an ordinary object of Python here. Where that is not good enough
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from offload.certificates import UNREADABLE
 from offload.config import LocalCa
 from offload.issuers import Issued, IssuerError, Wanted
+from offload.logs import get_logger
 from offload.trusted_paths import Trust, UntrustedPathError, read_trusted
 
 BACKDATED = timedelta(minutes=1)  # for peers whose clocks are a little behind
@@ -32,6 +34,8 @@ class LocalCaIssuer:
 
     settings: LocalCa
     trust: Trust = field(default_factory=Trust.of)
+    # What was logged about the key's file: at each certificate would be too often.
+    _told: set[str] = field(default_factory=set, compare=False)
 
     def issue(self, request: bytes, wanted: Wanted) -> Issued:
         authority, chain = self._certificates()
@@ -51,13 +55,18 @@ class LocalCaIssuer:
 
     def _key(self) -> CaKey:
         try:
-            key = load_pem_private_key(_read(self.settings.key, self.trust), password=None)
+            key = load_pem_private_key(_read(self.settings.key, self.trust, self._exposed), password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
             # The library's message could quote the file.
             raise IssuerError(f"{self.settings.key} is not an unencrypted private key in PEM form") from None
         if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
             raise IssuerError(f"{self.settings.key} is no RSA, ECDSA or Ed25519 key")
         return key
+
+    def _exposed(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            get_logger().warning("the key of the local CA is no secret", why=text)
 
 
 def sign(
@@ -108,10 +117,10 @@ def _authority_key_identifier(authority: x509.Certificate) -> x509.AuthorityKeyI
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(named)
 
 
-def _read(path: Path, trust: Trust) -> bytes:
+def _read(path: Path, trust: Trust, warn: Callable[[str], None] | None = None) -> bytes:
     """Whoever could put another CA there could certify himself as anybody. IssuerError."""
     try:
-        return read_trusted(path, trust)
+        return read_trusted(path, trust, warn)
     except OSError as error:
         raise IssuerError(f"cannot read {path}: {error.strerror}") from error
     except UntrustedPathError as error:

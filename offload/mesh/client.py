@@ -101,6 +101,7 @@ class MeshClient(threading.Thread):
         self._credential = Credential()  # of the thread
         self._is_mutual = False
         self._reason, self._attempts = "not connected yet", 0
+        self._told = ""  # of the token's file
         self._stopping = threading.Event()
         self._call: grpc.Call | None = None
 
@@ -271,10 +272,16 @@ class MeshClient(threading.Thread):
         file = self._settings.token_file
         if not is_needed and not file.is_file():
             return ()
-        token = _read(file, "mesh.token_file", self._trust).decode("ascii", "replace").strip()
+        token = _read(file, "mesh.token_file", self._trust, self._exposed).decode("ascii", "replace").strip()
         if not token or not token.isascii() or not token.isprintable():
             raise MeshError(f"mesh.token_file: {file} has no token (mesh generate node-token --name NODE)")
         return (("authorization", f"Bearer {token}"),)
+
+    def _exposed(self, text: str) -> None:
+        """Once, and not at each try."""
+        if text != self._told:
+            self._told = text
+            self._log.warning("the node's token is no secret", why=text)
 
     def _take(self, message: node_pb2.ControlMessage) -> None:
         if message.WhichOneof("message") == "configuration":
@@ -312,9 +319,9 @@ class MeshIssuer:
         return Issued(tuple(answer.certificate_chain), answer.renew_at or None)
 
 
-def _read(path: Path, what: str, trust: Trust) -> bytes:
+def _read(path: Path, what: str, trust: Trust, warn: Callable[[str], None] | None = None) -> bytes:
     try:
-        return read_trusted(path, trust)
+        return read_trusted(path, trust, warn)
     except OSError as error:
         raise MeshError(f"{what}: cannot read {path}: {error.strerror}") from error
     except UntrustedPathError as error:

@@ -3,9 +3,11 @@ else would like to read them or to answer in its place."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import json
+import re
 import socket
 import ssl
 import subprocess
@@ -26,7 +28,7 @@ from control.ca.identities import Identities
 from control.ca.issue import RefusedRequest, issue
 from control.kinds import KINDS
 from control.mesh.facts import Identity
-from control.store.store import Store, StoreKey
+from control.store.store import Store, StoreKey, svid_secret
 from control.xds.admin import control_plane_id
 from tests.control.mesh_process import MESH, ROOT, ControlPlane, free_port
 from tests.control.resources import MESH_WITH_IDENTITY
@@ -67,10 +69,16 @@ class World:
     def apply(self, text: str) -> None:
         self.mesh.output("apply", "-m", "default", "-f", "-", stdin=text)
 
-    def start_envoy(self) -> None:
+    def start_envoy(self, *more: str) -> None:
         command = [*MESH, "dataplane", "run", "--name", "web-1", "--token-file", str(self.token)]
         command += ["--envoy", str(self._binary), "--ca-file", str(self.mesh.data / "ca.pem"), "--concurrency", "1"]
-        command += ["--control-plane", f"127.0.0.1:{self.mesh.xds}", "--admin-port", str(self.admin)]
+        command += [
+            "--control-plane",
+            f"127.0.0.1:{self.mesh.xds}",
+            "--runtime-folder",
+            str(self.folder / "run"),
+            *more,
+        ]
         with (self.folder / "envoy.log").open("ab") as log:
             self.envoy = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         for _ in range(300):
@@ -145,6 +153,89 @@ def test_nobody_else_reads_them_and_nothing_else_is_read(world: World) -> None:
         assert control_plane.get("/stats").status_code == 200
         for method, path in (("GET", "/config_dump"), ("GET", "/certs"), ("POST", "/quitquitquit"), ("POST", "/stats")):
             assert control_plane.request(method, path).status_code == 404, path
+
+
+@contextlib.contextmanager
+def restarted(world: World, address: str, *more: str) -> Iterator[None]:
+    """The same dataplane at another address, and its Envoy with other options."""
+    world.stop_envoy()
+    world.apply(resources(world.admin, world.inbound, address))
+    world.start_envoy(*more)
+    try:
+        yield
+    finally:
+        world.stop_envoy()
+        world.apply(resources(world.admin, world.inbound))
+        world.start_envoy()
+
+
+def test_the_admin_interface_is_for_the_proxys_user_alone(world: World) -> None:
+    place = world.folder / "run" / "default.web-1" / "admin.sock"
+    assert place.is_socket()
+    assert place.stat().st_mode & 0o777 == 0o600
+    assert place.parent.stat().st_mode & 0o777 == 0o700
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", world.admin), 5)
+
+
+def pages(client: httpx.Client) -> dict[str, str]:
+    """Every page of Envoy's admin interface that changes nothing, by its path."""
+    named = re.findall(r"^  (/[^\s:]*):", client.get("/help").text, re.MULTILINE)
+    assert {"/config_dump", "/certs", "/init_dump", "/stats", "/clusters"} <= set(named)
+    more = ["/config_dump?include_eds", "/config_dump?resource=dynamic_active_secrets", "/clusters?format=json"]
+    answers = {path: client.get(path) for path in [*named, *more]}
+    # The others answer with 405: they change something, and take POST only.
+    return {path: answer.text for path, answer in answers.items() if answer.status_code == 200}
+
+
+def no_secret_is_in(shown: dict[str, str], world: World) -> None:
+    store = Store(f"sqlite:///{world.mesh.data}/mesh.db", StoreKey(file=world.mesh.data / "store.key"), KINDS)
+    kept = store.secret(svid_secret("default", "web-1"))
+    store.close()
+    assert kept is not None
+    key = re.search(
+        r"-----BEGIN PRIVATE KEY-----.*?-----END PRIVATE KEY-----", kept.decode().replace("\\n", "\n"), re.S
+    )
+    assert key is not None
+    lines = key[0].splitlines()[1:-1]
+    secrets = [line for line in lines if len(line) == 64]  # the last one has a few bytes only
+    secrets += [base64.b64encode(key[0].encode()).decode()[:80], base64.b64decode("".join(lines)).hex()[80:]]
+    secrets += world.token.read_text().split(".")[1:]
+    for path, text in shown.items():
+        assert not [secret for secret in secrets if secret in text], path
+    assert "[redacted]" in shown["/config_dump"], "the key is there, and Envoy hides it"
+
+
+def test_no_page_of_the_admin_interface_has_the_token_or_the_key(world: World) -> None:
+    transport = httpx.HTTPTransport(uds=str(world.folder / "run" / "default.web-1" / "admin.sock"))
+    with httpx.Client(transport=transport, base_url="http://envoy", timeout=60) as client:
+        no_secret_is_in(pages(client), world)
+
+
+def test_with_an_admin_port(world: World) -> None:
+    """Who wants it has it as before: also at 127.0.0.1, where nothing stands before it. It shows no secret either."""
+    with restarted(world, "127.0.0.1", "--admin-port", str(world.admin)):
+        assert stats(world, "^server.live$") == {"server.live": 1}
+        with httpx.Client(base_url=f"http://127.0.0.1:{world.admin}", timeout=60) as client:
+            no_secret_is_in(pages(client), world)
+    with restarted(world, ADDRESS, "--admin-port", str(world.admin)):
+        assert stats(world, "^server.live$") == {"server.live": 1}
+
+
+def test_metrics_come_through_the_socket(world: World) -> None:
+    port = free_port()
+    world.apply(
+        "type: MeshMetric\nname: all\nspec: {default: {backends: [{type: Prometheus, prometheus: "
+        f"{{port: {port}, path: /metrics}}}}]}}}}\n"
+    )
+    for _ in range(300):
+        with contextlib.suppress(httpx.TransportError):
+            answer = httpx.get(f"http://{ADDRESS}:{port}/metrics", trust_env=False)
+            break
+        time.sleep(0.1)
+    assert "envoy_server_live{} 1" in answer.text
+    assert httpx.get(f"http://{ADDRESS}:{port}/config_dump", trust_env=False).status_code == 404
+    world.mesh.output("delete", "mm", "all")
 
 
 def test_no_workload_gets_the_name_that_opens_it(world: World) -> None:

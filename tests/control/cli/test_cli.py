@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +138,32 @@ def test_tokens_and_bootstrap(mesh: ControlPlane, tmp_path: Path) -> None:
     assert mesh.output("revoke", token.strip()).startswith("revoked ")
     admin = mesh.output("generate", "admin-token")
     assert "default" in mesh.output("get", "m", MESH_TOKEN=admin.strip())
+
+
+def test_secrets_that_others_can_read_are_said(mesh: ControlPlane) -> None:
+    """Tokens and keys that commands are told to read; they are used all the same."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        if any(not one.stat().st_mode & 0o001 for one in folder.parents):
+            pytest.skip("the temporary folder is closed to other users: nothing in it is exposed")
+        token, admin, chain, key = (folder / name for name in ("token", "admin", "admin.pem", "admin.key"))
+        token.write_text(mesh.output("generate", "dataplane-token", "--name", "web-1"))
+        admin.write_text(mesh.output("generate", "admin-token"))
+        mesh.output("generate", "admin-certificate", "--name", "a", "--certificate", str(chain), "--key", str(key))
+        assert key.stat().st_mode & 0o777 == 0o600
+        given = {
+            token: (["dataplane", "bootstrap", "--name", "web-1", "--token-file", str(token)], {}),
+            admin: (["get", "meshes"], {"MESH_TOKEN_FILE": str(admin)}),
+            key: (["get", "meshes"], {"MESH_CERTIFICATE": str(chain), "MESH_KEY": str(key)}),
+        }
+        given[token][0].extend(["--ca-file", str(mesh.data / "ca.pem")])
+        for path, (command, environment) in given.items():
+            for mode, is_said in ((0o644, True), (0o600, False)):
+                path.chmod(mode)
+                done = mesh.run(*command, **environment)
+                assert done.returncode == 0, done.stderr
+                assert (f"chmod o-r {path}" in done.stderr) is is_said, (path, oct(mode), done.stderr)
 
 
 def test_an_address_that_is_taken_is_said(mesh: ControlPlane, tmp_path: Path) -> None:
