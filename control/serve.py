@@ -34,6 +34,7 @@ from control.store.errors import IncompatibleStore, StoreError
 from control.store.store import Store, StoreKey
 from control.tokens.tokens import Tokens
 from control.xds.server import DiscoveryServer
+from offload.folded_log import FoldedLog
 from offload.systemd import Notifier
 
 log = structlog.get_logger(__name__)
@@ -88,13 +89,14 @@ class Service:
         self.admin_certificates = AdminCertificates(self.store)
         self._renewing, self._token_made_at = asyncio.Lock(), 0.0
         self.api = self.xds = self.nodes = Address("", 0)
+        self._folded = FoldedLog(log)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Raises OSError where an address cannot be had."""
         settings = self._settings
-        discovery = DiscoveryServer(self.plane, self.tokens)
-        nodes = NodeServer(self.plane, self.tokens, self.node_certificates)
+        discovery = DiscoveryServer(self.plane, self.tokens, self._folded)
+        nodes = NodeServer(self.plane, self.tokens, self.node_certificates, self._folded)
 
         def add_to(server: grpc.aio.Server) -> None:
             discovery.add_to(server)
@@ -137,6 +139,7 @@ class Service:
         told = ""
         while True:
             await asyncio.sleep(LOOK_S)
+            self._folded.flush()
             try:
                 await self.renew()
                 await self.renew_token()
@@ -192,6 +195,7 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._folded.close()
         self.store.close()
 
 

@@ -21,6 +21,7 @@ from offload.config import MESH_ISSUER, Config, Mesh, Sockets, socket_folders
 from offload.config_fields import user_id
 from offload.config_file import ConfigError
 from offload.data_plane import DataPlaneError, backend_reason, log_backend, make_data_plane, starting
+from offload.folded_log import FoldedLog
 from offload.generated import GeneratedIdentities, orders_of
 from offload.handover import ANSWER_SECONDS, Handover, HandoverError
 from offload.identities import Changes, Plan
@@ -91,7 +92,8 @@ class Daemon:
         self._notifier = Notifier(environment)
         self._log = logs.get_logger()
         self._listeners: dict[str, Listener] = {}
-        self._interfaces = Interfaces(self, self._offer, self._after_handover)
+        self._folded = FoldedLog(self._log)  # what callers cause
+        self._interfaces = Interfaces(self, self._offer, self._after_handover, self._folded)
         self._watcher: DirectoryWatcher | None = None
         self._generated = GeneratedIdentities(lambda: self._events.put(Event(Ask.LOOK, "issued")))
         self._membership: Membership | None = None
@@ -407,7 +409,7 @@ class Daemon:
             self._log.warning("the file of a socket was gone; made again", socket=name, path=path)
 
     def log_events(self) -> None:
-        """Refusals into the log; these and the uses of keys into the audit log."""
+        """Refusals into the log, folded; these and the uses of keys into the audit log, which has its own bound."""
         refusals, refusals_unlisted = self._data_plane.take_refusals()
         uses, uses_unlisted = self._data_plane.take_key_uses()
         self._identity_uses.add(uses, uses_unlisted, self._keyring.names, self._backends, time.time())
@@ -416,9 +418,11 @@ class Daemon:
             audited = (uses, uses_unlisted) if self._audit.of_key_use else ((), 0)
             self._audit.write(refusals, audited[0], refusals_unlisted, audited[1])
         if refusals_unlisted:
-            self._log.warning("refused more kinds of callers and requests than are told apart", count=refusals_unlisted)
+            text = "refused more kinds of callers and requests than are told apart"
+            self._folded.warning("unlisted", text, count=refusals_unlisted)
         for refusal in refusals:
-            self._log.warning(
+            self._folded.warning(
+                (refusal["reason"], refusal["uid"], refusal["listener"]),
                 "refused a caller",
                 reason=refusal["reason"],
                 pid=refusal["pid"],
@@ -430,6 +434,7 @@ class Daemon:
                 identity_asked=refusal["identity"] or None,
                 count=refusal["count"],
             )
+        self._folded.flush()
 
     # ---- reload ----
 
@@ -555,4 +560,5 @@ class Daemon:
         if self._audit is not None:
             self._audit.close()
         self._interfaces.close()
+        self._folded.close()
         self._log.info("stopped")

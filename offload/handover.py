@@ -28,11 +28,13 @@ from typing import Any
 from offload import logs
 from offload.config import AdminSocket, Sockets
 from offload.config_fields import SOCKET_PATH_MAX
+from offload.folded_log import FoldedLog
 from offload.listeners import Listener, SocketError, bind, check_folder, clear_the_way, remove_socket_file, wanted
 from offload.trusted_paths import Trust
 
 VERSION = 1
 SUFFIX = ".handover"
+NO_HANDOVER = "no handover; this daemon goes on"
 SECONDS = 120.0  # the next one calibrates and may wait for certificates; then it is taken for dead
 ANSWER_SECONDS = 10.0
 PACKET_MAX = 64 * 1024
@@ -49,9 +51,14 @@ def handover_path(admin: AdminSocket) -> Path:
     return Path(f"{admin.path}{SUFFIX}")
 
 
-def _peer_is_ours(connection: socket.socket) -> bool:
+def _peer(connection: socket.socket) -> int:
+    """The uid of the process at the other end."""
     size = struct.calcsize("3i")
     _pid, uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return int(uid)
+
+
+def _is_ours(uid: int) -> bool:
     return uid in (0, os.geteuid())
 
 
@@ -105,9 +112,10 @@ class HandoverServer:
         begin: Callable[[], list[Listener] | None],
         end: Callable[[frozenset[str] | None], None],
         trust: Trust,
+        folded: FoldedLog,
     ) -> None:
         self._begin, self._end = begin, end
-        self._log = logs.get_logger()
+        self._log, self._folded = logs.get_logger(), folded
         self._asking: socket.socket | None = None
         self._made: tuple[Path, int] | None = None
         self.path = handover_path(admin)
@@ -152,15 +160,21 @@ class HandoverServer:
                 self._asking = connection
                 try:
                     connection.settimeout(ANSWER_SECONDS)
-                    self._hand_over(connection)
+                    self._answer(connection)
                 except (OSError, HandoverError) as error:
-                    self._log.warning("no handover; this daemon goes on", reason=str(error))
+                    self._log.warning(NO_HANDOVER, reason=str(error))
                 finally:
                     self._asking = None
 
+    def _answer(self, connection: socket.socket) -> None:
+        uid = _peer(connection)
+        if _is_ours(uid):
+            self._hand_over(connection)
+        else:  # who can connect to the file, where its mode was changed, can do so all the time
+            reason = "asked for by another user than root and our own"
+            self._folded.warning(("handover", uid), NO_HANDOVER, uid=uid, reason=reason)
+
     def _hand_over(self, connection: socket.socket) -> None:
-        if not _peer_is_ours(connection):
-            raise HandoverError("asked for by another user than root and our own")
         request, sockets = _receive(connection)
         _close(sockets)
         if request.get("take") != VERSION:
@@ -216,7 +230,7 @@ class Handover:
         try:
             connection.settimeout(ANSWER_SECONDS)
             connection.connect(str(path))
-            if not _peer_is_ours(connection):
+            if not _is_ours(_peer(connection)):
                 raise HandoverError(f"{path} belongs to a process of another user: no sockets are taken from it")
             _send(connection, {"take": VERSION})
             it._take()

@@ -9,6 +9,7 @@ from typing import Protocol
 from offload import logs
 from offload.admin import AdminServer, Steered
 from offload.config import Config
+from offload.folded_log import FoldedLog
 from offload.handover import HandoverServer
 from offload.listeners import Listener, SocketError
 from offload.metrics import Measured, MetricsServer
@@ -23,15 +24,17 @@ class Served(Steered, Measured, Protocol):
 
 
 class Interfaces:
-    """`offer` and `after` are the two ends of a handover (HandoverServer). Used by the daemon's one thread."""
+    """`offer` and `after` are the two ends of a handover (HandoverServer); what strangers cause goes to `folded`. Used
+    by the daemon's one thread."""
 
     def __init__(
         self,
         daemon: Served,
         offer: Callable[[], list[Listener] | None],
         after: Callable[[frozenset[str] | None], None],
+        folded: FoldedLog,
     ) -> None:
-        self._daemon, self._offer, self._after = daemon, offer, after
+        self._daemon, self._offer, self._after, self._folded = daemon, offer, after, folded
         self._log = logs.get_logger()
         self._admin: AdminServer | None = None
         self._handover: HandoverServer | None = None
@@ -87,6 +90,8 @@ class Interfaces:
         if config.admin:
             trust = Trust.of(config)
             self._admin = self._admin or AdminServer(self._daemon, config.admin, trust)
-            self._handover = self._handover or HandoverServer(config.admin, self._offer, self._after, trust)
+            self._handover = self._handover or HandoverServer(
+                config.admin, self._offer, self._after, trust, self._folded
+            )
         if self._metrics is None and (address := config.metrics.host_and_port()) is not None:
-            self._metrics = MetricsServer(self._daemon, *address)
+            self._metrics = MetricsServer(self._daemon, *address, self._folded)

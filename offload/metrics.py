@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from offload import __version__, _dataplane
 from offload.audit import AuditLog
+from offload.folded_log import FoldedLog
 from offload.generated import GeneratedIdentities, IssuanceStatus
 from offload.identities import Plan
 from offload.identity_uses import IdentityUses
@@ -56,12 +57,12 @@ class Measured(Protocol):
 class MetricsServer(ScrapeServer):
     """Serves /metrics over HTTP from construction until `stop`. SocketError when the address cannot be taken."""
 
-    def __init__(self, daemon: Measured, host: str, port: int) -> None:
+    def __init__(self, daemon: Measured, host: str, port: int, folded: FoldedLog) -> None:
         registry = CollectorRegistry()
         registry.register(DaemonCollector(daemon))
         registry.register(_EndedCollector(self))
         ProcessCollector(registry=registry)
-        super().__init__(Pages(registry).page, host, port)
+        super().__init__(Pages(registry).page, host, port, folded)
 
 
 class Pages:

@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from offload import logs
+from offload.folded_log import FoldedLog
 from offload.listeners import SocketError
 from offload.scrape_exchange import Exchange, Page, Scrape
 
@@ -68,17 +69,18 @@ class _Connection:
     exchange: Exchange = field(default_factory=Exchange)
     has_begun: bool = False  # with its request
     is_answered: bool = False  # the answer is on its way
+    is_idle: bool = False  # between an answer and the next request
 
 
 class ScrapeServer:
     """Serves from construction until `stop`. SocketError when the address cannot be taken.
 
-    `render` is called on the server's thread.
+    `render` is called on the server's thread; what peers can cause as often as they like is logged to `folded`.
     """
 
-    def __init__(self, render: Render, host: str, port: int) -> None:
+    def __init__(self, render: Render, host: str, port: int, folded: FoldedLog) -> None:
         self._render = render
-        self._log = logs.get_logger()
+        self._log, self._folded = logs.get_logger(), folded
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
@@ -90,7 +92,7 @@ class ScrapeServer:
             raise SocketError(f"cannot serve metrics on {host}:{port}: {error.strerror or error}") from error
         shown = f"[{host}]" if ":" in host else host
         self.address = f"{shown}:{self._listener.getsockname()[1]}"
-        self.ended: Counter[str] = Counter(full=0, slow=0, malformed=0)  # connections, by why we ended them
+        self.ended: Counter[str] = Counter(full=0, slow=0, idle=0, malformed=0)  # connections, by why we ended them
         # Ordered by activity: the first is the least recently active.
         self._connections: dict[_Connection, None] = {}
         self._selector = selectors.DefaultSelector()
@@ -134,7 +136,7 @@ class ScrapeServer:
             self._accept_again = None
             self._selector.register(self._listener, selectors.EVENT_READ)
         for connection in [c for c in self._connections if c.deadline <= now]:
-            self._close(connection, "slow")
+            self._close(connection, "idle" if connection.is_idle else "slow")
 
     def _patience(self) -> float | None:
         """Seconds until the first deadline."""
@@ -163,7 +165,8 @@ class ScrapeServer:
 
     def _rest_from_accepting(self, now: float, error: OSError) -> None:
         """The listener stays readable, so that looking at it again at once would be a busy loop."""
-        self._log.warning("metrics: no connection can be accepted for the moment", reason=error.strerror)
+        text = "metrics: no connection can be accepted for the moment"
+        self._folded.warning(("metrics", error.errno), text, reason=error.strerror)
         self._selector.unregister(self._listener)
         self._accept_again = now + NO_DESCRIPTOR_SECONDS
 
@@ -175,7 +178,8 @@ class ScrapeServer:
             if not connection.exchange.output:
                 connection.exchange.receive(connection.socket.recv(READ_MAX))
                 if not connection.has_begun:
-                    connection.has_begun, connection.deadline = True, now + REQUEST_SECONDS
+                    connection.has_begun, connection.is_idle = True, False
+                    connection.deadline = now + REQUEST_SECONDS
             self._advance(connection, now)
         except BlockingIOError:
             pass
@@ -199,7 +203,8 @@ class ScrapeServer:
             if not connection.is_answered:
                 return  # its request is not complete
             exchange.sent()
-            connection.is_answered, connection.has_begun, connection.deadline = False, False, now + IDLE_SECONDS
+            connection.is_answered, connection.has_begun, connection.is_idle = False, False, True
+            connection.deadline = now + IDLE_SECONDS
             self._selector.modify(connection.socket, selectors.EVENT_READ, connection)
 
     def _answer(self, exchange: Exchange, scrape: Scrape) -> None:

@@ -27,6 +27,7 @@ from control.store.errors import StoreError
 from control.tokens.bearers import Bearers
 from control.tokens.tokens import Claims, InvalidToken, Tokens
 from control.xds.view import MeshView
+from offload.folded_log import FoldedLog
 from offload.v1 import node_pb2, node_pb2_grpc
 
 log = structlog.get_logger(__name__)
@@ -83,8 +84,17 @@ class NodeSession:
 
 
 class NodeServer(node_pb2_grpc.NodeServiceServicer):
-    def __init__(self, plane: ControlPlane, tokens: Tokens, certificates: NodeCertificates | None = None) -> None:
+    """What a peer can cause as often as it likes is logged to `folded`."""
+
+    def __init__(
+        self,
+        plane: ControlPlane,
+        tokens: Tokens,
+        certificates: NodeCertificates | None = None,
+        folded: FoldedLog | None = None,
+    ) -> None:
         self._plane, self._tokens, self._certificates = plane, tokens, certificates
+        self._folded = folded or FoldedLog(log)
         self._bearers = Bearers(tokens)
         # Where nodes come with their certificates; 0: there is no such port.
         self.port = 0
@@ -179,7 +189,8 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
             try:
                 claims = await asyncio.to_thread(certificates.check_ended, *ended)
             except InvalidToken as invalid:
-                log.warning("a node's ended certificate does not count; its token is looked at", reason=str(invalid))
+                text = "a node's ended certificate does not count; its token is looked at"
+                self._folded.warning(("node", "ended certificate"), text, peer=context.peer(), reason=str(invalid))
             except StoreError as error:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
             else:

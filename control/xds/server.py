@@ -27,6 +27,7 @@ from control.xds.encode import Encoded
 from control.xds.messages import Abort, Acked, Action, DeltaRequest, Nacked, Request, Respond
 from control.xds.quarantine import Made
 from control.xds.snapshot import Snapshot
+from offload.folded_log import FoldedLog
 
 log = structlog.get_logger(__name__)
 
@@ -51,8 +52,11 @@ class Refused(Exception):
 
 
 class DiscoveryServer:
-    def __init__(self, plane: ControlPlane, tokens: Tokens) -> None:
+    """What a peer can cause as often as it likes is logged to `folded`."""
+
+    def __init__(self, plane: ControlPlane, tokens: Tokens, folded: FoldedLog | None = None) -> None:
         self._plane, self._tokens, self._bearers = plane, tokens, Bearers(tokens)
+        self._folded = folded or FoldedLog(log)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         handlers = {
@@ -84,11 +88,11 @@ class DiscoveryServer:
                 self._plane.disconnect(proxy)
         except Refused as refused:
             self._plane.metrics.refused.labels(refused.reason).inc()
-            log.warning("xDS stream ended", peer=context.peer(), reason=str(refused))
+            self._folded.warning(("xDS", refused.reason), "xDS stream ended", peer=context.peer(), reason=str(refused))
             await context.abort(refused.code, str(refused))
         except Withheld as withheld:
             self._plane.metrics.refused.labels("withheld").inc()
-            log.warning("xDS stream ended", peer=context.peer(), reason=str(withheld))
+            self._folded.warning(("xDS", "withheld"), "xDS stream ended", peer=context.peer(), reason=str(withheld))
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(withheld))
         except StoreError as error:
             self._plane.metrics.refused.labels("store").inc()

@@ -79,20 +79,28 @@ class Build:
         run("cc", *self.flags, "-shared", *objects, *self.libraries, "-o", made)
         return made
 
-    def make(self) -> tuple[Path, Path]:
-        """The extension, and the library of the pure parts."""
+    def program(self, name: str, objects: list[Path]) -> Path:
+        made = self.folder / name
+        run("cc", *self.flags, *objects, *self.libraries, "-o", made)
+        return made
+
+    def make(self) -> tuple[Path, Path, Path]:
+        """The extension, the library of the pure parts, and front_shares."""
         extension = self.folder / "_dataplane.c"
         run(sys.executable, "-m", "cython", "-3", "offload/_dataplane.pyx", "-o", extension)
         shim = ROOT / "tests" / "native" / "batcher_shim.c"
+        shares = ROOT / "tests" / "native" / "front" / "shares.c"
         keys = NATIVE / "offload" / "dataplane" / "calibration_keys.c"
-        sources = [*DATAPLANE.glob("*.c"), *DATAPLANE.glob("grpc_front/*.c"), *KERNELS, keys, extension, shim]
+        sources = [*DATAPLANE.glob("*.c"), *DATAPLANE.glob("grpc_front/*.c"), *KERNELS, keys, extension, shim, shares]
         with ThreadPoolExecutor(2) as pool:
             objects = {source.stem: made for source, made in zip(sources, pool.map(self.compile, sources), strict=True)}
         pure = [objects[name] for name in PURE]
-        of_extension = [made for name, made in objects.items() if name != shim.stem]
+        of_extension = [made for name, made in objects.items() if name not in (shim.stem, shares.stem)]
+        of_shares = [made for name, made in objects.items() if name not in (shim.stem, extension.stem)]
         return (
             self.link(f"_dataplane{sysconfig.get_config_var('EXT_SUFFIX')}", of_extension),
             self.link("libdataplane_testing.so", [objects[shim.stem], *pure]),
+            self.program("front_shares", of_shares),
         )
 
 
@@ -122,13 +130,14 @@ def main() -> int:
         arguments += DEFAULT_TESTS
     folder = ROOT / "build" / ("sanitized-" + sanitizers.replace(",", "-"))
     print(f"== building the data plane with -fsanitize={sanitizers}", flush=True)
-    extension, testing_library = Build(sanitizers, folder).make()
+    extension, testing_library, shares = Build(sanitizers, folder).make()
     environment = {
         **os.environ,
         # libstdc++ too: the runtime has to find the function that throws before the extension is loaded.
         "LD_PRELOAD": f"{runtime(RUNTIMES[sanitizers])}:{runtime('libstdc++.so.6')}",
         "PYTHONPATH": f"{overlay(extension, folder)}{os.pathsep}{ROOT}",
         "DATAPLANE_TESTING_LIBRARY": str(testing_library),
+        "FRONT_SHARES": str(shares),
         "SANITIZED": sanitizers,
         "PYTHONMALLOC": "malloc",
     }

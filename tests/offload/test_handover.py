@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -208,7 +209,7 @@ def test_only_root_and_its_own_user_are_answered(reachable: DaemonProcess) -> No
     path = f"{reachable.admin_socket}.handover"
     os.chmod(path, 0o666)  # noqa: S103
     tried = subprocess.run(
-        [sys.executable, "-c", ASK, path, str(NOBODY)],
+        [sys.executable, "-c", ASK, path, str(NOBODY), "1"],
         capture_output=True,
         timeout=60,
         check=False,
@@ -217,17 +218,35 @@ def test_only_root_and_its_own_user_are_answered(reachable: DaemonProcess) -> No
     reachable.wait_log("no handover; this daemon goes on")
 
 
+@pytest.mark.root
+def test_foreign_users_who_ask_again_and_again_are_one_line(reachable: DaemonProcess) -> None:
+    count = 50
+    reachable.start()
+    path = f"{reachable.admin_socket}.handover"
+    os.chmod(path, 0o666)  # noqa: S103
+    asking = [sys.executable, "-c", ASK, path, str(NOBODY), str(count)]
+    tried = subprocess.run(asking, capture_output=True, timeout=120, check=False)
+    assert tried.stdout == count * b"0\n", tried.stderr
+
+    def told() -> list[dict[str, Any]]:
+        return [event for event in reachable.events("no handover; this daemon goes on") if event.get("uid") == NOBODY]
+
+    wait_for("all of them in the log", lambda: sum(event["count"] for event in told()) == count)
+    assert len(told()) < count / 4
+
+
 ASK = """
 import os, socket, sys
 os.setgroups([])  # here, and not by setpriv: the other user may not be able to read this Python
 os.setresgid(*[int(sys.argv[2])] * 3)
 os.setresuid(*[int(sys.argv[2])] * 3)
-asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-asking.connect(sys.argv[1])
-try:
-    asking.send(b'{"take": 1}')
-    data, descriptors, _, _ = asking.recvmsg(65536, 4096)
-except OSError:
-    data, descriptors = b"", []
-print(len(data) + len(descriptors))
+for _ in range(int(sys.argv[3])):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
+        asking.connect(sys.argv[1])
+        try:
+            asking.send(b'{"take": 1}')
+            data, descriptors, _, _ = asking.recvmsg(65536, 4096)
+        except OSError:
+            data, descriptors = b"", []
+        print(len(data) + len(descriptors))
 """

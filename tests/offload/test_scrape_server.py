@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from offload import scrape_server
+from offload.folded_log import FoldedLog
+from offload.logs import get_logger
 from offload.scrape_exchange import Page, Scrape
 from offload.scrape_server import CONNECTIONS_MAX, ProcessorBudget, ScrapeServer
 from tests.offload.daemon_process import DaemonProcess, sign_request, wait_for
@@ -26,7 +28,12 @@ REQUEST = b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n"
 
 @contextmanager
 def serving(body: bytes = b"offload_up 1\n") -> Iterator[ScrapeServer]:
-    server = ScrapeServer(lambda scrape: Page(body, f"text/plain; for={scrape.accept or 'anyone'}"), "127.0.0.1", 0)
+    server = ScrapeServer(
+        lambda scrape: Page(body, f"text/plain; for={scrape.accept or 'anyone'}"),
+        "127.0.0.1",
+        0,
+        FoldedLog(get_logger()),
+    )
     try:
         yield server
     finally:
@@ -93,7 +100,7 @@ def test_a_failing_rendering_is_said_and_the_next_scrape_is_served() -> None:
             raise RuntimeError("a collector is broken")
         return Page(b"fine", "text/plain")
 
-    server = ScrapeServer(render, "127.0.0.1", 0)
+    server = ScrapeServer(render, "127.0.0.1", 0, FoldedLog(get_logger()))
     try:
         assert get(server.address, {"Accept": "fail"}).status == 500
         assert get(server.address).read() == b"fine"
@@ -123,6 +130,26 @@ def test_slow_peers_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
         assert read_all(drip) == b""
         wait_for("the deaf one to be ended", lambda: server.ended["slow"] == 3)
         assert len(read_all(deaf)) < 50_000_000
+
+
+def test_an_idle_connection_is_no_slow_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has had its answer and asks no more is ended as idle; one that begins to ask again is slow."""
+    monkeypatch.setattr(scrape_server, "IDLE_SECONDS", 0.2)
+    with serving() as server, connect(server.address) as idle:
+        idle.sendall(REQUEST)
+        assert b"offload_up 1" in read_all(idle)
+        wait_for("the idle one to be ended", lambda: sum(server.ended.values()) == 1)
+        assert server.ended["idle"] == 1
+    monkeypatch.setattr(scrape_server, "IDLE_SECONDS", 600)
+    with serving() as server, connect(server.address) as slow:
+        slow.sendall(REQUEST)
+        answer = b""
+        while b"offload_up 1" not in answer:
+            answer += slow.recv(1000)
+        monkeypatch.setattr(scrape_server, "REQUEST_SECONDS", 0.2)
+        slow.sendall(REQUEST[:10])
+        wait_for("the slow one to be ended", lambda: sum(server.ended.values()) == 1)
+        assert server.ended["slow"] == 1
 
 
 def test_processor_time_is_a_share() -> None:

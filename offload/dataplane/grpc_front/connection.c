@@ -49,7 +49,7 @@ void connection_open(front *front, int descriptor, caller *caller, bool is_stran
 }
 
 void connection_mark_dirty(connection *it) {
-  if (list_empty(&it->dirty) && !it->closed) list_push(&it->front->dirty, &it->dirty);
+  turns_add_writing(it);
 }
 
 void connection_close(connection *it) {
@@ -57,7 +57,7 @@ void connection_close(connection *it) {
   it->closed = true;
   front_unwatch(it->front, &it->source);
   turns_remove(it);
-  list_node *lists[] = {&it->dirty, &it->idle, &it->stalled, &it->leaving, &it->standing, &it->link};
+  list_node *lists[] = {&it->idle, &it->stalled, &it->leaving, &it->standing, &it->link};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) list_remove(lists[i]);
   list_push(&it->front->ended, &it->link); /* freed when nothing refers to it: connection_free */
   counter_add_owned(&it->front->counters->connections, (uint64_t)-1);
@@ -94,10 +94,8 @@ void connection_reported(connection *it, uint32_t events) {
   if (!(events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))) return;
   it->readable = true;
   if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) it->hung_up = true;
-  if ((events & EPOLLHUP) && it->unsent != NULL) { /* nobody is there to take it */
-    connection_close(it);
-    return;
-  }
+  /* Nobody is there to take what is unsent: the attempt fails, which closes the connection in its user's share. */
+  if ((events & EPOLLHUP) && it->unsent != NULL) connection_mark_dirty(it);
   turns_add(it);
 }
 

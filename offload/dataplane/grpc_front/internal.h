@@ -22,8 +22,9 @@ enum {
   WORK_PER_TURN = 32 * 1024, /* as budget.c counts: what one connection may cause in its turn */
   OUTBOUND_MAX = 64,         /* frames that wait to be written before a connection is read from again */
   WRITE_SIZE = 128 * 1024,
+  STRANGER_WRITE_SIZE = 16 * 1024,
   FRAME_MAX = 32 * 1024,              /* more than nghttp2 makes at once: a DATA frame of 16 KiB */
-  FLUSH_ROUNDS = 2,                   /* of WRITE_SIZE, to one connection in a turn */
+  FLUSH_ROUNDS = 2,                   /* of WRITE_SIZE, to one connection before the next is written to */
   STRANGER_STREAMS = 32,              /* calls that a caller without an identity may have open on a connection */
   STRANGER_WATCHES = 4096,            /* identities that a user watches while none is for it */
   ID_BUCKETS = 256,                   /* of a Stream call's table of operation ids */
@@ -54,7 +55,9 @@ typedef struct listener {
 typedef struct principal {
   list_node link; /* in front->principals */
   list_node turn; /* in front->turns or front->stranger_turns while a connection of it has something to be dealt with */
-  list_node ready; /* those connections, the next to be served first */
+  list_node ready;   /* those connections, the next to be served first */
+  list_node writing; /* in front->writers or front->stranger_writers while a connection of it may have to be written */
+  list_node dirty;   /* those connections, the next to be written to first */
   front *front;
   batch_group batch;
   size_t memory;        /* bytes held for it */
@@ -72,7 +75,7 @@ typedef enum drain_phase { DRAIN_NOT, DRAIN_NOTICE, DRAIN_FINAL } drain_phase;
 typedef struct connection {
   event_source source;
   list_node link;     /* in front->connections, or in front->ended when it is closed */
-  list_node dirty;    /* in front->dirty while it may have something to send */
+  list_node dirty;    /* in principal->dirty while it may have something to send */
   list_node ready;    /* in principal->ready while something of it waits to be dealt with */
   list_node idle;     /* in front->idle while it has no call, the longest first */
   list_node stalled;  /* in front->stalled while the peer does not take what waits for it, the longest first */
@@ -216,8 +219,8 @@ struct front {
   uint64_t id_multiplier; /* odd, random: clients cannot aim at one chain of ids */
   operation_pool operations;
   list_node submitted; /* operations decoded in this turn, by item.link */
-  list_node listeners, connections, ended, dirty, watchers;
-  list_node principals, turns, stranger_turns;
+  list_node listeners, connections, ended, watchers;
+  list_node principals, turns, stranger_turns, writers, stranger_writers;
   list_node idle, stalled, leaving;
   list_node reviewed, unreviewed;
   size_t stranger_memory;
@@ -264,8 +267,8 @@ void listener_close(front *front, listener *listener);
 void connection_open(front *front, int descriptor, caller *caller, bool is_stranger); /* takes both over */
 void connection_reported(connection *it, uint32_t events);                            /* by epoll */
 bool connection_has_input(const connection *it);
-bool connection_serve(connection *it); /* its turn; true when there is more to be dealt with */
-void connection_mark_dirty(connection *it);
+bool connection_serve(connection *it);      /* its turn; true when there is more to be dealt with */
+void connection_mark_dirty(connection *it); /* it may have something to send: turns.c says when it does */
 void connection_close(connection *it);
 void connection_free(connection *it);
 
@@ -302,10 +305,12 @@ bool arrivals_allow(front *front, const listener *from, uid_t uid);
 void arrivals_note_stranger(front *front, const listener *from, uid_t uid);
 
 /* turns.c */
-void turns_add(connection *it);
-void turns_remove(connection *it);
-void turns_serve(front *front);
-uint64_t turns_next(const front *front); /* when there is somebody to serve: 0 for now, or NEVER */
+void turns_add(connection *it);          /* something of it waits to be dealt with */
+void turns_add_writing(connection *it);  /* something may wait to be sent to it */
+void turns_remove(connection *it);       /* from both */
+void turns_serve(front *front);          /* also writes to strangers */
+void turns_write(front *front);          /* to all others */
+uint64_t turns_next(const front *front); /* when there is somebody to serve or to write to: 0 for now, or NEVER */
 
 /* budget.c */
 void budget_spend(connection *it, uint32_t work);

@@ -110,13 +110,6 @@ static void pass_deadlines(front *it) {
   }
 }
 
-static void flush_dirty(front *it) {
-  list_node dirty;
-  list_init(&dirty);
-  list_splice(&dirty, &it->dirty);
-  while (!list_empty(&dirty)) connection_flush(LIST_ENTRY(dirty.next, connection, dirty));
-}
-
 static void free_ended(front *it) {
   for (list_node *node = it->ended.next, *next; node != &it->ended; node = next) {
     next = node->next;
@@ -132,7 +125,7 @@ static void free_ended(front *it) {
 
 /* How long epoll may wait. Sets `sleeping` when it may wait at all, and looks once more whether there is work. */
 static int prepare_wait(front *it) {
-  if (turns_next(it) == 0 || !list_empty(&it->dirty) || !list_empty(&it->unreviewed)) return 0;
+  if (turns_next(it) == 0 || !list_empty(&it->unreviewed)) return 0;
   int timeout = it->drain != DRAIN_NOT ? DRAIN_TICK_MS : -1;
   uint64_t next = deadlines_next(&it->deadlines), others[] = {timeouts_next(it), turns_next(it)};
   for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
@@ -165,7 +158,7 @@ void front_loop_turn(front *it, int timeout_ms) {
   drain_turn(it);
   timeouts_pass(it);
   if (!list_empty(&it->submitted)) admission_submit_all(it);
-  flush_dirty(it);
+  turns_write(it);
   free_ended(it);
 }
 
@@ -189,9 +182,9 @@ static bool open_descriptors(front *it, char error[KERNEL_ERROR_MAX]) {
 }
 
 static void init_fields(front *it) {
-  list_node *lists[] = {&it->submitted, &it->listeners,      &it->connections, &it->ended,     &it->dirty,
-                        &it->watchers,  &it->principals,     &it->turns,       &it->idle,      &it->stalled,
-                        &it->leaving,   &it->stranger_turns, &it->reviewed,    &it->unreviewed};
+  list_node *lists[] = {&it->submitted,  &it->listeners, &it->connections,    &it->ended,    &it->watchers,
+                        &it->principals, &it->turns,     &it->stranger_turns, &it->writers,  &it->stranger_writers,
+                        &it->idle,       &it->stalled,   &it->leaving,        &it->reviewed, &it->unreviewed};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) list_init(lists[i]);
   it->epoll = it->wake.descriptor = it->spare = -1;
   it->last_command = &it->first_command;

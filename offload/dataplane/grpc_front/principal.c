@@ -68,6 +68,8 @@ static principal *make(front *front, const caller *caller, bool is_stranger) {
   }
   list_init(&it->turn);
   list_init(&it->ready);
+  list_init(&it->writing);
+  list_init(&it->dirty);
   batch_group_init(&it->batch);
   list_push(&front->principals, &it->link);
   return it;
@@ -117,6 +119,7 @@ void principal_release(principal *it) {
   if (--it->connections > 0) return;
   list_remove(&it->link);
   list_remove(&it->turn);
+  list_remove(&it->writing);
   free(it->socket);
   free(it);
 }
@@ -141,7 +144,7 @@ static void submit_streams(connection *it) {
 }
 
 static bool change_standing(connection *it, bool is_stranger) {
-  bool waits = !list_empty(&it->ready); /* for its turn */
+  bool waits = !list_empty(&it->ready), is_dirty = !list_empty(&it->dirty);
   principal *before = it->principal;
   principal_hold(before);
   principal_leave(it);
@@ -149,6 +152,7 @@ static bool change_standing(connection *it, bool is_stranger) {
   if (!moved) principal_join(it, before->is_stranger); /* which is there, so this does not fail */
   principal_release(before);
   if (waits) turns_add(it);
+  if (is_dirty) turns_add_writing(it);
   return moved;
 }
 

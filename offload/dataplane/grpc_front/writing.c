@@ -1,4 +1,4 @@
-/* Writing, once per turn of the loop and connection. */
+/* Writing to one connection. When that is done, and for how long in a turn of the loop, is in turns.c. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,8 +62,8 @@ static bool keep(connection *it, const uint8_t *data, size_t size) {
 /* Fills the write buffer with frames. Returns the size, or -1. */
 static ssize_t gather(connection *it) {
   uint8_t *to = it->front->write_buffer;
-  size_t used = 0;
-  while (used < WRITE_SIZE) {
+  size_t used = 0, most = it->principal->is_stranger ? STRANGER_WRITE_SIZE : WRITE_SIZE;
+  while (used < most) {
     const uint8_t *frame;
     ssize_t size = nghttp2_session_mem_send(it->session, &frame);
     if (size < 0 || (size_t)size > FRAME_MAX) return -1;
@@ -78,7 +78,7 @@ static ssize_t gather(connection *it) {
 static bool send_all(connection *it, bool *progressed) {
   bool broken = false;
   for (unsigned round = 0; send_unsent(it, progressed, &broken); round++) {
-    if (round == FLUSH_ROUNDS) { /* the others have their turn before it goes on */
+    if (round == FLUSH_ROUNDS) { /* the user's other connections come before it goes on */
       connection_mark_dirty(it);
       return true;
     }
@@ -93,7 +93,6 @@ static bool send_all(connection *it, bool *progressed) {
 }
 
 void connection_flush(connection *it) {
-  list_remove(&it->dirty);
   if (it->closed) return;
   bool progressed = false;
   bool broken = !send_all(it, &progressed);

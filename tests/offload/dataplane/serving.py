@@ -101,8 +101,8 @@ class Server:
 
     def connect(self, name: str = "main") -> socket.socket:
         raw = socket.socket(socket.AF_UNIX)
+        raw.connect(self.path(name))  # without a timeout: with one it fails at once where the queue is full
         raw.settimeout(20)
-        raw.connect(self.path(name))
         return raw
 
     def operations(self, algorithm: str) -> dict[tuple[str, str], int]:

@@ -1,0 +1,25 @@
+"""How long the gRPC front works for whom in one turn of its loop, run by hand (tests/native/front/shares.c).
+
+FRONT_SHARES names another build of the program; tests/native/sanitized.py runs sanitized ones.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+PROGRAM = Path(os.environ.get("FRONT_SHARES", ROOT / "build/native/tests/native/front/front_shares"))
+
+
+@pytest.mark.parametrize("name", ["strangers", "users", "timeouts", "hanging_up", "standing"])
+def test_shares(name: str) -> None:
+    """Writing to a crowd, closing it and reviewing it take a share of a turn; everybody else is written to in it."""
+    assert PROGRAM.is_file(), f"{PROGRAM} is missing: make build"
+    environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
+    done = subprocess.run([PROGRAM, name], env=environment, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout == f"{name}\n"
