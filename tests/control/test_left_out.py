@@ -18,8 +18,8 @@ from control.rest.app import make_app
 from control.store.store import Store, StoreKey
 from control.tokens.tokens import Tokens
 from control.xds.encode import ENDPOINTS
+from tests.control.another_version import NEW_LOG, write
 from tests.control.fleet import eventually
-from tests.control.store.test_unreadable import NEW_LOG, write
 
 Read = Callable[[str], list[Resource]]
 

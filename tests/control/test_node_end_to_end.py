@@ -18,8 +18,8 @@ from cryptography import x509
 from control.ca.rotation import Event, Stage, WrongStage
 from control.model.resource import Resource
 from offload.v1 import admin_pb2, private_key_pb2
+from tests.control.offloaded_pair import Ports, offloaded, two_services
 from tests.control.scene import Running
-from tests.control.test_offload_end_to_end import Ports, offloaded, two_services
 from tests.offload.daemon_process import DaemonProcess
 
 ROOT = Path(__file__).parents[2]

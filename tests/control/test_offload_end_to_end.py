@@ -4,28 +4,18 @@ the module, all configuration is by ADS."""
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import subprocess
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 
 from control import statistics
-from control.cli.dataplane import envoy_arguments
-from control.model.resource import Resource
-from deploy.demo.mesh.applications import application
 from tests.control.fleet import Load, eventually
-from tests.control.mesh_process import free_port
-from tests.control.resources import MESH_WITH_IDENTITY
-from tests.control.scene import Running, answer, until
+from tests.control.offloaded_pair import IN_ENVOY, MODULE, PERMISSION, Ports, are_in, offloaded, offloaded_pair
+from tests.control.scene import Read, Running, answer, until
 from tests.offload.daemon_process import DaemonProcess
 
-ROOT = Path(__file__).parents[2]
-MODULE = ROOT / "envoy_ext" / "libtls_offload.so"
 pytestmark = [
     pytest.mark.envoy,
     pytest.mark.skipif(not MODULE.is_file(), reason="the module is not built: make build"),
@@ -33,64 +23,6 @@ pytestmark = [
 
 ID = "spiffe://default.default.mesh.local/workload/backend"
 CALLER = "spiffe://default.default.mesh.local/workload/web"
-
-PLACED = f'offload.mesh/node: n1, offload.mesh/uid: "{os.getuid()}"'
-
-
-@dataclass(frozen=True)
-class Ports:
-    """Of the two proxies and what is behind them; nobody else has them."""
-
-    call: int = field(default_factory=free_port)
-    inbound: int = field(default_factory=free_port)
-    application: int = field(default_factory=free_port)
-    web_admin: int = field(default_factory=free_port)
-    backend_admin: int = field(default_factory=free_port)
-
-
-def two_services(ports: Ports) -> str:
-    """web, which may call backend at `ports.call`, both placed on node n1 and run by us."""
-    return (
-        MESH_WITH_IDENTITY
-        + f"""---
-type: Dataplane
-name: web-1
-labels: {{app: web, kuma.io/workload: web, {PLACED}}}
-spec:
-  networking:
-    address: 127.0.0.2
-    admin: {{port: {ports.web_admin}}}
-    outbound: [{{port: {ports.call}, backendRef: {{kind: MeshService, name: backend, port: 80}}}}]
----
-type: Dataplane
-name: backend-1
-labels: {{app: backend, kuma.io/workload: backend, {PLACED}}}
-spec:
-  networking:
-    address: 127.0.0.1
-    admin: {{port: {ports.backend_admin}}}
-    inbound: [{{port: {ports.inbound}, servicePort: {ports.application}, name: http, protocol: http}}]
----
-type: MeshService
-name: backend
-spec:
-  selector: {{dataplaneLabels: {{matchLabels: {{app: backend}}}}}}
-  ports: [{{port: 80, targetPort: http, appProtocol: http}}]
-"""
-    )
-
-
-def offloaded(socket: Path, key_type: str) -> str:
-    """The policy that has both keys made in the daemon at `socket`."""
-    default = f"{{mode: Offload, keyType: {key_type}, socket: {socket}}}"
-    return f"---\ntype: MeshOffload\nname: all\nspec: {{default: {default}}}\n"
-
-
-PERMISSION = """
-type: MeshTrafficPermission
-name: web-calls
-spec: {rules: [{default: {allow: [{spiffeID: {type: Exact, value: spiffe://default.default.mesh.local/workload/web}}]}}]}
-"""
 
 
 @pytest.fixture
@@ -106,33 +38,10 @@ def in_daemon(tmp_path: Path) -> str:
 
 @pytest.fixture
 async def running(
-    tmp_path: Path, read_resources: Callable[[str], list[Resource]], envoy_binary: Path, ports: Ports, in_daemon: str
+    tmp_path: Path, read_resources: Read, envoy_binary: Path, ports: Ports, in_daemon: str
 ) -> AsyncIterator[Running]:
-    control_plane, daemon = Running(tmp_path, read_resources), DaemonProcess(tmp_path)
-    await control_plane.start()
-    await control_plane.apply(two_services(ports) + in_daemon)
-    (tmp_path / "mesh-ca.pem").write_text(control_plane.certificate.ca_pem)
-    (tmp_path / "token").write_text(control_plane.tokens.issue("node", 600, name="n1"))
-    files = {"ca_file": str(tmp_path / "mesh-ca.pem"), "token_file": str(tmp_path / "token")}
-    daemon.configure(mesh={"control_plane": f"127.0.0.1:{control_plane.port}"} | files)
-    await asyncio.to_thread(daemon.start)
-    behind, envoys = await application("backend", ports.application), []
-    environment = dict(os.environ) | {"ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(MODULE.parent)}
-    for name, admin in (("web-1", ports.web_admin), ("backend-1", ports.backend_admin)):
-        path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(control_plane.bootstrap(name, admin, delta=True)))
-        command = envoy_arguments(str(envoy_binary), path, concurrency=1)
-        log = (tmp_path / f"{name}.log").open("w")
-        started = subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: ASYNC220 (comes back at once)
-        envoys.append(started)
-    yield control_plane
-    for envoy in envoys:
-        envoy.terminate()
-    for envoy in envoys:
-        envoy.wait(30)
-    await asyncio.to_thread(daemon.stop)
-    behind.close()
-    await control_plane.stop()
+    async with offloaded_pair(tmp_path, read_resources, envoy_binary, ports, in_daemon) as pair:
+        yield pair.control_plane
 
 
 async def test_the_module_serves_what_the_control_plane_says(running: Running, ports: Ports, in_daemon: str) -> None:
@@ -169,7 +78,7 @@ async def test_the_module_serves_what_the_control_plane_says(running: Running, p
             assert "transport_sockets.dynamic_modules" in dump
         # To Envoy's own TLS without a restart; its header has the certificate's hash, which the module's has not.
         assert "Hash=" not in text
-        await running.apply("type: MeshOffload\nname: all\nspec: {default: {mode: EnvoyTLS}}")
+        await running.apply(IN_ENVOY)
         await until(client, lambda status, body: status == 200 and "Hash=" in body, ports.call)
         # And back, with requests going on all the time: the proxies wait until the daemon has made the keys anew.
         calls = asyncio.create_task(calls_until(client, ports.call, lambda body: "Hash=" not in body))
@@ -200,19 +109,9 @@ async def calls_until(
 async def test_switches_lose_no_call(running: Running, ports: Ports, in_daemon: str) -> None:
     """Between the daemon and Envoy's own TLS, both ways, with many new connections all the time."""
     await running.apply(PERMISSION)
-    own = "type: MeshOffload\nname: all\nspec: {default: {mode: EnvoyTLS}}"
     async with Load(ports.call, callers=4, pause=0) as load:
-        for policy, place in ((own, False), (in_daemon, True)) * 3:
+        for policy, place in ((IN_ENVOY, False), (in_daemon, True)) * 3:
             await running.apply(policy)
             await eventually(lambda wanted=place: are_in(running, offloaded=wanted), f"{policy}: {load.failed}")  # type: ignore[misc]
             await load.more(200)
     assert load.failed == {}
-
-
-def are_in(running: Running, offloaded: bool) -> bool:
-    """Whether both proxies have acknowledged that their keys are there, and use nothing else any more."""
-    proxies = [proxy for name in ("web-1", "backend-1") for proxy in running.plane.connected("default", name)]
-    return len(proxies) == 2 and all(
-        len(proxy.claims.possible) == 1 and (proxy.claims.possible[0].place is not None) is offloaded
-        for proxy in proxies
-    )

@@ -87,6 +87,7 @@ class Result:
     failed: int = 0
     longest_gap_ms: float = 0  # between two successes
     recovery_ms: float | None = None  # from the end of the fault to the next success; None: nothing was interrupted
+    before: str = ""  # what was seen before it was mended, of scenarios of a mesh
 
 
 @dataclass

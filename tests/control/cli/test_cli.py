@@ -15,8 +15,8 @@ import yaml
 from control.kinds import KINDS
 from control.settings import Address, parse_address
 from control.store.store import Store, StoreKey
+from tests.control.another_version import NEW_LOG, write
 from tests.control.mesh_process import MESH, ROOT, ControlPlane
-from tests.control.store.test_unreadable import NEW_LOG, write
 
 RESOURCES = """
 type: Dataplane

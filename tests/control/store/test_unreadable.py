@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from control.kinds import KINDS
 from control.model.resource import Resource
@@ -15,10 +14,10 @@ from control.model.unreadable import Unreadable
 from control.policies.meshtrafficpermission.generate import decide
 from control.store.errors import IncompatibleStore
 from control.store.store import Store, StoreKey
-from control.store.tables import resources
 from control.xds.inbounds import permission_entries
 from control.xds.policies_of_proxy import ProxyPolicies
 from control.xds.view import MeshView
+from tests.control.another_version import NEW_LOG, write
 
 Read = Callable[[str], list[Resource]]
 
@@ -42,17 +41,6 @@ spec: {selector: {dataplane: {matchLabels: {}}}, provider: {type: Bundled, bundl
 """
 
 
-def write(store: Store, type_name: str, name: str, spec: object, mesh: str = "default") -> None:
-    """As another version would, without this one's opinion."""
-    with store._transaction("test", writes=True) as connection:
-        key = {"type": type_name, "mesh": mesh, "name": name}
-        where = sa.and_(*(resources.c[column] == value for column, value in key.items()))
-        connection.execute(resources.delete().where(where))
-        times = {"created_at": "2030", "modified_at": "2030"}
-        connection.execute(resources.insert().values(**key, labels={}, spec=spec, version=7, **times))
-        store._advance(connection)
-
-
 @pytest.fixture
 def store(tmp_path: Path, read_resources: Read) -> Store:
     store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
@@ -64,9 +52,6 @@ def view_of(store: Store, before: MeshView | None = None) -> MeshView:
     known: Sequence[Resource | Unreadable] = (*before.resources, *before.unreadable) if before is not None else ()
     content = store.read_mesh("default", {one.key: one for one in known})
     return MeshView("default", content.resources, before=before, unreadable=content.unreadable)
-
-
-NEW_LOG = {"rules": [{"default": {"backends": [{"type": "Syslog", "syslog": {"host": "a"}}]}}]}
 
 
 def test_an_unknown_field_and_an_unknown_type_are_left_out_and_named(store: Store, read_resources: Read) -> None:
