@@ -25,8 +25,10 @@ STREAMS_END_S = 24 * 3600.0
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-    # Of one connection, which needs a few: it is before they show a token that streams cost something.
-    ("grpc.max_concurrent_streams", 100),
+    # Of one connection, which needs one or two: it is before they show a token that streams cost something.
+    ("grpc.max_concurrent_streams", 16),
+    # Milliseconds are enough; a connection on which nobody shows a token is ended by servers/doorkeeper.py.
+    ("grpc.server_handshake_timeout_ms", 10_000),
     # A proxy that is gone without a word is noticed within a minute.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -46,8 +48,10 @@ class Port:
 class GrpcServer:
     """Started and stopped once. `add_to` gives a server its services; all ports have the same ones."""
 
-    def __init__(self, add_to: Callable[[grpc.aio.Server], None], ports: Sequence[Port]) -> None:
+    def __init__(self, add_to: Callable[[grpc.aio.Server], None], ports: Sequence[Port], connections: int) -> None:
+        """`connections`: of one port, at most; beyond that they are closed as they come."""
         self._add_to, self._ports = add_to, ports
+        self._options = (*_OPTIONS, ("grpc.max_allowed_incoming_connections", connections))
         self._newest: grpc.aio.Server | None = None
         # Servers with an older certificate, until the last of their streams has ended.
         self._ending: dict[grpc.aio.Server, asyncio.Task[None]] = {}
@@ -61,7 +65,7 @@ class GrpcServer:
         return addresses
 
     async def _serve(self, wanted: Sequence[Address]) -> tuple[grpc.aio.Server, list[Address]]:
-        server, addresses = grpc.aio.server(options=_OPTIONS), []
+        server, addresses = grpc.aio.server(options=self._options), []
         self._add_to(server)
         for port, address in zip(self._ports, wanted, strict=True):
             try:

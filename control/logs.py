@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
 from control.untrusted_text import escaped_all
+from offload.folded_log import INTERVAL_SECONDS, FoldedLog
+
+# uvicorn has a line for each request that is no HTTP, and asyncio a trace for whatever it cannot do.
+_LIBRARIES = ("uvicorn.error", "asyncio")
+# Of a message, which may name an object that is there once: what tells one kind from another.
+_KIND_CHARS = 40
+_KINDS_MAX = 64
 
 
 def configure() -> None:
@@ -20,3 +29,33 @@ def _escaped(_logger: object, _method: str, event: MutableMapping[str, Any]) -> 
     for name, value in event.items():
         event[name] = escaped_all(value)
     return event
+
+
+class FoldedLibraries(logging.Filter):
+    """Of each kind of message of a library, one in each interval comes as it is, perhaps with its trace; the others are
+    counted in `folded`."""
+
+    def __init__(self, folded: FoldedLog) -> None:
+        super().__init__()
+        self._folded = folded
+        self._written: dict[str, float] = {}
+
+    def begin(self) -> None:
+        for name in _LIBRARIES:
+            logging.getLogger(name).addFilter(self)
+
+    def end(self) -> None:
+        for name in _LIBRARIES:
+            logging.getLogger(name).removeFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        kind, now = str(record.msg)[:_KIND_CHARS], time.monotonic()
+        if now - self._written.get(kind, -INTERVAL_SECONDS) >= INTERVAL_SECONDS and len(self._written) < _KINDS_MAX:
+            self._written[kind] = now
+            return True
+        if len(self._written) >= _KINDS_MAX:
+            self._written = {kind: at for kind, at in self._written.items() if now - at < INTERVAL_SECONDS}
+        self._folded.warning((record.name, kind), kind, logger=record.name)
+        return False

@@ -86,6 +86,13 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.connections = Gauge("mesh_connections", "Open connections", ["port"], registry=self.registry)
+        self.turned_away = Counter(
+            "mesh_connections_turned_away",
+            "Connections that were ended or not taken, since there were too many, or no credential came in time",
+            ["port", "reason"],
+            registry=self.registry,
+        )
         self.failing = Gauge(
             "mesh_ca_failing",
             "1 while the CA of an identity (mesh/identity) cannot sign",

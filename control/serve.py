@@ -18,6 +18,7 @@ import uvicorn
 
 from control.grpc_server import GrpcServer, Port
 from control.kinds import KINDS
+from control.logs import FoldedLibraries
 from control.mesh.evidence import OFFLINE_AFTER_S
 from control.metrics import Metrics
 from control.nodes.certificates import NodeCertificates
@@ -27,6 +28,9 @@ from control.rest.admin_certificates import AdminCertificates
 from control.rest.app import make_app
 from control.rest.connection import Protocol, tls_context, use
 from control.secret_files import exposure
+from control.servers.descriptors import GRPC, Wanted
+from control.servers.fronts import Fronts
+from control.servers.listener import Connection, Listener
 from control.serving_certificate import ServingCertificate
 from control.settings import Address, Files, write_private
 from control.store.engine import shown, sqlite_path
@@ -61,6 +65,8 @@ class ServeSettings:
     passphrase: str | None = None
     # Seconds after which a proxy that is not connected gets no traffic (mesh/evidence.py says why so many).
     offline_after: float = OFFLINE_AFTER_S
+    # Of proxies and nodes (servers/descriptors.py says why so many).
+    connections: Wanted = field(default_factory=Wanted)
 
     @property
     def store_key(self) -> StoreKey:
@@ -80,6 +86,9 @@ class Service:
         metrics = Metrics()
         settings.files.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _check_store(settings)
+        self._folded = FoldedLog(log)
+        self._libraries = FoldedLibraries(self._folded)
+        self.fronts = Fronts(metrics, settings.connections, self._folded)
         self.store = Store(settings.url, settings.store_key, KINDS, metrics.observe_store)
         self.plane = ControlPlane(self.store, settings.zone, metrics, offline_after=settings.offline_after)
         self.tokens = Tokens(self.store)
@@ -89,14 +98,13 @@ class Service:
         self.admin_certificates = AdminCertificates(self.store)
         self._renewing, self._token_made_at = asyncio.Lock(), 0.0
         self.api = self.xds = self.nodes = Address("", 0)
-        self._folded = FoldedLog(log)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Raises OSError where an address cannot be had."""
         settings = self._settings
-        discovery = DiscoveryServer(self.plane, self.tokens, self._folded)
-        nodes = NodeServer(self.plane, self.tokens, self.node_certificates, self._folded)
+        discovery = DiscoveryServer(self.plane, self.tokens, self._folded, self.fronts.welcome)
+        nodes = NodeServer(self.plane, self.tokens, self.node_certificates, self._folded, self.fronts.welcome)
 
         def add_to(server: grpc.aio.Server) -> None:
             discovery.add_to(server)
@@ -106,10 +114,11 @@ class Service:
             Port("xDS", settings.xds, self.certificate.grpc_credentials),
             Port("nodes", settings.nodes, lambda: self.node_certificates.grpc_credentials(self.certificate)),
         ]
-        self._grpc = GrpcServer(add_to, ports)
+        self._grpc = GrpcServer(add_to, ports, self.fronts.bounds[GRPC].connections)
         self.xds, self.nodes = await self._grpc.start()
         nodes.port = self.nodes.port
         self._tasks = [asyncio.create_task(self.plane.run()), asyncio.create_task(self._look())]
+        self._tasks.append(asyncio.create_task(self.fronts.run({self.xds.port, self.nodes.port})))
         await self._start_api()
         self._publish_expiry()
         write_private(settings.files.ca, self.certificate.ca_pem)
@@ -118,22 +127,27 @@ class Service:
 
     async def _start_api(self) -> None:
         address = self._settings.api
-        app = make_app(self.plane, self.tokens, self.admin_certificates)
-        config = uvicorn.Config(
-            app, host=address.host, port=address.port, log_level="warning", lifespan="off", http=Protocol
-        )
+        app = make_app(self.plane, self.tokens, self.admin_certificates, self._settings.names)
+        config = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", http=Protocol)
         config.load()
+        self._libraries.begin()
         self._context = tls_context(self.certificate, self.admin_certificates.authority.certificate_pem)
-        config.ssl = self._context
         self._api = uvicorn.Server(config)
         self._api.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]  # they are ours
-        listener = _listen(address)
-        self._tasks.append(asyncio.create_task(self._api.serve([listener])))
+        listening = _listen(address)
+        # Without a socket it serves what it is given.
+        self._serving = asyncio.create_task(self._api.serve([]))
+        self._tasks.append(self._serving)
         while not self._api.started:
-            if self._tasks[-1].done():
+            if self._serving.done():
                 raise OSError(f"the API cannot be served at {address}")
             await asyncio.sleep(0.01)
-        self.api = Address(address.host, listener.getsockname()[1])
+
+        def protocol(connection: Connection) -> Protocol:
+            return Protocol(config, self._api.server_state, {}, connection=connection)
+
+        self._listener = Listener(listening, self.fronts.api, self._context, protocol, self.fronts.told_of_api)
+        self.api = Address(address.host, listening.getsockname()[1])
 
     async def _look(self) -> None:
         told = ""
@@ -189,12 +203,15 @@ class Service:
     async def stop(self) -> None:
         if hasattr(self, "_grpc"):
             await self._grpc.stop(STOP_GRACE_S)
-        if hasattr(self, "_api"):
+        if hasattr(self, "_listener"):
+            await self._listener.close()
+        if hasattr(self, "_serving"):
             self._api.should_exit = True
-            await asyncio.wait([self._tasks[-1]], timeout=STOP_GRACE_S)
+            await asyncio.wait([self._serving], timeout=STOP_GRACE_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._libraries.end()
         self._folded.close()
         self.store.close()
 

@@ -15,6 +15,7 @@ from control.cli.client import Api, segment
 from control.cli.output import Form, Mesh, Output, show, warn_if_exposed
 from control.mesh.evidence import OFFLINE_AFTER_S
 from control.model.base import RFC1035_RULE, is_rfc1035_label
+from control.servers.descriptors import MAX_CONNECTIONS, PER_ADDRESS, Wanted
 from control.settings import API_PORT, NODES_PORT, XDS_PORT, Files, data_folder, parse_address, write_private
 
 Data = Annotated[Path | None, typer.Option("--data", help="folder of the control plane [MESH_DATA, /var/lib/mesh]")]
@@ -66,6 +67,12 @@ def serve(
     offline_after: Annotated[
         float, typer.Option(min=1, help="seconds after which a proxy that is not connected gets no traffic")
     ] = OFFLINE_AFTER_S,
+    max_connections: Annotated[
+        int, typer.Option(min=16, help="of proxies and nodes; fewer where the descriptor limit is too low for so many")
+    ] = MAX_CONNECTIONS,
+    max_connections_per_address: Annotated[
+        int, typer.Option(min=16, help="of proxies and nodes, from one IPv4 address or IPv6 /64")
+    ] = PER_ADDRESS,
 ) -> None:
     """Run the control plane. Secrets are sealed with <data>/store.key, or with MESH_STORE_PASSPHRASE."""
     from control import logs  # gRPC and its friends take a while to load
@@ -90,6 +97,7 @@ def serve(
         database=database,
         passphrase=_passphrase(),
         offline_after=offline_after,
+        connections=Wanted(max_connections, max_connections_per_address),
     )
     asyncio.run(service.serve(settings))
 

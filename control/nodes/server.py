@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Sequence, Set
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import grpc
 import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from google.protobuf.message import DecodeError
 
 from control.ca.authority import UnusableAuthority
 from control.ca.identities import RENEWAL_JITTER
@@ -23,12 +25,15 @@ from control.mesh.wanted import digest_of
 from control.nodes.certificates import NodeCertificates, NodeClaims
 from control.nodes.configuration import NodeConfiguration, NodeIdentity, configuration
 from control.plane import ControlPlane
+from control.servers.door import group_of
+from control.servers.doorkeeper import peer_of_grpc
 from control.store.errors import StoreError
 from control.tokens.bearers import Bearers
 from control.tokens.tokens import Claims, InvalidToken, Tokens
+from control.xds.server import HELLO_TIMEOUT_S, Welcome, unbounded
 from control.xds.view import MeshView
 from offload.folded_log import FoldedLog
-from offload.v1 import node_pb2, node_pb2_grpc
+from offload.v1 import node_pb2
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +43,9 @@ _SOFTWARE = {
     "Forbid": node_pb2.MeshIdentity.FORBID,
 }
 REQUESTS_WAITING = 256
+# Nodes that join with an ended certificate and no token any more; seldom, as it means a day without a connection.
+STRANGERS = 16
+STRANGERS_PER_ADDRESS = 2
 # So often is it asked whether a node's certificate has ended.
 LOOK_S = 1.0
 # The identity of a deleted dataplane stays at its node for so long: until then those who call it have other endpoints,
@@ -83,8 +91,41 @@ class NodeSession:
         self.wake.set()
 
 
-class NodeServer(node_pb2_grpc.NodeServiceServicer):
-    """What a peer can cause as often as it likes is logged to `folded`."""
+class TooManyStrangers(Exception):
+    """The request of one more is not read now."""
+
+
+class Strangers:
+    """Calls without a token or certificate whose request is read: it may have an ended certificate, and up to 4 MiB."""
+
+    def __init__(self) -> None:
+        self._of: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def one(self, peer: str) -> Iterator[None]:
+        address = group_of(peer_of_grpc(peer)[0])
+        if self._of[address] >= STRANGERS_PER_ADDRESS or self._of.total() >= STRANGERS:
+            raise TooManyStrangers("too many nodes join without a token at once: try again")
+        self._of[address] += 1
+        try:
+            yield
+        finally:
+            self._of[address] -= 1
+            if self._of[address] == 0:
+                del self._of[address]
+
+
+async def _first(requests: AsyncIterator[bytes]) -> Any:
+    """RefusedRequest."""
+    try:
+        return node_pb2.JoinRequest.FromString(await asyncio.wait_for(anext(requests), HELLO_TIMEOUT_S))
+    except (TimeoutError, StopAsyncIteration, DecodeError):
+        raise RefusedRequest("no request to join has come, or one that cannot be read") from None
+
+
+class NodeServer:
+    """What a peer can cause as often as it likes is logged to `folded`. `welcome` is told of each call that has shown a
+    certificate or token, by the peer."""
 
     def __init__(
         self,
@@ -92,9 +133,10 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
         tokens: Tokens,
         certificates: NodeCertificates | None = None,
         folded: FoldedLog | None = None,
+        welcome: Welcome = unbounded,
     ) -> None:
         self._plane, self._tokens, self._certificates = plane, tokens, certificates
-        self._folded = folded or FoldedLog(log)
+        self._folded, self._welcome, self._strangers = folded or FoldedLog(log), welcome, Strangers()
         self._bearers = Bearers(tokens)
         # Where nodes come with their certificates; 0: there is no such port.
         self.port = 0
@@ -103,7 +145,14 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
         plane.ask_nodes(self)
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        node_pb2_grpc.add_NodeServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]  # generated
+        """Join takes a stream of the one request, the same on the wire: else gRPC reads it before we are asked."""
+        connect = grpc.stream_stream_rpc_method_handler(
+            self.Connect, node_pb2.NodeMessage.FromString, node_pb2.ControlMessage.SerializeToString
+        )
+        join = grpc.stream_unary_rpc_method_handler(self._join, None, node_pb2.JoinAnswer.SerializeToString)
+        service = node_pb2.DESCRIPTOR.services_by_name["NodeService"].full_name
+        handlers = {"Join": join, "Connect": connect}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
     def sessions(self, name: str) -> list[NodeSession]:
         return [session for session in self._sessions if session.name == name]
@@ -160,56 +209,71 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
                     found[view.mesh, identity.name] = fingerprint
         return found
 
+    async def _claims(self, context: grpc.aio.ServicerContext) -> NodeClaims:
+        """By the certificate, where TLS has verified one; else by the token. InvalidToken."""
+        shown = list(context.auth_context().get("x509_pem_cert", ()))
+        if shown and self._certificates is not None:
+            return await asyncio.to_thread(self._certificates.check, shown[0])
+        metadata = dict(context.invocation_metadata() or ())
+        scheme, _, token = str(metadata.get("authorization", "")).partition(" ")
+        if scheme.lower() != "bearer":
+            raise InvalidToken("no node token: send it as the metadata authorization: Bearer <token>")
+        claims = await asyncio.to_thread(self._tokens.check, token.strip(), "node")
+        if not claims.name:
+            raise InvalidToken("the token names no node: generate it with --name")
+        return NodeClaims(claims.name, claims.jti, key_id=claims.key_id)
+
     async def _who(self, context: grpc.aio.ServicerContext) -> NodeClaims:
-        """By the certificate, where TLS has verified one; else by the token. Aborts the call."""
+        """Aborts the call of somebody who is no node."""
         try:
-            shown = list(context.auth_context().get("x509_pem_cert", ()))
-            if shown and self._certificates is not None:
-                return await asyncio.to_thread(self._certificates.check, shown[0])
-            metadata = dict(context.invocation_metadata() or ())
-            scheme, _, token = str(metadata.get("authorization", "")).partition(" ")
-            if scheme.lower() != "bearer":
-                raise InvalidToken("no node token: send it as the metadata authorization: Bearer <token>")
-            claims = await asyncio.to_thread(self._tokens.check, token.strip(), "node")
-            if not claims.name:
-                raise InvalidToken("the token names no node: generate it with --name")
-            return NodeClaims(claims.name, claims.jti, key_id=claims.key_id)
+            return await self._claims(context)
         except InvalidToken as invalid:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(invalid))
         except StoreError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
         raise AssertionError("abort raises")
 
-    async def _who_joins(
-        self, request: Any, certificates: NodeCertificates, context: grpc.aio.ServicerContext
-    ) -> NodeClaims:
-        """By an ended certificate, where it counts; else as always. Aborts the call."""
-        if request.ended_certificate:
-            ended = (request.ended_certificate, request.proof, request.request)
-            try:
-                claims = await asyncio.to_thread(certificates.check_ended, *ended)
-            except InvalidToken as invalid:
-                text = "a node's ended certificate does not count; its token is looked at"
-                self._folded.warning(("node", "ended certificate"), text, peer=context.peer(), reason=str(invalid))
-            except StoreError as error:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
-            else:
-                log.info("a node comes back by its ended certificate", node=claims.name)
-                return claims
-        return await self._who(context)
-
-    async def Join(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+    async def _join(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> Any:
         certificates, port = self._certificates, self.port
         if certificates is None or port == 0:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "nodes have no port here: connect with the token")
             raise AssertionError("abort raises")
-        claims = await self._who_joins(request, certificates, context)
         try:
+            request, claims = await self._joining(requests, certificates, context)
             made = await asyncio.to_thread(certificates.issue, request.request, claims)
+        except InvalidToken as invalid:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(invalid))
+        except StoreError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
+        except TooManyStrangers as many:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(many))
         except RefusedRequest as refused:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(refused))
         log.info("a node got its certificate", node=claims.name)
         return node_pb2.JoinAnswer(certificate_chain=[made.der], renew_at=int(made.renew_at), port=port)
+
+    async def _joining(
+        self, requests: AsyncIterator[bytes], certificates: NodeCertificates, context: grpc.aio.ServicerContext
+    ) -> tuple[Any, NodeClaims]:
+        """The request and whose it is: by an ended certificate in it, where that counts; else as always."""
+        try:
+            claims, invalid = await self._claims(context), None
+        except InvalidToken as error:
+            claims, invalid = None, error
+        # It may have an ended certificate: then it is read all the same, but only few at once.
+        with self._welcome(context.peer()) if claims is not None else self._strangers.one(context.peer()):
+            request = await _first(requests)
+        if request.ended_certificate:
+            ended = (request.ended_certificate, request.proof, request.request)
+            try:
+                claims = await asyncio.to_thread(certificates.check_ended, *ended)
+                log.info("a node comes back by its ended certificate", node=claims.name)
+            except InvalidToken as error:
+                text = "a node's ended certificate does not count; its token is looked at"
+                self._folded.warning(("node", "ended certificate"), text, peer=context.peer(), reason=str(error))
+        if claims is None:
+            raise invalid or InvalidToken("this is no node")
+        return request, claims
 
     async def Connect(self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         claims = await self._who(context)
@@ -219,7 +283,7 @@ class NodeServer(node_pb2_grpc.NodeServiceServicer):
         reader = asyncio.create_task(_read(requests, waiting, session.wake))
         bearer = Claims("node", 0, claims.jti, key_id=claims.key_id)
         try:
-            with self._bearers.stream(bearer, session.is_void):
+            with self._bearers.stream(bearer, session.is_void), self._welcome(context.peer()):
                 async for answer in self._converse(session, waiting):
                     yield answer
         except InvalidToken as void:

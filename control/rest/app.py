@@ -1,8 +1,9 @@
-"""The application: every path needs an administrator, but health, readiness and metrics, and the page about the API."""
+"""The application: every path needs an administrator, but health, readiness, metrics and the API's description."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 from fastapi import FastAPI, Response
@@ -11,7 +12,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from control.plane import ControlPlane
 from control.rest import access, errors, inspection, openapi, resources
 from control.rest.admin_certificates import AdminCertificates
-from control.rest.authentication import administrator
+from control.rest.authentication import Authenticator
+from control.rest.guard import Api, Guard
 from control.rest.limits import BoundedBody
 from control.rest.shapes import Readiness, Status
 from control.tokens.tokens import Tokens
@@ -20,19 +22,23 @@ from control.tokens.tokens import Tokens
 MAX_NAMED = 100
 
 
-def make_app(plane: ControlPlane, tokens: Tokens, certificates: AdminCertificates | None = None) -> FastAPI:
-    """`certificates`: of administrators; None where TLS asks for none."""
-    app = FastAPI(title="mesh control plane", version="1", docs_url="/docs", redoc_url=None)
+def make_app(
+    plane: ControlPlane, tokens: Tokens, certificates: AdminCertificates | None = None, names: Collection[str] = ()
+) -> FastAPI:
+    """`certificates`: of administrators; None where TLS asks for none. `names`: hosts as which it is reached."""
+    # No page about the API: it would be the only one, and the usual ones are scripts of somebody else's.
+    app = Api(title="mesh control plane", version="1", docs_url=None, redoc_url=None)
     errors.add_to(app)
     app.add_middleware(BoundedBody)
-    who = administrator(tokens, certificates)
+    # The last that is added comes first.
+    app.add_middleware(Guard, api=app, authenticator=Authenticator(tokens, certificates), names=names)
     _add_health(app, plane)
-    inspection.add_to(app, plane, who)
-    access.add_tokens(app, plane, tokens, who)
+    inspection.add_to(app, plane)
+    access.add_tokens(app, plane, tokens)
     if certificates is not None:
-        access.add_certificates(app, certificates, who)
-    access.add_rotation(app, plane, who)
-    resources.add_to(app, plane, who)
+        access.add_certificates(app, certificates)
+    access.add_rotation(app, plane)
+    resources.add_to(app, plane)
     openapi.describe(app)
     return app
 

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from collections.abc import Callable
 
-from fastapi import Depends, Header, Request
+from starlette.datastructures import Headers
 
 from control.rest.admin_certificates import AdminCertificates
+from control.rest.limits import Scope
 from control.tokens.tokens import InvalidToken, Tokens
 
 
-def administrator(tokens: Tokens, certificates: AdminCertificates | None = None) -> Any:
-    """A dependency. A token, where one is sent, is what counts: a wrong one is not made good by a certificate."""
+class Authenticator:
+    """A token, where one is sent, is what counts: a wrong one is not made good by a certificate."""
 
-    async def check(request: Request, authorization: Annotated[str, Header(include_in_schema=False)] = "") -> None:
-        shown: bytes | None = getattr(request.state, "client_certificate", None)
-        if not authorization and shown is not None and certificates is not None:
-            await asyncio.to_thread(certificates.check, shown)
-            return
-        scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise InvalidToken(
-                "an administrator's token or client certificate is needed: authorization: Bearer <token>"
-            )
-        await asyncio.to_thread(tokens.check, token.strip(), "admin")
+    def __init__(self, tokens: Tokens, certificates: AdminCertificates | None = None) -> None:
+        self._tokens, self._certificates = tokens, certificates
 
-    return Depends(check)
+    async def check(self, scope: Scope, headers: Headers) -> None:
+        """By the headers of a request and its connection, before anything of its body is read. InvalidToken."""
+        state = scope.get("state", {})
+        shown: bytes | None = state.get("client_certificate")
+        authorization = headers.get("authorization", "")
+        if not authorization and shown is not None and self._certificates is not None:
+            await asyncio.to_thread(self._certificates.check, shown)
+        else:
+            scheme, _, token = authorization.partition(" ")
+            if scheme.lower() != "bearer" or not token:
+                raise InvalidToken(
+                    "an administrator's token or client certificate is needed: authorization: Bearer <token>"
+                )
+            await asyncio.to_thread(self._tokens.check, token.strip(), "admin")
+        authenticated: Callable[[], None] | None = state.get("authenticated")
+        if authenticated is not None:
+            authenticated()

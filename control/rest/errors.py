@@ -19,7 +19,7 @@ from control.model.documents import UnreadableDocument
 from control.model.violation import InvalidResource
 from control.statistics import NoAnswer, NoWay
 from control.store.errors import Conflict, NotFound, StoreError
-from control.tokens.tokens import InvalidToken
+from control.tokens.tokens import InvalidToken, TooManyKeys
 
 _STATUS: dict[type[Exception], tuple[int, str]] = {
     NotFound: (404, "Not found"),
@@ -31,6 +31,7 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     StoreError: (503, "The store does not answer"),
     UnreadableDocument: (400, "Not readable"),
     RefusedRequest: (400, "Not signed"),
+    TooManyKeys: (429, "Too many"),
     InvalidToken: (401, "Not let in"),
 }
 
@@ -53,20 +54,25 @@ class Problem(BaseModel):
 
 
 _WHEN = {
+    403: "a page of another site sent it",
     400: "the request is wrong: the detail says what and where",
     401: "no token or certificate of an administrator, or one that counts no more",
     404: "there is no such thing",
     408: "the body took too long",
     409: "somebody else changed it in between, or it is not possible now",
     413: "the body is too large",
+    415: "it is not JSON (or YAML, where that is taken), or does not say so",
+    421: "it names another host",
+    429: "too many signing keys, or too many new ones within an hour",
     502: "the proxy does not answer, or somebody else in its place",
     503: "the store does not answer",
 }
 
 
 def responses(*more: int) -> dict[int | str, dict[str, Any]]:
-    """For OpenAPI: what a route answers besides success. Every route may answer 408, 413 and 503."""
-    return {status: {"model": Problem, "description": _WHEN[status]} for status in sorted({408, 413, 503, *more})}
+    """For OpenAPI: what a route answers besides success. Every route may answer some of them."""
+    every = {403, 408, 413, 415, 421, 503}
+    return {status: {"model": Problem, "description": _WHEN[status]} for status in sorted(every | {*more})}
 
 
 class _Json(JSONResponse):
@@ -119,5 +125,10 @@ def _reason(message: str) -> str:
 
 
 async def _ours(_: Request, error: Exception) -> JSONResponse:
+    return answer(error)
+
+
+def answer(error: Exception) -> JSONResponse:
+    """To one that is known here."""
     status, title = next(entry for kind, entry in _STATUS.items() if isinstance(error, kind))
     return body(status, title, str(error))

@@ -33,9 +33,8 @@ async def find(plane: ControlPlane, mesh: str, name: str) -> tuple[MeshView, Res
     return view, dataplane
 
 
-def add_to(app: FastAPI, plane: ControlPlane, who: Any) -> None:
+def add_to(app: FastAPI, plane: ControlPlane) -> None:
     common: dict[str, Any] = {
-        "dependencies": [who],
         "tags": ["inspection"],
         "responses": errors.responses(400, 401, 404),
         "response_model_exclude_unset": True,

@@ -1,4 +1,4 @@
-"""Bounds for what a client may send, before anybody has looked at who it is: size of the body, and time to send it."""
+"""Bounds for what an administrator may send: size of the body, and time to send it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 from control.rest import errors
 
 Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # A MeshHTTPRoute with every list as long as it may be has less.
 MAX_BODY_BYTES = 4 * 1024 * 1024
 BODY_TIMEOUT_S = 30.0
+READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class TooLarge(Exception):
@@ -23,17 +25,21 @@ class TooLarge(Exception):
 
 
 class BoundedBody:
-    """ASGI middleware: reads the body of a request, no more than is allowed, and only then calls the application."""
+    """ASGI middleware: reads the body of a request, no more than is allowed, and only then calls the application. Where
+    nothing is changed no body is read: nobody needs one there."""
 
     def __init__(self, app: App, max_bytes: int = MAX_BODY_BYTES, timeout_s: float = BODY_TIMEOUT_S) -> None:
         self._app, self._max_bytes, self._timeout_s = app, max_bytes, timeout_s
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
         try:
-            body = await asyncio.wait_for(self._read(receive), self._timeout_s)
+            if scope["method"] in READS:
+                body: bytes | None = b""
+            elif announced.isdigit() and int(announced) > self._max_bytes:
+                raise TooLarge
+            else:
+                body = await asyncio.wait_for(self._read(receive), self._timeout_s)
         except TooLarge:
             answer = errors.body(413, "Too large", f"a request has at most {self._max_bytes} bytes")
             await answer(scope, receive, send)

@@ -18,13 +18,12 @@ from pydantic.json_schema import models_json_schema
 from control.kinds import KINDS
 from control.model.base import RFC1035_LABEL, RFC1123_SUBDOMAIN, Model, labels_schema
 from control.model.resource import Kind
+from control.rest.guard import OPEN
 
 Schema = dict[str, Any]
 # By status, as FastAPI takes them.
 Answers = dict[int | str, dict[str, Any]]
 
-# What needs nobody's token.
-OPEN = ("/healthy", "/ready", "/metrics")
 _REF = "#/components/schemas/{model}"
 _ETAG = {"ETag": {"description": "the version, for If-Match", "schema": {"type": "string"}}}
 

@@ -31,16 +31,16 @@ IfNoneMatch = Annotated[str, Header(description="*: only if there is none yet")]
 _VERSION = re.compile(r'"?([0-9]{1,18})"?')
 
 
-def add_to(app: FastAPI, plane: ControlPlane, who: Any) -> None:
-    _add_kind(app, plane, who, MESH, "/meshes")
+def add_to(app: FastAPI, plane: ControlPlane) -> None:
+    _add_kind(app, plane, MESH, "/meshes")
     for kind in KINDS:
         if kind.in_mesh:
-            _add_kind(app, plane, who, kind, f"/meshes/{{mesh}}/{kind.plural}")
-    _add_unknown(app, who)
+            _add_kind(app, plane, kind, f"/meshes/{{mesh}}/{kind.plural}")
+    _add_unknown(app)
 
 
-def _add_kind(app: FastAPI, plane: ControlPlane, who: Any, kind: Kind, path: str) -> None:
-    common: dict[str, Any] = {"dependencies": [who], "tags": [kind.type]}
+def _add_kind(app: FastAPI, plane: ControlPlane, kind: Kind, path: str) -> None:
+    common: dict[str, Any] = {"tags": [kind.type]}
     one = f"{path}/{{name}}"
 
     async def page(size: Size = DEFAULT_PAGE, after: After = "", mesh: str = "") -> dict[str, Any]:
@@ -106,11 +106,9 @@ def _data(found: Resource | Unreadable) -> dict[str, Any]:
     return found.to_data(with_times=True) if isinstance(found, Resource) else found.to_data()
 
 
-def _add_unknown(app: FastAPI, who: Any) -> None:
-    @app.api_route("/meshes/{mesh}/{kinds}", methods=["GET"], dependencies=[who], include_in_schema=False)
-    @app.api_route(
-        "/meshes/{mesh}/{kinds}/{name}", methods=["GET", "PUT", "DELETE"], dependencies=[who], include_in_schema=False
-    )
+def _add_unknown(app: FastAPI) -> None:
+    @app.api_route("/meshes/{mesh}/{kinds}", methods=["GET"], include_in_schema=False)
+    @app.api_route("/meshes/{mesh}/{kinds}/{name}", methods=["GET", "PUT", "DELETE"], include_in_schema=False)
     async def unknown(kinds: str) -> None:
         allowed = ", ".join(kind.plural for kind in KINDS if kind.in_mesh)
         raise HTTPException(404, f"there are no {kinds}; there are {allowed}")

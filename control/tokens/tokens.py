@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import secrets as random
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Literal
 
 import jwt
@@ -23,10 +24,19 @@ from control.store.store import Store
 Kind = Literal["dataplane", "node", "admin"]
 ALGORITHM = "ES256"
 MAX_TOKEN_BYTES = 8192
+# Of one audience. A rotation needs two, for as long as it takes to hand out new tokens.
+MAX_KEYS = 8
+# Within an hour, the first included: each is work for everybody who has a token.
+MAX_NEW_KEYS = 5
+NEW_S = 3600
 
 
 class InvalidToken(Exception):
     """The token is not accepted; the message says why, and is fit to be shown to its bearer."""
+
+
+class TooManyKeys(Exception):
+    """No signing key is added now; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,8 @@ class Tokens:
         # that is made again has others of the same names.
         self._keys: dict[str, tuple[Mapping[str, tuple[int, str]], dict[str, ec.EllipticCurvePrivateKey]]] = {}
         self._watchers: list[Callable[[], None]] = []
+        # When keys were added here, by prefix: one that was removed again counts too.
+        self._added: dict[str, list[float]] = {}
 
     def watch(self, changed: Callable[[], None]) -> None:
         """`changed` is called, on any thread, when tokens have become void here."""
@@ -100,13 +112,26 @@ class Tokens:
         return sorted(self._read_keys(kind, mesh), key=int)
 
     def add_key(self, kind: Kind, mesh: str = "") -> str:
-        """A new key, which signs from now on; returns its id."""
+        """A new key, which signs from now on; returns its id. TooManyKeys; none that is there is ever dropped."""
         existing = self.key_ids(kind, mesh)
+        self._check_rate(kind, mesh, existing)
         key_id = str(int(existing[-1]) + 1 if existing else 1)
         form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(*form)
         self._store.put_secret(self._prefix(kind, mesh) + key_id, pem, only_new=True)
+        self._added.setdefault(self._prefix(kind, mesh), []).append(self._clock())
         return key_id
+
+    def _check_rate(self, kind: Kind, mesh: str, existing: Sequence[str]) -> None:
+        prefix, now = self._prefix(kind, mesh), self._clock()
+        if len(existing) >= MAX_KEYS:
+            raise TooManyKeys(
+                f"there are {len(existing)} signing keys, at most {MAX_KEYS} may be: remove an older one first"
+            )
+        stored = [datetime.fromisoformat(at).timestamp() for _, at in self._store.secret_marks(prefix).values()]
+        here = self._added[prefix] = [at for at in self._added.get(prefix, ()) if abs(now - at) < NEW_S]
+        if max(sum(abs(now - at) < NEW_S for at in stored), len(here)) >= MAX_NEW_KEYS:
+            raise TooManyKeys(f"{MAX_NEW_KEYS} signing keys were added within an hour: add the next one later")
 
     def remove_key(self, key_id: str, kind: Kind, mesh: str = "") -> None:
         """Every token that it signed is void from now on. Raises Conflict for the key that signs, or no key."""
@@ -154,6 +179,18 @@ class Tokens:
         if self._store.is_revoked(claims.jti):
             raise InvalidToken("the token was revoked")
         return claims
+
+    def check_dataplane(self, token: str) -> Claims:
+        """Of a proxy that has not said yet of which mesh it is: it stands in the token. Raises InvalidToken."""
+        if len(token) > MAX_TOKEN_BYTES:
+            raise InvalidToken(f"the token has more than {MAX_TOKEN_BYTES} bytes")
+        try:
+            mesh = jwt.decode(token, options={"verify_signature": False}).get("mesh", "")
+        except jwt.InvalidTokenError:
+            raise InvalidToken("this is not a token") from None
+        if not isinstance(mesh, str) or not mesh:
+            raise InvalidToken("the token is of no mesh: generate a dataplane token")
+        return self.check(token, "dataplane", mesh)
 
     def _decode(self, token: str, key: ec.EllipticCurvePrivateKey) -> Claims:
         options: Any = {"require": ["exp", "jti", "nbf"], "verify_exp": False, "verify_nbf": False, "verify_iat": False}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,9 @@ from offload.folded_log import FoldedLog
 
 log = structlog.get_logger(__name__)
 
+# Of a peer, while a call of his goes on that has shown a credential.
+Welcome = Callable[[str], contextlib.AbstractContextManager[None]]
+
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 # Requests of one proxy that wait to be handled; beyond that its own flow control holds it back.
 REQUESTS_WAITING = 16
@@ -51,12 +54,20 @@ class Refused(Exception):
         self.code, self.reason = code, reason
 
 
-class DiscoveryServer:
-    """What a peer can cause as often as it likes is logged to `folded`."""
+def unbounded(_: str) -> contextlib.AbstractContextManager[None]:
+    """Where nobody counts connections."""
+    return contextlib.nullcontext()
 
-    def __init__(self, plane: ControlPlane, tokens: Tokens, folded: FoldedLog | None = None) -> None:
+
+class DiscoveryServer:
+    """What a peer can cause as often as it likes is logged to `folded`. `welcome` is told of each call that has shown a
+    token, by the peer."""
+
+    def __init__(
+        self, plane: ControlPlane, tokens: Tokens, folded: FoldedLog | None = None, welcome: Welcome = unbounded
+    ) -> None:
         self._plane, self._tokens, self._bearers = plane, tokens, Bearers(tokens)
-        self._folded = folded or FoldedLog(log)
+        self._folded, self._welcome = folded or FoldedLog(log), welcome
 
     def add_to(self, server: grpc.aio.Server) -> None:
         handlers = {
@@ -77,15 +88,18 @@ class DiscoveryServer:
         self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext, is_delta: bool
     ) -> AsyncIterator[bytes]:
         try:
-            first = await self._hello(requests, is_delta)
-            mesh, name, claims = await self._authenticate(first.node, context)
-            proxy = await self._plane.connect(mesh, name, claims.refusal, claims.expires_at)
-            try:
-                with self._bearers.stream(claims, proxy.is_void):
-                    async for answer in self._converse(proxy, first, requests, is_delta):
-                        yield answer
-            finally:
-                self._plane.disconnect(proxy)
+            # First of all: what somebody without a token sends is not even read.
+            claims = await self._authenticate(context)
+            with self._welcome(context.peer()):
+                first = await self._hello(requests, is_delta)
+                mesh, name = await self._dataplane(first.node, claims)
+                proxy = await self._plane.connect(mesh, name, claims.refusal, claims.expires_at)
+                try:
+                    with self._bearers.stream(claims, proxy.is_void):
+                        async for answer in self._converse(proxy, first, requests, is_delta):
+                            yield answer
+                finally:
+                    self._plane.disconnect(proxy)
         except Refused as refused:
             self._plane.metrics.refused.labels(refused.reason).inc()
             self._folded.warning(("xDS", refused.reason), "xDS stream ended", peer=context.peer(), reason=str(refused))
@@ -109,12 +123,8 @@ class DiscoveryServer:
         except (TimeoutError, StopAsyncIteration):
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "hello", "the stream began without a request") from None
 
-    async def _authenticate(self, node: str, context: grpc.aio.ServicerContext) -> tuple[str, str, Claims]:
-        """(mesh, dataplane, token). What the proxy says it is stands in the node id, what it may be in its token."""
-        mesh, _, name = node.partition(".")
-        if not mesh or not name or len(node) > MAX_NODE_ID_CHARS:
-            message = f"node.id must be <mesh>.<dataplane>, for example default.cart-1; got {node[:256]!r}"
-            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "node", message)
+    async def _authenticate(self, context: grpc.aio.ServicerContext) -> Claims:
+        """By the token, with the keys of the mesh that it is of."""
         metadata = dict(context.invocation_metadata() or ())
         bearer = str(metadata.get("authorization", ""))
         scheme, _, token = bearer.partition(" ")
@@ -122,9 +132,19 @@ class DiscoveryServer:
             message = "no dataplane token: send it as the metadata authorization: Bearer <token>"
             raise Refused(grpc.StatusCode.UNAUTHENTICATED, "token", message)
         try:
-            claims = await asyncio.to_thread(self._tokens.check, token.strip(), "dataplane", mesh)
+            return await asyncio.to_thread(self._tokens.check_dataplane, token.strip())
         except InvalidToken as invalid:
             raise Refused(grpc.StatusCode.UNAUTHENTICATED, "token", str(invalid)) from None
+
+    async def _dataplane(self, node: str, claims: Claims) -> tuple[str, str]:
+        """(mesh, dataplane). What the proxy says it is stands in the node id, what it may be in its token."""
+        mesh, _, name = node.partition(".")
+        if not mesh or not name or len(node) > MAX_NODE_ID_CHARS:
+            message = f"node.id must be <mesh>.<dataplane>, for example default.cart-1; got {node[:256]!r}"
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "node", message)
+        if mesh != claims.mesh:
+            message = f"the token is for the mesh {claims.mesh!r}, not {mesh!r}"
+            raise Refused(grpc.StatusCode.UNAUTHENTICATED, "token", message)
         dataplane = (await self._plane.view(mesh)).get("Dataplane", name)
         if dataplane is None:
             # It may have been made a moment ago.
@@ -138,7 +158,7 @@ class DiscoveryServer:
         refusal = claims.refusal(dataplane)
         if refusal is not None:
             raise Refused(grpc.StatusCode.PERMISSION_DENIED, "token", refusal)
-        return mesh, name, claims
+        return mesh, name
 
     async def _converse(
         self, proxy: Proxy, first: Heard, requests: AsyncIterator[bytes], is_delta: bool

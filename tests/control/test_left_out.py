@@ -112,7 +112,7 @@ async def test_it_is_shown(plane: ControlPlane) -> None:
     plane.mark_changed(["default"])
     await plane.view("default", fresh=True)
     tokens = Tokens(plane.store)
-    transport = httpx.ASGITransport(make_app(plane, tokens))
+    transport = httpx.ASGITransport(make_app(plane, tokens, names=["mesh"]))
     headers = {"authorization": f"Bearer {tokens.issue('admin', 600)}"}
     async with httpx.AsyncClient(transport=transport, base_url="https://mesh", headers=headers) as client:
         ready = (await client.get("/ready")).json()

@@ -21,7 +21,14 @@ from offload.metrics import FRESH_SECONDS
 from tests.conftest import cpu_has_ifma
 from tests.envoy_ext.mesh import CART, PRICES
 from tests.envoy_ext.node import wait_for
-from tests.faults import clock_scenarios, document_scenarios, mesh_scenarios, switch_scenarios, upgrade_scenarios
+from tests.faults import (
+    clock_scenarios,
+    document_scenarios,
+    front_scenarios,
+    mesh_scenarios,
+    switch_scenarios,
+    upgrade_scenarios,
+)
 from tests.faults.rig import Result, Rig, Scenario, none_failed, restart, rig, saw_reason, sees_update
 from tests.offload.key_files import NOW, Authority, make_key, write_pair
 
@@ -256,5 +263,6 @@ SCENARIOS: Mapping[str, Scenario] = {
         *mesh_scenarios.ALL,
         *document_scenarios.ALL,
         *switch_scenarios.ALL,
+        *front_scenarios.ALL,
     )
 }

@@ -77,7 +77,9 @@ def print_hints(mesh: Mesh) -> None:
     for call in (mesh.web_to_prices, mesh.web_to_cart, mesh.cart_to_prices):
         console.print(f"  mesh     {call.url}   {call.name}, through both proxies")
     api = mesh.control_plane.environment["MESH_API"]
-    console.print(f"  the mesh's API: {api}/docs   admin page of web's Envoy: http://{mesh.proxies[WEB].admin}/")
+    console.print(
+        f"  the mesh's API: {api}/openapi.json   admin page of web's Envoy: http://{mesh.proxies[WEB].admin}/"
+    )
     settings = " ".join(f"{name}={value}" for name, value in mesh.control_plane.environment.items())
     lines = [
         f"export {settings}",

@@ -1,0 +1,63 @@
+"""The doors of one control plane: the API's, and the one of gRPC's two ports; and what is told of who is not let in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Collection, Iterator
+
+import structlog
+
+from control.metrics import Metrics
+from control.servers.descriptors import API, GRPC, Wanted, bounds, raise_limit
+from control.servers.door import Door, Sent
+from control.servers.doorkeeper import LOOK_S, Doorkeeper, peer_of_grpc
+from offload.folded_log import FoldedLog
+
+log = structlog.get_logger(__name__)
+
+
+class Fronts:
+    def __init__(self, metrics: Metrics, wanted: Wanted, folded: FoldedLog) -> None:
+        self._metrics, self._folded = metrics, folded
+        limit = raise_limit()
+        self.bounds = bounds(limit, wanted)
+        self.api, self.grpc = Door(self.bounds[API]), Door(self.bounds[GRPC])
+        if self.bounds[GRPC].connections < wanted.connections:
+            log.warning(
+                "fewer connections than asked for: too few descriptors (ulimit -Hn, LimitNOFILE=)",
+                connections=self.bounds[GRPC].connections,
+                wanted=wanted.connections,
+                descriptors=limit,
+            )
+
+    @contextlib.contextmanager
+    def welcome(self, peer: str) -> Iterator[None]:
+        """While a call goes on that has shown a credential which counts; `peer` as gRPC says it."""
+        visit = self.grpc.welcome(peer_of_grpc(peer), time.monotonic())
+        try:
+            yield
+        finally:
+            self.grpc.leave(visit, time.monotonic())
+
+    def told_of_api(self, sent: Sent) -> None:
+        self._told(API, sent)
+
+    def told_of_grpc(self, sent: Sent) -> None:
+        self._told(GRPC, sent)
+
+    def _told(self, port: str, sent: Sent) -> None:
+        self._metrics.turned_away.labels(port, sent.reason).inc()
+        self._folded.warning(
+            (port, sent.reason), "a connection was turned away", port=port, reason=sent.reason, address=sent.peer[0]
+        )
+
+    async def run(self, ports: Collection[int]) -> None:
+        """`ports`: gRPC's."""
+        keeper = Doorkeeper(self.grpc, ports, self.told_of_grpc)
+        while True:
+            await asyncio.sleep(LOOK_S)
+            keeper.look()
+            for name, door in ((API, self.api), (GRPC, self.grpc)):
+                self._metrics.connections.labels(name).set(len(door))

@@ -1,0 +1,153 @@
+"""Accepts connections for an asyncio server behind a door, and does the TLS handshake with each, for a bounded time.
+
+asyncio's own server accepts whatever comes, and where descriptors run out logs a trace for each try. Here a connection
+on which nobody has said anything is a socket and nothing else: what TLS needs is made when its first byte has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from asyncio import sslproto
+from collections.abc import Callable
+
+from control.servers.door import OVERDUE, Door, Peer, Sent, Visit
+from control.servers.doorkeeper import peer_of
+
+# For the first byte, and then for the handshake, as gRPC's ports have it; it takes milliseconds.
+HANDSHAKE_S = 10.0
+# For the other end to say goodbye as well.
+SHUTDOWN_S = 2.0
+# Of connections at once, before others get their turn.
+AT_ONCE = 64
+# Until it is tried again where the system has no descriptor or memory left.
+PAUSE_S = 0.5
+NO_DESCRIPTOR = "no descriptor is left"
+# What asyncio reads at once, and has a buffer for in each connection: 256 KiB, for streams of data. A record has 16.
+sslproto.SSLProtocol.max_size = 32 * 1024
+
+
+class Connection:
+    """What a protocol is told of its connection."""
+
+    def __init__(self, listener: Listener, accepted: socket.socket, peer: Peer) -> None:
+        self._listener, self.accepted, self.peer = listener, accepted, peer
+        self._visit: Visit | None = None
+        # One of them: it says nothing yet, the handshake goes on, it is there.
+        self.silence: asyncio.TimerHandle | None = None
+        self.handshake: asyncio.Task[None] | None = None
+        self.began = False
+        self.transport: asyncio.Transport | None = None
+
+    def authenticated(self) -> None:
+        """Somebody on it has shown a credential that counts; it is no stranger any more."""
+        if self._visit is None:
+            self._visit = self._listener.door.welcome(self.peer, time.monotonic())
+
+    def lost(self) -> None:
+        self._listener.lost(self)
+
+
+class Listener:
+    """`make`: the protocol of a connection. `told` is called with each connection that was ended or not taken."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        door: Door,
+        context: ssl.SSLContext,
+        make: Callable[[Connection], asyncio.Protocol],
+        told: Callable[[Sent], None],
+    ) -> None:
+        self.door = door
+        self._socket, self._context, self._make, self._told = listening, context, make, told
+        self._loop = asyncio.get_running_loop()
+        self._open: dict[Peer, Connection] = {}
+        self._resume: asyncio.TimerHandle | None = None
+        listening.setblocking(False)
+        self._loop.add_reader(listening, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                accepted, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:
+                # Nothing else would end the event: it would be tried again at once, and again.
+                self._loop.remove_reader(self._socket)
+                self._resume = self._loop.call_later(PAUSE_S, self._loop.add_reader, self._socket, self._accept)
+                self._told(Sent(("", 0), NO_DESCRIPTOR))
+                return
+            self._take(accepted, peer_of(*address[:2]))
+
+    def _take(self, accepted: socket.socket, peer: Peer) -> None:
+        accepted.setblocking(False)
+        connection = self._open[peer] = Connection(self, accepted, peer)
+        connection.silence = self._loop.call_later(HANDSHAKE_S, self._late, connection)
+        self._loop.add_reader(accepted, self._speaks, connection)
+        for sent in self.door.arrived(peer, time.monotonic()):
+            self._told(sent)
+            self._end(self._open.pop(sent.peer))
+
+    def _late(self, connection: Connection) -> None:
+        self._told(Sent(connection.peer, OVERDUE))
+        self._end(connection)
+        self.lost(connection)
+
+    def _speaks(self, connection: Connection) -> None:
+        self._hear_no_more(connection)
+        connection.handshake = self._loop.create_task(self._handshake(connection))
+
+    def _hear_no_more(self, connection: Connection) -> None:
+        if connection.silence is not None:
+            connection.silence.cancel()
+            connection.silence = None
+            self._loop.remove_reader(connection.accepted)
+
+    async def _handshake(self, connection: Connection) -> None:
+        accepted, connection.began = connection.accepted, True
+        try:
+            connection.transport, _ = await self._loop.connect_accepted_socket(
+                lambda: self._make(connection),
+                accepted,
+                ssl=self._context,
+                ssl_handshake_timeout=HANDSHAKE_S,
+                ssl_shutdown_timeout=SHUTDOWN_S,
+            )
+        except OSError:  # of TLS too: it is for the other end to know what it did
+            self.lost(connection)
+        except BaseException:
+            self.lost(connection)
+            raise
+
+    def _end(self, connection: Connection) -> None:
+        if connection.transport is not None:
+            connection.transport.abort()
+        elif connection.began and connection.handshake is not None:
+            connection.handshake.cancel()
+        else:
+            self._hear_no_more(connection)
+            if connection.handshake is not None:  # cancelled before its first step, it never gets to the socket
+                connection.handshake.cancel()
+            connection.accepted.close()
+
+    def lost(self, connection: Connection) -> None:
+        if self._open.get(connection.peer) is connection:
+            del self._open[connection.peer]
+            self.door.gone(connection.peer)
+
+    async def close(self) -> None:
+        """Takes no more connections; those that are there are for whoever made their protocols."""
+        self._loop.remove_reader(self._socket)
+        if self._resume is not None:
+            self._resume.cancel()
+        unfinished = [connection for connection in self._open.values() if connection.transport is None]
+        for connection in unfinished:
+            self._end(connection)
+            self.lost(connection)
+        handshakes = [connection.handshake for connection in unfinished if connection.handshake is not None]
+        await asyncio.gather(*handshakes, return_exceptions=True)
+        self._socket.close()
