@@ -19,6 +19,8 @@ from control.tls_memory import load_chain
 HEADERS_S = 10.0
 # From there to the end of the body, which nobody may wait for any more; an administrator is told so shortly before.
 BODY_S = BODY_TIMEOUT_S + 5
+# Of a body that nobody waits for, as the request has been answered: the client may not have looked yet.
+UNREAD_BYTES = 256 * 1024
 # For some of an answer to be taken, when more than a few buffers of it wait.
 ANSWER_S = 30.0
 
@@ -32,6 +34,7 @@ class Protocol(H11Protocol):
         super().__init__(*arguments, **more)
         self._connection = connection
         self._part: object = None
+        self._unread = 0
         self._timer: asyncio.TimerHandle | None = None
         self._answer_timer: asyncio.TimerHandle | None = None
 
@@ -45,6 +48,10 @@ class Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self.conn.their_state is h11.SEND_BODY and self.cycle.response_complete:
+            self._unread += len(data)
+            if self._unread > UNREAD_BYTES:
+                self._end()
         self._time_part()
 
     def on_response_complete(self) -> None:
