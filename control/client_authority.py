@@ -44,7 +44,7 @@ class ClientAuthority:
     """`name`: of the secret that it is kept as. `subject`: for whom it signs."""
 
     def __init__(self, store: Store, name: str, subject: str, why: Refusals, clock: Callable[[], datetime]) -> None:
-        self._store, self._why, self._now = store, why, clock
+        self._store, self._why, self.now = store, why, clock
         self._name, self._subject = name, subject
         self._authority = own_authority(store, name, subject, clock())
 
@@ -54,14 +54,14 @@ class ClientAuthority:
 
     def renew_if_due(self) -> bool:
         """Where the CA is not valid now: see own_authority. True: servers have to be told."""
-        if self._authority.problem_at(self._now()) is None:
+        if self._authority.problem_at(self.now()) is None:
             return False
-        self._authority = own_authority(self._store, self._name, self._subject, self._now())
+        self._authority = own_authority(self._store, self._name, self._subject, self.now())
         return True
 
     def issue(self, request: bytes, name: str, jti: str, valid: timedelta) -> x509.Certificate:
         """For the key of a PKCS#10 request (DER). RefusedRequest."""
-        key, now, issuer = key_of_request(request, ""), self._now(), self._authority.certificate
+        key, now, issuer = key_of_request(request, ""), self.now(), self._authority.certificate
         subject = [(NameOID.COMMON_NAME, name), (NameOID.SERIAL_NUMBER, jti)]
         builder = x509.CertificateBuilder().issuer_name(issuer.subject)
         builder = builder.subject_name(x509.Name([x509.NameAttribute(oid, value) for oid, value in subject]))
@@ -91,7 +91,7 @@ class ClientAuthority:
             certificate.verify_directly_issued_by(self._authority.certificate)
         except Exception as error:
             raise InvalidToken(self._why.not_ours) from error
-        if certificate.not_valid_after_utc + grace <= self._now():
+        if certificate.not_valid_after_utc + grace <= self.now():
             raise InvalidToken(self._why.expired)
         if self._store.is_revoked(str(jti.value)):
             raise InvalidToken(self._why.revoked)

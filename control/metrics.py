@@ -93,6 +93,9 @@ class Metrics:
             ["port", "reason"],
             registry=self.registry,
         )
+        self.audit_lost = Counter(
+            "mesh_audit_lost", "Lines of the audit log that could not be written", registry=self.registry
+        )
         self.failing = Gauge(
             "mesh_ca_failing",
             "1 while the CA of an identity (mesh/identity) cannot sign",

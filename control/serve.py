@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import grpc
 import structlog
 import uvicorn
 
+from control.audit import ITSELF, Audit, Who, moment
 from control.grpc_server import GrpcServer, Port
 from control.kinds import KINDS
 from control.logs import FoldedLibraries
@@ -35,6 +38,7 @@ from control.serving_certificate import ServingCertificate
 from control.settings import Address, Files, write_private
 from control.store.engine import shown, sqlite_path
 from control.store.errors import IncompatibleStore, StoreError
+from control.store.lock import share
 from control.store.store import Store, StoreKey
 from control.tokens.tokens import Tokens
 from control.xds.server import DiscoveryServer
@@ -45,6 +49,8 @@ log = structlog.get_logger(__name__)
 
 # Of the token that is left for `mesh` on the same host; renewed at every start, and at half of it.
 LOCAL_TOKEN_S = 90 * 24 * 3600
+# What the audit log calls its bearer.
+LOCAL_NAME = "local"
 # How long streams may take to end; proxies connect again anyway.
 STOP_GRACE_S = 2.0
 # So often is it asked what is due: clocks can be set, and machines can sleep.
@@ -63,6 +69,8 @@ class ServeSettings:
     zone: str = "default"
     database: str | None = None
     passphrase: str | None = None
+    # Of its own for the audit log; None: it is in the server's log.
+    audit_log: Path | None = None
     # Seconds after which a proxy that is not connected gets no traffic (mesh/evidence.py says why so many).
     offline_after: float = OFFLINE_AFTER_S
     # Of proxies and nodes (servers/descriptors.py says why so many).
@@ -89,7 +97,15 @@ class Service:
         self._folded = FoldedLog(log)
         self._libraries = FoldedLibraries(self._folded)
         self.fronts = Fronts(metrics, settings.connections, self._folded)
-        self.store = Store(settings.url, settings.store_key, KINDS, metrics.observe_store)
+        # Held until the process ends: see store/lock.py.
+        path = sqlite_path(settings.url)
+        self._lock = share(path) if path is not None else None
+        try:
+            self.store = Store(settings.url, settings.store_key, KINDS, metrics.observe_store)
+        except BaseException:
+            self._release()
+            raise
+        self.audit = Audit(settings.audit_log, metrics.audit_lost.inc)
         self.plane = ControlPlane(self.store, settings.zone, metrics, offline_after=settings.offline_after)
         self.tokens = Tokens(self.store)
         self.certificate = ServingCertificate(self.store, settings.names, clock)
@@ -104,7 +120,8 @@ class Service:
         """Raises OSError where an address cannot be had."""
         settings = self._settings
         discovery = DiscoveryServer(self.plane, self.tokens, self._folded, self.fronts.welcome)
-        nodes = NodeServer(self.plane, self.tokens, self.node_certificates, self._folded, self.fronts.welcome)
+        of_nodes = self.node_certificates, self._folded, self.fronts.welcome, self.audit
+        nodes = NodeServer(self.plane, self.tokens, *of_nodes)
 
         def add_to(server: grpc.aio.Server) -> None:
             discovery.add_to(server)
@@ -122,12 +139,13 @@ class Service:
         await self._start_api()
         self._publish_expiry()
         write_private(settings.files.ca, self.certificate.ca_pem)
+        await self._log_restore()
         await self.renew_token()
         log.info("serving", api=str(self.api), xds=str(self.xds), nodes=str(self.nodes), database=shown(settings.url))
 
     async def _start_api(self) -> None:
         address = self._settings.api
-        app = make_app(self.plane, self.tokens, self.admin_certificates, self._settings.names)
+        app = make_app(self.plane, self.tokens, self.admin_certificates, self._settings.names, self.audit)
         config = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", http=Protocol)
         config.load()
         self._libraries.begin()
@@ -157,6 +175,7 @@ class Service:
             try:
                 await self.renew()
                 await self.renew_token()
+                await self._log_restore()
                 told = ""
             except (StoreError, OSError) as error:
                 if str(error) != told:
@@ -185,9 +204,19 @@ class Service:
         now = time.time()
         if self._token_made_at <= now < self._token_made_at + LOCAL_TOKEN_S / 2:
             return
-        token = await asyncio.to_thread(self.tokens.issue, "admin", LOCAL_TOKEN_S)
-        write_private(self._settings.files.admin_token, token + "\n")
+        made = await asyncio.to_thread(self.tokens.make, "admin", LOCAL_TOKEN_S, "", LOCAL_NAME)
+        write_private(self._settings.files.admin_token, made.token + "\n")
+        until, file = moment(made.claims.expires_at), str(self._settings.files.admin_token)
+        self.audit.write(
+            "token_issued", ITSELF, "", kind="admin", name=LOCAL_NAME, id=made.claims.jti, until=until, file=file
+        )
         self._token_made_at = now
+
+    async def _log_restore(self) -> None:
+        """`mesh restore` works on files, and leaves word in the store."""
+        note = await asyncio.to_thread(self.store.take_restore)
+        if note is not None:
+            self.audit.write("store_restored", Who("local", note.partition(" ")[0]), "", what=note.partition(" ")[2])
 
     def _publish_expiry(self) -> None:
         end = self.certificate.certificate.not_valid_after_utc.timestamp()
@@ -214,6 +243,13 @@ class Service:
         self._libraries.end()
         self._folded.close()
         self.store.close()
+        self.audit.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def _listen(address: Address) -> socket.socket:
@@ -239,6 +275,8 @@ def _check_store(settings: ServeSettings) -> None:
 
 async def serve(settings: ServeSettings) -> None:
     """Until SIGTERM or SIGINT."""
+    # Keys of CAs are in this process's memory: they must not get into a file when it crashes.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)

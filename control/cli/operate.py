@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 
 from control.cli.client import Api, segment
-from control.cli.output import Form, Mesh, Output, show, warn_if_exposed
+from control.cli.output import Form, Mesh, Output, plain, show, warn, warn_if_exposed
 from control.mesh.evidence import OFFLINE_AFTER_S
 from control.model.base import RFC1035_RULE, is_rfc1035_label
 from control.servers.descriptors import MAX_CONNECTIONS, PER_ADDRESS, Wanted
@@ -73,6 +74,10 @@ def serve(
     max_connections_per_address: Annotated[
         int, typer.Option(min=16, help="of proxies and nodes, from one IPv4 address or IPv6 /64")
     ] = PER_ADDRESS,
+    audit_log: Annotated[
+        Path | None,
+        typer.Option(envvar="MESH_AUDIT_LOG", help="file for the audit log, one JSON object a line [the server's log]"),
+    ] = None,
 ) -> None:
     """Run the control plane. Secrets are sealed with <data>/store.key, or with MESH_STORE_PASSPHRASE."""
     from control import logs  # gRPC and its friends take a while to load
@@ -98,6 +103,7 @@ def serve(
         passphrase=_passphrase(),
         offline_after=offline_after,
         connections=Wanted(max_connections, max_connections_per_address),
+        audit_log=audit_log.absolute() if audit_log is not None else None,
     )
     asyncio.run(service.serve(settings))
 
@@ -114,6 +120,16 @@ def backup(
     typer.echo(f"{file} holds the store of {files.folder}; its secrets need {files.key} or the passphrase")
 
 
+def _user() -> str:
+    """Who runs this command; with sudo, who that is behind root."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = f"uid-{os.getuid()}"
+    behind = os.environ.get("SUDO_USER", "")
+    return f"{name}(sudo:{behind})" if os.getuid() == 0 and behind.isprintable() and behind.strip() else name
+
+
 def restore(
     file: Path,
     data: Data = None,
@@ -128,7 +144,8 @@ def restore(
     key = StoreKey(passphrase=passphrase) if passphrase else StoreKey(file=files.key)
     if file.is_file():
         warn_if_exposed(file)
-    count = store.restore(file, files.database, key, KINDS, replace)
+    note = f"{_user()} {file.absolute()}"
+    count = store.restore(file, files.database, key, KINDS, replace, note)
     typer.echo(f"{count} resources are in {files.folder} again")
 
 
@@ -162,15 +179,18 @@ def dataplane_token(
 
 
 def node_token(
-    name: Annotated[str, typer.Option(help="of the node that it is for")] = "", valid_for: ValidFor = "24h"
+    name: Annotated[str, typer.Option(help="of the node that it is for")], valid_for: ValidFor = "24h"
 ) -> None:
     """For a node's daemon, which shows it once, for a certificate that it renews by itself. It lasts for 24 h."""
     _token("node", {"name": name, "validFor": valid_for})
 
 
-def admin_token(valid_for: ValidFor = "24h") -> None:
+def admin_token(
+    valid_for: ValidFor = "24h",
+    name: Annotated[str, typer.Option(help="of the administrator, for the audit log")] = "",
+) -> None:
     """For the API and this command elsewhere."""
-    _token("admin", {"validFor": valid_for})
+    _token("admin", {"name": name, "validFor": valid_for})
 
 
 def admin_certificate(
@@ -190,12 +210,26 @@ def admin_certificate(
 
 
 def revoke(
-    token: Annotated[str, typer.Argument(help="the token, or the id of a token or an administrator's certificate")],
+    token: Annotated[
+        str,
+        typer.Argument(help="the id of a token or an administrator's certificate; or -: the token is on stdin"),
+    ],
     reason: Annotated[str, typer.Option(help="for those who look at it later")] = "",
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="also an id that nothing issued here has: version 0.1 did not keep them"),
+    ] = False,
 ) -> None:
-    """Make a token worthless from now on."""
-    found = Api().call("POST", "/tokens/revocations", {"token": token, "reason": reason})
-    typer.echo(f"revoked {found['jti']}")
+    """Make a token worthless from now on. Exit code 1, and nothing is revoked, for what is no token or id of one.
+
+    A whole token is taken, too; but every user of this host can read command lines, so better: mesh revoke - < FILE.
+    """
+    if token == "-":  # noqa: S105 (no password)
+        token = sys.stdin.read().strip()
+    elif token.count(".") == 2:
+        warn("every user of this host could read that token on the command line: mesh revoke - takes it from a file")
+    found = Api().call("POST", "/tokens/revocations", {"token": token, "reason": reason, "force": force})
+    typer.echo(f"revoked {found['jti']}: {plain(found['what']).plain}")
 
 
 # --- CA ---------------------------------------------------------------------------------------------------------------

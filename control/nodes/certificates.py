@@ -50,10 +50,11 @@ class NodeClaims:
 
 @dataclass(frozen=True)
 class NodeCertificate:
-    """DER, without the CA. `renew_at`: seconds since 1970."""
+    """DER, without the CA. Times are seconds since 1970."""
 
     der: bytes
     renew_at: float
+    ends_at: float
 
 
 class NodeCertificates:
@@ -71,7 +72,7 @@ class NodeCertificates:
             raise RefusedRequest(f"the node's name has more than {NAME_MAX} characters: it fits no certificate")
         made = self._authority.issue(request, claims.name, claims.jti, LIFETIME)
         der = made.public_bytes(serialization.Encoding.DER)
-        return NodeCertificate(der, (self._now() + LIFETIME / 2).timestamp())
+        return NodeCertificate(der, (self._now() + LIFETIME / 2).timestamp(), made.not_valid_after_utc.timestamp())
 
     def check(self, pem: bytes) -> NodeClaims:
         """Of a certificate that TLS has verified: whose it is. InvalidToken where it counts no more."""

@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from google.protobuf.message import DecodeError
 
+from control.audit import Audit, Who, moment
 from control.ca.authority import UnusableAuthority
 from control.ca.identities import RENEWAL_JITTER
 from control.ca.issue import RefusedRequest
@@ -134,7 +135,10 @@ class NodeServer:
         certificates: NodeCertificates | None = None,
         folded: FoldedLog | None = None,
         welcome: Welcome = unbounded,
+        audit: Audit | None = None,
     ) -> None:
+        """`audit`: None is the server's log."""
+        self._audit = audit or Audit()
         self._plane, self._tokens, self._certificates = plane, tokens, certificates
         self._folded, self._welcome, self._strangers = folded or FoldedLog(log), welcome, Strangers()
         self._bearers = Bearers(tokens)
@@ -250,6 +254,9 @@ class NodeServer:
         except RefusedRequest as refused:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(refused))
         log.info("a node got its certificate", node=claims.name)
+        self._audit.write(
+            "node_certificate_issued", Who("node", claims.name, claims.jti), context.peer(), until=moment(made.ends_at)
+        )
         return node_pb2.JoinAnswer(certificate_chain=[made.der], renew_at=int(made.renew_at), port=port)
 
     async def _joining(

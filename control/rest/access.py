@@ -11,11 +11,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import FastAPI, HTTPException
 from pydantic_core import PydanticCustomError
 
+from control.audit import moment
 from control.ca.rotation import WAITS_FOR, Event, Rotation
+from control.client_authority import NAME_MAX
 from control.model.base import parse_duration
 from control.plane import ControlPlane
 from control.rest import errors
 from control.rest.admin_certificates import AdminCertificates
+from control.rest.auditing import tell
 from control.rest.shapes import (
     Certificate,
     CertificateRequest,
@@ -43,6 +46,16 @@ def _duration(text: str) -> timedelta:
     return valid
 
 
+def _check_subject(kind: TokenKind, wanted: TokenRequest) -> None:
+    """For whom it is. A dataplane token may be for any dataplane of its mesh, and an administrator needs no name."""
+    if kind != "dataplane" and wanted.labels:
+        raise HTTPException(400, "labels: are for dataplane tokens, and for no others")
+    if kind == "node" and not wanted.name:
+        raise HTTPException(400, "name: of the node is needed: a daemon with a token that names no node is not let in")
+    if kind != "dataplane" and (len(wanted.name) > NAME_MAX or not wanted.name.isprintable()):
+        raise HTTPException(400, f"name: has at most {NAME_MAX} characters, all printable")
+
+
 def add_tokens(app: FastAPI, plane: ControlPlane, tokens: Tokens) -> None:
     common: dict[str, Any] = {"tags": ["tokens"]}
 
@@ -53,19 +66,31 @@ def add_tokens(app: FastAPI, plane: ControlPlane, tokens: Tokens) -> None:
         if mesh:
             await asyncio.to_thread(plane.store.get, "Mesh", "", mesh)
 
-    @app.post("/tokens/revocations", responses=errors.responses(400, 401), **common)
+    @app.post("/tokens/revocations", responses=errors.responses(400, 401, 404), **common)
     async def revoke(revocation: Revocation) -> Revoked:
-        """From now on the token opens nothing; nor does a certificate that was got with it."""
+        """From now on the token opens nothing; nor does a certificate that was got with it.
+
+        Refused where nothing would be revoked.
+        """
+        tell("token_revoked", reason=revocation.reason, forced=revocation.force)
         try:
-            return Revoked(jti=await asyncio.to_thread(tokens.revoke, revocation.token, revocation.reason))
+            wanted = revocation.token, revocation.reason, revocation.force
+            found = await asyncio.to_thread(tokens.revoke, *wanted)
         except InvalidToken as error:
             raise HTTPException(400, str(error)) from None
+        tell("token_revoked", id=found.jti, what=found.what)
+        return Revoked(jti=found.jti, what=found.what)
 
     @app.post("/tokens/{kind}", responses=errors.responses(400, 401, 404, 409), **common)
     async def issue(kind: TokenKind, wanted: TokenRequest) -> Token:
+        labels = dict(wanted.labels)
+        tell("token_issued", kind=kind, mesh=wanted.mesh, name=wanted.name, labels=labels, valid_for=wanted.valid_for)
         await check_mesh(kind, wanted.mesh)
-        seconds, labels = int(_duration(wanted.valid_for).total_seconds()), dict(wanted.labels)
-        return Token(token=await asyncio.to_thread(tokens.issue, kind, seconds, wanted.mesh, wanted.name, labels))
+        _check_subject(kind, wanted)
+        seconds = int(_duration(wanted.valid_for).total_seconds())
+        made = await asyncio.to_thread(tokens.make, kind, seconds, wanted.mesh, wanted.name, labels)
+        tell("token_issued", id=made.claims.jti, until=moment(made.claims.expires_at))
+        return Token(token=made.token)
 
     path, answers = "/tokens/{kind}/keys", errors.responses(400, 401, 404, 409)
 
@@ -78,12 +103,16 @@ def add_tokens(app: FastAPI, plane: ControlPlane, tokens: Tokens) -> None:
     @app.post(path, responses=answers | errors.responses(429), **common)
     async def add_key(kind: TokenKind, mesh: str = "") -> SigningKey:
         """A new key, which signs from now on."""
+        tell("signing_key_added", kind=kind, mesh=mesh)
         await check_mesh(kind, mesh)
-        return SigningKey(key=await asyncio.to_thread(tokens.add_key, kind, mesh))
+        key = await asyncio.to_thread(tokens.add_key, kind, mesh)
+        tell("signing_key_added", key=key)
+        return SigningKey(key=key)
 
     @app.delete(path + "/{key}", responses=answers, **common)
     async def remove_key(kind: TokenKind, key: str, mesh: str = "") -> Status:
         """Every token that it signed is void from now on."""
+        tell("signing_key_removed", kind=kind, mesh=mesh, key=key)
         await check_mesh(kind, mesh)
         await asyncio.to_thread(tokens.remove_key, key, kind, mesh)
         return Status(status="removed")
@@ -93,12 +122,14 @@ def add_certificates(app: FastAPI, certificates: AdminCertificates) -> None:
     @app.post("/certificates/admin", responses=errors.responses(400, 401), tags=["tokens"])
     async def issue(wanted: CertificateRequest) -> Certificate:
         """A client certificate for an administrator, instead of a token; the key stays with who asks."""
+        tell("certificate_issued", name=wanted.name, valid_for=wanted.valid_for)
         try:
             request = x509.load_pem_x509_csr(wanted.request.encode()).public_bytes(Encoding.DER)
         except ValueError:
             raise HTTPException(400, "request: is no certificate request (PKCS#10) in PEM form") from None
         valid = _duration(wanted.valid_for)
         made = await asyncio.to_thread(certificates.issue, request, wanted.name, valid)
+        tell("certificate_issued", id=made.jti, until=made.not_after.isoformat())
         return Certificate(certificate=made.pem, jti=made.jti, not_after=made.not_after.isoformat())
 
 
@@ -128,5 +159,8 @@ def add_rotation(app: FastAPI, plane: ControlPlane) -> None:
 
         `reset` puts another CA in the place of one that has ended, or with `force` of one that could still sign.
         """
+        tell("ca_rotated", mesh=mesh, identity=name, action=wanted.action, forced=wanted.force)
         identity = await asyncio.to_thread(plane.store.get, "MeshIdentity", mesh, name)
-        return state(await plane.rotate(identity, Event(wanted.action), wanted.force))
+        rotation = await plane.rotate(identity, Event(wanted.action), wanted.force)
+        tell("ca_rotated", stage=rotation.stage.value, issuer=rotation.issuer.fingerprint)
+        return state(rotation)

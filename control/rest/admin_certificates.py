@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from control.ca.issue import RefusedRequest
-from control.client_authority import NAME_MAX, ClientAuthority, Refusals
+from control.client_authority import NAME_MAX, ClientAuthority, Holder, Refusals
 from control.store.store import Store
 
 # Long enough for somebody's laptop; a longer one is a secret that nobody remembers.
@@ -40,6 +40,7 @@ class AdminCertificate:
 
 class AdminCertificates:
     def __init__(self, store: Store, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._store = store
         self.authority = ClientAuthority(store, _CA, "administrators", _REFUSALS, clock)
 
     def issue(self, request: bytes, name: str, valid: timedelta) -> AdminCertificate:
@@ -50,9 +51,12 @@ class AdminCertificates:
             raise RefusedRequest(f"a certificate is valid for at most {LONGEST.days * 24}h")
         jti = random.token_hex(16)
         made = self.authority.issue(request, name, jti, valid)
+        end = int(made.not_valid_after_utc.timestamp())
+        now = self.authority.now().timestamp()
+        self._store.record_issued(jti, end, f"administrator's certificate of {name!r}", now)
         pem = made.public_bytes(serialization.Encoding.PEM).decode()
         return AdminCertificate(pem, jti, made.not_valid_after_utc)
 
-    def check(self, der: bytes) -> str:
-        """The name in a certificate that TLS has verified. InvalidToken where it counts no more."""
-        return self.authority.check(x509.load_der_x509_certificate, der).name
+    def check(self, der: bytes) -> Holder:
+        """Whose a certificate is that TLS has verified. InvalidToken where it counts no more."""
+        return self.authority.check(x509.load_der_x509_certificate, der)

@@ -9,9 +9,11 @@ from typing import Any
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from control.audit import Audit
 from control.plane import ControlPlane
 from control.rest import access, errors, inspection, openapi, resources
 from control.rest.admin_certificates import AdminCertificates
+from control.rest.auditing import Audited
 from control.rest.authentication import Authenticator
 from control.rest.guard import Api, Guard
 from control.rest.limits import BoundedBody
@@ -23,15 +25,21 @@ MAX_NAMED = 100
 
 
 def make_app(
-    plane: ControlPlane, tokens: Tokens, certificates: AdminCertificates | None = None, names: Collection[str] = ()
+    plane: ControlPlane,
+    tokens: Tokens,
+    certificates: AdminCertificates | None = None,
+    names: Collection[str] = (),
+    audit: Audit | None = None,
 ) -> FastAPI:
-    """`certificates`: of administrators; None where TLS asks for none. `names`: hosts as which it is reached."""
+    """`certificates`: of administrators; None where TLS asks for none. `names`: hosts as which it is reached.
+    `audit`: None is the server's log."""
     # No page about the API: it would be the only one, and the usual ones are scripts of somebody else's.
     app = Api(title="mesh control plane", version="1", docs_url=None, redoc_url=None)
     errors.add_to(app)
     app.add_middleware(BoundedBody)
     # The last that is added comes first.
     app.add_middleware(Guard, api=app, authenticator=Authenticator(tokens, certificates), names=names)
+    app.add_middleware(Audited, audit=audit or Audit())
     _add_health(app, plane)
     inspection.add_to(app, plane)
     access.add_tokens(app, plane, tokens)

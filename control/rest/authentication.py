@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from starlette.datastructures import Headers
 
+from control.audit import Who
 from control.rest.admin_certificates import AdminCertificates
 from control.rest.limits import Scope
 from control.tokens.tokens import InvalidToken, Tokens
@@ -20,18 +21,21 @@ class Authenticator:
 
     async def check(self, scope: Scope, headers: Headers) -> None:
         """By the headers of a request and its connection, before anything of its body is read. InvalidToken."""
-        state = scope.get("state", {})
+        state = scope.setdefault("state", {})
         shown: bytes | None = state.get("client_certificate")
         authorization = headers.get("authorization", "")
         if not authorization and shown is not None and self._certificates is not None:
-            await asyncio.to_thread(self._certificates.check, shown)
+            holder = await asyncio.to_thread(self._certificates.check, shown)
+            who = Who("certificate", holder.name, holder.jti)
         else:
             scheme, _, token = authorization.partition(" ")
             if scheme.lower() != "bearer" or not token:
                 raise InvalidToken(
                     "an administrator's token or client certificate is needed: authorization: Bearer <token>"
                 )
-            await asyncio.to_thread(self._tokens.check, token.strip(), "admin")
+            claims = await asyncio.to_thread(self._tokens.check, token.strip(), "admin")
+            who = Who("token", claims.name, claims.jti)
+        state["administrator"] = who  # for the audit log
         authenticated: Callable[[], None] | None = state.get("authenticated")
         if authenticated is not None:
             authenticated()

@@ -16,6 +16,7 @@ from control.model.unreadable import Unreadable
 from control.model.violation import InvalidResource, Violation
 from control.plane import ControlPlane
 from control.rest import errors, openapi
+from control.rest.auditing import tell
 from control.rest.shapes import Status
 from control.store.errors import NotFound
 from control.xds import rehearsal
@@ -64,15 +65,18 @@ def _add_kind(app: FastAPI, plane: ControlPlane, kind: Kind, path: str) -> None:
         if_none_match: IfNoneMatch = "",
         mesh: str = "",
     ) -> dict[str, Any]:
+        tell("resource_stored", type=kind.type, mesh=mesh, name=name)
         resource = await _read(request, kind, mesh, name)
         expected = _expected_version(if_match, if_none_match)
         is_new = not await asyncio.to_thread(plane.store.has, kind.type, mesh, name)
         stored = await plane.put(resource, expected)
+        tell("resource_stored", version=stored.version)
         response.status_code = 201 if is_new else 200
         response.headers["ETag"] = f'"{stored.version}"'
         return stored.to_data(with_times=True)
 
     async def delete(name: str, if_match: IfMatch = "", mesh: str = "") -> Status:
+        tell("resource_deleted", type=kind.type, mesh=mesh, name=name)
         await plane.delete(kind.type, mesh, name, _expected_version(if_match, ""))
         return Status(status="deleted")
 
@@ -110,6 +114,7 @@ def _add_unknown(app: FastAPI) -> None:
     @app.api_route("/meshes/{mesh}/{kinds}", methods=["GET"], include_in_schema=False)
     @app.api_route("/meshes/{mesh}/{kinds}/{name}", methods=["GET", "PUT", "DELETE"], include_in_schema=False)
     async def unknown(kinds: str) -> None:
+        tell("no_such_kind")
         allowed = ", ".join(kind.plural for kind in KINDS if kind.in_mesh)
         raise HTTPException(404, f"there are no {kinds}; there are {allowed}")
 

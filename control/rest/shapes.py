@@ -43,10 +43,12 @@ class Token(Body):
 class Revocation(Body):
     token: str = Field(description="the token, or the id (jti) of a token or of an administrator's certificate")
     reason: str = ""
+    force: bool = Field(default=False, description="also an id that nothing issued here has")
 
 
 class Revoked(Body):
     jti: str
+    what: str = Field(description="what it was, in words")
 
 
 class SigningKeys(Body):

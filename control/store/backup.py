@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from control.model.resource import Kinds
 from control.store.engine import sqlite_path
 from control.store.errors import IncompatibleStore, StoreError
+from control.store.lock import alone
 from control.store.store import Store, StoreKey
 
 
@@ -37,17 +38,24 @@ def backup(url: str, target: Path) -> None:
         raise BackupFailed(f"the backup of {source} failed: {error}") from error
 
 
-def restore(source: Path, url: str, key: StoreKey, kinds: Kinds, replace: bool = False) -> int:
-    """Puts a backup in place; returns its number of resources. The control plane must not run.
+def restore(source: Path, url: str, key: StoreKey, kinds: Kinds, replace: bool = False, note: str = "") -> int:
+    """Puts a backup in place; returns its number of resources. Raises StoreInUse where a control plane runs on a store
+    that would be replaced; one whose store is lost takes the backup without a restart.
 
-    The backup is opened with the key first: one that could not be used does not replace anything.
+    The backup is opened with the key first: one that could not be used does not replace anything. `note`: of who
+    restores, for the audit log of the next control plane.
     """
     target = _file_of(url)
     if not source.is_file():
         raise BackupFailed(f"there is no backup at {source}")
-    if target.exists() and not replace:
-        raise BackupFailed(f"there is a store at {target} already: use --replace to put the backup in its place")
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with alone(target) if target.exists() else nullcontext():
+        if target.exists() and not replace:
+            raise BackupFailed(f"there is a store at {target} already: use --replace to put the backup in its place")
+        return _replace(source, target, key, kinds, note)
+
+
+def _replace(source: Path, target: Path, key: StoreKey, kinds: Kinds, note: str) -> int:
     staged = target.with_name(f".{target.name}.restore")
     _remove(staged)
     os.close(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -60,12 +68,18 @@ def restore(source: Path, url: str, key: StoreKey, kinds: Kinds, replace: bool =
         _check(staged)
         opened = Store(f"sqlite:///{staged}", key, kinds)
         count = len(opened.read())
+        if note:
+            opened.note_restore(note)
         opened.close()
         with closing(sqlite3.connect(staged)) as connection:
             connection.execute("PRAGMA journal_mode=DELETE")
     except (sqlite3.Error, StoreError) as error:
         _remove(staged)
         raise BackupFailed(f"the backup {source} cannot be used: {error}") from error
+    # root restores for the control plane's user, who could not open it otherwise.
+    folder = target.parent.stat()
+    if os.geteuid() == 0:
+        os.chown(staged, folder.st_uid, folder.st_gid)
     # The log of the store that is replaced must not be applied to the one that replaces it.
     for suffix in ("-wal", "-shm"):
         target.with_name(target.name + suffix).unlink(missing_ok=True)

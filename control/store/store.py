@@ -42,8 +42,12 @@ _KEY_CHECK = "key-check"
 _SALT = "passphrase-salt"
 _GENERATION = "generation"
 _PROBE = "last-probe"
+_ISSUED = "issued/"
+_RESTORED = "restored"
 # Of a revocation, after the end of its token: a clock that was ahead for a while must not bring the token back.
 FORGOTTEN_AFTER_S = 366 * 24 * 3600
+# Of the id of something issued, after its end, when it opens nothing any more.
+KEPT_AFTER_S = 7 * 24 * 3600
 # Asked for by name in one query; SQLite takes 32,766 values, older ones 999.
 _ROWS_AT_ONCE = 400
 
@@ -140,6 +144,24 @@ class Store:
             value = make()
             connection.execute(facts.insert().values(name=name, value=value))
         return str(value)
+
+    # --- a restore ----------------------------------------------------------------------------------------------------
+
+    def note_restore(self, note: str) -> None:
+        """That the store was a backup: for the control plane that starts with it."""
+        with self._transaction("restored", writes=True) as connection:
+            connection.execute(facts.delete().where(facts.c.name == _RESTORED))
+            connection.execute(facts.insert().values(name=_RESTORED, value=note))
+
+    def take_restore(self) -> str | None:
+        """The note of a restore that nobody has taken yet."""
+        with self._transaction("restored") as connection:
+            note = connection.execute(sa.select(facts.c.value).where(facts.c.name == _RESTORED)).scalar()
+        if note is None:
+            return None
+        with self._transaction("restored", writes=True) as connection:
+            gone = connection.execute(facts.delete().where(facts.c.name == _RESTORED)).rowcount
+        return str(note) if gone else None
 
     # --- resources ----------------------------------------------------------------------------------------------------
 
@@ -363,7 +385,30 @@ class Store:
         with self._transaction("delete_secret", writes=True) as connection:
             connection.execute(secrets.delete().where(secrets.c.name == name))
 
-    # --- revoked tokens -----------------------------------------------------------------------------------------------
+    # --- issued and revoked tokens ------------------------------------------------------------------------------------
+
+    def record_issued(self, jti: str, expires_at: int, what: str, now: float, keep_s: int = KEPT_AFTER_S) -> None:
+        """The id of a token or certificate that was issued, until `keep_s` after its end. `what`: in words.
+
+        Among the facts, since a table of its own would be a database that the version before this one refuses.
+        """
+        until, end = max(0, expires_at + keep_s), max(0, expires_at)
+        # All numbers have the same length, so that they compare as texts.
+        value = f"{until:020d} {end:020d} {what}"
+        with self._transaction("record_issued", writes=True) as connection:
+            # "0" is the character after "/": a range uses the index, as LIKE does not.
+            is_issued = sa.and_(facts.c.name >= _ISSUED, facts.c.name < _ISSUED[:-1] + "0")
+            connection.execute(facts.delete().where(is_issued, facts.c.value < f"{max(0, int(now)):020d}"))
+            connection.execute(facts.insert().values(name=_ISSUED + jti, value=value))
+
+    def issued(self, jti: str) -> tuple[int, str] | None:
+        """When it ends, and what it is; None of what was not issued here, or ended long ago."""
+        with self._transaction("issued") as connection:
+            value = connection.execute(sa.select(facts.c.value).where(facts.c.name == _ISSUED + jti)).scalar()
+        if value is None:
+            return None
+        _, end, what = value.split(" ", 2)
+        return int(end), what
 
     def revoke(self, jti: str, expires_at: int, reason: str) -> None:
         """Until `expires_at`, and a year more: after that the entry is forgotten, as the token is of no use anyway."""

@@ -43,7 +43,8 @@ revocations = sa.Table(
     sa.Column("reason", sa.String(512), nullable=False),
 )
 
-# Facts about the database itself: the salt of the passphrase, the check of the key, the generation.
+# Facts about the database itself: the salt of the passphrase, the check of the key, the generation; the ids of what was
+# issued (issued/<jti>); and the last restore, until a control plane has logged it.
 facts = sa.Table(
     "facts",
     metadata,

@@ -6,20 +6,21 @@ number signs, all of them verify. Rotation is: add a key, hand out new tokens, t
 
 from __future__ import annotations
 
+import re
 import secrets as random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from control.model.resource import Resource
-from control.store.errors import Conflict
-from control.store.store import Store
+from control.store.errors import Conflict, NotFound
+from control.store.store import FORGOTTEN_AFTER_S, KEPT_AFTER_S, Store
 
 Kind = Literal["dataplane", "node", "admin"]
 ALGORITHM = "ES256"
@@ -65,6 +66,34 @@ class Claims:
                     f"the token is for dataplanes with {key}: {value}; {dataplane.name!r} has {has or 'no such label'}"
                 )
         return None
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        whose = f" of {self.name!r}" if self.name else ""
+        if self.kind == "dataplane":
+            labels = ", ".join(f"{key}: {value}" for key, value in self.labels.items())
+            whose = whose or (f" of dataplanes with {labels}" if labels else " of any dataplane")
+            whose += f" in mesh {self.mesh!r}"
+        return f"{self.kind} token{whose}"
+
+
+@dataclass(frozen=True)
+class Issued:
+    token: str = field(repr=False)
+    claims: Claims
+
+
+@dataclass(frozen=True)
+class Revoked:
+    """`what`: in words, what counts no more."""
+
+    jti: str
+    what: str
+
+
+# As random.token_hex(16) makes them, for tokens and for administrators' certificates.
+_JTI = re.compile(r"[0-9a-f]{32}")
 
 
 class Tokens:
@@ -149,18 +178,29 @@ class Tokens:
         self, kind: Kind, valid_s: int, mesh: str = "", name: str = "", labels: Mapping[str, str] | None = None
     ) -> str:
         """`valid_s`: seconds from now."""
+        return self.make(kind, valid_s, mesh, name, labels).token
+
+    def make(
+        self, kind: Kind, valid_s: int, mesh: str = "", name: str = "", labels: Mapping[str, str] | None = None
+    ) -> Issued:
+        """As `issue`. Its id is kept, so that `mesh revoke` knows it."""
         existing = self.key_ids(kind, mesh) or [self.add_key(kind, mesh)]
         key = self._read_keys(kind, mesh)[existing[-1]]
         now = int(self._clock())
+        made = Claims(kind, now + valid_s, random.token_hex(16), mesh, name, dict(labels or {}), existing[-1])
         claims: dict[str, Any] = {
             "kind": kind,
             "iat": now,
             "nbf": now - 60,  # clocks differ a little
-            "exp": now + valid_s,
-            "jti": random.token_hex(16),
+            "exp": made.expires_at,
+            "jti": made.jti,
         }
         claims |= {key: value for key, value in (("mesh", mesh), ("name", name), ("labels", labels)) if value}
-        return jwt.encode(claims, key, ALGORITHM, headers={"kid": existing[-1]})
+        token = jwt.encode(claims, key, ALGORITHM, headers={"kid": existing[-1]})
+        # A node renews its certificates long after the token that they came of.
+        keep_s = FORGOTTEN_AFTER_S if kind == "node" else KEPT_AFTER_S
+        self._store.record_issued(made.jti, made.expires_at, made.what, now, keep_s)
+        return Issued(token, made)
 
     def check(self, token: str, kind: Kind, mesh: str = "") -> Claims:
         """Raises InvalidToken. `mesh` is what the bearer says; the token is checked with that mesh's keys."""
@@ -193,6 +233,17 @@ class Tokens:
         return self.check(token, "dataplane", mesh)
 
     def _decode(self, token: str, key: ec.EllipticCurvePrivateKey) -> Claims:
+        claims, not_before = self._verified(token, key)
+        now = self._clock()
+        if now >= claims.expires_at:
+            raise InvalidToken("the token has expired: generate a new one")
+        if now < not_before:
+            raise InvalidToken("the token is not valid yet: is this host's clock right?")
+        return claims
+
+    @staticmethod
+    def _verified(token: str, key: ec.EllipticCurvePrivateKey) -> tuple[Claims, int]:
+        """What the token says, and from when on, whatever the time is now. InvalidToken."""
         options: Any = {"require": ["exp", "jti", "nbf"], "verify_exp": False, "verify_nbf": False, "verify_iat": False}
         try:
             data = jwt.decode(token, key.public_key(), algorithms=[ALGORITHM], options=options)
@@ -204,30 +255,55 @@ class Tokens:
                 name=str(data.get("name", "")),
                 labels=dict(data.get("labels", {})),
             )
-            not_before = int(data["nbf"])
+            return claims, int(data["nbf"])
         except (jwt.InvalidTokenError, KeyError, ValueError, TypeError):
             raise InvalidToken("the token is not valid") from None
-        now = self._clock()
-        if now >= claims.expires_at:
-            raise InvalidToken("the token has expired: generate a new one")
-        if now < not_before:
-            raise InvalidToken("the token is not valid yet: is this host's clock right?")
-        return claims
 
-    def revoke(self, token_or_jti: str, reason: str = "") -> str:
-        """Of a token, or of its id where only that is known; returns the id."""
-        jti, expires_at = token_or_jti, 2**62
+    def revoke(self, token_or_jti: str, reason: str = "", force: bool = False) -> Revoked:
+        """Of a token, or of the id of a token or an administrator's certificate.
+
+        Raises InvalidToken for what is neither, NotFound for an id that nothing issued here has; with `force` that is
+        revoked all the same, since version 0.1 did not keep the ids.
+        """
         if token_or_jti.count(".") == 2:
-            try:
-                data = jwt.decode(token_or_jti, options={"verify_signature": False})
-                jti, expires_at = str(data["jti"]), int(data["exp"])
-            except (jwt.InvalidTokenError, KeyError, ValueError, TypeError):
-                raise InvalidToken("this is not a token") from None
-        if not 1 <= len(jti) <= 64:
-            raise InvalidToken("a token's id has 1 to 64 characters")
-        self._store.revoke(jti, expires_at, reason[:512])
+            claims = self._signed_here(token_or_jti)
+            found = Revoked(claims.jti, claims.what)
+            self._store.revoke(claims.jti, claims.expires_at, reason[:512])
+        else:
+            if not _JTI.fullmatch(token_or_jti):
+                raise InvalidToken(
+                    f"{token_or_jti[:64]!r} is neither a token nor the id of one, which has 32 hexadecimal digits"
+                )
+            issued = self._store.issued(token_or_jti)
+            if issued is None and not force and not self._store.is_revoked(token_or_jti):
+                raise NotFound(
+                    f"no token or certificate with the id {token_or_jti} was issued here, or it ended long ago: "
+                    "nothing was revoked. If version 0.1 may have issued it, which did not keep the ids, use --force"
+                )
+            expires_at, what = issued or (2**62, "whatever has that id")
+            found = Revoked(token_or_jti, what)
+            self._store.revoke(token_or_jti, expires_at, reason[:512])
         self._tell()
-        return jti
+        return found
+
+    def _signed_here(self, token: str) -> Claims:
+        """Also of a token that has expired: a node's certificates outlive theirs. InvalidToken."""
+        if len(token) > MAX_TOKEN_BYTES:
+            raise InvalidToken(f"the token has more than {MAX_TOKEN_BYTES} bytes")
+        try:
+            key_id = str(jwt.get_unverified_header(token).get("kid", ""))
+            said = jwt.decode(token, options={"verify_signature": False})
+            kind, mesh = said["kind"], str(said.get("mesh", ""))
+            if kind not in get_args(Kind):
+                raise KeyError(kind)
+        except (jwt.InvalidTokenError, KeyError, TypeError):
+            raise InvalidToken("this is not a token of a control plane") from None
+        key = self._read_keys(kind, mesh).get(key_id)
+        if key is None:
+            raise InvalidToken(
+                f"this {kind} token was signed with a key that is not in force (any more) here: it opens nothing"
+            )
+        return self._verified(token, key)[0]
 
     def _tell(self) -> None:
         for changed in self._watchers:

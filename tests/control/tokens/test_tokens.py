@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from control.kinds import KINDS
 from control.model.resource import Resource
-from control.store.errors import Conflict
-from control.store.store import Store, StoreKey
+from control.store.errors import Conflict, NotFound
+from control.store.store import FORGOTTEN_AFTER_S, KEPT_AFTER_S, Store, StoreKey
 from control.tokens.tokens import MAX_TOKEN_BYTES, InvalidToken, Tokens
 
 Read = Callable[[str], list[Resource]]
@@ -126,9 +127,62 @@ def test_revocation_by_token_and_by_id(tokens: Tokens) -> None:
     tokens.revoke(tokens.check(second, "node").jti)
     with pytest.raises(InvalidToken, match="was revoked"):
         tokens.check(second, "node")
-    for wrong in ("a.b.c", "x" * 65, ""):
-        with pytest.raises(InvalidToken):
+
+
+def test_what_is_nothing_is_not_revoked(tokens: Tokens, store: Store) -> None:
+    for wrong in ("a.b.c", "x" * 65, "", "blah", "A" * 32):
+        with pytest.raises(InvalidToken, match=r"not a token of a control plane|neither a token nor the id of one"):
             tokens.revoke(wrong)
+    unknown = "0123456789abcdef" * 2
+    with pytest.raises(NotFound, match=f"with the id {unknown} was issued here"):
+        tokens.revoke(unknown)
+    assert not store.is_revoked(unknown)
+    assert tokens.revoke(unknown, force=True).what == "whatever has that id"
+    assert store.is_revoked(unknown)
+    assert tokens.revoke(unknown).jti == unknown, "once more changes nothing"
+
+
+def test_a_token_of_somebody_else_is_not_revoked(tokens: Tokens, store: Store) -> None:
+    """Nor is the id in it: whoever makes a token with the id of another could have that one revoked."""
+    mine = tokens.make("node", 60, name="n1")
+    key = ec.generate_private_key(ec.SECP256R1())
+    claims = {"kind": "node", "exp": 2**40, "nbf": 0, "jti": mine.claims.jti}
+    for key_id, reason in (("1", "the token is not valid"), ("2", "not in force")):
+        with pytest.raises(InvalidToken, match=reason):
+            tokens.revoke(jwt.encode(claims, key, "ES256", headers={"kid": key_id}))
+    with pytest.raises(InvalidToken, match="not a token of a control plane"):
+        tokens.revoke(jwt.encode({**claims, "kind": "other"}, key, "ES256", headers={"kid": "1"}))
+    assert not store.is_revoked(mine.claims.jti)
+
+
+def test_what_was_revoked_is_said(tokens: Tokens) -> None:
+    made = [
+        tokens.make("node", -1, name="n1"),  # its certificates may still be good
+        tokens.make("dataplane", 60, "shop", "web-1"),
+        tokens.make("dataplane", 60, "shop", labels={"app": "web"}),
+        tokens.make("dataplane", 60, "shop"),
+        tokens.make("admin", 60),
+    ]
+    whats = [
+        "node token of 'n1'",
+        "dataplane token of 'web-1' in mesh 'shop'",
+        "dataplane token of dataplanes with app: web in mesh 'shop'",
+        "dataplane token of any dataplane in mesh 'shop'",
+        "admin token",
+    ]
+    assert [tokens.revoke(one.claims.jti).what for one in made] == whats
+    assert [tokens.revoke(one.token).what for one in made] == whats
+
+
+def test_ids_are_forgotten_when_they_are_of_no_use(store: Store) -> None:
+    now = int(time.time())
+    store.record_issued("old", now - KEPT_AFTER_S - 10, "x", now)
+    store.record_issued("node", now - KEPT_AFTER_S - 10, "a node's", now, FORGOTTEN_AFTER_S)
+    store.record_issued("ended", now - 10, "two words", now)
+    assert store.issued("old") is None
+    assert store.issued("node") == (now - KEPT_AFTER_S - 10, "a node's")
+    assert store.issued("ended") == (now - 10, "two words")
+    assert store.generation() == 0
 
 
 def test_rotation_of_the_signing_key(tokens: Tokens, store: Store) -> None:
@@ -181,7 +235,7 @@ def test_it_is_told_which_tokens_are_void(tokens: Tokens, store: Store) -> None:
     store.revoke(first.jti, 2**40, "by another replica")
     assert tokens.void({first, second, third}) == {first: "the token was revoked"}
     tokens.remove_key("1", "dataplane", "shop")
-    tokens.revoke(texts[0])
+    tokens.revoke(first.jti)
     assert told == ["now", "now"]
     void = tokens.void({first, second, third})
     assert void.keys() == {first, second}

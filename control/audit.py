@@ -1,0 +1,151 @@
+"""The audit log: who changed what of the meshes, from where, and what was issued to whom; one JSON object a line.
+
+Lines go to the server's log (standard output), or to a file of their own. That may be renamed or removed at any time
+(logrotate): the next line goes to a new one. What cannot be written is counted, in a metric, and changes go on: the
+disk that refuses a line most likely refuses the change too. A line holds no secret: of tokens and certificates their
+ids.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+FILE_MODE = 0o600
+# Of those that nobody has let in: what strangers write must not fill a disk. The others are counted.
+STRANGERS_PER_SECOND = 10
+# Of a text that somebody else chose.
+MAX_CHARS = 512
+
+
+@dataclass(frozen=True)
+class Who:
+    """`kind`: token, certificate, node, local (a user of the control plane's host) or control plane."""
+
+    kind: str
+    name: str = ""
+    id: str = ""
+
+    def to_data(self) -> dict[str, str]:
+        return {key: value for key, value in (("kind", self.kind), ("name", self.name), ("id", self.id)) if value}
+
+
+ITSELF = Who("control plane")
+
+
+class Audit:
+    """`lost` is called for each line that cannot be written. `clock` gives seconds since 1970."""
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        lost: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises OSError where there is a file, and it cannot be written."""
+        self._path, self._lost, self._clock = path, lost, clock
+        self._lock = threading.Lock()
+        self._file: int | None = None
+        self._failure = ""
+        self._second, self._strangers, self._left_out = 0, 0, 0
+        if path is not None:
+            self._open(path)
+
+    def write(self, event: str, by: Who | None, source: str, **fields: Any) -> None:
+        """`by`: None of somebody who was not let in. `source`: an address, or empty where it is this host."""
+        with self._lock:
+            now = self._clock()
+            if self._is_too_much(by, now):
+                return
+            if self._left_out:
+                self._append("left_out", now, why="more requests of strangers than are written", count=self._left_out)
+                self._left_out = 0
+            who = None if by is None else by.to_data()
+            self._append(event, now, by=who, **{"from": source or "this host"}, **fields)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+
+    def _is_too_much(self, by: Who | None, now: float) -> bool:
+        if by is not None:
+            return False
+        if int(now) != self._second:
+            self._second, self._strangers = int(now), 0
+        self._strangers += 1
+        if self._strangers <= STRANGERS_PER_SECOND:
+            return False
+        self._left_out += 1
+        return True
+
+    def _append(self, event: str, now: float, **fields: Any) -> None:
+        moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": moment, "event": event} | _bounded(fields), separators=(",", ":")) + "\n"
+        try:
+            if self._path is None:
+                sys.stdout.write(line)
+                sys.stdout.flush()
+            else:
+                data = line.encode()
+                if os.write(self._open(self._path), data) < len(data):
+                    raise OSError("only a part of the line could be written")
+        except (OSError, ValueError) as error:  # ValueError: standard output is closed
+            self._lost()
+            if str(error) != self._failure:
+                self._failure = str(error)
+                log.error(
+                    "the audit log cannot be written; changes go on", file=str(self._path or "-"), error=str(error)
+                )
+            return
+        if self._failure:
+            self._failure = ""
+            log.info("the audit log is written again", file=str(self._path or "-"))
+
+    def _open(self, path: Path) -> int:
+        """The file at the path, which may be another than last time. OSError."""
+        if self._file is not None:
+            if _is_at(self._file, path):
+                return self._file
+            os.close(self._file)
+            self._file = None
+        # Not blocking: a pipe without a reader, put there by mistake, must not stop the control plane.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        self._file = os.open(path, flags, FILE_MODE)
+        return self._file
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= MAX_CHARS else value[:MAX_CHARS] + "..."
+    if isinstance(value, dict):
+        return {_bounded(key): _bounded(item) for key, item in value.items()}
+    return value
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        there = os.lstat(path)
+    except OSError:
+        return False
+    ours = os.fstat(file)
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) and not stat.S_ISLNK(there.st_mode)
+
+
+def moment(seconds: float) -> str:
+    """Of seconds since 1970, as the log writes it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
