@@ -97,8 +97,9 @@ def _read_remote(host: str, port: int, context: ssl.SSLContext, identity: Identi
         connection.close()
 
 
-def _cut(connection: socket.socket) -> None:
-    """What is read from it ends here."""
+def _cut(connection: socket.socket, is_cut: threading.Event) -> None:
+    """What is read from it ends here. It is said before, as whoever reads may be at the end at once."""
+    is_cut.set()
     with contextlib.suppress(OSError):  # it has ended by itself
         connection.shutdown(socket.SHUT_RDWR)
 
@@ -124,17 +125,25 @@ def _read_local(port: int, node_id: str, target: str) -> bytes:
 
 def _get(connection: http.client.HTTPConnection, target: str) -> bytes:
     connection.request("GET", target)
-    late = threading.Timer(ANSWER_S, _cut, [connection.sock])
+    is_cut = threading.Event()
+    late = threading.Timer(ANSWER_S, _cut, [connection.sock, is_cut])
     late.start()
     try:
         answer = connection.getresponse()
         body = answer.read(MAX_BYTES + 1)
-        if not late.is_alive():
-            raise NoAnswer(f"the proxy's answer took more than {ANSWER_S:g} s")
     finally:
         late.cancel()
+        if is_cut.is_set():
+            raise NoAnswer(f"the proxy's answer took more than {ANSWER_S:g} s")
     if len(body) > MAX_BYTES:
         raise NoAnswer(f"the proxy's answer has more than {MAX_BYTES} bytes: use a filter")
+    if not _is_whole(answer):
+        raise NoAnswer("the proxy's answer ended in the middle")
     if answer.status != 200:
         raise NoAnswer(f"the proxy refuses: {answer.status} {body[:200].decode(errors='replace').strip()}")
     return body
+
+
+def _is_whole(answer: http.client.HTTPResponse) -> bool:
+    """Of one that was read to its end. The library takes the end of the connection for that of headers and body."""
+    return answer.chunked or answer.length == 0

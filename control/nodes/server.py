@@ -9,22 +9,24 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import grpc
 import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from google.protobuf.message import DecodeError
 
 from control.audit import Audit, Who, moment
 from control.ca.authority import UnusableAuthority
 from control.ca.identities import RENEWAL_JITTER
 from control.ca.issue import RefusedRequest
+from control.grpc_reading import Refused, parsed, read
 from control.mesh.facts import NodeKnown
 from control.mesh.wanted import digest_of
 from control.nodes.certificates import NodeCertificates, NodeClaims
 from control.nodes.configuration import NodeConfiguration, NodeIdentity, configuration
+from control.nodes.messages import to_message
 from control.plane import ControlPlane
 from control.servers.door import group_of
 from control.servers.doorkeeper import peer_of_grpc
@@ -38,11 +40,8 @@ from offload.v1 import node_pb2
 
 log = structlog.get_logger(__name__)
 
-_SOFTWARE = {
-    "Allow": node_pb2.MeshIdentity.ALLOW,
-    "Require": node_pb2.MeshIdentity.REQUIRE,
-    "Forbid": node_pb2.MeshIdentity.FORBID,
-}
+SERVICE = "offload.v1.NodeService"
+
 REQUESTS_WAITING = 256
 # Nodes that join with an ended certificate and no token any more; seldom, as it means a day without a connection.
 STRANGERS = 16
@@ -117,11 +116,11 @@ class Strangers:
 
 
 async def _first(requests: AsyncIterator[bytes]) -> Any:
-    """RefusedRequest."""
+    """RefusedRequest, Refused."""
     try:
-        return node_pb2.JoinRequest.FromString(await asyncio.wait_for(anext(requests), HELLO_TIMEOUT_S))
-    except (TimeoutError, StopAsyncIteration, DecodeError):
-        raise RefusedRequest("no request to join has come, or one that cannot be read") from None
+        return parsed(node_pb2.JoinRequest, await asyncio.wait_for(anext(requests), HELLO_TIMEOUT_S))
+    except (TimeoutError, StopAsyncIteration):
+        raise RefusedRequest("no request to join has come") from None
 
 
 class NodeServer:
@@ -150,13 +149,10 @@ class NodeServer:
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Join takes a stream of the one request, the same on the wire: else gRPC reads it before we are asked."""
-        connect = grpc.stream_stream_rpc_method_handler(
-            self.Connect, node_pb2.NodeMessage.FromString, node_pb2.ControlMessage.SerializeToString
-        )
+        connect = grpc.stream_stream_rpc_method_handler(self._connect, None, node_pb2.ControlMessage.SerializeToString)
         join = grpc.stream_unary_rpc_method_handler(self._join, None, node_pb2.JoinAnswer.SerializeToString)
-        service = node_pb2.DESCRIPTOR.services_by_name["NodeService"].full_name
         handlers = {"Join": join, "Connect": connect}
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
     def sessions(self, name: str) -> list[NodeSession]:
         return [session for session in self._sessions if session.name == name]
@@ -251,7 +247,7 @@ class NodeServer:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
         except TooManyStrangers as many:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(many))
-        except RefusedRequest as refused:
+        except (RefusedRequest, Refused) as refused:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(refused))
         log.info("a node got its certificate", node=claims.name)
         self._audit.write(
@@ -282,24 +278,43 @@ class NodeServer:
             raise invalid or InvalidToken("this is no node")
         return request, claims
 
-    async def Connect(self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+    async def _connect(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         claims = await self._who(context)
-        session = NodeSession(claims.name, ends_at=claims.ends_at)
-        self._sessions.add(session)
-        waiting: asyncio.Queue[Any] = asyncio.Queue(REQUESTS_WAITING)
-        reader = asyncio.create_task(_read(requests, waiting, session.wake))
         bearer = Claims("node", 0, claims.jti, key_id=claims.key_id)
         try:
-            with self._bearers.stream(bearer, session.is_void), self._welcome(context.peer()):
+            with (
+                self._session(requests, claims) as (session, waiting),
+                self._bearers.stream(bearer, session.is_void),
+                self._welcome(context.peer()),
+            ):
                 async for answer in self._converse(session, waiting):
                     yield answer
         except InvalidToken as void:
             log.warning("the stream of a node ended", node=claims.name, reason=str(void))
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(void))
+        except Refused as refused:
+            kind = "node", claims.name, refused.reason
+            self._folded.warning(kind, "the stream of a node ended", node=claims.name, reason=str(refused))
+            await context.abort(refused.code, str(refused))
         except StoreError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
         except TimeoutError:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the node's certificate has expired")
+        except Exception:
+            log.exception("the stream of a node failed", node=claims.name, peer=context.peer())
+            await context.abort(grpc.StatusCode.INTERNAL, "the control plane failed; its log says why")
+
+    @contextlib.contextmanager
+    def _session(
+        self, requests: AsyncIterator[bytes], claims: NodeClaims
+    ) -> Iterator[tuple[NodeSession, asyncio.Queue[Any]]]:
+        """It has ended before the node hears of the stream's end, and so never stands beside the next one."""
+        session = NodeSession(claims.name, ends_at=claims.ends_at)
+        waiting: asyncio.Queue[Any] = asyncio.Queue(REQUESTS_WAITING)
+        self._sessions.add(session)
+        reader = asyncio.create_task(read(requests, partial(parsed, node_pb2.NodeMessage), waiting, session.wake))
+        try:
+            yield session, waiting
         finally:
             reader.cancel()
             self._sessions.discard(session)
@@ -327,6 +342,8 @@ class NodeServer:
                 message = waiting.get_nowait()
                 if message is None:
                     return
+                if isinstance(message, Refused):
+                    raise message
                 kind = message.WhichOneof("message")
                 if kind == "hello":
                     hello = message.hello
@@ -430,41 +447,4 @@ def _usable(wanted: NodeConfiguration) -> frozenset[tuple[str, str]]:
         (one.identity.spiffe_id, socket)
         for one in wanted.identities
         for socket in (one.settings.socket, *one.former_sockets)
-    )
-
-
-async def _read(requests: AsyncIterator[Any], waiting: asyncio.Queue[Any], wake: asyncio.Event) -> None:
-    async for request in requests:
-        await waiting.put(request)
-        wake.set()
-    await waiting.put(None)
-    wake.set()
-
-
-def to_message(wanted: NodeConfiguration) -> Any:
-    return node_pb2.Configuration(
-        version=wanted.version,
-        identities=[_identity(identity) for identity in wanted.identities],
-        trusted_domains=[
-            node_pb2.TrustedDomain(trust_domain=domain, authorities=authorities, mesh=mesh)
-            for mesh, domain, authorities in wanted.trusted
-        ],
-    )
-
-
-def _identity(wanted: NodeIdentity) -> Any:
-    settings = wanted.settings
-    return node_pb2.MeshIdentity(
-        spiffe_id=wanted.identity.spiffe_id,
-        mesh=wanted.mesh,
-        dataplanes=wanted.dataplanes,
-        selectors=[node_pb2.Selector(uid=caller.uid, gid=caller.gid) for caller in wanted.callers],
-        key_type=settings.key_type,
-        usage=settings.usage,
-        max_wait_us=settings.max_wait_us,
-        max_queue=settings.max_queue,
-        software=_SOFTWARE[settings.software],
-        socket=settings.socket,
-        former_sockets=wanted.former_sockets,
-        issuer=bytes.fromhex(wanted.issuer),
     )

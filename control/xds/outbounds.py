@@ -161,7 +161,7 @@ def _cluster(context: OutboundContext, destination: Destination) -> Config:
 def _tls(context: OutboundContext, identity: Identity, server: offload.Server) -> Config:
     settings, conf = context.policies.offload, context.policies.client_tls
     if settings.mode == "EnvoyTLS":
-        return tls.upstream_socket(conf, server.sni, server.spiffe_ids, server.alpn)
+        return tls.upstream_socket(conf, server.sni, server.spiffe_ids, server.alpn, context.view.trust_domains)
     domains = context.view.trust_domains or (identity.trust_domain,)
     return offload.upstream(settings, conf, identity.spiffe_id, domains, server)
 

@@ -71,7 +71,8 @@ def render(
                 f"there is no MeshTrust of {identity.trust_domain}, the trust domain of this proxy: no peer accepts it"
             )
         if view.trust_bundles and policies.offload.mode == "EnvoyTLS":
-            config.secrets[tls.TRUST_SECRET] = tls.trust_secret(view.trust_bundles)
+            is_server = bool(inbound.dataplane.spec.networking.inbound) or admin.LISTENER in config.listeners
+            config.secrets |= tls.trust_secrets(view.trust_bundles, config.clusters.values(), is_server)
         if credential is not None:
             config.secrets[tls.IDENTITY_SECRET] = tls.identity_secret(credential.chain_pem, credential.key_pem)
     return config

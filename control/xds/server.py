@@ -10,13 +10,14 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
 import structlog
 from envoy.service.discovery.v3 import discovery_pb2
-from google.protobuf.message import DecodeError
 
+from control.grpc_reading import Refused, parsed, read
 from control.plane import ControlPlane, Withheld
 from control.proxies import Proxy
 from control.store.errors import StoreError
@@ -44,14 +45,6 @@ MAX_REQUEST_BYTES = 4 * 1024 * 1024
 MAX_NODE_ID_CHARS = 320
 # What a proxy says is wrong is kept for `mesh inspect`, and logged.
 MAX_DETAIL_CHARS = 2000
-
-
-class Refused(Exception):
-    """A stream that is not let in, or is ended."""
-
-    def __init__(self, code: grpc.StatusCode, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.reason = code, reason
 
 
 def unbounded(_: str) -> contextlib.AbstractContextManager[None]:
@@ -168,7 +161,8 @@ class DiscoveryServer:
         machine = proxy.stream = streams.delta() if is_delta else streams.state_of_the_world()
         waiting: asyncio.Queue[Heard | Refused | None] = asyncio.Queue(REQUESTS_WAITING)
         waiting.put_nowait(first)
-        reader = asyncio.create_task(_read(requests, is_delta, waiting, proxy.wake))
+        parse = partial(heard, is_delta=is_delta)
+        reader = asyncio.create_task(read(requests, parse, waiting, proxy.wake))
         served = None
         try:
             while True:
@@ -227,27 +221,6 @@ class DiscoveryServer:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "excess", action.reason)
 
 
-async def _read(
-    requests: AsyncIterator[bytes],
-    is_delta: bool,
-    waiting: asyncio.Queue[Heard | Refused | None],
-    wake: asyncio.Event,
-) -> None:
-    """Moves requests to where the conversation finds them; at the end of the stream None, or why it has to end."""
-    end: Refused | None = None
-    try:
-        async for request in requests:
-            await waiting.put(heard(request, is_delta))
-            wake.set()
-    except Refused as refused:
-        end = refused
-    except Exception:
-        log.exception("an xDS stream cannot be read")
-        end = Refused(grpc.StatusCode.INTERNAL, "internal", "the stream cannot be read any more")
-    await waiting.put(end)
-    wake.set()
-
-
 def _made_of(snapshot: Snapshot | None, answer: Respond) -> dict[str, Made]:
     """What the resources of an answer were made of; without those that no policy is in."""
     made_of = snapshot.made_of.get(answer.type_url, {}) if snapshot is not None else {}
@@ -276,13 +249,8 @@ class Heard:
 
 
 def heard(data: bytes, is_delta: bool) -> Heard:
-    """Parses here and not in gRPC, which would leave the stream open and deaf. Raises Refused."""
-    kind: Any = discovery_pb2.DeltaDiscoveryRequest if is_delta else discovery_pb2.DiscoveryRequest
-    try:
-        request = kind.FromString(data)
-    except DecodeError:
-        message = f"this is not a {kind.DESCRIPTOR.name}"
-        raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "garbage", message) from None
+    """Raises Refused."""
+    request = parsed(discovery_pb2.DeltaDiscoveryRequest if is_delta else discovery_pb2.DiscoveryRequest, data)
     return Heard(request.node.id, _parsed(request, is_delta))
 
 

@@ -15,8 +15,10 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from offload import __version__
 from offload.config import Mesh
@@ -24,7 +26,7 @@ from offload.issuers import Issued, IssuerError, Wanted
 from offload.logs import get_logger
 from offload.mesh.node_certificate import Credential, NodeCertificate, make_request, proof, take
 from offload.trusted_paths import Trust, UntrustedPathError, read_trusted
-from offload.v1 import node_pb2, node_pb2_grpc
+from offload.v1 import node_pb2
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
@@ -32,6 +34,7 @@ ANSWER_SECONDS = 30.0
 JOIN_SECONDS = 30.0
 STREAM_LEAST_S = 60.0  # where clocks differ by half of a certificate's life, it is not renewed in a loop
 MESSAGE_MAX = 16 * 1024 * 1024
+_SERVICE = "/offload.v1.NodeService"
 _OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_MAX),
     # A control plane that is gone without a word is noticed within a minute.
@@ -209,14 +212,14 @@ class MeshClient(threading.Thread):
         with self._channel(ca, certificate) as channel:
             # At the time of its renewal the stream is opened again, with the next certificate.
             left = None if certificate is None else max(STREAM_LEAST_S, certificate.renew_at - time.time())
-            call = node_pb2_grpc.NodeServiceStub(channel).Connect(  # type: ignore[no-untyped-call]
-                stream.messages(), metadata=self._token(certificate), timeout=left
-            )
+            connect = channel.stream_stream(f"{_SERVICE}/Connect", node_pb2.NodeMessage.SerializeToString)
+            call = connect(stream.messages(), metadata=self._token(certificate), timeout=left)
             self._call = call
             if self._stopping.is_set():
                 call.cancel()
             try:
-                for message in call:
+                for data in call:
+                    message = _parsed(node_pb2.ControlMessage, data)
                     if self._stream is None:
                         with self._lock:
                             self._stream, self._is_mutual = stream, certificate is not None
@@ -238,16 +241,17 @@ class MeshClient(threading.Thread):
             return shown
         request = make_request()
         with self._channel(ca, shown) as channel:
-            stub = node_pb2_grpc.NodeServiceStub(channel)  # type: ignore[no-untyped-call]
+            join = channel.unary_unary(f"{_SERVICE}/Join", node_pb2.JoinRequest.SerializeToString)
             try:
                 ended = self._credential.ended(now)
                 certificate, signature = proof(ended, request) if ended else (b"", b"")
                 asked = node_pb2.JoinRequest(request=request.der, ended_certificate=certificate, proof=signature)
-                answer = stub.Join(asked, metadata=self._token(shown, is_needed=not ended), timeout=JOIN_SECONDS)
+                data = join(asked, metadata=self._token(shown, is_needed=not ended), timeout=JOIN_SECONDS)
             except grpc.RpcError as error:
                 if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                     return None
                 raise
+        answer = _parsed(node_pb2.JoinAnswer, data)
         try:
             got = take(request, answer.certificate_chain, answer.renew_at, self._settings.control_plane, answer.port)
         except ValueError as error:
@@ -326,6 +330,14 @@ def _read(path: Path, what: str, trust: Trust, warn: Callable[[str], None] | Non
         raise MeshError(f"{what}: cannot read {path}: {error.strerror}") from error
     except UntrustedPathError as error:
         raise MeshError(f"{what}: {path} is not taken: {error}") from error
+
+
+def _parsed(kind: Any, data: bytes) -> Any:
+    """Here and not in gRPC, which would write a traceback for it and tell nobody what came. MeshError."""
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise MeshError(f"the control plane sent bytes that are no {kind.DESCRIPTOR.name}: is it one?") from None
 
 
 def _words(error: grpc.RpcError | MeshError) -> str:

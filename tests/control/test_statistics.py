@@ -318,13 +318,48 @@ def test_an_answer_that_never_ends_is_cut(head: bytes, monkeypatch: pytest.Monke
                     connection.sendall(b"x")
                     time.sleep(0.05)
 
-        thread = threading.Thread(target=drip)
+        thread = threading.Thread(target=drip, daemon=True)
         thread.start()
         connection = http.client.HTTPConnection("127.0.0.1", listener.getsockname()[1], timeout=5)
-        with pytest.raises((statistics.NoAnswer, http.client.HTTPException, OSError)):
+        with pytest.raises(statistics.NoAnswer, match="took more than"):
             statistics._get(connection, "/stats")
         connection.close()
         thread.join(timeout=10)
+    assert not thread.is_alive()
+
+
+WHOLE = (
+    b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nab",
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+)
+
+
+@pytest.mark.parametrize("whole", WHOLE, ids=["length", "chunks"])
+def test_an_answer_that_is_cut_anywhere_is_none(whole: bytes) -> None:
+    """By a proxy that ends in the middle of it."""
+    end = len(whole) - len(b"\r\n\r\n") if b"chunked" in whole else len(whole)  # a chunk of 0 bytes is the end
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for size in range(len(whole) + 1):
+                with listener.accept()[0] as connection:
+                    connection.recv(1000)
+                    connection.sendall(whole[:size])
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        for size in range(len(whole) + 1):
+            connection = http.client.HTTPConnection("127.0.0.1", listener.getsockname()[1], timeout=30)
+            with contextlib.closing(connection):
+                if size >= end:
+                    assert statistics._get(connection, "/stats") == b"ab"
+                    continue
+                try:
+                    body = statistics._get(connection, "/stats")
+                except (statistics.NoAnswer, http.client.HTTPException, OSError):
+                    continue
+                pytest.fail(f"{whole[:size]!r} passes for {body!r}")
+        thread.join(60)
     assert not thread.is_alive()
 
 

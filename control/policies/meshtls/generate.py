@@ -5,7 +5,7 @@ The sockets of mode Offload are rendered by MeshOffload; the versions and cipher
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from control.policies.meshtls.schema import Conf, TlsVersion
@@ -16,7 +16,7 @@ _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
 # Without a policy: what a key of usage tls13 can do, and every client of the mesh speaks.
 DEFAULT_VERSION = TlsVersion(min="TLS13", max="TLS13")
 
-# Names of the two secrets in every proxy's snapshot.
+# Names of the two secrets in every proxy's snapshot; where a mesh trusts several domains there are more (`trust_of`).
 IDENTITY_SECRET = "identity"  # noqa: S105 (a name)
 TRUST_SECRET = "trust"  # noqa: S105 (a name)
 
@@ -60,12 +60,17 @@ def _sds(name: str) -> Config:
     return {"name": name, "sds_config": {"ads": {}, "resource_api_version": "V3"}}
 
 
-def _validation(sans: Sequence[Config]) -> Config:
+def trust_of(trust_domain: str) -> str:
+    """Name of the secret with the CAs of one trust domain only."""
+    return f"{TRUST_SECRET}/{trust_domain}"
+
+
+def _validation(sans: Sequence[Config], trust: str = TRUST_SECRET) -> Config:
     """The trust bundle by SDS; the SPIFFE validator in it checks that a peer's domain goes with its CA."""
     return {
         "combined_validation_context": {
             "default_validation_context": {"match_typed_subject_alt_names": list(sans)},
-            "validation_context_sds_secret_config": _sds(TRUST_SECRET),
+            "validation_context_sds_secret_config": _sds(trust),
         }
     }
 
@@ -89,12 +94,22 @@ def downstream_socket(conf: Conf | None, trust_domains: Sequence[str]) -> Config
     return {"name": "envoy.transport_sockets.tls", "typed_config": typed}
 
 
-def upstream_socket(conf: Conf | None, sni: str, spiffe_ids: Sequence[str], alpn: Sequence[str]) -> Config:
-    """Takes only a server that is one of `spiffe_ids`."""
+def upstream_socket(
+    conf: Conf | None, sni: str, spiffe_ids: Sequence[str], alpn: Sequence[str], trust_domains: Sequence[str]
+) -> Config:
+    """Takes only a server that is one of `spiffe_ids`, by the CAs of their trust domain where that is one.
+
+    Envoy chooses the CAs by the first URI of a certificate and compares all of them: the CA of another domain, among
+    those that are trusted, could write an id of this domain second.
+    """
+    domains = {spiffe_id.removeprefix("spiffe://").partition("/")[0] for spiffe_id in spiffe_ids}
+    # A secret that does not exist would be waited for.
+    is_one_of_several = len(domains) == 1 and domains < set(trust_domains)
+    trust = trust_of(next(iter(domains))) if is_one_of_several else TRUST_SECRET
     context: Config = {
         "tls_params": parameters(conf),
         "tls_certificate_sds_secret_configs": [_sds(IDENTITY_SECRET)],
-        **_validation([_uri({"exact": spiffe_id}) for spiffe_id in spiffe_ids]),
+        **_validation([_uri({"exact": spiffe_id}) for spiffe_id in spiffe_ids], trust),
     }
     if alpn:
         context["alpn_protocols"] = list(alpn)
@@ -112,12 +127,29 @@ def identity_secret(chain_pem: str, key_pem: str) -> Config:
     }
 
 
-def trust_secret(bundles: Sequence[tuple[str, str]]) -> Config:
-    """`bundles`: (trust domain, PEM). Each domain's peers are checked against its own CAs only."""
+def trust_secrets(bundles: Sequence[tuple[str, str]], clusters: Iterable[Config], is_server: bool) -> dict[str, Config]:
+    """`bundles`: (trust domain, PEM). By name: those that the clusters and, of a server, its listeners ask for.
+
+    Never more, since a proxy that has not asked for a secret has not taken its snapshot (xds/stream.py).
+    """
+    named = {TRUST_SECRET: bundles} | {trust_of(domain): [(domain, pem)] for domain, pem in bundles}
+    asked = {name for cluster in clusters for name in _trust_asked(cluster)} | ({TRUST_SECRET} if is_server else set())
+    return {name: _trust_secret(name, named[name]) for name in sorted(asked or {TRUST_SECRET})}
+
+
+def _trust_asked(cluster: Config) -> Iterator[str]:
+    typed = cluster.get("transport_socket", {}).get("typed_config", {})
+    validation = typed.get("common_tls_context", {}).get("combined_validation_context")
+    if validation is not None:
+        yield validation["validation_context_sds_secret_config"]["name"]
+
+
+def _trust_secret(name: str, bundles: Sequence[tuple[str, str]]) -> Config:
+    """Each domain's peers are checked against its own CAs only."""
     domains = [{"name": domain, "trust_bundle": {"inline_string": pem}} for domain, pem in bundles]
     validator = {"@type": _TLS + "SPIFFECertValidatorConfig", "trust_domains": domains}
     return {
-        "name": TRUST_SECRET,
+        "name": name,
         "validation_context": {
             "custom_validator_config": {"name": "envoy.tls.cert_validator.spiffe", "typed_config": validator}
         },

@@ -2,6 +2,9 @@
 
 One matcher, in which the first hit decides; so a denial wins over every permission, whichever policy it stands in.
 
+A caller is one SPIFFE id. Envoy's own TLS takes certificates with several URIs, and its matcher sees them as one text
+with commas, which no exact denial fits: they are nobody's here, as they are for the module (spiffe_id.cc).
+
 For HTTP the rules stand in the routes and not in the listener: an open connection keeps the filters that its listener
 had when it came, but each of its requests takes the routes of that moment. So a permission that is taken away ends with
 the proxy's acknowledgement, and nothing has to be drained.
@@ -40,6 +43,9 @@ _INPUTS: dict[PeerSource, Config] = {
     },
 }
 
+# A workload's id, as the module reads them (spiffe_id.cc): no empty segment, and none of one or two dots.
+_ONE_ID = r"spiffe://[a-z0-9._-]+(/(\.?\.?[A-Za-z0-9_-]|\.\.\.)[A-Za-z0-9._-]*)+"
+
 
 def http_filter() -> Config:
     """For HTTP inbounds: the caller gets a 403. By itself it lets nobody in; the rules come with the routes."""
@@ -54,7 +60,7 @@ def of_routes(entries: Sequence[Entry], peer: PeerSource) -> Config:
 
 def only(spiffe_id: str, peer: PeerSource, name: str) -> Config:
     """For HTTP that no policy opens: one caller, and nobody else."""
-    predicate = {"single_predicate": {"input": _INPUTS[peer], "value_match": {"exact": spiffe_id}}}
+    predicate = _single(peer, {"exact": spiffe_id})
     matcher = _with_default([{"predicate": predicate, "on_match": _action("ALLOW", name)}])
     return {"name": _HTTP_NAME, "typed_config": {"@type": f"{_TYPES}{_HTTP}.RBAC", "matcher": matcher}}
 
@@ -72,7 +78,7 @@ def network_filter(entries: Sequence[Entry], peer: PeerSource, stat_prefix: str)
 
 def _matcher(entries: Sequence[Entry], peer: PeerSource) -> Config:
     rules = [(entry, _conf(entry)) for entry in entries]
-    matchers = [_field_matcher(c.deny, "DENY", e, peer) for e, c in rules if c.deny]
+    matchers = _not_one_id(peer) + [_field_matcher(c.deny, "DENY", e, peer) for e, c in rules if c.deny]
     for entry, conf in rules:
         allowed = [*(conf.allow or ()), *(conf.allow_with_shadow_deny or ())]
         if allowed:
@@ -85,7 +91,7 @@ def _shadow(entries: Sequence[Entry], peer: PeerSource) -> Config:
     rules = [(entry, _conf(entry)) for entry in entries]
     if not any(conf.allow_with_shadow_deny for _, conf in rules):
         return {}
-    matchers = [
+    matchers = _not_one_id(peer) + [
         _field_matcher(matches, "DENY", entry, peer)
         for entry, conf in rules
         if (matches := [*(conf.deny or ()), *(conf.allow_with_shadow_deny or ())])
@@ -104,8 +110,20 @@ def _with_default(matchers: list[Config]) -> Config:
     return {"matcher_list": {"matchers": matchers}, **no_match} if matchers else no_match
 
 
+def _not_one_id(peer: PeerSource) -> list[Config]:
+    """Nothing for the module, which ends such handshakes."""
+    if peer == "filter_state":
+        return []
+    one_id = _single(peer, {"safe_regex": {"google_re2": {}, "regex": _ONE_ID}})
+    return [{"predicate": {"not_matcher": one_id}, "on_match": _action("DENY", "not one SPIFFE id")}]
+
+
+def _single(peer: PeerSource, value_match: Config) -> Config:
+    return {"single_predicate": {"input": _INPUTS[peer], "value_match": value_match}}
+
+
 def _field_matcher(matches: Iterable[Match], action: str, entry: Entry, peer: PeerSource) -> Config:
-    predicates = [{"single_predicate": {"input": _INPUTS[peer], "value_match": _string_match(m)}} for m in matches]
+    predicates = [_single(peer, found) for match in matches for found in _string_matches(match)]
     predicate = predicates[0] if len(predicates) == 1 else {"or_matcher": {"predicate": predicates}}
     return {"predicate": predicate, "on_match": _action(action, f"{entry.origin}/rules[{entry.index}]")}
 
@@ -115,15 +133,17 @@ def _action(action: str, name: str) -> Config:
     return {"action": {"name": "envoy.filters.rbac.action", "typed_config": message}}
 
 
-def _string_match(match: Match) -> Config:
+def _string_matches(match: Match) -> list[Config]:
+    """Any of them. A prefix ends where a path segment does, as in the module (spiffe_match.cc)."""
     value = match.spiffe_id.value
     if match.spiffe_id.type == "Exact":
-        return {"exact": value}
-    if value == EVERYONE:
-        return {"prefix": value}
-    # A trust domain without a path means that domain, not every domain whose name begins so.
-    bare_domain = "/" not in value.removeprefix("spiffe://")
-    return {"prefix": value + "/" if bare_domain else value}
+        return [{"exact": value}]
+    if value == EVERYONE or value.endswith("/"):
+        return [{"prefix": value}]
+    below = {"prefix": value + "/"}
+    # A trust domain without a path is nobody's id.
+    is_domain = "/" not in value.removeprefix("spiffe://")
+    return [below] if is_domain else [{"exact": value}, below]
 
 
 def decide(entries: Sequence[Entry], spiffe_id: str) -> tuple[bool, str]:
@@ -137,5 +157,7 @@ def decide(entries: Sequence[Entry], spiffe_id: str) -> tuple[bool, str]:
 
 
 def _matches(match: Match, spiffe_id: str) -> bool:
-    wanted = _string_match(match)
-    return spiffe_id == wanted["exact"] if "exact" in wanted else spiffe_id.startswith(wanted["prefix"])
+    return any(
+        spiffe_id == wanted["exact"] if "exact" in wanted else spiffe_id.startswith(wanted["prefix"])
+        for wanted in _string_matches(match)
+    )

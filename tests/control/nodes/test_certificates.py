@@ -26,7 +26,7 @@ from control.tokens.tokens import InvalidToken, Tokens
 from offload._dataplane import Key
 from offload.mesh.node_certificate import NodeCertificate, Request, make_request, proof, take
 from offload.v1 import node_pb2, node_pb2_grpc
-from tests.control.nodes.test_nodes import CART_ID, DATAPLANES, MESH
+from tests.control.nodes.world import CART_ID, DATAPLANES, MESH
 
 Read = Callable[[str], list[Resource]]
 

@@ -3,68 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes
 
 from control import inspect
 from control.ca.issue import svid_problems
 from control.ca.rotation import Event, Stage, WrongStage
-from control.kinds import KINDS
 from control.mesh.transitions import OFFLOAD as MOVE
-from control.model.resource import Resource
 from control.nodes.configuration import configuration
-from control.nodes.server import NodeServer
 from control.plane import ControlPlane
 from control.proxies import Proxy
-from control.store.store import Store, StoreKey
 from control.tokens.tokens import Tokens
 from control.xds.encode import SECRET
 from control.xds.view import MeshView
 from envoy_ext.settings import DEFAULT_DAEMON_SOCKET
-from offload.v1 import node_pb2, node_pb2_grpc
-from tests.control.resources import MESH_WITH_IDENTITY
-
-Read = Callable[[str], list[Resource]]
-
-MESH = (
-    MESH_WITH_IDENTITY
-    + """---
-type: MeshOffload
-name: all
-spec: {default: {keyType: rsa2048, batch: {maxQueue: 100}, software: Require, socket: /run/x.sock}}
-"""
-)
-
-
-def dataplane(name: str, labels: str) -> str:
-    spec = "{networking: {address: 10.0.0.1, inbound: [{port: 80, servicePort: 8080}]}}"
-    return f"---\ntype: Dataplane\nname: {name}\nlabels: {{{labels}}}\nspec: {spec}\n"
-
-
-CART = "kuma.io/workload: cart, offload.mesh/node: n1"
-DATAPLANES = (
-    dataplane("cart-1", CART + ', offload.mesh/uid: "101"')
-    + dataplane("cart-2", CART + ', offload.mesh/uid: "102", offload.mesh/gid: "7"')
-    + dataplane("web-1", 'kuma.io/workload: web, offload.mesh/node: n2, offload.mesh/uid: "103"')
-)
-CART_ID = "spiffe://default.default.mesh.local/workload/cart"
-WEB_ID = "spiffe://default.default.mesh.local/workload/web"
-
-
-def request(spiffe_id: str) -> bytes:
-    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)])
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(names, critical=False)
-    return builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256()).public_bytes(
-        serialization.Encoding.DER
-    )
-
+from offload.v1 import node_pb2
+from tests.control.nodes.world import CART, CART_ID, DATAPLANES, MESH, WEB_ID, Node, World, dataplane, request
+from tests.control.scene import Read
 
 # --- what a node should have ------------------------------------------------------------------------------------------
 
@@ -121,56 +81,6 @@ def test_dataplanes_on_envoys_own_tls_are_not_the_nodes(read_resources: Read) ->
 
 
 # --- the service ------------------------------------------------------------------------------------------------------
-
-
-class World:
-    def __init__(self, plane: ControlPlane, tokens: Tokens, nodes: NodeServer, stub: Any, read: Read) -> None:
-        self.plane, self.tokens, self.nodes, self.stub, self.read = plane, tokens, nodes, stub, read
-
-    async def join(self, name: str) -> Node:
-        token = self.tokens.issue("node", 600, name=name)
-        node = Node(self.stub.Connect(metadata=[("authorization", f"Bearer {token}")]))
-        await node.send(hello=node_pb2.Hello(daemon_version="1"))
-        return node
-
-
-class Node:
-    def __init__(self, call: Any) -> None:
-        self.call = call
-
-    async def send(self, **message: Any) -> None:
-        await self.call.write(node_pb2.NodeMessage(**message))
-
-    async def read(self) -> Any:
-        message = await asyncio.wait_for(self.call.read(), 20)
-        assert message is not grpc.aio.EOF
-        return getattr(message, message.WhichOneof("message"))
-
-    async def apply(self, configuration: Any, *problems: str) -> None:
-        await self.send(applied=node_pb2.Applied(version=configuration.version, problems=problems))
-
-    async def certificate(self, spiffe_id: str, der: bytes, number: int = 1) -> Any:
-        wanted = node_pb2.CertificateRequest(id=number, mesh="default", spiffe_id=spiffe_id, request=der)
-        await self.send(certificate_request=wanted)
-        return await self.read()
-
-
-@pytest.fixture
-async def world(tmp_path: Path, read_resources: Read) -> AsyncIterator[World]:
-    store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
-    plane, tokens, server = ControlPlane(store), Tokens(store), grpc.aio.server()
-    nodes = NodeServer(plane, tokens)
-    nodes.add_to(server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    await plane.put_all(read_resources(MESH + DATAPLANES))
-    running = asyncio.create_task(plane.run())
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield World(plane, tokens, nodes, node_pb2_grpc.NodeServiceStub(channel), read_resources)
-    await server.stop(0)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    store.close()
 
 
 async def test_a_node_gets_its_identities_and_certificates(world: World) -> None:
