@@ -11,6 +11,7 @@ An IPv4 address is one address; of IPv6 it is a /64, since that is what one host
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections import Counter
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ class Sent:
     reason: str
 
 
+@functools.lru_cache(4096)
 def group_of(address: str) -> str:
     """What counts as one address."""
     try:

@@ -105,12 +105,12 @@ def test_addresses() -> None:
     assert peer_of_grpc("unix:") == ("", 0)
 
 
-@given(st.integers(64, 1 << 20), st.integers(16, 100_000), st.integers(16, 100_000))
+@given(st.integers(256, 1 << 20), st.integers(16, 100_000), st.integers(16, 100_000))
 def test_there_are_descriptors_for_all_bounds(limit: int, connections: int, per_address: int) -> None:
     found = bounds(limit, Wanted(connections, per_address))
     # Each of gRPC's two ports takes in as many as both may have, until the next look.
     most = found[API].connections + 2 * found[GRPC].connections
-    assert most <= max(limit - RESERVE, limit // 2) or limit < 100
+    assert most <= max(limit - RESERVE, limit // 2)
     for of in found.values():
         assert 0 < of.strangers_per_address <= of.strangers <= of.connections
         assert of.per_address <= of.connections
