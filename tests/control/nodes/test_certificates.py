@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from control.kinds import KINDS
 from control.model.resource import Resource
 from control.nodes.certificates import COME_BACK, LIFETIME, NodeCertificates, NodeClaims
-from control.nodes.server import NodeServer
+from control.nodes.server import STRANGERS_PER_ADDRESS, NodeServer
 from control.plane import ControlPlane
 from control.serving_certificate import ServingCertificate
 from control.store.store import Store, StoreKey
@@ -211,3 +211,42 @@ def test_what_is_no_certificate_of_a_node(tmp_path: Path) -> None:
     pem = x509.load_der_x509_certificate(issued.der).public_bytes(Encoding.PEM)
     assert again.check(pem).name == "n1", "the CA is kept over a restart"
     store.close()
+
+
+JOIN = "/offload.v1.NodeService/Join"
+
+
+async def test_few_are_read_at_once_of_those_who_show_nothing(world: World) -> None:
+    """A request may be of 4 MiB. Whoever shows a token does not wait for them."""
+    async with world.channel(None) as channel:
+        call = channel.stream_unary(JOIN)
+        silent = [call() for _ in range(STRANGERS_PER_ADDRESS)]
+        await asyncio.gather(*(one.wait_for_connection() for one in silent))
+        for _ in range(200):
+            more = call()
+            await more.done_writing()
+            code = await asyncio.wait_for(more.code(), 20)
+            if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                break
+            await asyncio.sleep(0.05)
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await world.join(None, world.tokens.issue("node", 600, name="n1"))
+        for one in silent:
+            one.cancel()
+        for _ in range(200):
+            last = call()
+            await last.done_writing()
+            code = await asyncio.wait_for(last.code(), 20)
+            if code is grpc.StatusCode.INVALID_ARGUMENT:
+                break
+            await asyncio.sleep(0.05)
+        assert code is grpc.StatusCode.INVALID_ARGUMENT, "it ended without a request, and is not waited for"
+
+
+async def test_a_request_that_cannot_be_read_is_refused(world: World) -> None:
+    metadata = [("authorization", f"Bearer {world.tokens.issue('node', 600, name='n1')}")]
+    async with world.channel(None) as channel:
+        for shown in (metadata, []):
+            with pytest.raises(grpc.aio.AioRpcError, match="cannot be read") as refused:
+                await channel.unary_unary(JOIN)(b"\xff\xff", metadata=shown, timeout=20)
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -214,3 +214,10 @@ def test_lengths_of_resources(size: int) -> None:
     body = any_pb2.Any(type_url="t", value=b"x" * size).SerializeToString()
     answer = Respond("t", "v", "n", (intern(f"r{size}", body),))
     assert len(discovery_pb2.DiscoveryResponse.FromString(response_bytes(answer)).resources[0].value) == size
+
+
+async def test_who_shows_no_token_is_refused_before_anything_is_read(world: World) -> None:
+    """Not a message has been sent, and none could be: it may have 4 MiB."""
+    for token, says in (("", "no dataplane token"), ("x", "this is not a token"), (world.token(name="web-1")[:-4], "")):
+        code, details = await world.stream(token=token).end()
+        assert (code, says in details) == (grpc.StatusCode.UNAUTHENTICATED, True), details
