@@ -1,8 +1,8 @@
 /* How often callers without an identity may connect. Finding out who a caller is costs ten times what turning it away
  * does, and somebody may connect and leave all the time: once a user has done so ARRIVAL_BURST times, its connections
- * are refused before anything is looked up, except for ARRIVAL_RATE a second. Whoever is only early needs few. Users
- * that a selector may match are looked up all the same, as one process of theirs must not lock the others out; what
- * that costs is bounded by ACCEPT_NS (listener.c).
+ * are closed before anything is looked up, and without a word, except for ARRIVAL_RATE a second. Whoever is only early
+ * needs few. Users that a selector may match are looked up all the same, as one process of theirs must not lock the
+ * others out; what that costs is bounded by ACCEPT_NS (listener.c).
  *
  * A table without chains: two users in one slot forget each other, which lets both in more often.
  */

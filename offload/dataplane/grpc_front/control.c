@@ -32,7 +32,7 @@ static void add_listener(front *it, void *argument) {
     snprintf(request->error, KERNEL_ERROR_MAX, "listener '%s': the data plane is draining", request->name);
   } else if (find_listener(it, request->name) != NULL) {
     snprintf(request->error, KERNEL_ERROR_MAX, "listener '%s' is there already", request->name);
-  } else if (!front_watch(it, &request->made->source, EPOLLIN)) {
+  } else if (!front_watch(it, &request->made->source, EPOLLIN | EPOLLET)) {
     snprintf(request->error, KERNEL_ERROR_MAX, "listener '%s': %s", request->name, strerror(errno));
   } else {
     list_push(&it->listeners, &request->made->link);
@@ -67,6 +67,7 @@ bool front_add_listener(front *it, const char *name, int descriptor, char error[
   made->source = (event_source){.kind = SOURCE_LISTENER, .descriptor = duplicate};
   made->name = copy;
   list_init(&made->link);
+  list_init(&made->arriving);
   listener_request request = {.name = name, .made = made, .error = error};
   front_run_command(it, add_listener, &request);
   if (!request.done) listener_close(it, made);

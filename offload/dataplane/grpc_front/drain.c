@@ -65,7 +65,7 @@ void drain_begin(front *front) {
   }
   while (!list_empty(&front->listeners)) {
     listener *it = LIST_ENTRY(front->listeners.next, listener, link);
-    for (unsigned rounds = 0; rounds < ACCEPT_ROUNDS && listener_accept(front, it); rounds++) continue;
+    for (unsigned rounds = 0; rounds < ACCEPT_ROUNDS && listener_accept_last(front, it); rounds++) continue;
     listener_close(front, it);
   }
 }

@@ -43,6 +43,7 @@ typedef struct event_source {
 typedef struct listener {
   event_source source;
   list_node link;
+  list_node arriving; /* in front->arriving while somebody may be in its queue */
   char *name;
 } listener;
 
@@ -226,6 +227,8 @@ struct front {
   size_t stranger_memory;
   uint32_t stranger_connections;
   uint64_t strangers_rest_until;
+  list_node arriving; /* listeners */
+  uint64_t accept_rests_until;
   arrival arrivals[ARRIVAL_SLOTS];
   deadline_heap deadlines; /* of calls */
   call *free_calls;
@@ -258,7 +261,11 @@ void front_loop_turn(front *front, int timeout_ms);
 void front_take_completions(front *front);
 
 /* listener.c */
-bool listener_accept(front *front, listener *listener); /* true: there may be more than one turn's worth */
+void listener_reported(front *front, listener *listener); /* somebody is in its queue */
+void listeners_serve(front *front);                       /* takes them in, unless accepting rests */
+uint64_t listeners_next(const front *front);              /* when there is somebody to take in, or NEVER */
+/* Before it is closed, without a rest. true: there may be more than one turn's worth. */
+bool listener_accept_last(front *front, listener *listener);
 void listener_close(front *front, listener *listener);
 
 /* connection.c */

@@ -95,7 +95,7 @@ void front_take_completions(front *it) {
 
 static void handle(front *it, event_source *source, uint32_t events) {
   if (source->kind == SOURCE_LISTENER) {
-    listener_accept(it, (listener *)source);
+    listener_reported(it, (listener *)source);
   } else if (source->kind == SOURCE_CONNECTION) {
     connection *connection = (struct connection *)source;
     if (connection->closed) return; /* by something earlier in this turn */
@@ -127,7 +127,7 @@ static void free_ended(front *it) {
 static int prepare_wait(front *it) {
   if (turns_next(it) == 0 || !list_empty(&it->unreviewed)) return 0;
   int timeout = it->drain != DRAIN_NOT ? DRAIN_TICK_MS : -1;
-  uint64_t next = deadlines_next(&it->deadlines), others[] = {timeouts_next(it), turns_next(it)};
+  uint64_t next = deadlines_next(&it->deadlines), others[] = {timeouts_next(it), turns_next(it), listeners_next(it)};
   for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
     if (others[i] < next) next = others[i];
   }
@@ -150,6 +150,7 @@ void front_loop_turn(front *it, int timeout_ms) {
   atomic_store(&it->sleeping, false);
   it->now = monotonic_ns();
   for (int i = 0; i < count; i++) handle(it, events[i].data.ptr, events[i].events);
+  listeners_serve(it);
   turns_serve(it);
   run_commands(it);
   principals_review_some(it);
@@ -184,7 +185,8 @@ static bool open_descriptors(front *it, char error[KERNEL_ERROR_MAX]) {
 static void init_fields(front *it) {
   list_node *lists[] = {&it->submitted,  &it->listeners, &it->connections,    &it->ended,    &it->watchers,
                         &it->principals, &it->turns,     &it->stranger_turns, &it->writers,  &it->stranger_writers,
-                        &it->idle,       &it->stalled,   &it->leaving,        &it->reviewed, &it->unreviewed};
+                        &it->idle,       &it->stalled,   &it->leaving,        &it->reviewed, &it->unreviewed,
+                        &it->arriving};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) list_init(lists[i]);
   it->epoll = it->wake.descriptor = it->spare = -1;
   it->last_command = &it->first_command;

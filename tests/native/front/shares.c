@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "offload/dataplane/grpc_front/internal.h"
@@ -204,16 +205,46 @@ static void test_standing(void) {
   }
 }
 
+static unsigned taken_in(void) {
+  return (unsigned)(counter_read(&counts.connections) + refusals_count(&refusals, REFUSED_STRANGER_CONNECTIONS));
+}
+
+/* A crowd in the queue of a listener is taken in some at a time, and after each time nobody is, for longer. */
+static void test_arriving(void) {
+  char error[KERNEL_ERROR_MAX];
+  struct sockaddr_un address = {.sun_family = AF_UNIX}; /* abstract, with a name of the kernel's */
+  socklen_t size = sizeof address;
+  int listening = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  CHECK(bind(listening, (struct sockaddr *)&address, sizeof(sa_family_t)) == 0 && listen(listening, CROWD) == 0);
+  CHECK(getsockname(listening, (struct sockaddr *)&address, &size) == 0);
+  CHECK(front_add_listener(tested, "main", listening, error));
+  other.end = listening;
+  for (unsigned i = 0; i < CROWD; i++) {
+    crowd[i].end = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    CHECK(connect(crowd[i].end, (struct sockaddr *)&address, size) == 0);
+  }
+  unsigned rested = 0;
+  for (unsigned turns = 0, taken = 0; taken < CROWD; turns++) {
+    CHECK(turns < TURNS_MAX);
+    uint64_t until = tested->accept_rests_until;
+    turn();
+    CHECK(taken_in() < taken + CROWD);
+    if (tested->now < until) {
+      CHECK(taken_in() == taken);
+      rested++;
+    }
+    taken = taken_in();
+  }
+  CHECK(rested > 0);
+}
+
 typedef struct test {
   const char *name;
   void (*run)(void);
 } test;
 
-static const test tests[] = {{"strangers", test_strangers},
-                             {"users", test_users},
-                             {"timeouts", test_timeouts},
-                             {"hanging_up", test_hanging_up},
-                             {"standing", test_standing}};
+static const test tests[] = {{"strangers", test_strangers},   {"users", test_users},       {"timeouts", test_timeouts},
+                             {"hanging_up", test_hanging_up}, {"standing", test_standing}, {"arriving", test_arriving}};
 
 int main(int count, char **arguments) {
   for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
@@ -224,6 +255,6 @@ int main(int count, char **arguments) {
     puts(tests[i].name);
     return 0;
   }
-  fprintf(stderr, "usage: front_shares strangers | users | timeouts | hanging_up | standing\n");
+  fprintf(stderr, "usage: front_shares strangers | users | timeouts | hanging_up | standing | arriving\n");
   return 2;
 }

@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = Path(os.environ.get("FRONT_SHARES", ROOT / "build/native/tests/native/front/front_shares"))
 
 
-@pytest.mark.parametrize("name", ["strangers", "users", "timeouts", "hanging_up", "standing"])
+@pytest.mark.parametrize("name", ["strangers", "users", "timeouts", "hanging_up", "standing", "arriving"])
 def test_shares(name: str) -> None:
-    """Writing to a crowd, closing it and reviewing it take a share of a turn; everybody else is written to in it."""
+    """Taking in a crowd, writing to it, closing it and reviewing it take a share of a turn each."""
     assert PROGRAM.is_file(), f"{PROGRAM} is missing: make build"
     environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
     done = subprocess.run([PROGRAM, name], env=environment, capture_output=True, text=True, check=False, timeout=280)
