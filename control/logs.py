@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import MutableMapping
 from typing import Any
@@ -20,9 +21,12 @@ _KINDS_MAX = 64
 
 
 def configure() -> None:
-    """Escapes every value of every event from now on."""
-    defaults = [p for p in structlog.get_config()["processors"] if p is not _escaped]
-    structlog.configure(processors=[_escaped, *defaults])
+    """Escapes every value of every event from now on, and shows no values in traces."""
+    renderer = structlog.dev.ConsoleRenderer
+    defaults = [p for p in structlog.get_config()["processors"] if p is not _escaped and not isinstance(p, renderer)]
+    # By default a trace has the values of all variables: tokens and keys of CAs among them.
+    last = renderer(colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[_escaped, *defaults, last])
 
 
 def _escaped(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

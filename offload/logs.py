@@ -31,7 +31,10 @@ def configure(level: str, output: str) -> None:
     last: list[Any] = (
         [structlog.processors.format_exc_info, _event_first, structlog.processors.JSONRenderer()]
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # By default a trace has the values of all variables: tokens and what issuers answer among them.
+        else [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

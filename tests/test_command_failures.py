@@ -136,7 +136,7 @@ MISTAKES = [
     ),
 ]
 
-RUN = "mesh dataplane run --name a --envoy true --token-file {token} "
+RUN = "mesh dataplane run --name a --envoy true --token-file {token} --runtime-folder {folder}/run "
 MISTAKES += [
     Case(
         RUN + "--ca-file {folder}/other-ca.pem --control-plane 127.0.0.1:{xds}", C.MESH_UNREACHABLE, "is not of this CA"
@@ -155,6 +155,17 @@ MISTAKES += [
         RUN + "--ca-file {ca} --control-plane 127.0.0.1:{xds}", C.FAILED, "there is no Dataplane 'a' in mesh 'default'"
     ),
     Case(RUN + "--ca-file {ca} --control-plane here:x", C.USAGE, "use host:port"),
+    Case(
+        RUN.replace("{folder}/run", "{folder}/" + "r" * 90) + "--ca-file {ca} --control-plane 127.0.0.1:{closed}",
+        C.CONFIGURATION,
+        "choose a shorter --runtime-folder",
+    ),
+    Case(
+        "mesh dataplane bootstrap --name a --token-file {token} --ca-file {ca} --admin-port 1 --admin-socket x",
+        C.USAGE,
+        "give one of them",
+    ),
+    Case(RUN + "--ca-file {ca} --admin-port 0", C.USAGE, "'--admin-port'"),
 ]
 
 

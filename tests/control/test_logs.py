@@ -21,3 +21,25 @@ def test_an_event_is_one_line() -> None:
     assert ran.stdout.count(b"\n") == 1
     assert ran.stdout.decode().strip().isprintable()
     assert ran.stdout.count(b"forged") == 4
+
+
+TRACE = """
+from control import logs
+import structlog
+log = structlog.get_logger("control.xds.server")
+logs.configure()
+def served(token):
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        log.exception("an xDS stream failed", peer="p")
+served("t0ken-of-somebody")
+"""
+
+
+def test_a_trace_shows_no_values() -> None:
+    ran = subprocess.run([sys.executable, "-c", TRACE], capture_output=True, timeout=60, check=True)
+    assert b"ZeroDivisionError" in ran.stdout
+    assert b"an xDS stream failed" in ran.stdout
+    assert b"in served" in ran.stdout
+    assert b"t0ken-of-somebody" not in ran.stdout + ran.stderr

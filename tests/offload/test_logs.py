@@ -19,10 +19,12 @@ log.debug("hidden")
 log.info("an event", identity="www", key_id="00ff", secret=b"never shown", other=bytearray(3), number=1)
 logging.getLogger("grpc").warning("from a library: %s", "text")
 logging.getLogger("watchfiles.main").info("chatter")
-try:
-    1 / 0
-except ZeroDivisionError:
-    log.exception("failed", reason="nothing to divide by")
+def divide(held):
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        log.exception("failed", reason="nothing to divide by")
+divide("a local value")
 print(logs.set_level("error"), file=sys.stdout)
 log.warning("hidden as well")
 """
@@ -38,6 +40,7 @@ def lines(level: str, output: str) -> list[str]:
         check=True,
     )
     assert ran.stdout == f"{level}\n"
+    assert "a local value" not in ran.stderr, "a trace shows no values"
     return ran.stderr.splitlines()
 
 

@@ -225,6 +225,7 @@ def test_dataplane_run(mesh: ControlPlane, tmp_path: Path, envoy_binary: Path, m
     path.write_text(mesh.output("generate", "dataplane-token", "--name", "web-1"))
     command = [*MESH, "dataplane", "run", "--name", "web-1", "--token-file", str(path), "--envoy", str(envoy_binary)]
     command += ["--ca-file", str(mesh.data / "ca.pem"), "--control-plane", f"127.0.0.1:{mesh.xds}"]
+    command += ["--runtime-folder", str(tmp_path / "run")]
     with (tmp_path / "envoy.log").open("wb") as log:
         envoy = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
     try:
