@@ -183,10 +183,10 @@ static bool open_descriptors(front *it, char error[KERNEL_ERROR_MAX]) {
 }
 
 static void init_fields(front *it) {
-  list_node *lists[] = {&it->submitted,  &it->listeners, &it->connections,    &it->ended,    &it->watchers,
-                        &it->principals, &it->turns,     &it->stranger_turns, &it->writers,  &it->stranger_writers,
-                        &it->idle,       &it->stalled,   &it->leaving,        &it->reviewed, &it->unreviewed,
-                        &it->arriving};
+  list_node *lists[] = {&it->submitted, &it->listeners,        &it->connections, &it->ended,
+                        &it->watchers,  &it->principals,       &it->turns,       &it->stranger_turns,
+                        &it->writers,   &it->stranger_writers, &it->idle,        &it->stalled,
+                        &it->leaving,   &it->reviewed,         &it->unreviewed,  &it->arriving};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) list_init(lists[i]);
   it->epoll = it->wake.descriptor = it->spare = -1;
   it->last_command = &it->first_command;
