@@ -9,6 +9,7 @@ ports beside the first (SO_REUSEPORT), which then takes no more connections; its
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -58,6 +59,8 @@ class GrpcServer:
 
     async def start(self) -> Sequence[Address]:
         """With the real ports, where 0 was asked for. Raises OSError where an address cannot be had."""
+        for port in self._ports:
+            _require_free(port)
         self._newest, addresses = await self._serve([port.address for port in self._ports])
         self._ports = [
             Port(port.what, address, port.credentials) for port, address in zip(self._ports, addresses, strict=True)
@@ -89,3 +92,15 @@ class GrpcServer:
         servers = [server for server in (self._newest, *self._ending) if server is not None]
         # Of two stops of one server the shorter grace counts.
         await asyncio.gather(*(server.stop(grace) for server in servers))
+
+
+def _require_free(port: Port) -> None:
+    """Raises OSError where somebody serves there. gRPC would not: with SO_REUSEPORT, which `renew` needs, two control
+    planes of one user share a port, and each gets a part of the other's proxies."""
+    host = port.address.host
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port.address.port))
+        except OSError as error:
+            raise OSError(f"{port.what} cannot be served at {port.address}: {error.strerror}") from error

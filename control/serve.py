@@ -9,7 +9,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,13 +35,14 @@ from control.servers.descriptors import GRPC, Wanted
 from control.servers.fronts import Fronts
 from control.servers.listener import Connection, Listener
 from control.serving_certificate import ServingCertificate
-from control.settings import Address, Files, write_private
+from control.settings import Address, CannotServe, Files, write_private
 from control.store.engine import shown, sqlite_path
-from control.store.errors import IncompatibleStore, StoreError
+from control.store.errors import IncompatibleStore, StoreError, WrongStoreKey
 from control.store.lock import share
 from control.store.store import Store, StoreKey
 from control.tokens.tokens import Tokens
 from control.xds.server import DiscoveryServer
+from offload import failure
 from offload.folded_log import FoldedLog
 from offload.systemd import Notifier
 
@@ -252,6 +253,17 @@ class Service:
             self._lock = None
 
 
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """What the host or the configuration forbids. CannotServe; a database that does not answer may do so later."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotServe(failure.of_system(error)) from error
+    except (IncompatibleStore, WrongStoreKey) as error:
+        raise CannotServe(str(error)) from error
+
+
 def _listen(address: Address) -> socket.socket:
     """By ourselves, since uvicorn ends the process where the address cannot be had."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
@@ -280,9 +292,11 @@ async def serve(settings: ServeSettings) -> None:
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    service, systemd = Service(settings), Notifier(os.environ)
+    with _starting():
+        service, systemd = Service(settings), Notifier(os.environ)
     try:
-        await service.start()
+        with _starting():
+            await service.start()
         systemd.send("READY=1", f"STATUS=API on {service.api}, xDS on {service.xds}, nodes on {service.nodes}")
         asked = asyncio.create_task(ended.wait())
         # Half of a control plane would look alive and push nothing: whoever started it starts it again.

@@ -58,6 +58,10 @@ class Files:
         return self.folder / "ca.pem"
 
 
+class CannotServe(Exception):
+    """The host or its configuration forbids to start; starting again does not help. The message says why."""
+
+
 def data_folder(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(environment.get("MESH_DATA", DEFAULT_DATA))
 

@@ -40,7 +40,8 @@ RELOAD_TIMEOUT_SECONDS = 30
 IDENTITIES_SHOWN = 100  # in statistics, which some ask for each second
 CALLS_MAX = 64  # beyond those that run, they wait for a thread
 CONNECTIONS_MAX = 64
-# Who may open the socket may drain the daemon; the bounds are for a script of his that goes wrong.
+# Callers of this socket are trusted, since they can drain the daemon anyway; the bounds limit the damage of a faulty
+# script.
 _BOUNDS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", 64 * 1024),

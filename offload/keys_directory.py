@@ -1,4 +1,4 @@
-"""The keys directory as it is on disk now; what to make of it is decided in `identities`.
+"""Lists the keys directory; `identities` decides what is served from it.
 
 Layouts, which may be mixed:
 
@@ -9,11 +9,13 @@ Layouts, which may be mixed:
 Names that begin with a dot are skipped: Kubernetes keeps the versions of a mounted secret there (..data). Private keys
 are read natively; only certificates and handles come back.
 
-Whoever writes `keys/cart/` shall not sign with the key of `www`: every path is walked as `trusted_paths` says, a
-private key is taken only from its own identity's place, symlinks followed, and what was judged is what is read.
+A tenant that can write `keys/cart/` must not be able to sign with the key of `www`. So every path is walked as
+`trusted_paths` describes, a private key is accepted only if its real path, after symlinks, lies in the folder of its
+own identity, and a file is read through the descriptor that was checked.
 
-Files come and go while they are listed: Kubernetes removes the old version of a secret as soon as the new one is there.
-So what was there the last time, and is not there now or cannot be used now, is looked for again until two looks agree.
+Files can change while they are listed: Kubernetes removes the old version of a secret as soon as the new one is in
+place. If a file of the last listing is missing or unusable, the directory is therefore listed again until two
+consecutive listings agree.
 """
 
 from __future__ import annotations

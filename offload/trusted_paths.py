@@ -81,6 +81,7 @@ class Trust:
 
     users: frozenset[int]
     own: frozenset[int]  # of these: root and the daemon's own users
+    of_config: bool = True  # security.trusted_users can add to them
     _private: dict[int, bool] = field(default_factory=dict, compare=False)
 
     @staticmethod
@@ -91,7 +92,7 @@ class Trust:
         if security is not None and security.user is not None:
             own.add(user_id(security.user))
         others = {user_id(user) for user in security.trusted_users} if security is not None else set()
-        return Trust(frozenset(own | others), frozenset(own))
+        return Trust(frozenset(own | others), frozenset(own), config is not None)
 
     def afresh(self) -> Trust:
         """For one look, which asks for the members of each group once: they may be others at the next."""
@@ -100,15 +101,16 @@ class Trust:
     def fault(self, step: Step, read_only_is_enough: bool = False, groups_may_write: bool = False) -> str | None:
         """Why nothing at or below this component can be relied on; None when it can.
 
-        In a folder with the sticky bit others cannot replace what is not theirs: it counts as good, and what is in it
-        by its own owner. `read_only_is_enough`: whatever its mode is, nobody writes here through a read-only mount
-        (Kubernetes gives config maps mode 0777).
+        A folder with the sticky bit passes, because other users cannot rename or remove entries that they do not own;
+        each entry is then judged by its own owner. `read_only_is_enough`: on a read-only mount the mode does not count,
+        because nobody can write there (Kubernetes gives config maps mode 0777).
         """
         status, mode = step.status, step.status.st_mode
         if status.st_uid not in self.users:
+            or_name = ", or name its owner in security.trusted_users" if self.of_config else ""
             return (
                 f"{step.path} belongs to {_user(status.st_uid)}, who could put anything in its place: give it to root "
-                f"or to the daemon's user ({_user(os.geteuid())}), or name its owner in security.trusted_users"
+                f"or to the daemon's user ({_user(os.geteuid())}){or_name}"
             )
         if stat.S_ISLNK(mode) or (step.is_folder and mode & stat.S_ISVTX):
             return None
@@ -241,6 +243,8 @@ def read_trusted(path: Path, trust: Trust, warn: Callable[[str], None] | None = 
     """
     with Walk(trust, read_only_is_enough=True) as walk:
         file = walk.to(path)
+        if file.is_folder:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(file.status.st_mode):
             raise OSError(errno.EINVAL, "is not a regular file", str(path))
         if warn is not None and (exposed := exposure(file)):

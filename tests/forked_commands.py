@@ -1,6 +1,6 @@
 """Runs many commands, each in a process of its own that has `offload` and `mesh` loaded already.
 
-Standard input: a JSON list of {"program", "arguments", "environment"}.
+Standard input: a JSON list of {"program", "arguments", "environment", "user"}; a user is a number, or null for ours.
 Standard output: a list of {"code", "stdout", "stderr"}.
 Loading the programs takes most of the time of a command that fails; here it is done once, and then forked.
 """
@@ -38,6 +38,10 @@ def start(number: int, case: dict[str, Any], folder: Path) -> int:
     )
     for descriptor, (path, flags) in enumerate(streams):
         os.dup2(os.open(path, flags | os.O_CREAT, 0o600), descriptor)
+    if case["user"] is not None and os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(case["user"], case["user"], case["user"])
+        os.setresuid(case["user"], case["user"], case["user"])
     os.environ.clear()
     os.environ.update(case["environment"])
     sys.argv = [case["program"], *case["arguments"]]

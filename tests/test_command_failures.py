@@ -5,7 +5,10 @@ All mistakes are made first, each by a process of its own; each case then looks 
 
 from __future__ import annotations
 
+import grp
 import json
+import os
+import pwd
 import re
 import shlex
 import signal
@@ -13,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,26 +26,31 @@ import typer
 
 import control.cli
 import offload.cli
+from deploy.demo.__main__ import MARK, empty, output_folder
 from offload import exit_codes, failure
 from tests.control.mesh_process import ControlPlane
-from tests.offload.daemon_process import ROOT, environment
+from tests.offload.daemon_process import ROOT, environment, folder_of_root
 
 OFFLOAD = [sys.executable, "-m", "offload"]
 MESH = [sys.executable, "-c", "from control.cli import main; main()"]
 
 C = exit_codes
+NOBODY = pwd.getpwnam("nobody").pw_uid
 
 
 @dataclass(frozen=True)
 class Case:
-    line: str  # {folder}: where the files below are; {api}, {xds}: ports of the control plane; {taken}: a taken port
+    # {folder}: where the files below are; {public}: where others get to; {api}, {xds}: ports of the control plane;
+    # {taken}: a taken port.
+    line: str
     code: int
     says: str
     variables: Mapping[str, str] = field(default_factory=dict)
+    as_nobody: bool = False  # needs root
 
     @property
     def id(self) -> str:
-        return self.line.replace("{folder}/", "")
+        return self.line.replace("{folder}/", "").replace("{public}/", "")
 
 
 NO_CA = {"MESH_DATA": "{folder}/empty", "MESH_CA": ""}
@@ -64,6 +73,18 @@ MISTAKES = [
     Case("offload status --admin-socket {folder}/none", C.UNAVAILABLE, "no daemon answers on"),
     Case("offload status --admin-socket {folder}", C.UNAVAILABLE, "that is not a socket"),
     Case("offload status --admin-socket {folder}/nobody.sock", C.UNAVAILABLE, "it is there, and nobody serves it"),
+    Case(
+        "offload status --admin-socket {public}/closed.sock",
+        C.UNAVAILABLE,
+        "you may not connect to it; user 'root' and members of group 'daemon' may: become one of them",
+        as_nobody=True,
+    ),
+    Case(
+        "offload sign -i www --socket {public}/locked/a.sock --input /dev/null",
+        C.UNAVAILABLE,
+        "you may not enter {public}/locked; user 'root' may: become one of them",
+        as_nobody=True,
+    ),
     Case("offload status --interval fast", C.USAGE, "'--interval'"),
     Case("offload status --watch --interval 0", C.USAGE, "'--interval'"),
     Case("offload reload --admin-socket {folder}/none", C.UNAVAILABLE, "no daemon answers on"),
@@ -110,9 +131,21 @@ MISTAKES = [
     Case("mesh restore {folder}/none --replace --data {folder}/empty", C.FAILED, "there is no backup at"),
     Case("mesh serve --api nowhere:x", C.USAGE, "use host:port"),
     Case("mesh serve --zone BAD", C.USAGE, "--zone"),
-    Case("mesh serve --data {folder}/bad.yaml/x", C.FAILED, "a part of its path is a file"),
+    Case("mesh serve --data {folder}/bad.yaml/x", C.CONFIGURATION, "a part of its path is a file"),
     Case(
-        "mesh serve --data {folder}/new --api 127.0.0.1:{api} --xds 127.0.0.1:0 --nodes 127.0.0.1:0", C.FAILED, "{api}"
+        "mesh serve --data {folder}/new --api 127.0.0.1:{api} --xds 127.0.0.1:0 --nodes 127.0.0.1:0",
+        C.CONFIGURATION,
+        "the API cannot be served at 127.0.0.1:{api}: Address already in use",
+    ),
+    Case(
+        "mesh serve --data {folder}/new2 --api 127.0.0.1:0 --xds 127.0.0.1:{xds} --nodes 127.0.0.1:0",
+        C.CONFIGURATION,
+        "xDS cannot be served at 127.0.0.1:{xds}: Address already in use",
+    ),
+    Case(
+        "mesh serve --data {folder}/new3 --api 127.0.0.1:0 --xds 127.0.0.1:0 --nodes 127.0.0.1:{taken}",
+        C.CONFIGURATION,
+        "nodes cannot be served at 127.0.0.1:{taken}: Address already in use",
     ),
     Case("mesh backup {folder}/bad.yaml", C.FAILED, "bad.yaml"),
     Case("mesh restore {folder}/none --data {folder}/empty", C.FAILED, "none"),
@@ -191,12 +224,19 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     (folder / "binary").write_bytes(b"\xff\xfe\x00")
     (folder / "empty").mkdir()
     with (
+        folder_of_root() as public,
+        socket.socket(socket.AF_UNIX) as shut,
         socket.socket() as closed,
         socket.create_server(("127.0.0.1", 0)) as taken,
         socket.socket(socket.AF_UNIX) as nobody,
     ):
         closed.bind(("127.0.0.1", 0))  # and never listens
         nobody.bind(str(folder / "nobody.sock"))
+        (public / "locked").mkdir(mode=0o700)
+        shut.bind(str(public / "closed.sock"))
+        (public / "closed.sock").chmod(0o660)
+        if os.geteuid() == 0:
+            os.chown(public / "closed.sock", 0, grp.getgrnam("daemon").gr_gid)
         port = taken.getsockname()[1]
         (folder / "taken.yaml").write_text(
             f"sockets: {{main: {{path: {folder}/t.sock}}}}\nadmin: {{path: {folder}/ta.sock}}\n"
@@ -214,6 +254,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         (folder / "other-ca.pem").write_bytes((other.data / "ca.pem").read_bytes())
         yield {
             "folder": str(folder),
+            "public": str(public),
             "api": str(made.api),
             "xds": str(made.xds),
             "ca": str(made.data / "ca.pem"),
@@ -233,7 +274,8 @@ def ended(words: dict[str, str]) -> list[Ended]:
         program, *arguments = (word.format(**words) for word in shlex.split(case.line))
         variables = environment(**mesh | {name: value.format(**words) for name, value in case.variables.items()})
         without = {name: value for name, value in variables.items() if value or name not in case.variables}
-        cases.append({"program": program, "arguments": arguments, "environment": without})
+        user = NOBODY if case.as_nobody else None
+        cases.append({"program": program, "arguments": arguments, "environment": without, "user": user})
     ran = subprocess.run(
         [sys.executable, "-m", "tests.forked_commands"],
         input=json.dumps(cases),
@@ -253,6 +295,8 @@ def test_a_mistake_ends_with_a_sentence_and_its_exit_code(
     number: int, ended: list[Ended], words: dict[str, str]
 ) -> None:
     case, found = MISTAKES[number], ended[number]
+    if case.as_nobody and os.geteuid() != 0:
+        pytest.skip("only root can become another user")
     said = " ".join(re.sub(r"[│╭╮╰╯─]", " ", found.stderr).split())
     assert found.code == case.code, found.stderr
     assert " ".join(case.says.format(**words).split()) in said
@@ -294,6 +338,8 @@ def commands(app: typer.Typer) -> list[str]:
     ("line", "says"),
     [
         ("deploy.demo --part nope", "invalid choice: 'nope'"),
+        ("deploy.demo --output {folder}", "holds files that no demo made"),
+        ("deploy.demo --output {folder}/bad.yaml", "is no folder; choose another"),
         ("benchmarks.handshake --json {folder}", "is a folder, and a file is wanted"),
         ("benchmarks.handshake --report {folder}/bad.yaml", "is a file, and a folder is wanted"),
         ("benchmarks.overhead --json {folder}/bad.yaml/x", "is a file, and a folder is wanted"),
@@ -315,6 +361,19 @@ def test_demo_and_benchmarks_say_it_before_they_begin(line: str, says: str, tmp_
     assert ran.returncode == C.USAGE, ran.stderr
     assert says in ran.stderr
     assert "Traceback" not in ran.stderr
+    assert (tmp_path / "bad.yaml").is_file()
+
+
+def test_the_demo_empties_only_its_own_folder(tmp_path: Path) -> None:
+    made = output_folder(str(tmp_path / "demo"))
+    empty(made)
+    (made / "report.json").touch()
+    assert output_folder(str(made)) == made, "an earlier demo's"
+    empty(made)
+    assert [path.name for path in made.iterdir()] == [MARK]
+    (link := tmp_path / "link").symlink_to(made)
+    with pytest.raises(ArgumentTypeError, match="is no folder"):
+        output_folder(str(link))
 
 
 def test_version_and_help_need_no_native_library(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from control.cli.output import complain
 from control.model.documents import UnreadableDocument
 from control.model.violation import InvalidResource
 from control.runtime_folder import UnusableFolder
+from control.settings import CannotServe
 from control.store.errors import StoreError
 from offload import exit_codes, failure
 
@@ -36,6 +37,7 @@ EXPECTED: dict[type[BaseException], int] = {
     Unreachable: exit_codes.MESH_UNREACHABLE,
     MissingProgram: exit_codes.CONFIGURATION,
     UnusableFolder: exit_codes.CONFIGURATION,
+    CannotServe: exit_codes.CONFIGURATION,
     ApiError: exit_codes.FAILED,
     InvalidResource: exit_codes.FAILED,
     UnreadableDocument: exit_codes.FAILED,

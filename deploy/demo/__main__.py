@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from benchmarks import outputs
 from benchmarks.tools import LoadToolError
 from control.cli.client import ApiError, Unreachable
 from deploy.demo import clients, report, scene, sidecars
@@ -33,6 +34,29 @@ CONNECTIONS = 1500  # to each listener
 
 PARTS = ("node", "mesh")
 
+DEFAULT_OUTPUT = ROOT / "build" / "demo"
+MARK = ".offload-demo"  # in a folder that the demo made, and so may empty
+
+
+def output_folder(text: str) -> Path:
+    """A folder for the demo alone: one that is not there yet, is empty, or is an earlier demo's."""
+    path = Path(text)
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise argparse.ArgumentTypeError(f"{path} is no folder; choose another, or remove it")
+    is_ours = path.absolute() == DEFAULT_OUTPUT or (path / MARK).is_file()
+    if path.is_dir() and not is_ours and any(path.iterdir()):
+        raise argparse.ArgumentTypeError(
+            f"{path} holds files that no demo made, and the demo empties its folder; choose one that is not there yet"
+        )
+    return outputs.folder(text)
+
+
+def empty(folder: Path) -> None:
+    """What an earlier demo left in its folder goes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m deploy.demo", description=__doc__)
@@ -40,7 +64,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--part", action="append", choices=PARTS, help="only this one; both without it")
     parser.add_argument("--quick", action="store_true", help="fewer requests in the mesh, for tests")
     parser.add_argument("--connections", type=int, default=CONNECTIONS, help="new connections to each listener")
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "demo", help="folder for report and logs")
+    parser.add_argument(
+        "--output",
+        type=output_folder,
+        default=DEFAULT_OUTPUT,
+        help="folder for report and logs; one of an earlier demo is emptied",
+    )
     parsed = parser.parse_args()
     parsed.part = parsed.part or PARTS
     parsed.keep = parsed.keep or os.environ.get("KEEP", "") not in ("", "0")
@@ -224,8 +253,7 @@ def keep_running(processes: Processes, hints: Sequence[Callable[[], None]]) -> N
 
 def main() -> int:
     options = arguments()
-    shutil.rmtree(options.output, ignore_errors=True)
-    options.output.mkdir(parents=True)
+    empty(options.output)
     # Keys and sockets: a short path (a socket's may have 107 bytes), open to this user alone, gone at the end.
     folder = Path(tempfile.mkdtemp(prefix="tls-offload-demo-"))
     try:

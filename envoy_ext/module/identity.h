@@ -73,8 +73,8 @@ class IdentityWatch {
     current_ = std::move(identity);
     refused_ = false;
   }
-  // The daemon has withdrawn it. Who holds it goes on with what is there; who comes now must not begin with that, whose
-  // keys are gone.
+  // The daemon has withdrawn the identity. Handshakes in flight go on with the credentials that they hold; new ones
+  // must not begin with them, because the daemon no longer has their keys.
   void refuse() {
     std::lock_guard lock(mutex_);
     refused_ = true;

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from offload import exit_codes
+from offload.accounts import name_of_group, name_of_user
 from offload.untrusted_text import escaped
 from offload.v1 import admin_pb2_grpc
 
@@ -115,6 +116,19 @@ def admin(path: Path) -> Iterator[Any]:
         yield admin_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call]
 
 
+def _closed_folder(path: Path) -> Path:
+    """The first on the way that may not be entered."""
+    return next((one for one in reversed(path.absolute().parents) if not os.access(one, os.X_OK)), path.parent)
+
+
+def _who_may(path: Path, wanted: int) -> str:
+    """Whom its mode lets in, in words; `wanted` is a bit of others' mode."""
+    there = path.stat()
+    who = [f"user '{name_of_user(there.st_uid)}'"] if there.st_mode & (wanted << 6) else []
+    who += [f"members of group '{name_of_group(there.st_gid)}'"] if there.st_mode & (wanted << 3) else []
+    return f"{' and '.join(who or ['root'])} may: become one of them, or try with sudo"
+
+
 def _why_not(path: Path) -> str:
     try:
         if not path.exists():
@@ -122,7 +136,8 @@ def _why_not(path: Path) -> str:
         if not path.is_socket():
             return "that is not a socket"
     except PermissionError:
-        return "you may not look into its folder; try with sudo"
+        folder = _closed_folder(path)
+        return f"you may not enter {folder}; {_who_may(folder, 0o1)}"
     if not os.access(path, os.W_OK):
-        return "you may not connect to it; try with sudo, or as the daemon's user"
+        return f"you may not connect to it; {_who_may(path, 0o2)}"
     return "it is there, and nobody serves it"

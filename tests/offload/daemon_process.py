@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -50,6 +51,15 @@ def _states(pid: int) -> Iterator[str]:
     for task in Path(f"/proc/{pid}/task").iterdir():
         with suppress(FileNotFoundError):  # it has ended
             yield (task / "stat").read_text().rpartition(")")[2].split()[0]
+
+
+@contextmanager
+def folder_of_root() -> Iterator[Path]:
+    """Outside pytest's own, which is closed to others."""
+    with tempfile.TemporaryDirectory(prefix="offload-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 class DaemonProcess:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.console import Console
 
 from offload.bench import service
 from offload.bench.prediction import Load, host_factor, predict
-from offload.bench.service import SIDECARS, ServiceBenchError
+from offload.bench.service import SIDECARS, ServiceBenchError, ServiceResult, Sidecars
 from offload.bench.verdict import Choice, Verdict, judge, summary
+from offload.cli import bench
 
 
 def verdict(key: str, software_us: float, daemon_us: float, vector: bool = True, factor: float = 1.0) -> Verdict:
@@ -77,3 +81,29 @@ def test_a_missing_client_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "KEYLOAD", service.KEYLOAD.with_name("no-such-program"))
     with service.running(["p256"]) as running, pytest.raises(ServiceBenchError, match="pip install"):
         running.measure("p256")
+
+
+def test_tables_fit_into_80_columns() -> None:
+    """Also with the figures of a slow machine: no cell is cut, and only the verdict is broken into lines."""
+    slow = [24_999.0 + batch for batch in range(8)]
+    kernels = {"rsa4096": {"software": slow, "ifma8": [value / 1.01 for value in slow]}}
+    sidecars = tuple(Sidecars(count, 12_345.6, 7.9, 24_999.4, 123_456.7, 345_678.9) for count in SIDECARS)
+    services = {"rsa4096": ServiceResult(123_456.7, 7.9, 24_999.4, 24_999.4, sidecars)}
+    verdicts = {"rsa4096": verdict("rsa4096", 24_999, 24_999)}
+    expected = {
+        bench._table: ["rsa4096", "software", "24999", "25006", "3125.8", "1.01x"],
+        bench._service_table: ["rsa4096", "123,457", "7.9", "24999 us"],
+        bench._sidecars_table: ["rsa4096", "7.9, 345.7 ms"],
+        bench._verdict_table: ["rsa4096", f"{verdicts['rsa4096'].mtls.stock_us:.0f},", "/s"],
+    }
+    tables = zip(expected.items(), (kernels, services, services, verdicts), strict=True)
+    for (make, cells), figures in tables:
+        console = Console(width=80, file=io.StringIO())
+        console.print(make(figures))  # type: ignore[operator]
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        assert "…" not in text, text
+        lines = text.splitlines()
+        assert all(len(line) <= 80 for line in lines)
+        shown = "\n".join(line for line in lines if "rsa4096" in line or "ifma8" in line)
+        for cell in cells:
+            assert cell in shown, text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from offload.config import Config, Identity, Selector
 from offload.config_fields import parse_address
 from offload.config_file import ConfigError, load_config, parse_yaml
 from offload.config_reference import reference
+from tests.offload.daemon_process import DaemonProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -160,6 +163,57 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin1.yaml").write_bytes(b"a: \xff")
     with pytest.raises(ConfigError, match="is not UTF-8"):
         load_config(tmp_path / "latin1.yaml", {})
+
+
+STRANGER = 12345
+
+
+def open_to_a_group(file: Path) -> None:
+    os.chown(file, -1, STRANGER)
+    file.chmod(0o664)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("bend", "says"),
+    [
+        (lambda file: os.chown(file, STRANGER, -1), r"offload\.yaml belongs to uid 12345, .* or to the daemon's user"),
+        (lambda file: os.chown(file.parent, STRANGER, -1), "belongs to uid 12345"),
+        (lambda file: file.chmod(0o666), r"every user can write .*: chmod o-w"),
+        (lambda file: file.parent.chmod(0o777), "every user can write in"),
+        (open_to_a_group, "the group with gid 12345 can write"),
+    ],
+    ids=["another's file", "another's folder", "open file", "open folder", "open to a group"],
+)
+def test_a_file_that_others_could_write_is_refused(tmp_path: Path, bend: Callable[[Path], object], says: str) -> None:
+    """Whoever writes it says which keys are served, and to whom."""
+    file = tmp_path / "node" / "offload.yaml"
+    file.parent.mkdir()
+    file.write_text("data_plane: {shards: 2}")
+    assert load_config(file, {}).data_plane.shards == 2
+    bend(file)
+    with pytest.raises(ConfigError, match="is not taken: .*" + says) as refusal:
+        load_config(file, {})
+    assert "trusted_users" not in str(refusal.value), "the file cannot speak for itself"
+
+
+def test_a_configuration_from_a_descriptor() -> None:
+    """`offload check-config -c <(make-one)`."""
+    read, write = os.pipe()
+    os.write(write, b"data_plane: {shards: 2}")
+    os.close(write)
+    try:
+        assert load_config(Path(f"/dev/fd/{read}"), {}).data_plane.shards == 2
+    finally:
+        os.close(read)
+
+
+def test_a_reload_refuses_a_file_that_others_could_write(daemon: DaemonProcess) -> None:
+    daemon.start()
+    daemon.config_file.chmod(0o666)
+    daemon.signal(signal.SIGHUP)
+    refused = daemon.wait_log("the new configuration is refused; the running one stays in force")
+    assert "chmod o-w" in refused["reason"]
 
 
 def test_the_environment_goes_over_the_file(tmp_path: Path) -> None:

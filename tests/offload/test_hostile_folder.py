@@ -22,7 +22,7 @@ from offload.config import Config, DedicatedSocket
 from offload.listeners import SocketError, make_listener
 from offload.trusted_paths import Trust
 from tests.offload.conftest import ME
-from tests.offload.daemon_process import DaemonProcess, command, environment, wait_for
+from tests.offload.daemon_process import DaemonProcess, command, environment, folder_of_root, wait_for
 from tests.offload.key_files import Authority, shared_key, write_pair
 
 pytestmark = pytest.mark.root
@@ -101,17 +101,20 @@ def test_a_socket_made_again_and_again_beside_an_attacker(place: Path) -> None:
 
 @contextmanager
 def daemon_of(place: Path, authority: Authority, **security: object) -> Iterator[DaemonProcess]:
+    """Its configuration lies elsewhere: it would not be taken from a folder that another user owns."""
     key = shared_key("p256")
     write_pair(place / "keys", "www", key, authority.issue(key, "www"))
     made = DaemonProcess(place)
     dedicated = {"name": "cart", "path": str(place / "cart" / "offload.sock"), "owner": WORKLOAD, "mode": "0666"}
-    made.configure(
-        sockets={"main": {"path": str(made.socket)}, "dedicated": [dedicated]},
-        identities={"www": ME},
-        security=security,
-    )
-    yield made
-    made.stop()
+    with folder_of_root() as etc:
+        made.config_file = etc / "offload.yaml"
+        made.configure(
+            sockets={"main": {"path": str(made.socket)}, "dedicated": [dedicated]},
+            identities={"www": ME},
+            security=security,
+        )
+        yield made
+        made.stop()
 
 
 def test_the_folder_of_a_workload_is_refused(place: Path, authority: Authority) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -15,10 +17,12 @@ from typing import Any
 
 import pytest
 
-from offload import exit_codes
+from offload import _dataplane, exit_codes, preflight
+from offload.config import Config
+from offload.identities import Plan
 from offload.preflight import Account, may
 from tests.offload.conftest import ME
-from tests.offload.daemon_process import DaemonProcess, command, environment
+from tests.offload.daemon_process import ROOT, DaemonProcess, command, environment
 from tests.offload.key_files import Authority, shared_key, write_pair
 from tests.offload.test_cli import Ended
 
@@ -97,6 +101,101 @@ def test_a_port_that_is_taken(checked: DaemonProcess) -> None:
     assert ended.exit_code == exit_codes.CONFIGURATION
     assert f"metrics.address: {address} cannot be had" in ended.stderr
     assert "another process has it" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("203.0.113.9:9464", "this host has no such address"),
+        ("127.0.0.1:0", None),
+        ("[::ffff:203.0.113.9]:9464", "cannot be had"),
+    ],
+)
+def test_addresses_for_metrics(checked: DaemonProcess, address: str, says: str | None) -> None:
+    ended = check(checked, metrics={"address": address})
+    assert ended.exit_code == (exit_codes.OK if says is None else exit_codes.CONFIGURATION), ended.output
+    if says is not None:
+        assert f"metrics.address: {address} cannot be had" in ended.stderr
+        assert says in ended.stderr
+
+
+def test_a_host_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", none)
+    config = Config.model_validate({"metrics": {"address": "[::1]:9464"}})
+    (finding,) = preflight._ports(config)
+    assert "this host has no IPv6" in finding.text
+
+
+def findings_of_memory(
+    monkeypatch: pytest.MonkeyPatch, limit: int, kind: str, **security: object
+) -> list[preflight.Finding]:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    monkeypatch.setattr(_dataplane, "secret_memory_kind", lambda: kind)
+    return list(preflight._memory(Config.model_validate({"security": security}), Plan()))
+
+
+def test_edges_of_locked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    enough = preflight.locked_memory([])
+    monkeypatch.setattr(preflight, "_ignores_the_limit", lambda _: False)
+    assert findings_of_memory(monkeypatch, resource.RLIM_INFINITY, "mlock") == []
+    assert findings_of_memory(monkeypatch, enough, "mlock") == []
+    (finding,) = findings_of_memory(monkeypatch, 0, "unlocked")
+    assert "0 KiB may be locked in memory, and the daemon with 0 keys may need 1024 KiB" in finding.text
+    (finding,) = findings_of_memory(monkeypatch, enough - 1, "mlock")
+    assert "raise the limit" in finding.text
+    (finding,) = findings_of_memory(monkeypatch, resource.RLIM_INFINITY, "unlocked")
+    assert "a system call filter" in finding.text
+    assert findings_of_memory(monkeypatch, 0, "unlocked", allow_unlocked_memory=True) == []
+
+
+@as_root
+def test_roots_daemon_ignores_the_limit_unless_it_gives_that_up(checked: DaemonProcess) -> None:
+    """As the daemon does that gets as far as that: the sandbox has no CAP_IPC_LOCK."""
+    limited = ("prlimit", "--memlock=0:0")
+    assert check(checked, prefix=limited).exit_code == exit_codes.OK
+    ended = check(checked, prefix=limited, security={"sandbox": True})
+    assert ended.exit_code == exit_codes.CONFIGURATION, ended.output
+    assert "may be locked in memory" in ended.stderr
+    served = subprocess.run(
+        [*limited, *command("serve", "-c", checked.config_file)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert served.returncode == exit_codes.CONFIGURATION, served.stderr
+
+
+def test_keys_take_no_more_locked_memory_than_is_said() -> None:
+    """The numbers of check-config, of the page and of the unit are one, and true."""
+    code = """
+import sys
+from offload._dataplane import DataPlane, Key
+from tests.offload.dataplane.serving import DEFAULTS
+plane = DataPlane(DEFAULTS)
+keys = [Key.generate(sys.argv[1]) for _ in range(int(sys.argv[2]))]
+print(plane.statistics()["secret_memory"]["used"])
+"""
+    for algorithm, count in (("p256", 64), ("p384", 64), ("ed25519", 64), ("rsa2048", 8), ("rsa4096", 2)):
+        ran = subprocess.run(
+            [sys.executable, "-c", code, algorithm, str(count)],
+            env=environment(),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        of_keys = preflight.locked_memory([algorithm] * count) - preflight.locked_memory([])
+        assert of_keys / 4 < int(ran.stdout) <= of_keys, algorithm
+    small, large = (preflight.locked_memory([one]) - preflight.locked_memory([]) >> 10 for one in ("p256", "rsa4096"))
+    said = f"at most 1 MiB, {small} KiB for each P-256, P-384 or Ed25519 key and {large} KiB for each RSA key"
+    for page in ("docs/daemon.md", "deploy/systemd/offload.service"):
+        assert said in (ROOT / page).read_text()
 
 
 def test_what_a_running_daemon_has_is_not_in_its_way(daemon: DaemonProcess) -> None:

@@ -11,14 +11,24 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import grpc
 import pytest
 
 from offload import _dataplane, exit_codes
 from offload.v1 import admin_pb2
 from tests.offload.conftest import ME
-from tests.offload.daemon_process import ROOT, DaemonProcess, command, environment, sign_request, wait_for
+from tests.offload.daemon_process import (
+    ROOT,
+    DaemonProcess,
+    command,
+    environment,
+    folder_of_root,
+    sign_request,
+    wait_for,
+)
 from tests.offload.key_files import Authority, key_id, shared_key, write_pair
 
 WWW = sign_request(key_id(shared_key("p256")), 0x0403)
@@ -69,8 +79,10 @@ def nobodys(authority: Authority) -> Iterator[DaemonProcess]:
             os.chown(path, NOBODY, NOBODY)
         folder.chmod(0o755)
         made = DaemonProcess(folder)
-        yield made
-        made.stop()
+        with folder_of_root() as etc:
+            made.config_file = etc / "offload.yaml"
+            yield made
+            made.stop()
 
 
 @pytest.mark.root
@@ -343,7 +355,13 @@ def test_a_program_certifies_in_the_sandbox(daemon: DaemonProcess, tmp_path: Pat
     )
     daemon.start()
     daemon.wait_log("certificate issued")
-    assert daemon.identity("cart").credentials[0].dns_names == ["cart.test"]
+
+    def names() -> list[str]:
+        with suppress(grpc.RpcError):  # it is logged before it is in force
+            return list(daemon.identity("cart").credentials[0].dns_names)
+        return []
+
+    wait_for("the identity", lambda: names() == ["cart.test"])
     # Somebody else's program does not run with the daemon's rights.
     os.chown(program, NOBODY, NOBODY)
     generate["dns_names"] = ["shop.test"]

@@ -204,6 +204,16 @@ def test_the_units_fit_the_daemon() -> None:
     assert service["CapabilityBoundingSet"] == ""
 
 
+def test_files_say_where_the_page_installs_them() -> None:
+    page = (ROOT / "docs" / "start" / "systemd.md").read_text()
+    files = sorted(UNITS.glob("*.conf"))
+    assert files
+    for file in files:
+        said = re.match(r"# To (/\S+\.conf)[.,]", file.read_text())
+        assert said, file.name
+        assert f"install -D -m 644 deploy/systemd/{file.name} {said[1]}\n" in page
+
+
 @pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is missing: apt-get install systemd"
 )

@@ -99,12 +99,13 @@ void connection_reported(connection *it, uint32_t events) {
   turns_add(it);
 }
 
-/* Nothing is taken from a peer that does not take what waits for it: each request would add to that. */
+/* Whether more input may be read from the peer in this turn. A peer that does not read its answers is not read from,
+ * because each request adds an answer. */
 static bool may_take(const connection *it) {
   return it->unsent == NULL && !budget_is_spent(it);
 }
 
-/* Likewise, in a turn of its own: what it may cause in one is no matter. */
+/* The same for its next turn, which begins with a new work budget: so the budget of this one does not count. */
 static bool may_take_again(const connection *it) {
   return it->unsent == NULL && nghttp2_session_get_outbound_queue_size(it->session) < OUTBOUND_MAX;
 }

@@ -40,8 +40,8 @@ static void write_reason(const front *front, refusal_reason reason, char text[RE
 
 /* A GOAWAY frame in place of the SETTINGS that a server begins with. So gRPC clients see a connection that failed and
  * say UNAVAILABLE at once; after SETTINGS they would take it for one that works, and try again until the deadline of
- * the call. The Envoy module shows the reason. It is lost where the socket does not take it at once, which an empty one
- * does. */
+ * the call. The Envoy module shows the reason. The frame is sent once: a new connection's
+ * socket buffer is empty, and has room for it. */
 static void say(int descriptor, const char *reason) {
   enum { FRAME_HEADER = 9, FIXED = 8 };
   uint8_t frame[FRAME_HEADER + FIXED + REASON_MAX] = {0};

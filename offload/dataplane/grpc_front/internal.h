@@ -25,6 +25,7 @@ enum {
   STRANGER_WRITE_SIZE = 16 * 1024,
   FRAME_MAX = 32 * 1024,              /* more than nghttp2 makes at once: a DATA frame of 16 KiB */
   FLUSH_ROUNDS = 2,                   /* of WRITE_SIZE, to one connection before the next is written to */
+  IDENTITY_NAME_MAX = 2048,           /* bytes, of SPIFFE ids, the longest names there are */
   STRANGER_STREAMS = 32,              /* calls that a caller without an identity may have open on a connection */
   STRANGER_WATCHES = 4096,            /* identities that a user watches while none is for it */
   ID_BUCKETS = 256,                   /* of a Stream call's table of operation ids */
@@ -390,6 +391,7 @@ void admission_done(front *front, operation *op);
 const call_method *method_find(const uint8_t *path, size_t size);
 extern const call_method method_sign, method_decrypt, method_stream, method_watch, method_watch_identities;
 void watch_keyring_changed(front *front);
+extern const char watch_name_too_long[];
 void watch_owes(call *it, bool owes); /* counts whether something of the identity's message has not left */
 /* method_watch_identities.c: after a change of the keyring; when the call ends. */
 void watches_look(call *call);

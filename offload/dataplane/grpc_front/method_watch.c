@@ -7,6 +7,9 @@
 
 #include "internal.h"
 
+_Static_assert(IDENTITY_NAME_MAX == 2048, "the text says so");
+const char watch_name_too_long[] = "the name of an identity is longer than 2048 bytes";
+
 void watch_owes(call *it, bool owes) {
   if (it->owes == owes) return;
   it->owes = owes;
@@ -39,6 +42,10 @@ static void message(call *it, wire_view bytes) {
   wire_view name;
   if (it->watched != NULL || wire_decode_watch_request(bytes, &name) != WIRE_OK) {
     call_refuse(it, REFUSED_MALFORMED, RPC_INVALID_ARGUMENT, "WatchIdentity takes one WatchIdentityRequest");
+    return;
+  }
+  if (name.size > IDENTITY_NAME_MAX) {
+    call_refuse(it, REFUSED_TOO_LARGE, RPC_INVALID_ARGUMENT, watch_name_too_long);
     return;
   }
   if (call_charge(it, name.size + 1)) it->watched = malloc(name.size + 1);

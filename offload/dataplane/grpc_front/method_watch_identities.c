@@ -9,8 +9,7 @@
 #include "internal.h"
 
 enum {
-  NAME_MAX_SIZE = 2048, /* of SPIFFE ids, the longest names there are */
-  WATCHES_MAX = 8192,   /* more than an Envoy has listeners and clusters; each costs about 300 bytes */
+  WATCHES_MAX = 8192, /* more than an Envoy has listeners and clusters; each costs about 300 bytes */
   NAMES_MAX_SIZE = 1024 * 1024,
   TREE_MEMORY = 48,  /* what tsearch takes for each */
   EXCESS_MAX = 1024, /* unread refusals of further watches, after which the call is refused */
@@ -141,8 +140,8 @@ static bool refuse_excess(call *it, watch *one) {
 }
 
 static bool add(call *it, wire_view name) {
-  if (name.size > NAME_MAX_SIZE) {
-    call_refuse(it, REFUSED_TOO_LARGE, RPC_INVALID_ARGUMENT, "the name of an identity is longer than 2048 bytes");
+  if (name.size > IDENTITY_NAME_MAX) {
+    call_refuse(it, REFUSED_TOO_LARGE, RPC_INVALID_ARGUMENT, watch_name_too_long);
     return false;
   }
   size_t memory = sizeof(watch) + name.size + TREE_MEMORY;
@@ -188,7 +187,7 @@ static bool add(call *it, wire_view name) {
 }
 
 static bool drop(call *it, wire_view name) {
-  if (name.size > NAME_MAX_SIZE) return true; /* nobody can watch it */
+  if (name.size > IDENTITY_NAME_MAX) return true; /* nobody can watch it */
   watch *wanted = new_watch(name);
   if (wanted == NULL) {
     call_finish(it, RPC_RESOURCE_EXHAUSTED, "out of memory");
@@ -270,7 +269,7 @@ static void describe(const watch *one, wire_identity_news *news) {
 static bool begin_response(call *it, watch *one) {
   wire_identity_news news = {0};
   describe(one, &news);
-  wire_writer writer = {.size = WIRE_GRPC_HEADER_SIZE, .room = WIRE_GRPC_HEADER_SIZE + NAME_MAX_SIZE + 256};
+  wire_writer writer = {.size = WIRE_GRPC_HEADER_SIZE, .room = WIRE_GRPC_HEADER_SIZE + IDENTITY_NAME_MAX + 256};
   writer.data = malloc(writer.room);
   if (writer.data == NULL) return false;
   wire_append_identity_news(&writer, &news);

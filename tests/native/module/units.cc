@@ -317,7 +317,7 @@ class RudeServer {
   std::thread thread_;
 };
 
-// Who holds it goes on with it; who comes afterwards waits for what the daemon says next.
+// Whoever holds the identity goes on with it; a new handshake waits for the daemon's next message.
 void refused_identity_is_not_handed_out() {
   IdentityWatch watch("web");
   auto identity = std::make_shared<const Identity>();

@@ -160,6 +160,17 @@ def test_a_name_that_is_too_long(server: Server) -> None:
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+def test_a_name_that_is_too_long_for_the_watch_of_one(server: Server) -> None:
+    """Refused by the same rule, and nothing of it is held."""
+    with server.stub() as stub:
+        for size, code in ((2048, grpc.StatusCode.NOT_FOUND), (2049, grpc.StatusCode.INVALID_ARGUMENT)):
+            with pytest.raises(grpc.RpcError) as caught:
+                next(stub.WatchIdentity(pb.WatchIdentityRequest(identity="x" * size), timeout=20))
+            assert caught.value.code() is code
+        assert caught.value.details() == "the name of an identity is longer than 2048 bytes"
+    assert server.plane.statistics()["refusals"]["too_large"] == 1
+
+
 def ends(it: Watching, code: grpc.StatusCode) -> str:
     """What the client hears, after the news that there were."""
     with pytest.raises(grpc.RpcError) as caught:
