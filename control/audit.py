@@ -98,8 +98,8 @@ class Audit:
         line = json.dumps({"time": moment, "event": event} | _bounded(fields), separators=(",", ":")) + "\n"
         try:
             if self._path is None:
-                sys.stdout.write(line)
-                sys.stdout.flush()
+                # As the log's own lines are written: with a lock, so that none is within another.
+                structlog.PrintLogger(sys.stdout).msg(line.rstrip("\n"))
             else:
                 data = line.encode()
                 if os.write(self._open(self._path), data) < len(data):

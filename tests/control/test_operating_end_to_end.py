@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,23 @@ def test_who_did_what_is_in_the_log(mesh: ControlPlane) -> None:
     assert token not in (mesh.folder / "serve.log").read_text()
 
 
+def test_a_lost_store_is_brought_back_without_a_restart(mesh: ControlPlane, tmp_path: Path) -> None:
+    """There is nothing that could be lost any more, so the control plane that waits for it is no obstacle."""
+    copy = tmp_path / "backup.db"
+    mesh.output("backup", str(copy))
+    for file in mesh.data.glob("mesh.db*"):
+        if file.suffix != ".lock":
+            file.unlink()
+    assert mesh.run("get", "meshes").returncode != 0
+    mesh.output("restore", str(copy))
+    deadline = time.monotonic() + 60
+    while not (there := [one for one in audit(mesh) if one["event"] == "store_restored"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert there[-1]["what"] == str(copy)
+    assert "default" in mesh.output("get", "meshes")
+
+
 def test_a_store_in_use_is_not_replaced(mesh: ControlPlane, tmp_path: Path) -> None:
     copy = tmp_path / "backup.db"
     mesh.output("backup", str(copy))
@@ -91,8 +109,9 @@ def test_a_store_in_use_is_not_replaced(mesh: ControlPlane, tmp_path: Path) -> N
     assert "1 resources are in" in mesh.output("restore", str(copy), "--replace"), "a lock ends with its process"
     mesh.start()
     assert "later" not in mesh.output("get", "meshes")
-    [restored] = [one for one in audit(mesh) if one["event"] == "store_restored"]
+    restored = [one for one in audit(mesh) if one["event"] == "store_restored"][-1]
     assert (restored["by"]["kind"], restored["what"], restored["from"]) == ("local", str(copy), "this host")
     assert mesh.stop() == 0
     mesh.start()
-    assert len([one for one in audit(mesh) if one["event"] == "store_restored"]) == 1, "it is written once"
+    written = [one["what"] for one in audit(mesh) if one["event"] == "store_restored"]
+    assert written.count(str(copy)) == 1, "it is written once"
