@@ -18,7 +18,9 @@ SOURCES := $(shell find kernels offload envoy_ext benchmarks/native tests/native
 
 .PHONY: help
 help: ## show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@awk -F ':.*## ' '/^# --- /{gsub(/^# --- | -+$$/, ""); group = $$0} \
+	  /^[a-z-]+:.*## /{if (group != shown) printf "\n%s\n", group; shown = group; printf "  make %-12s %s\n", $$1, $$2}' \
+	  $(MAKEFILE_LIST)
 
 # --- set-up -----------------------------------------------------------------------------------------------------------
 
