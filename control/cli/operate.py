@@ -80,6 +80,8 @@ def serve(
     ] = None,
 ) -> None:
     """Run the control plane. Secrets are sealed with <data>/store.key, or with MESH_STORE_PASSPHRASE."""
+    # gRPC itself has a line for each handshake that fails, which anybody can cause; it reads this when it is loaded.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from control import logs  # gRPC and its friends take a while to load
     from control import serve as service
 

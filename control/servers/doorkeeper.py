@@ -8,7 +8,6 @@ by `grpc.max_allowed_incoming_connections`. A look costs a few microseconds for 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import ipaddress
 import os
@@ -79,10 +78,13 @@ class Doorkeeper:
         descriptor = there.get(sent.peer)
         if descriptor is None:
             return
-        with contextlib.suppress(OSError), _duplicate(descriptor) as connection:
-            if self._peer_of(connection) == sent.peer:
-                connection.shutdown(socket.SHUT_RDWR)
-                self._told(sent)
+        try:
+            with _duplicate(descriptor) as connection:
+                if self._peer_of(connection) == sent.peer:
+                    connection.shutdown(socket.SHUT_RDWR)
+                    self._told(sent)
+        except OSError:  # closed since; or no descriptor is left to do it with, and then it is new at the next look
+            self._known = {inode: peer for inode, peer in self._known.items() if peer != sent.peer}
 
 
 def _duplicate(descriptor: int) -> socket.socket:

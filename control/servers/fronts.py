@@ -58,6 +58,10 @@ class Fronts:
         keeper = Doorkeeper(self.grpc, ports, self.told_of_grpc)
         while True:
             await asyncio.sleep(LOOK_S)
-            keeper.look()
+            try:
+                keeper.look()
+            except OSError as error:
+                # The reserve is gone: nothing here takes descriptors, so they come back.
+                self._folded.warning((GRPC, "look"), "connections cannot be looked at", error=str(error))
             for name, door in ((API, self.api), (GRPC, self.grpc)):
                 self._metrics.connections.labels(name).set(len(door))

@@ -258,6 +258,40 @@ def test_hardly_any_descriptors(tmp_path: Path) -> None:
     assert len(text) < 10_000, text[-3000:]
 
 
+def send(port: int, data: bytes, context: ssl.SSLContext | None) -> None:
+    with contextlib.ExitStack() as stack:
+        one = stack.enter_context(socket.create_connection(("127.0.0.1", port), LIMIT_S))
+        if context is not None:
+            one = stack.enter_context(context.wrap_socket(one, server_hostname="127.0.0.1"))
+        one.sendall(data)
+        if context is not None:  # else it is no handshake, and ends by itself
+            one.shutdown(socket.SHUT_WR)
+        one.recv(1000)
+
+
+def test_noise_is_no_log(tmp_path: Path) -> None:
+    """What is no TLS, no HTTP/2 or no HTTP; gRPC itself, uvicorn and asyncio would have a line or a trace for each."""
+    mesh = ControlPlane(tmp_path)
+    mesh.start()
+    log = tmp_path / "serve.log"
+    before = log.stat().st_size
+    context = ssl.create_default_context(cafile=str(mesh.data / "ca.pem"))
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    upgrade = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    noise = [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05aaaaa", b"\x15\x03\x01\x00\x02\x02\x28", upgrade]
+    for port in (mesh.api, mesh.xds):
+        for sent in noise:
+            for tls in (False, True):
+                for _ in range(20):
+                    with contextlib.suppress(OSError):
+                        send(port, sent, context if tls else None)
+    mesh.output("get", "meshes")
+    assert mesh.stop() == 0
+    text = log.read_text()[before:]
+    assert "Traceback" not in text
+    assert len(text) < 4000, text
+
+
 def test_the_limit_is_raised() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     script = "import resource; from control.servers.descriptors import raise_limit; a = raise_limit()\n"
