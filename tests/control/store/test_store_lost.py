@@ -269,7 +269,7 @@ def test_it_does_not_begin_anew_where_it_once_had_a_store(running: Running) -> N
     assert mesh.stop() == 0
     (mesh.data / "mesh.db").rename(mesh.data / "aside")
     refused = mesh.serve_to_its_end()
-    assert refused.returncode == 1
+    assert refused.returncode == 78
     assert "there is no store" in refused.stderr
     assert "mesh restore" in refused.stderr
     assert not (mesh.data / "mesh.db").exists()
