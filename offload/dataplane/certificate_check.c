@@ -48,11 +48,9 @@ static bool loads(const certificate_der *chain, size_t count, char error[CERTIFI
 
 bool certificate_check_chain(const certificate_der *chain, size_t count, char error[CERTIFICATE_ERROR_MAX]) {
   for (size_t i = 0; i < count; i++) {
-    char reason[CERTIFICATE_ERROR_MAX - 64];
-    char full[CERTIFICATE_ERROR_MAX];
-    if (certificate_check(chain[i], full)) continue;
-    snprintf(reason, sizeof reason, "%s", full);
-    snprintf(error, CERTIFICATE_ERROR_MAX, "certificate %zu: %s", i + 1, reason);
+    char reason[CERTIFICATE_ERROR_MAX];
+    if (certificate_check(chain[i], reason)) continue;
+    snprintf(error, CERTIFICATE_ERROR_MAX, "certificate %zu: %.*s", i + 1, CERTIFICATE_ERROR_MAX - 64, reason);
     return false;
   }
   return loads(chain, count, error);

@@ -72,7 +72,7 @@ static bool label_ends_with(text_view label, const char *text) {
 /* Finds the END line of the block and gives what stands before it. */
 static bool block_body(text_view *rest, text_view label, text_view *body, char error[PEM_ERROR_MAX]) {
   text_view line, end_label;
-  body->data = rest->data;
+  *body = (text_view){.data = rest->data};
   while (next_line(rest, &line)) {
     if (boundary(line, BEGIN, &end_label)) {
       return fail(error, "a PEM block begins inside another one");

@@ -61,7 +61,7 @@ class Build:
         self.folder = folder
         self.flags = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1"]
         self.flags += ["-std=gnu11", "-fPIC", "-D_GNU_SOURCE", "-I.", f"-I{sysconfig.get_paths()['include']}"]
-        self.flags += [f"-I{boringssl.installed_prefix() / 'include'}"]
+        self.flags += ["-isystem", f"{boringssl.installed_prefix() / 'include'}"]
         kernels = sorted((NATIVE / "kernels").glob("lib*.a"))
         self.libraries: list[str | Path] = [NATIVE / "kernels" / "libkernels.a", *kernels]
         boring = boringssl.installed_prefix() / "lib"
