@@ -18,7 +18,7 @@ from control.ca.authority import Authority, UnusableAuthority, begun_now, from_p
 from control.ca.rotation import Event, Rotation, Stage, WrongStage
 from control.ca.throttle import Throttle, Trouble
 from control.kinds import KINDS
-from control.model.mesh_identity import MeshIdentitySpec
+from control.model.mesh_identity import MeshIdentitySpec, zone_of
 from control.model.resource import Resource, parse
 from control.model.violation import InvalidResource, Violation
 from control.secret_files import exposure
@@ -125,11 +125,15 @@ class Authorities:
             return rotation
         return Rotation(rotation.stage, current, other)
 
+    def _trust_domain(self, identity: Resource) -> str:
+        spec: MeshIdentitySpec = identity.spec
+        return spec.trust_domain(identity.mesh, zone_of(identity.labels, self._zone))
+
     def _new_authority(self, identity: Resource) -> Authority:
         spec: MeshIdentitySpec = identity.spec
         files = spec.provider.bundled.ca
         if files is None:
-            return generate(spec.trust_domain(identity.mesh, self._zone), self._now())
+            return generate(self._trust_domain(identity), self._now())
         certificate, key = files.certificate.file.path, files.private_key.file.path
         try:
             pem, key_pem = Path(certificate).read_text(), Path(key).read_text()
@@ -266,7 +270,7 @@ class Authorities:
             "name": identity.name,
             "mesh": identity.mesh,
             "labels": MANAGED_BY,
-            "spec": {"trustDomain": spec.trust_domain(identity.mesh, self._zone), "caBundles": bundles},
+            "spec": {"trustDomain": self._trust_domain(identity), "caBundles": bundles},
         }
         return self._store.put(parse(document, KINDS))
 

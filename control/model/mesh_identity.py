@@ -11,7 +11,7 @@ from cryptography import x509
 from pydantic import Field
 
 from control.model.base import Duration, Model, NonEmpty
-from control.model.reference import WORKLOAD, LabelSelector, spiffe_id_problem, trust_domain_problem
+from control.model.reference import WORKLOAD, ZONE, LabelSelector, spiffe_id_problem, trust_domain_problem
 from control.model.unreadable import without_unknown
 from control.model.violation import Violation
 
@@ -87,8 +87,8 @@ class MeshIdentitySpec(Model):
     def spiffe_id_of(self, mesh: str, zone: str, labels: Mapping[str, str]) -> str:
         """The SPIFFE id of a dataplane with these labels; KeyError names a label that it lacks.
 
-        `zone` is the control plane's, as in Kuma. That of a label says where the dataplane runs, for load balancing:
-        the CA is the same there, and it speaks for one trust domain.
+        `zone` is the identity's (zone_of). That of the dataplane's label says where it runs, for load balancing: the
+        CA is the same there, and it speaks for one trust domain.
         """
         domain = self.trust_domain(mesh, zone)
         template = (self.spiffe_id.path if self.spiffe_id else None) or DEFAULT_PATH
@@ -106,6 +106,11 @@ def _render(template: str, values: Mapping[str, str], labels: Mapping[str, str])
         return values[field] if field else labels[label]
 
     return _PLACEHOLDER.sub(replace, template)
+
+
+def zone_of(labels: Mapping[str, str], zone: str) -> str:
+    """In the trust domain of a MeshIdentity with these labels: its own, else the control plane's, as in Kuma."""
+    return labels.get(ZONE, zone)
 
 
 def best_matched(

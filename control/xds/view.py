@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from control.mesh.facts import Facts, Identity, Plan, WantedProxy
 from control.model.dataplane import DataplaneSpec, OutboundBackendRef
-from control.model.mesh_identity import MeshIdentitySpec, best_matched
+from control.model.mesh_identity import MeshIdentitySpec, best_matched, zone_of
 from control.model.mesh_service import MeshServiceSpec, ServicePort
 from control.model.placement import has_proxy
 from control.model.reference import ZONE, BackendRef, LabelSelector
@@ -138,6 +138,9 @@ class MeshView:
         found = [(resource.name, resource.spec) for resource in self.of_type("MeshIdentity")]
         return [(name, spec) for name, spec in found if name not in self.without_ca]
 
+    def _zone_of_identity(self, name: str) -> str:
+        return zone_of(self._by_type["MeshIdentity"][name].labels, self.zone)
+
     def given(self, dataplane: Resource) -> Facts | None:
         """What the plan has for the proxy; None without a plan."""
         return self.plan.facts.get(dataplane.name) if self.plan is not None else None
@@ -161,7 +164,7 @@ class MeshView:
             return None
         name, spec = found
         try:
-            spiffe_id = spec.spiffe_id_of(self.mesh, self.zone, dataplane.effective_labels)
+            spiffe_id = spec.spiffe_id_of(self.mesh, self._zone_of_identity(name), dataplane.effective_labels)
         except KeyError:
             return None
         made_at = self._by_type["MeshIdentity"][name].creation_time
@@ -177,7 +180,7 @@ class MeshView:
         if found is None or not has_proxy(dataplane) or self.wanted_identity(dataplane) is not None:
             return None
         try:
-            found[1].spiffe_id_of(self.mesh, self.zone, dataplane.effective_labels)
+            found[1].spiffe_id_of(self.mesh, self._zone_of_identity(found[0]), dataplane.effective_labels)
         except KeyError as missing:
             return f"MeshIdentity {found[0]} needs the label {missing} for its SPIFFE id; set it on the Dataplane"
         return None

@@ -59,6 +59,7 @@ def _common(conf: Conf) -> Config:
         "initial_jitter": conf.initial_jitter,
         "interval_jitter": conf.interval_jitter,
         "no_traffic_interval": conf.no_traffic_interval,
+        "unhealthy_interval": conf.unhealthy_interval,
     }
     result |= {name: seconds(value) for name, value in durations.items() if value is not None}
     if conf.interval_jitter_percent is not None:

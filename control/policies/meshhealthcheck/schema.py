@@ -52,6 +52,8 @@ class GrpcHealthCheck(Model):
 
 class Conf(Model):
     interval: Duration | None = None
+    # Of an endpoint that is out; not set: as `interval`.
+    unhealthy_interval: Duration | None = None
     timeout: Duration | None = None
     unhealthy_threshold: Threshold | None = None
     healthy_threshold: Threshold | None = None
@@ -80,7 +82,7 @@ class Spec(Model):
 
 # Envoy counts in milliseconds: what is shorter would be none, and checks follow each other without a pause.
 SHORTEST = timedelta(milliseconds=1)
-_POSITIVE = ("interval", "timeout", "no_traffic_interval", "initial_jitter", "interval_jitter")
+_POSITIVE = ("interval", "unhealthy_interval", "timeout", "no_traffic_interval", "initial_jitter", "interval_jitter")
 
 
 def validate(spec: Spec) -> Iterator[Violation]:

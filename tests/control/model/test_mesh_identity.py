@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +12,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from control.ca.identities import Identities
 from control.kinds import KINDS
+from control.model import documents
 from control.model.mesh_identity import MeshIdentitySpec, best_matched
 from control.model.reference import spiffe_id_problem
 from control.model.resource import parse
 from control.model.violation import InvalidResource
+from control.store.store import Store, StoreKey
+from control.xds.view import MeshView
+from tests.control.resources import MESH_WITH_IDENTITY
 
 
 def identity(labels: dict[str, str], **spiffe_id: str) -> MeshIdentitySpec:
@@ -35,6 +41,28 @@ def test_the_default_id_names_the_workload() -> None:
     assert identity({}).spiffe_id_of("shop", "east", {**labels, "kuma.io/zone": "west"}) == (
         "spiffe://shop.east.mesh.local/workload/cart"
     )
+
+
+def test_the_zone_is_the_mesh_identitys_own_else_the_control_planes(tmp_path: Path) -> None:
+    text = MESH_WITH_IDENTITY.replace("name: identity\n", "name: identity\nlabels: {kuma.io/zone: west}\n")
+    text += "---\ntype: Dataplane\nname: cart-1\nlabels: {kuma.io/workload: cart, kuma.io/zone: north}\n"
+    text += "spec: {networking: {address: 10.0.0.1, inbound: [{port: 80}]}}\n"
+    for written, zone in ((text, "west"), (text.replace("labels: {kuma.io/zone: west}\n", ""), "east")):
+        resources = documents.read(written, "test", KINDS, default_mesh="default")
+        view = MeshView("default", resources, "east")
+        dataplane = view.get("Dataplane", "cart-1")
+        assert dataplane is not None
+        found = view.identity_of(dataplane)
+        assert found is not None
+        assert found.spiffe_id == f"spiffe://default.{zone}.mesh.local/workload/cart"
+        # And its CA speaks for that domain.
+        store = Store(f"sqlite:///{tmp_path}/{zone}.db", StoreKey(file=tmp_path / "key"), KINDS)
+        for resource in resources:
+            store.put(resource)
+        issuer = Identities(store, "east").issuer("default", "identity")
+        names = issuer.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert names.get_values_for_type(x509.UniformResourceIdentifier) == [f"spiffe://default.{zone}.mesh.local"]
+        store.close()
 
 
 def test_templates_take_labels() -> None:
