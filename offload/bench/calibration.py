@@ -12,7 +12,7 @@ from __future__ import annotations
 SERVER_REST_US = 197.0
 # Both Envoys of an mTLS connection and the request that it carries, with P-256: 1090, less two signatures.
 MTLS_REST_US = 1066.0
-# X25519 on the vector units in place of BoringSSL's, for each Envoy with the module (docs/decisions.md).
+# X25519 on the vector units in place of BoringSSL's, for each Envoy with the module (docs/decisions/0041).
 KEY_EXCHANGE_SAVED_US = 44.0
 # What the module costs more than stock for asking: P-256's 190 less the daemon's 17 is 173, and stock's rest less the
 # key exchange 153. Between two Envoys each of which waits for the other: 1205 less 31 is 1174, stock's rest less two
@@ -23,7 +23,7 @@ MTLS_HANDOVER_US = 98.0  # for each of the two
 ALONE_US = 120.0
 
 # Stock Envoy's BoringSSL is built with clang and faster with P-256 than ours: 12 us (an estimate from its samples,
-# docs/decisions.md) where ours takes 35.
+# docs/decisions/0039) where ours takes 35.
 STOCK_SIGNATURE_SHARE = {"p256": 12 / 35}
 # Verifying the peers' chains and signatures, of both ends together, beyond what P-256 needs; in signatures of that key.
 # P-384: stock's mTLS 3024 less two signatures of 507 and the rest above. RSA verifies as fast as P-256.

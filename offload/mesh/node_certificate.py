@@ -1,7 +1,7 @@
 """The node's own certificate, for mutual TLS with the control plane, and when it is shown, renewed or done without.
 
 Its key is made here and lives in this process's memory only, like the node token, which opens the same doors: gRPC
-takes it as PEM, so it cannot be in locked memory (docs/decisions.md). Keys of identities never come near it.
+takes it as PEM, so it cannot be in locked memory (docs/decisions/0037). Keys of identities never come near it.
 """
 
 from __future__ import annotations

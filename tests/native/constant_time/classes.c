@@ -16,7 +16,7 @@ const char *comparison_name(comparison c) {
 
 bool comparison_exists(comparison c, kernel_algorithm algorithm, bool sparse) {
   if (c == NONCES) return algorithm == KERNEL_P256 || algorithm == KERNEL_P384;
-  /* Known to differ on Zen 5, by 0.1%: docs/decisions.md, "Timing with degenerate keys". */
+  /* Known to differ on Zen 5, by 0.1%: docs/decisions/0016. */
   if (c == SPARSE_KEYS) return sparse;
   return c != CONTROL || algorithm == KERNEL_P256; /* one control is enough */
 }
