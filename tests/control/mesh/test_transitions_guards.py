@@ -322,3 +322,10 @@ def test_of_whom_nothing_is_known() -> None:
     new = Known(Presence.PROXYLESS), Known(Presence.NEW)
     assert planned({"a1": READY, "a2": new[1]}, True, BY_TLS).services["a"].without[True] == {"a2"}
     assert planned({"a1": READY, "a2": new[0]}, True, BY_TLS).services["a"].without[True] == set()
+
+
+def test_nobody_waits_for_itself() -> None:
+    """A member that calls its own service goes over by itself."""
+    alone = known(serves(calls={"a": Call(False)}))
+    found = planned({"a1": alone}, True, strict=("a1",), members_call=("a",))
+    assert found.facts["a1"].inbounds[S] == Accepts(False, True)
