@@ -5,6 +5,7 @@ Minutes, most of them for the compiler: `make test-pages` runs them. The second 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -95,7 +96,7 @@ def boot(root: FreshRoot, script: str, envoy_binary: Path) -> tuple[subprocess.C
     line = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--private-network"]
     # nspawn's own filter forbids to lock memory, which a system that boots by itself allows.
     line += ["--system-call-filter=@memlock memfd_secret"]
-    line += ["--link-journal=no", f"--directory={root.path}", f"--machine={root.path.name}"]
+    line += ["--link-journal=no", f"--directory={root.path}", f"--machine=pages-{os.getpid()}"]
     ran = subprocess.run(
         [*line, f"--bind-ro={envoy_binary}:/usr/local/bin/envoy"],
         stdin=subprocess.DEVNULL,
@@ -105,7 +106,9 @@ def boot(root: FreshRoot, script: str, envoy_binary: Path) -> tuple[subprocess.C
         timeout=500,
         check=False,
     )
-    return ran, (root.path / "page.log").read_text(errors="replace")
+    log = root.path / "page.log"
+    assert log.is_file(), f"the system ended with {ran.returncode} before the page began: {ran.stdout[-4000:]}"
+    return ran, log.read_text(errors="replace")
 
 
 @pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.name)
