@@ -88,8 +88,8 @@ class Doorkeeper:
 
 
 def _duplicate(descriptor: int) -> socket.socket:
-    """What else it may be is not asked for: names are of the form of the true family whatever stands here."""
-    return socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor))
+    """Its family is not asked for: there is room for a name of IPv6, and a name says of which family it is."""
+    return socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor))
 
 
 @functools.lru_cache(4096)

@@ -41,7 +41,7 @@ def _end_of(reader: asyncio.StreamReader) -> asyncio.Task[bytes]:
 async def _drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """A byte now and then, until somebody has enough of it."""
     gone = _end_of(reader)
-    while not gone.done():
+    while not gone.done() and not writer.is_closing():
         writer.write(b"a")
         await writer.drain()
         await asyncio.wait([gone], timeout=DRIP_S)

@@ -168,19 +168,27 @@ async def test_no_descriptor_is_no_storm(
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0), backlog=100) as found:
+def listening(dual: bool = False) -> Iterator[socket.socket]:
+    """`dual`: for IPv6 and IPv4 at once, as gRPC listens."""
+    family, address = (socket.AF_INET6, "::ffff:127.0.0.1") if dual else (socket.AF_INET, "127.0.0.1")
+    with socket.socket(family) as found:
+        if dual:
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        found.bind((address, 0))
+        found.listen(100)
         yield found
 
 
-def test_the_doorkeeper_ends_the_oldest_strangers_and_nobody_else() -> None:
-    with listening() as ours, listening() as others, contextlib.ExitStack() as stack:
+@pytest.mark.parametrize("dual", [False, True], ids=["IPv4", "IPv6 and IPv4"])
+def test_the_doorkeeper_ends_the_oldest_strangers_and_nobody_else(dual: bool) -> None:
+    with listening(dual) as ours, listening() as others, contextlib.ExitStack() as stack:
         bounds = Bounds(connections=10, per_address=8, strangers=6, strangers_per_address=3, stranger_s=1000)
         door, told = Door(bounds), list[Sent]()
         keeper = Doorkeeper(door, {ours.getsockname()[1]}, told.append)
 
         def pair(server: socket.socket) -> tuple[socket.socket, socket.socket]:
-            client = stack.enter_context(socket.create_connection(server.getsockname(), timeout=LIMIT_S))
+            port = server.getsockname()[1]
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S))
             return client, stack.enter_context(server.accept()[0])
 
         first, known = pair(ours), pair(ours)
