@@ -105,7 +105,7 @@ soak: setup ## load and faults in turn for MINUTES (10); memory and descriptors 
 	@$(PYTHON) -m tests.faults.soak --minutes $(or $(MINUTES),10)
 
 .PHONY: faults
-faults: setup ## what faults do to a running mesh; writes docs/operations/faults.md (about 3 minutes)
+faults: setup ## what faults do to a running mesh; writes docs/operations/faults.md (about 12 minutes)
 	@$(PYTHON) -m tests.faults docs/operations/faults.md
 
 .PHONY: test-fresh

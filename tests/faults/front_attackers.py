@@ -71,6 +71,8 @@ async def _big_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
     writer.write(_put(BODY))
     gone = _end_of(reader)
     for _ in range(BODY // 65536):
+        if writer.is_closing():
+            break
         writer.write(b" " * (65536 - 1))
         await writer.drain()
     await gone
