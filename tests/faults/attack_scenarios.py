@@ -170,7 +170,14 @@ class Victim:
     @contextmanager
     def attacked(self, kind: str, seconds: float) -> Iterator[subprocess.Popen[str]]:
         """Begins when the attacker begins, which makes its frames first."""
-        line = [sys.executable, "-m", "tests.faults.attackers", kind, str(self.daemon.socket)]
+        line = [
+            sys.executable,
+            "-m",
+            "tests.faults.attackers",
+            kind,
+            str(self.daemon.socket),
+            self.daemon.metrics_address(),
+        ]
         line += [str(STRANGER), str(seconds + CONNECT_S + 0.5)]
         attacker = subprocess.Popen(line, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
         try:
@@ -222,7 +229,7 @@ def measured_in_turn(folder: Path, rounds: int, seconds: float, kinds: Sequence[
 HEAD = """
 ## Attacks by a user without identity
 
-Another user of the node may connect, and no identity is for it. It attacks the data plane while a sidecar that has an
+Another user of the node may connect, and no identity is for it. It attacks the daemon while a sidecar that has an
 identity signs with P-256, {rate} times a second over one connection. Each row: {rounds} rounds of {seconds:g} s before,
 during and after, a fresh daemon for each, in turn with the other rows; medians of the times. *Connect*: the longest
 that a new connection of the same user took, of twenty a second; *memory*: the most that was resident. The scenarios

@@ -1,14 +1,17 @@
-"""python -m tests.faults.attackers KIND SOCKET UID SECONDS: one attack on the data plane, from a user without identity.
+"""python -m tests.faults.attackers KIND SOCKET METRICS UID SECONDS: attacks the daemon as a user without identity.
 
-A process of its own, which gives up root for UID before it connects. It sends frames that were made beforehand, on as
+SOCKET is the data plane's, METRICS the address of the metrics port. A process of its own, which gives up root for UID
+before it connects. It sends frames that were made beforehand, on as
 many connections as the attack has, as fast as they are taken or at the attack's rate, and connects again where it was
 closed. Prints, at the end, one JSON object with what it got to do.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 import select
 import socket
 import sys
@@ -86,6 +89,10 @@ def watching() -> bytes:
     return HELLO + frames(opened) + frames(DataFrame(1, message * 6)) * 500
 
 
+def half_a_request() -> bytes:
+    return b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n"
+
+
 @dataclass(frozen=True)
 class Attack:
     what: str
@@ -94,6 +101,7 @@ class Attack:
     reads: bool = True
     bytes_per_second: int | None = None  # of one connection; None: as much as is taken
     hold: bool = True  # False: closes each connection at once, and connects again
+    metrics: bool = False  # at the metrics port, in place of the data plane
 
 
 ATTACKS: Mapping[str, Attack] = {
@@ -105,6 +113,7 @@ ATTACKS: Mapping[str, Attack] = {
     "unfinished": Attack("200 connections of messages that never end", unfinished, 200),
     "tiny": Attack("8 connections of operations of two bytes", tiny_operations, 8),
     "watching": Attack("8 connections that watch and unwatch 128 identities in each message", watching, 8),
+    "scrapes": Attack("2,000 requests to the metrics port that never end", half_a_request, 2000, metrics=True),
     "churn": Attack("connects and leaves all the time", lambda: HELLO, 1, hold=False),
 }
 
@@ -118,18 +127,20 @@ class Peer:
 
 
 class Attacker:
-    def __init__(self, attack: Attack, path: str) -> None:
-        self.attack, self.path = attack, path
+    def __init__(self, attack: Attack, path: str, metrics: str) -> None:
+        host, _, port = metrics.rpartition(":")
+        self.attack = attack
+        self.family = socket.AF_INET if attack.metrics else socket.AF_UNIX
+        self.address: str | tuple[str, int] = (host, int(port)) if attack.metrics else path
         self.data = memoryview(attack.data())
         self.peers: dict[int, Peer] = {}
         self.poll = select.epoll()
         self.did = {"connected": 0, "refused": 0, "closed": 0, "sent": 0, "received": 0}
 
     def connect(self) -> bool:
-        one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            one.connect(self.path)
-        except OSError:  # the queue of the listener is full
+        one = socket.socket(self.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        error = one.connect_ex(self.address)
+        if error not in (0, errno.EINPROGRESS):  # the queue of the listener is full
             one.close()
             self.did["refused"] += 1
             return False
@@ -204,9 +215,10 @@ def compute(seconds: float) -> Iterator[int]:
 
 
 def main() -> int:
-    kind, path, uid, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+    kind, path, metrics, uid, seconds = *sys.argv[1:4], int(sys.argv[4]), float(sys.argv[5])
     attack = ATTACKS[kind]
-    attacker = Attacker(attack, path)
+    attacker = Attacker(attack, path, metrics)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     if uid != os.geteuid():
         os.setgroups([])
         os.setgid(uid)
