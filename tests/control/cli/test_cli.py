@@ -170,7 +170,7 @@ def test_an_address_that_is_taken_is_said(mesh: ControlPlane, tmp_path: Path) ->
     other = ControlPlane(tmp_path)
     other.api = mesh.api
     refused = other.serve_to_its_end()
-    assert (refused.returncode, "Traceback" in refused.stderr) == (1, False), refused.stderr
+    assert (refused.returncode, "Traceback" in refused.stderr) == (78, False), refused.stderr
     assert f"error: the API cannot be served at 127.0.0.1:{mesh.api}: Address already in use" in refused.stderr
 
 
