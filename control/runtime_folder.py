@@ -153,8 +153,10 @@ def _clean(base: Path, ours: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
+    """An empty folder may be anybody's: of this user's home, if he chose that."""
     try:
-        return path.lstat().st_uid == os.geteuid() and {one.name for one in path.iterdir()} <= set(_FILES)
+        names = {one.name for one in path.iterdir()}
+        return path.lstat().st_uid == os.geteuid() and bool(names) and names <= set(_FILES)
     except OSError:
         return False
 

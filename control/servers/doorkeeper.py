@@ -8,6 +8,7 @@ by `grpc.max_allowed_incoming_connections`. A look costs a few microseconds for 
 
 from __future__ import annotations
 
+import errno
 import functools
 import ipaddress
 import os
@@ -15,76 +16,120 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 from urllib.parse import unquote
 
-from control.servers.door import Door, Peer, Sent
+from control.servers.door import OF_ADDRESS, Door, Peer, Sent
 
 LOOK_S = 0.5
-_NEW: Peer = ("", -1)
+# What says that there is no descriptor to look with, which is nothing about the connection.
+_NONE_LEFT = (errno.EMFILE, errno.ENFILE)
+
+
+class Ends(NamedTuple):
+    """Of one connection. Our port is a part of it: the door is that of two ports, to which one peer may connect."""
+
+    peer: Peer
+    port: int
 
 
 class Doorkeeper:
-    """`ports`: of this process, that are behind the door. `told` is called with each connection that was ended."""
+    """`ports`: of this process, that are behind the door. `told` is called with each connection that was ended.
+
+    Connections of one address and port to several of our ports are one visit, and end together. Of those to one port
+    only the first stays (the others are to other addresses of this host, of which loopback has 16 million): else they
+    would all be counted as one.
+    """
 
     def __init__(self, door: Door, ports: Collection[int], told: Callable[[Sent], None]) -> None:
         self._door, self._ports, self._told = door, frozenset(ports), told
         # By inode of the socket; None: it is no connection to one of the ports.
-        self._known: dict[int, Peer | None] = {}
+        self._known: dict[int, Ends | None] = {}
 
     def look(self) -> None:
-        now, known = time.monotonic(), dict[int, Peer | None]()
-        there, new = dict[Peer, int](), list[Peer]()
+        now, known = time.monotonic(), dict[int, Ends | None]()
+        there, new = dict[Ends, int](), list[tuple[Ends, int, int]]()
         for name in os.listdir("/proc/self/fd"):
             descriptor = int(name)
             try:
                 found = os.fstat(descriptor)
-            except OSError:  # closed since
+                if not stat.S_ISSOCK(found.st_mode):
+                    continue
+                inode = found.st_ino
+                if inode in self._known:
+                    ends = known[inode] = self._known[inode]
+                    if ends is not None:
+                        there[ends] = descriptor
+                    continue
+                ends = self._ends(descriptor)
+            except OSError:  # closed since; or no descriptor is left to look with, and then it is new at the next look
                 continue
-            if not stat.S_ISSOCK(found.st_mode):
+            if ends is None:
+                known[inode] = None
+            else:
+                new.append((ends, descriptor, inode))
+        twins, arrived = list[tuple[Ends, int, int]](), list[Peer]()
+        for ends, descriptor, inode in new:
+            if known.get(inode) == ends:  # another descriptor of the same socket
                 continue
-            peer = self._known.get(found.st_ino, _NEW)
-            if peer is _NEW:
-                peer = self._peer(descriptor)
-                if peer is not None:
-                    new.append(peer)
-            known[found.st_ino] = peer
-            if peer is not None:
-                there[peer] = descriptor
+            if ends in there and self._is(ends, there[ends]):
+                twins.append((ends, descriptor, inode))
+                continue
+            known[inode], there[ends] = ends, descriptor
+            arrived.append(ends.peer)
         self._known = known
+        peers = {ends.peer for ends in there}
         for peer in self._door.peers:
-            if peer not in there:
+            if peer not in peers:
                 self._door.gone(peer)
+        for ends, descriptor, inode in twins:
+            if self._shut(Sent(ends.peer, OF_ADDRESS), ends, descriptor):
+                self._known[inode] = None
         for sent in self._door.overdue(now):
             self._end(sent, there)
-        for peer in new:
+        for peer in arrived:
             for sent in self._door.arrived(peer, now):
                 self._end(sent, there)
 
-    def _peer(self, descriptor: int) -> Peer | None:
+    def _is(self, ends: Ends, descriptor: int) -> bool:
+        try:
+            return self._ends(descriptor) == ends
+        except OSError:
+            return True
+
+    def _ends(self, descriptor: int) -> Ends | None:
+        """None where it is no connection to one of the ports. OSError where there is no descriptor to look with."""
         try:
             with _duplicate(descriptor) as connection:
-                return self._peer_of(connection)
-        except OSError:  # closed since, or not connected
+                return self._ends_of(connection)
+        except OSError as error:  # closed since, or not connected
+            if error.errno in _NONE_LEFT:
+                raise
             return None
 
-    def _peer_of(self, one: socket.socket) -> Peer | None:
-        """Of a connection to one of the ports. OSError where it is none."""
+    def _ends_of(self, one: socket.socket) -> Ends | None:
+        """OSError where it is not connected."""
         own = one.getsockname()
         if not isinstance(own, tuple) or own[1] not in self._ports:  # one of another family has a name of another form
             return None
-        return peer_of(*one.getpeername()[:2])
+        return Ends(peer_of(*one.getpeername()[:2]), own[1])
 
-    def _end(self, sent: Sent, there: Mapping[Peer, int]) -> None:
-        descriptor = there.get(sent.peer)
-        if descriptor is None:
-            return
+    def _end(self, sent: Sent, there: Mapping[Ends, int]) -> None:
+        for port in self._ports:
+            ends = Ends(sent.peer, port)
+            if ends in there:
+                self._shut(sent, ends, there[ends])
+
+    def _shut(self, sent: Sent, ends: Ends, descriptor: int) -> bool:
         try:
             with _duplicate(descriptor) as connection:
-                if self._peer_of(connection) == sent.peer:
+                if self._ends_of(connection) == ends:
                     connection.shutdown(socket.SHUT_RDWR)
                     self._told(sent)
+                    return True
         except OSError:  # closed since; or no descriptor is left to do it with, and then it is new at the next look
-            self._known = {inode: peer for inode, peer in self._known.items() if peer != sent.peer}
+            self._known = {inode: known for inode, known in self._known.items() if known != ends}
+        return False
 
 
 def _duplicate(descriptor: int) -> socket.socket:

@@ -13,7 +13,7 @@ import time
 from asyncio import sslproto
 from collections.abc import Callable
 
-from control.servers.door import OVERDUE, Door, Peer, Sent, Visit
+from control.servers.door import OF_ADDRESS, OVERDUE, Door, Peer, Sent, Visit
 from control.servers.doorkeeper import peer_of
 
 # For the first byte, and then for the handshake, as gRPC's ports have it; it takes milliseconds.
@@ -35,6 +35,7 @@ class Connection:
     def __init__(self, listener: Listener, accepted: socket.socket, peer: Peer) -> None:
         self._listener, self.accepted, self.peer = listener, accepted, peer
         self._visit: Visit | None = None
+        self._has_ended = False
         # One of them: it says nothing yet, the handshake goes on, it is there.
         self.silence: asyncio.TimerHandle | None = None
         self.handshake: asyncio.Task[None] | None = None
@@ -42,11 +43,15 @@ class Connection:
         self.transport: asyncio.Transport | None = None
 
     def authenticated(self) -> None:
-        """Somebody on it has shown a credential that counts; it is no stranger any more."""
-        if self._visit is None:
+        """Somebody on it has shown a credential that counts; it is no stranger any more.
+
+        It may have ended while that was looked at: then the door would count it for ever.
+        """
+        if self._visit is None and not self._has_ended:
             self._visit = self._listener.door.welcome(self.peer, time.monotonic())
 
     def lost(self) -> None:
+        self._has_ended = True
         self._listener.lost(self)
 
 
@@ -84,6 +89,11 @@ class Listener:
             self._take(accepted, peer_of(*address[:2]))
 
     def _take(self, accepted: socket.socket, peer: Peer) -> None:
+        if peer in self._open:
+            # To another address of this host, of which loopback has 16 million: the door would count them as one.
+            accepted.close()
+            self._told(Sent(peer, OF_ADDRESS))
+            return
         accepted.setblocking(False)
         connection = self._open[peer] = Connection(self, accepted, peer)
         connection.silence = self._loop.call_later(HANDSHAKE_S, self._late, connection)

@@ -153,6 +153,10 @@ class Tokens:
 
     def _check_rate(self, kind: Kind, mesh: str, existing: Sequence[str]) -> None:
         prefix, now = self._prefix(kind, mesh), self._clock()
+        if not existing:
+            # The last key is never removed: this is the first of a mesh, which may have been deleted and made again.
+            self._added.pop(prefix, None)
+            return
         if len(existing) >= MAX_KEYS:
             raise TooManyKeys(
                 f"there are {len(existing)} signing keys, at most {MAX_KEYS} may be: remove an older one first"

@@ -138,9 +138,11 @@ def test_what_somebody_else_put_there_stays(base: Path) -> None:
     (base / "mine").mkdir(parents=True)
     (base / "mine" / "notes").write_text("x")
     (base / "file").write_text("x")
+    (base / "empty").mkdir()
     take(base, "default.web-1").remove()
     assert (base / "mine" / "notes").read_text() == "x"
     assert (base / "file").exists()
+    assert (base / "empty").exists()
 
 
 def test_a_folder_that_is_not_ours_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

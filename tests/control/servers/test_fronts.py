@@ -10,8 +10,10 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -23,6 +25,7 @@ from control.servers.descriptors import Wanted
 from control.servers.door import OVERDUE, STRANGERS_OF_ADDRESS, Bounds, Door, Sent
 from control.servers.doorkeeper import Doorkeeper
 from control.settings import Address, Files
+from control.tokens.tokens import Tokens
 from tests.control.mesh_process import ControlPlane
 
 LOCAL = Address("127.0.0.1", 0)
@@ -210,6 +213,39 @@ def test_the_doorkeeper_ends_the_oldest_strangers_and_nobody_else(dual: bool) ->
         assert (len(door), door.strangers) == (3, 2)
         door.leave(visit, 0)
         assert door.strangers == 3
+
+
+async def test_an_administrator_who_leaves_while_he_is_looked_at_is_not_counted_for_ever(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, check, asked, goes_on = (
+        service.tokens.issue("admin", 600),
+        Tokens.check,
+        threading.Event(),
+        threading.Event(),
+    )
+    welcomed = threading.Event()
+    authenticated = listener.Connection.authenticated
+
+    def slow(*arguments: Any) -> Any:
+        asked.set()
+        assert goes_on.wait(LIMIT_S)
+        return check(*arguments)
+
+    def told(self: listener.Connection) -> None:
+        authenticated(self)
+        welcomed.set()
+
+    monkeypatch.setattr(Tokens, "check", slow)
+    monkeypatch.setattr(listener.Connection, "authenticated", told)
+    request = b"GET /meshes HTTP/1.1\r\n" + HEAD + f"authorization: Bearer {token}\r\n\r\n".encode()
+    _, writer = await connect(service, request)
+    await eventually(asked.is_set)
+    writer.transport.abort()
+    await eventually(lambda: len(service.fronts.api) == 0)
+    goes_on.set()
+    await eventually(welcomed.is_set)
+    assert len(service.fronts.api) == 0
 
 
 async def test_who_shows_nothing_is_ended_and_a_stream_is_not(service: Service) -> None:

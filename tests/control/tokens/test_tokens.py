@@ -14,7 +14,7 @@ from control.kinds import KINDS
 from control.model.resource import Resource
 from control.store.errors import Conflict, NotFound
 from control.store.store import FORGOTTEN_AFTER_S, KEPT_AFTER_S, Store, StoreKey
-from control.tokens.tokens import MAX_TOKEN_BYTES, InvalidToken, Tokens
+from control.tokens.tokens import MAX_NEW_KEYS, MAX_TOKEN_BYTES, InvalidToken, Tokens
 
 Read = Callable[[str], list[Resource]]
 
@@ -222,6 +222,19 @@ def test_a_mesh_that_is_made_again_knows_no_token_of_the_one_before(
     with pytest.raises(InvalidToken):
         tokens.check(old, "dataplane", "shop")
     assert tokens.check(new, "dataplane", "shop").mesh == "shop"
+
+
+def test_a_mesh_may_be_made_again_often(
+    tokens: Tokens, store: Store, read_resources: Callable[[str], list[Resource]]
+) -> None:
+    mesh = read_resources("type: Mesh\nname: shop")
+    for _ in range(MAX_NEW_KEYS + 1):
+        store.put_all(mesh)
+        tokens.issue("dataplane", 600, "shop")
+        store.delete("Mesh", "", "shop")
+    store.put_all(mesh)
+    tokens.issue("dataplane", 600, "shop")
+    assert tokens.add_key("dataplane", "shop") == "2"
 
 
 def test_it_is_told_which_tokens_are_void(tokens: Tokens, store: Store) -> None:
