@@ -80,6 +80,9 @@ class Door:
         # By group, the oldest first: dictionaries keep their order.
         self._strangers: dict[str, dict[Visit, None]] = {}
         self._stranger_count = 0
+        # Groups by how many strangers they have; the one with most is found without a look at thousands.
+        self._groups: dict[int, dict[str, None]] = {}
+        self._most = 0
 
     def __len__(self) -> int:
         return len(self._visits)
@@ -142,7 +145,7 @@ class Door:
         return [Sent(visit.peer, OVERDUE) for visit in late]
 
     def _largest(self) -> str:
-        return max(self._strangers, key=lambda group: len(self._strangers[group]))
+        return next(iter(self._groups[self._most]))
 
     def _displace(self, group: str, reason: str) -> Sent:
         oldest = next(iter(self._strangers[group]))
@@ -156,16 +159,30 @@ class Door:
         return visit
 
     def _add_stranger(self, visit: Visit) -> None:
-        self._strangers.setdefault(visit.group, {})[visit] = None
+        of_group = self._strangers.setdefault(visit.group, {})
+        of_group[visit] = None
         self._stranger_count += 1
+        self._count(visit.group, len(of_group) - 1, len(of_group))
 
     def _forget_stranger(self, visit: Visit) -> None:
         of_group = self._strangers.get(visit.group, {})
         if visit in of_group:
             del of_group[visit]
             self._stranger_count -= 1
+            self._count(visit.group, len(of_group) + 1, len(of_group))
             if not of_group:
                 del self._strangers[visit.group]
+
+    def _count(self, group: str, before: int, now: int) -> None:
+        """They differ by one."""
+        if before > 0:
+            del self._groups[before][group]
+        if now > 0:
+            self._groups.setdefault(now, {})[group] = None
+        if before > 0 and not self._groups[before]:
+            del self._groups[before]
+        if now > self._most or self._most not in self._groups:
+            self._most = now
 
     def _remove(self, visit: Visit) -> None:
         self._forget_stranger(visit)
