@@ -218,7 +218,7 @@ class NodeServer:
         scheme, _, token = str(metadata.get("authorization", "")).partition(" ")
         if scheme.lower() != "bearer":
             raise InvalidToken("no node token: send it as the metadata authorization: Bearer <token>")
-        claims = await asyncio.to_thread(self._tokens.check, token.strip(), "node")
+        claims = await self._bearers.checked(self._tokens.check, token.strip(), "node")
         if not claims.name:
             raise InvalidToken("the token names no node: generate it with --name")
         return NodeClaims(claims.name, claims.jti, key_id=claims.key_id)

@@ -125,7 +125,7 @@ class DiscoveryServer:
             message = "no dataplane token: send it as the metadata authorization: Bearer <token>"
             raise Refused(grpc.StatusCode.UNAUTHENTICATED, "token", message)
         try:
-            return await asyncio.to_thread(self._tokens.check_dataplane, token.strip())
+            return await self._bearers.checked(self._tokens.check_dataplane, token.strip())
         except InvalidToken as invalid:
             raise Refused(grpc.StatusCode.UNAUTHENTICATED, "token", str(invalid)) from None
 

@@ -25,7 +25,8 @@ from control.servers.descriptors import Wanted
 from control.servers.door import OVERDUE, STRANGERS_OF_ADDRESS, Bounds, Door, Sent
 from control.servers.doorkeeper import Doorkeeper
 from control.settings import Address, Files
-from control.tokens.tokens import Tokens
+from control.tokens.tokens import InvalidToken, Tokens
+from control.xds.server import SERVICE
 from tests.control.mesh_process import ControlPlane
 
 LOCAL = Address("127.0.0.1", 0)
@@ -246,6 +247,39 @@ async def test_an_administrator_who_leaves_while_he_is_looked_at_is_not_counted_
     goes_on.set()
     await eventually(welcomed.is_set)
     assert len(service.fronts.api) == 0
+
+
+async def test_an_administrator_does_not_wait_behind_tokens_of_strangers(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many checks as threads that everybody shares, and more, none of which ends."""
+    token, goes_on, asked = service.tokens.issue("admin", 600), threading.Event(), threading.Event()
+
+    def slow(*_: Any) -> Any:
+        asked.set()
+        goes_on.wait(LIMIT_S)
+        raise InvalidToken("no")
+
+    monkeypatch.setattr(Tokens, "check_dataplane", slow)
+    credentials = grpc.ssl_channel_credentials(service.certificate.ca_pem.encode())
+    async with contextlib.AsyncExitStack() as stack:
+        calls = []
+        for _ in range(6):
+            # Else all of them would share one connection, which has 16 calls.
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channel = grpc.aio.secure_channel(f"localhost:{service.xds.port}", credentials, options)
+            await stack.enter_async_context(channel)
+            open_stream = channel.stream_stream(f"/{SERVICE}/StreamAggregatedResources")
+            calls += [open_stream(iter(()), metadata=[("authorization", "Bearer x")]) for _ in range(10)]
+        ended = [asyncio.create_task(call.code()) for call in calls]
+        await eventually(asked.is_set)
+        await asyncio.sleep(0.5)  # for the others to get there; were they late, this would only be easier
+        request = b"GET /meshes HTTP/1.1\r\n" + HEAD + f"authorization: Bearer {token}\r\n\r\n".encode()
+        reader, writer = await connect(service, request)
+        assert b" 200 " in await asyncio.wait_for(reader.readline(), LIMIT_S / 4)
+        goes_on.set()
+        assert set(await asyncio.gather(*ended)) == {grpc.StatusCode.UNAUTHENTICATED}
+        writer.transport.abort()
 
 
 async def test_who_shows_nothing_is_ended_and_a_stream_is_not(service: Service) -> None:
