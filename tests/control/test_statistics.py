@@ -228,12 +228,14 @@ def test_metrics_come_through_the_socket(world: World) -> None:
         "type: MeshMetric\nname: all\nspec: {default: {backends: [{type: Prometheus, prometheus: "
         f"{{port: {port}, path: /metrics}}}}]}}}}\n"
     )
+    text = ""
     for _ in range(300):
         with contextlib.suppress(httpx.TransportError):
-            answer = httpx.get(f"http://{ADDRESS}:{port}/metrics", trust_env=False)
+            text = httpx.get(f"http://{ADDRESS}:{port}/metrics", trust_env=False).text
+        if "envoy_server_live{} 1" in text:
             break
         time.sleep(0.1)
-    assert "envoy_server_live{} 1" in answer.text
+    assert "envoy_server_live{} 1" in text
     assert httpx.get(f"http://{ADDRESS}:{port}/config_dump", trust_env=False).status_code == 404
     world.mesh.output("delete", "mm", "all")
 

@@ -262,6 +262,7 @@ void front_loop_turn(front *front, int timeout_ms);
 void front_take_completions(front *front);
 
 /* listener.c */
+bool front_take_spare(front *front);                      /* a descriptor for when none is left */
 void listener_reported(front *front, listener *listener); /* somebody is in its queue */
 void listeners_serve(front *front);                       /* takes them in, unless accepting rests */
 uint64_t listeners_next(const front *front);              /* when there is somebody to take in, or NEVER */

@@ -20,6 +20,7 @@
  * The time is the thread's own: what the host does meanwhile is nobody's debt.
  */
 #define ACCEPT_NS 200000u
+#define CANNOT_ACCEPT_NS 10000000u /* until it is tried again */
 enum { REST_OF_STRANGERS = 3 };
 
 static uint32_t connections_of(front *front, uid_t uid, const char *listener) {
@@ -75,12 +76,20 @@ static bool admit(front *front, const listener *from, int descriptor) {
   return !is_stranger;
 }
 
-/* Out of descriptors: a connection that stays in the queue would wake us for ever, so it is taken and dropped, with the
- * descriptor that was kept for this. */
-static bool drop_one(front *front, const listener *from) {
-  if (front->spare < 0) return false;
+typedef enum outcome { ALL_ARE_IN, IS_STRANGER, IS_KNOWN, CANNOT_ACCEPT } outcome;
+
+static outcome without_connection(int error) {
+  if (error == EAGAIN) return ALL_ARE_IN;
+  return error == ECONNABORTED || error == EINTR ? IS_STRANGER : CANNOT_ACCEPT;
+}
+
+/* Out of descriptors: a connection is taken and dropped with the descriptor that was kept for this, so that it hears
+ * why, and does not wait for as long as the others last. */
+static outcome drop_one(front *front, const listener *from) {
+  if (front->spare < 0 && !front_take_spare(front)) return CANNOT_ACCEPT;
   close(front->spare);
   int descriptor = accept4(from->source.descriptor, NULL, NULL, SOCK_CLOEXEC);
+  outcome found = descriptor < 0 ? without_connection(errno) : IS_STRANGER;
   if (descriptor >= 0) {
     caller who;
     if (caller_read(descriptor, from->name, &who)) {
@@ -90,31 +99,32 @@ static bool drop_one(front *front, const listener *from) {
     farewell_without_descriptors(descriptor);
     close(descriptor);
   }
-  front->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
-  return descriptor >= 0;
+  front_take_spare(front); /* another thread may have been faster: it is tried again when it is needed */
+  return found;
 }
 
-/* Until all are in or the time is over; then there may be more, and the listener is at the end of the line. Returns
- * the nanoseconds that it took. */
+static outcome accept_one(front *front, listener *from) {
+  int descriptor = accept4(from->source.descriptor, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (descriptor >= 0) return admit(front, from, descriptor) ? IS_KNOWN : IS_STRANGER;
+  return errno == EMFILE || errno == ENFILE ? drop_one(front, from) : without_connection(errno);
+}
+
+/* Until all are in or the time is over; then there may be more, and the listener is at the end of the line. It is
+ * reported once (edge-triggered), so it stays there also when nobody can be accepted for want of memory or descriptors.
+ * Returns the nanoseconds that it took of `time`. */
 static uint64_t accept_from(front *front, listener *from, uint64_t time) {
   uint64_t spent = 0, began = thread_ns();
-  bool more = true;
-  while (more && spent < time) {
-    int descriptor = accept4(from->source.descriptor, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    bool is_known = false;
-    if (descriptor >= 0) {
-      is_known = admit(front, from, descriptor);
-    } else if (errno == EMFILE || errno == ENFILE) {
-      more = drop_one(front, from);
-    } else {
-      more = errno == ECONNABORTED || errno == EINTR; /* else EAGAIN: all are in */
-    }
+  outcome found = IS_STRANGER;
+  while (found != ALL_ARE_IN && found != CANNOT_ACCEPT && spent < time) {
+    found = accept_one(front, from);
     uint64_t before = spent;
     spent = thread_ns() - began;
-    front->accept_rests_until += (spent - before) * (is_known ? 1 : REST_OF_STRANGERS);
+    front->accept_rests_until += (spent - before) * (found == IS_KNOWN ? 1 : REST_OF_STRANGERS);
   }
-  if (more) list_push(&front->arriving, &from->arriving);
-  return spent;
+  if (found != ALL_ARE_IN) list_push(&front->arriving, &from->arriving);
+  if (found != CANNOT_ACCEPT) return spent;
+  front->accept_rests_until += CANNOT_ACCEPT_NS;
+  return time;
 }
 
 void listeners_serve(front *front) {

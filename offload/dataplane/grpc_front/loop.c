@@ -40,6 +40,11 @@ void front_unwatch(front *it, event_source *source) {
   source->descriptor = -1;
 }
 
+bool front_take_spare(front *it) {
+  it->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  return it->spare >= 0;
+}
+
 uint32_t front_wire_backend(const front *it, unsigned backend) {
   const kernel_backend *used = it->work->backends[backend];
   return used == &kernel_software ? WIRE_BACKEND_SOFTWARE
@@ -176,7 +181,7 @@ static void *front_main(void *argument) {
 static bool open_descriptors(front *it, char error[KERNEL_ERROR_MAX]) {
   it->epoll = epoll_create1(EPOLL_CLOEXEC);
   it->wake = (event_source){.kind = SOURCE_WAKE, .descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-  it->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  front_take_spare(it);
   if (it->epoll >= 0 && it->wake.descriptor >= 0 && front_watch(it, &it->wake, EPOLLIN | EPOLLET)) return true;
   snprintf(error, KERNEL_ERROR_MAX, "cannot set up the event loop: %s", strerror(errno));
   return false;

@@ -209,8 +209,8 @@ static unsigned taken_in(void) {
   return (unsigned)(counter_read(&counts.connections) + refusals_count(&refusals, REFUSED_STRANGER_CONNECTIONS));
 }
 
-/* A crowd in the queue of a listener is taken in some at a time, and after each time nobody is, for longer. */
-static void test_arriving(void) {
+/* In the queue of a listener. */
+static void come_all(void) {
   char error[KERNEL_ERROR_MAX];
   struct sockaddr_un address = {.sun_family = AF_UNIX}; /* abstract, with a name of the kernel's */
   socklen_t size = sizeof address;
@@ -223,6 +223,11 @@ static void test_arriving(void) {
     crowd[i].end = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     CHECK(connect(crowd[i].end, (struct sockaddr *)&address, size) == 0);
   }
+}
+
+/* A crowd in the queue of a listener is taken in some at a time, and after each time nobody is, for longer. */
+static void test_arriving(void) {
+  come_all();
   unsigned rested = 0;
   for (unsigned turns = 0, taken = 0; taken < CROWD; turns++) {
     CHECK(turns < TURNS_MAX);
@@ -238,13 +243,36 @@ static void test_arriving(void) {
   CHECK(rested > 0);
 }
 
+/* Whoever comes while not one descriptor is left is taken in when there are some again, though nobody else comes. */
+static void test_without_descriptors(void) {
+  come_all();
+  struct rlimit enough, none;
+  CHECK(getrlimit(RLIMIT_NOFILE, &enough) == 0);
+  none = (struct rlimit){.rlim_cur = 0, .rlim_max = enough.rlim_max};
+  close(tested->spare);
+  tested->spare = -1;
+  CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
+  for (unsigned turns = 0; turns < 10; turns++) turn();
+  CHECK(taken_in() == 0);
+  CHECK(setrlimit(RLIMIT_NOFILE, &enough) == 0);
+  for (unsigned turns = 0; taken_in() < CROWD; turns++) {
+    CHECK(turns < TURNS_MAX);
+    turn();
+  }
+}
+
 typedef struct test {
   const char *name;
   void (*run)(void);
 } test;
 
-static const test tests[] = {{"strangers", test_strangers},   {"users", test_users},       {"timeouts", test_timeouts},
-                             {"hanging_up", test_hanging_up}, {"standing", test_standing}, {"arriving", test_arriving}};
+static const test tests[] = {{"strangers", test_strangers},
+                             {"users", test_users},
+                             {"timeouts", test_timeouts},
+                             {"hanging_up", test_hanging_up},
+                             {"standing", test_standing},
+                             {"arriving", test_arriving},
+                             {"without_descriptors", test_without_descriptors}};
 
 int main(int count, char **arguments) {
   for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
@@ -255,6 +283,8 @@ int main(int count, char **arguments) {
     puts(tests[i].name);
     return 0;
   }
-  fprintf(stderr, "usage: front_shares strangers | users | timeouts | hanging_up | standing | arriving\n");
+  fprintf(
+      stderr,
+      "usage: front_shares strangers | users | timeouts | hanging_up | standing | arriving | without_descriptors\n");
   return 2;
 }
