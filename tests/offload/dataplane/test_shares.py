@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = Path(os.environ.get("FRONT_SHARES", ROOT / "build/native/tests/native/front/front_shares"))
 
 
-@pytest.mark.parametrize("name", ["strangers", "users", "timeouts", "hanging_up", "standing", "arriving", "without_descriptors"])
+TESTS = ("strangers", "users", "timeouts", "hanging_up", "standing", "arriving", "without_descriptors")
+
+
+@pytest.mark.parametrize("name", TESTS)
 def test_shares(name: str) -> None:
     """Taking in a crowd, writing to it, closing it and reviewing it take a share of a turn each."""
     assert PROGRAM.is_file(), f"{PROGRAM} is missing: make build"
