@@ -1,16 +1,13 @@
 """The audit log: who changed what of the meshes, from where, and what was issued to whom; one JSON object a line.
 
-Lines go to the server's log (standard output), or to a file of their own. That may be renamed or removed at any time
-(logrotate): the next line goes to a new one. What cannot be written is counted, in a metric, and changes go on: the
-disk that refuses a line most likely refuses the change too. A line holds no secret: of tokens and certificates their
-ids.
+Lines go to the server's log (standard output), or to a file of their own. What cannot be written is counted, in a
+metric, and changes go on: the disk that refuses a line most likely refuses the change too. A line holds no secret: of
+tokens and certificates their ids.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import stat
 import sys
 import threading
 import time
@@ -22,9 +19,11 @@ from typing import Any
 
 import structlog
 
+from offload.audit_file import AuditFile
+from offload.trusted_paths import Trust
+
 log = structlog.get_logger(__name__)
 
-FILE_MODE = 0o600
 # Of those that nobody has let in: what strangers write must not fill a disk. The others are counted.
 STRANGERS_PER_SECOND = 10
 # Of a text that somebody else chose.
@@ -56,13 +55,13 @@ class Audit:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Raises OSError where there is a file, and it cannot be written."""
-        self._path, self._lost, self._clock = path, lost, clock
+        self._lost, self._clock = lost, clock
         self._lock = threading.Lock()
-        self._file: int | None = None
+        self._file = AuditFile(path, Trust.of()) if path is not None else None
         self._failure = ""
         self._second, self._strangers, self._left_out = 0, 0, 0
-        if path is not None:
-            self._open(path)
+        if self._file is not None:
+            self._file.open()
 
     def write(self, event: str, by: Who | None, source: str, **fields: Any) -> None:
         """`by`: None of somebody who was not let in. `source`: an address, or empty where it is this host."""
@@ -79,8 +78,7 @@ class Audit:
     def close(self) -> None:
         with self._lock:
             if self._file is not None:
-                os.close(self._file)
-                self._file = None
+                self._file.close()
 
     def _is_too_much(self, by: Who | None, now: float) -> bool:
         if by is not None:
@@ -95,38 +93,26 @@ class Audit:
 
     def _append(self, event: str, now: float, **fields: Any) -> None:
         moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": moment, "event": event} | _bounded(fields), separators=(",", ":")) + "\n"
-        try:
-            if self._path is None:
-                # As the log's own lines are written: with a lock, so that none is within another.
-                structlog.PrintLogger(sys.stdout).msg(line.rstrip("\n"))
-            else:
-                data = line.encode()
-                if os.write(self._open(self._path), data) < len(data):
-                    raise OSError("only a part of the line could be written")
-        except (OSError, ValueError) as error:  # ValueError: standard output is closed
+        line = json.dumps({"time": moment, "event": event} | _bounded(fields), separators=(",", ":"))
+        error = _print(line) if self._file is None else self._file.append([line.encode() + b"\n"]).error
+        if error is not None:
             self._lost()
-            if str(error) != self._failure:
-                self._failure = str(error)
-                log.error(
-                    "the audit log cannot be written; changes go on", file=str(self._path or "-"), error=str(error)
-                )
+        if str(error or "") == self._failure:
             return
-        if self._failure:
-            self._failure = ""
-            log.info("the audit log is written again", file=str(self._path or "-"))
+        self._failure, file = str(error or ""), str(self._file.path) if self._file is not None else "-"
+        if error is not None:
+            log.error("the audit log cannot be written; changes go on", file=file, error=self._failure)
+        else:
+            log.info("the audit log is written again", file=file)
 
-    def _open(self, path: Path) -> int:
-        """The file at the path, which may be another than last time. OSError."""
-        if self._file is not None:
-            if _is_at(self._file, path):
-                return self._file
-            os.close(self._file)
-            self._file = None
-        # Not blocking: a pipe without a reader, put there by mistake, must not stop the control plane.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        self._file = os.open(path, flags, FILE_MODE)
-        return self._file
+
+def _print(line: str) -> Exception | None:
+    """As the log's own lines are written: with a lock, so that none is within another."""
+    try:
+        structlog.PrintLogger(sys.stdout).msg(line)
+    except (OSError, ValueError) as error:  # ValueError: standard output is closed
+        return error
+    return None
 
 
 def _bounded(value: Any) -> Any:
@@ -135,15 +121,6 @@ def _bounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {_bounded(key): _bounded(item) for key, item in value.items()}
     return value
-
-
-def _is_at(file: int, path: Path) -> bool:
-    try:
-        there = os.lstat(path)
-    except OSError:
-        return False
-    ours = os.fstat(file)
-    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) and not stat.S_ISLNK(there.st_mode)
 
 
 def moment(seconds: float) -> str:

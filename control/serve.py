@@ -265,10 +265,11 @@ def _starting() -> Iterator[None]:
 
 
 def _listen(address: Address) -> socket.socket:
-    """By ourselves, since uvicorn ends the process where the address cannot be had."""
+    """By ourselves, since uvicorn ends the process where the address cannot be had. `[::]` is IPv4 too, as for gRPC."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    dual = address.host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((address.host, address.port), family=family, backlog=2048)
+        return socket.create_server((address.host, address.port), family=family, backlog=2048, dualstack_ipv6=dual)
     except OSError as error:
         raise OSError(f"the API cannot be served at {address}: {error.strerror}") from error
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shlex
 import stat
-from contextlib import suppress
 from pathlib import Path
 
+from offload.accounts import name_of_user
 from offload.listeners import SocketError
 from offload.trusted_paths import Trust, UntrustedPathError, check_place
 
@@ -61,12 +60,6 @@ def _is_folder(path: Path) -> bool:
 def way_out(folder: Path) -> str:
     """How somebody gets a folder that the daemon's user may not make."""
     return (
-        f"make it once as root: install -d -o {_own_name()} {shlex.quote(str(folder))}   "
+        f"make it once as root: install -d -o {name_of_user(os.geteuid())} {shlex.quote(str(folder))}   "
         "or choose paths in a folder of your own (sockets.main.path, admin.path)"
     )
-
-
-def _own_name() -> str:
-    with suppress(KeyError):  # a number without an entry
-        return pwd.getpwuid(os.geteuid()).pw_name
-    return str(os.geteuid())

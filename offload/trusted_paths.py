@@ -19,10 +19,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from offload.config import Config
 from offload.config_fields import user_id
+
+if TYPE_CHECKING:
+    from offload.config import Config
 
 SYMLINKS_MAX = 40  # as the kernel has it
 NO_ACL = (errno.ENODATA, errno.ENOTSUP)  # none on this file, and a file system without them

@@ -135,8 +135,7 @@ def check_config(
 
 def _become(user: str) -> None:
     """What this user may read and open is then found by trying."""
-    import pwd
-
+    from offload.accounts import name_of_user
     from offload.sandbox import become
 
     try:
@@ -144,7 +143,7 @@ def _become(user: str) -> None:
     except KeyError:
         fail(f"there is no user '{user}' on this host", exit_codes.USAGE)
     except PermissionError:
-        name = pwd.getpwuid(os.geteuid()).pw_name
+        name = name_of_user(os.geteuid())
         fail(
             f"only root can check as another user, and you are {name}: use sudo, or leave --user out", exit_codes.USAGE
         )

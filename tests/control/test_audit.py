@@ -84,6 +84,26 @@ def test_what_cannot_be_written_is_counted_and_nothing_stops(tmp_path: Path) -> 
         Audit(tmp_path / "link")
 
 
+def test_a_line_that_was_torn_stays_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk takes a part of one."""
+    lost: list[None] = []
+    path, write = tmp_path / "audit.log", os.write
+    audit = Audit(path, lambda: lost.append(None))
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:20]))
+    audit.write("torn", ALICE, "")
+    monkeypatch.undo()
+    audit.write("whole", ALICE, "")
+    torn, whole = path.read_text().splitlines()
+    assert (len(lost), len(torn), json.loads(whole)["event"]) == (1, 20, "whole")
+
+
+def test_a_file_of_somebody_else_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "precious").touch()
+    os.link(tmp_path / "precious", tmp_path / "audit.log")
+    with pytest.raises(OSError, match="a hard link"):
+        Audit(tmp_path / "audit.log")
+
+
 def test_strangers_are_counted_beyond_a_bound(capsys: pytest.CaptureFixture[str]) -> None:
     now = [100.0]
     audit = Audit(clock=lambda: now[0])

@@ -203,3 +203,11 @@ def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(f"waited {seconds} s in vain")
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no IPv6")
+def test_the_api_at_all_addresses_is_at_those_of_ipv4_too(tmp_path: Path) -> None:
+    mesh = ControlPlane(tmp_path)
+    mesh.hosts["--api"] = "[::]"
+    mesh.start()  # waits until `mesh` is answered, at 127.0.0.1
+    assert mesh.stop() == 0

@@ -120,6 +120,21 @@ def newcomers(path: Path) -> Iterator[list[float]]:
         thread.join()
 
 
+@contextmanager
+def attacker_process(module: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Once it has begun, which it says in a line; its output is what is left."""
+    line = [sys.executable, "-m", module, *map(str, arguments)]
+    attacker = subprocess.Popen(line, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert attacker.stdout is not None
+        assert attacker.stdout.readline() == "begins\n"
+        yield attacker
+    finally:
+        if attacker.poll() is None:
+            attacker.kill()
+        attacker.wait()
+
+
 class Victim:
     """A daemon with one identity, which only our user may use, and somebody who does."""
 
@@ -173,24 +188,9 @@ class Victim:
     @contextmanager
     def attacked(self, kind: str, seconds: float) -> Iterator[subprocess.Popen[str]]:
         """Begins when the attacker begins, which makes its frames first."""
-        line = [
-            sys.executable,
-            "-m",
-            "tests.faults.attackers",
-            kind,
-            str(self.daemon.socket),
-            self.daemon.metrics_address(),
-        ]
-        line += [str(STRANGER), str(seconds + CONNECT_S + 0.5)]
-        attacker = subprocess.Popen(line, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        try:
-            assert attacker.stdout is not None
-            assert attacker.stdout.readline() == "begins\n"
+        ends = self.daemon.socket, self.daemon.metrics_address()
+        with attacker_process("tests.faults.attackers", kind, *ends, STRANGER, seconds + CONNECT_S + 0.5) as attacker:
             yield attacker
-        finally:
-            if attacker.poll() is None:
-                attacker.kill()
-                attacker.wait()
 
 
 @contextmanager

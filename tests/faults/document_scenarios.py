@@ -9,7 +9,16 @@ from control.model.resource import Resource
 from control.model.violation import InvalidResource
 from tests.control.another_version import NEW_LOG, write
 from tests.control.fleet import Fleet, Load, eventually
-from tests.faults.mesh_rig import IDENTITY, NOBODY, NONE_FAILS, PERMISSION, SETTLE_S, backend, scenario
+from tests.faults.mesh_rig import (
+    IDENTITY,
+    NOBODY,
+    NONE_FAILS,
+    PERMISSION,
+    SETTLE_S,
+    backend,
+    let_in_without_permission,
+    scenario,
+)
 
 _FILE = {"path": "/dev/stdout", "format": {"type": "Plain", "plain": "%NO_SUCH_OPERATOR%"}}
 _REFUSED_LOG = {"rules": [{"default": {"backends": [{"type": "File", "file": _FILE}]}}]}
@@ -36,12 +45,7 @@ async def _refused_log(there: Fleet, load: Load) -> tuple[int, int]:
     await there.running.apply(IDENTITY % ("one.test", "workload"))
     await asyncio.sleep(SETTLE_S)
     await _put_refused_log(there)
-    await there.running.apply(PERMISSION % NOBODY)
-    await asyncio.sleep(SETTLE_S)
-    load.seen.clear()
-    await asyncio.sleep(SETTLE_S)
-    let_in = load.seen["200"]
-    return let_in + load.seen["403"], let_in
+    return await let_in_without_permission(there, load)
 
 
 async def _put_refused_log(there: Fleet) -> None:

@@ -9,12 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +19,9 @@ from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 from control.xds.encode import CLUSTER
 from tests.control.mesh_process import ControlPlane
-from tests.faults.attack_scenarios import resident_mib
+from tests.faults.attack_scenarios import attacker_process, resident_mib
 from tests.faults.front_attackers import API, XDS
 from tests.faults.rig import Result, Scenario
-from tests.offload.daemon_process import ROOT
 
 SECONDS = 4.0
 ATTACKER = "127.0.0.2"
@@ -100,23 +94,6 @@ async def _one_change(mesh: ControlPlane, token: str, open_: Proxy, port: int) -
         await another.channel.close()
 
 
-@contextmanager
-def attack(which: str, kind: str, mesh: ControlPlane) -> Iterator[subprocess.Popen[str]]:
-    port = mesh.api if which == "api" else mesh.xds
-    line = [sys.executable, "-m", "tests.faults.front_attackers", which, kind, f"127.0.0.1:{port}"]
-    attacker = subprocess.Popen(
-        [*line, str(SECONDS), ATTACKER], cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert attacker.stdout is not None
-        assert attacker.stdout.readline() == "begins\n"
-        yield attacker
-    finally:
-        if attacker.poll() is None:
-            attacker.kill()
-        attacker.wait()
-
-
 async def _play(which: str, kind: str, mesh: ControlPlane) -> Result:
     assert mesh.process is not None
     log, pid = mesh.folder / "serve.log", mesh.process.pid
@@ -129,7 +106,8 @@ async def _play(which: str, kind: str, mesh: ControlPlane) -> Result:
     await asyncio.wait_for(proxy.sees(port), CHANGE_S)
     memory, written = resident_mib(pid), log.stat().st_size
     most, longest, changes, failed = memory, 0.0, 0, list[str]()
-    with attack(which, kind, mesh) as attacker:
+    end = f"127.0.0.1:{mesh.api if which == 'api' else mesh.xds}"
+    with attacker_process("tests.faults.front_attackers", which, kind, end, SECONDS, ATTACKER) as attacker:
         while attacker.poll() is None:
             port += 1
             changes += 1

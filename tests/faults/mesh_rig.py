@@ -81,6 +81,16 @@ spec: {{networking: {{address: 127.0.0.1, outbound: [{outbound}]}}}}
     there.start("web")
 
 
+async def let_in_without_permission(there: Fleet, load: Load) -> tuple[int, int]:
+    """Nobody is permitted any more: how many of how many requests are let in once that has settled."""
+    await there.running.apply(PERMISSION % NOBODY)
+    await asyncio.sleep(SETTLE_S)
+    load.seen.clear()
+    await asyncio.sleep(SETTLE_S)
+    let_in = load.seen["200"]
+    return let_in + load.seen["403"], let_in
+
+
 Steps = Callable[[Fleet, Load], Awaitable[Any]]
 
 
