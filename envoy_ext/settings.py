@@ -17,7 +17,7 @@ UnknownServerName = Literal["first", "reject"]
 
 DEFAULT_DAEMON_SOCKET = Path("/run/offload/offload.sock")
 
-# Keys of filter state, without their prefix (envoy_ext/module/filter_state.h).
+# Keys of filter state, without their prefix (envoy_ext/module/config/filter_state.h).
 FILTER_STATE_PREFIX = "tls_offload."
 FILTER_STATE_KEYS = (
     "peer_spiffe_id",

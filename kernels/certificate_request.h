@@ -1,7 +1,7 @@
 /* PKCS#10 certificate requests (RFC 2986) for keys that were made on the node: what an issuer needs to certify one.
  *
  * The request is made and signed here, beside the key, because no key may sign one through a socket: the usage of
- * keys (offload/dataplane/usage.h) forbids exactly this to callers.
+ * keys (offload/dataplane/access/usage.h) forbids exactly this to callers.
  */
 #ifndef KERNELS_CERTIFICATE_REQUEST_H
 #define KERNELS_CERTIFICATE_REQUEST_H

@@ -51,7 +51,7 @@ cdef extern from "kernels/secret_memory.h" nogil:
     size_t secret_memory_reserved()
 
 
-cdef extern from "offload/dataplane/pem_certificates.h" nogil:
+cdef extern from "offload/dataplane/certificates/pem_certificates.h" nogil:
     enum:
         PEM_CERTIFICATES_MAX
         PEM_ERROR_MAX
@@ -66,7 +66,7 @@ cdef extern from "offload/dataplane/pem_certificates.h" nogil:
     void pem_certificates_free(pem_certificates *found)
 
 
-cdef extern from "offload/dataplane/certificate_check.h" nogil:
+cdef extern from "offload/dataplane/certificates/certificate_check.h" nogil:
     enum:
         CERTIFICATE_ERROR_MAX
 
@@ -78,7 +78,7 @@ cdef extern from "offload/dataplane/certificate_check.h" nogil:
     bint c_certificate_check "certificate_check"(certificate_der certificate, char *error)
 
 
-cdef extern from "offload/dataplane/keyring.h" nogil:
+cdef extern from "offload/dataplane/access/keyring.h" nogil:
     ctypedef struct selector:
         bint has_uid
         bint has_gid
@@ -103,7 +103,7 @@ cdef extern from "offload/dataplane/keyring.h" nogil:
     void keyring_release(keyring *ring)
 
 
-cdef extern from "offload/dataplane/refusals.h" nogil:
+cdef extern from "offload/dataplane/access/refusals.h" nogil:
     enum:
         REFUSAL_RING
         REFUSAL_REASONS
@@ -131,7 +131,7 @@ cdef extern from "offload/dataplane/refusals.h" nogil:
     const char *refusal_reason_name(refusal_reason reason)
 
 
-cdef extern from "offload/dataplane/key_uses.h" nogil:
+cdef extern from "offload/dataplane/access/key_uses.h" nogil:
     enum:
         KEY_USES_MAX
         KEY_USE_KEY_ID
@@ -151,7 +151,7 @@ cdef extern from "offload/dataplane/key_uses.h" nogil:
         char *executable
 
 
-cdef extern from "offload/dataplane/counters.h" nogil:
+cdef extern from "offload/dataplane/batching/counters.h" nogil:
     enum:
         COUNTER_BOUNDS
         COUNTER_BUCKETS
@@ -185,7 +185,7 @@ cdef extern from "offload/dataplane/counters.h" nogil:
     uint64_t counters_batches(const counters *all, unsigned algorithm, unsigned backend, unsigned reason, unsigned size)
 
 
-cdef extern from "offload/dataplane/calibrate.h" nogil:
+cdef extern from "offload/dataplane/batching/calibrate.h" nogil:
     enum:
         COST_NO_CROSSOVER
 
@@ -254,13 +254,13 @@ cdef extern from "<unistd.h>" nogil:
     int fchownat(int folder, const char *path, uid_t owner, gid_t group, int flags)
 
 
-cdef extern from "offload/dataplane/sandbox.h" nogil:
+cdef extern from "offload/dataplane/host/sandbox.h" nogil:
     bint sandbox_drop_privileges()
     bint sandbox_filter_calls(bint programs)
     bint sandbox_allows(long call, bint programs)
 
 
-cdef extern from "offload/dataplane/landlock.h" nogil:
+cdef extern from "offload/dataplane/host/landlock.h" nogil:
     ctypedef enum landlock_use:
         LANDLOCK_SOCKETS
         LANDLOCK_FILES

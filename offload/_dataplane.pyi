@@ -30,13 +30,13 @@ def read_certificates(path: str) -> tuple[Sequence[bytes], int]:
     """The DER certificates of a PEM file, in its order, and how many private keys it holds (which stay in C).
 
     ValueError with file and reason when the file is not readable, regular, small enough, or well-formed.
-    C: dataplane/pem_certificates.h.
+    C: dataplane/certificates/pem_certificates.h.
     """
 
 def check_chain(ders: Sequence[bytes]) -> None:
     """Whether the Envoy module can load this chain (DER, leaf first): BoringSSL says so, with the module's own calls.
 
-    ValueError with the certificate and the reason. C: dataplane/certificate_check.h.
+    ValueError with the certificate and the reason. C: dataplane/certificates/certificate_check.h.
     """
 
 def check_certificate(der: bytes) -> None:
@@ -178,14 +178,14 @@ def harden_process() -> None:
     """PR_SET_DUMPABLE 0 and no core dumps."""
 
 def drop_privileges() -> None:
-    """No capability for this thread and those it makes, and no way to new ones. C: dataplane/sandbox.h."""
+    """No capability for this thread and those it makes, and no way to new ones. C: dataplane/host/sandbox.h."""
 
 def landlock_version() -> int:
     """0: the kernel has none."""
 
 def confine(sockets: Sequence[str], files: Sequence[str], anything: Sequence[str]) -> None:
     """Landlock: this thread, and those it makes later, change only sockets, files, or anything in these folders, and
-    trace, read and signal no other process. OSError. C: dataplane/landlock.h."""
+    trace, read and signal no other process. OSError. C: dataplane/host/landlock.h."""
 
 def filter_calls(programs: bool) -> None:
     """All threads get EPERM for system calls that the daemon does not need; execve needs `programs`."""

@@ -1,4 +1,4 @@
-#include "dataplane.h"
+#include "offload/dataplane/dataplane.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,9 +6,9 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
-#include "grpc_front/front.h"
-#include "monotonic.h"
-#include "shard.h"
+#include "offload/dataplane/batching/shard.h"
+#include "offload/dataplane/grpc/front.h"
+#include "offload/dataplane/host/monotonic.h"
 
 typedef enum phase { PHASE_NEW, PHASE_RUNNING, PHASE_STOPPED } phase;
 

@@ -4,11 +4,11 @@
 #ifndef OFFLOAD_DATAPLANE_H
 #define OFFLOAD_DATAPLANE_H
 
-#include "calibrate.h"
-#include "counters.h"
-#include "key_uses.h"
-#include "keyring.h"
-#include "refusals.h"
+#include "offload/dataplane/access/key_uses.h"
+#include "offload/dataplane/access/keyring.h"
+#include "offload/dataplane/access/refusals.h"
+#include "offload/dataplane/batching/calibrate.h"
+#include "offload/dataplane/batching/counters.h"
 
 typedef struct dataplane dataplane;
 

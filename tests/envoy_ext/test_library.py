@@ -52,7 +52,7 @@ def test_the_recorded_abi_is_the_tested_envoys(envoy_binary: Path) -> None:
     symbols = (line.split()[-1] for line in tool("nm", "-D", "--defined-only", envoy_binary).splitlines())
     callbacks = [symbol for symbol in symbols if symbol.startswith("envoy_dynamic_module_callback_")]
     digest = sum(fnv1a(symbol) for symbol in callbacks) % 2**64
-    recorded = re.search(r"kTested\{(\d+), (\d+)u\}", (SOURCES / "envoy_abi.cc").read_text())
+    recorded = re.search(r"kTested\{(\d+), (\d+)u\}", (SOURCES / "envoy" / "envoy_abi.cc").read_text())
     assert recorded is not None
     assert (int(recorded[1]), int(recorded[2])) == (len(callbacks), digest)
 

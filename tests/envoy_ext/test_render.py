@@ -11,7 +11,7 @@ from envoy_ext import location, render
 from envoy_ext.settings import FILTER_STATE_KEYS, SpiffeMatch, TlsSettings, UpstreamTlsSettings
 from tests.envoy_ext.test_rejected_configs import Validator
 
-HEADER = Path(__file__).resolve().parents[2] / "envoy_ext" / "module" / "filter_state.h"
+HEADER = Path(__file__).resolve().parents[2] / "envoy_ext" / "module" / "config" / "filter_state.h"
 
 EVERYTHING = TlsSettings(
     identities=("web", "shop"),

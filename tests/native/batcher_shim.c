@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "offload/dataplane/batcher.h"
+#include "offload/dataplane/batching/batcher.h"
 
 enum { SHIM_SOURCES = 64, SHIM_ITEMS = 65536 };
 

@@ -93,7 +93,7 @@ class Build:
         shim = ROOT / "tests" / "native" / "batcher_shim.c"
         shares = ROOT / "tests" / "native" / "front" / "shares.c"
         keys = NATIVE / "offload" / "dataplane" / "calibration_keys.c"
-        sources = [*DATAPLANE.glob("*.c"), *DATAPLANE.glob("grpc_front/*.c"), *KERNELS, keys, extension, shim, shares]
+        sources = [*DATAPLANE.glob("*.c"), *DATAPLANE.glob("*/*.c"), *KERNELS, keys, extension, shim, shares]
         with ThreadPoolExecutor(2) as pool:
             objects = {source.stem: made for source, made in zip(sources, pool.map(self.compile, sources), strict=True)}
         pure = [objects[name] for name in PURE]

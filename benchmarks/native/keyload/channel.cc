@@ -13,7 +13,7 @@
 #include "benchmarks/native/argument.h"
 
 extern "C" {
-#include "offload/dataplane/wire_field.h"
+#include "offload/dataplane/wire/wire_field.h"
 }
 
 namespace load {

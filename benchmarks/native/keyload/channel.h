@@ -10,7 +10,7 @@
 
 #include "benchmarks/native/keyload/options.h"
 #include "benchmarks/native/keyload/tally.h"
-#include "offload/dataplane/wire.h"
+#include "offload/dataplane/wire/wire.h"
 
 namespace load {
 

@@ -6,7 +6,7 @@
 #include <cstdlib>
 
 #include "benchmarks/native/argument.h"
-#include "offload/dataplane/wire.h"
+#include "offload/dataplane/wire/wire.h"
 
 namespace load {
 namespace {

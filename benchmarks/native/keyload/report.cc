@@ -1,7 +1,7 @@
 #include "benchmarks/native/keyload/report.h"
 
 #include "benchmarks/native/json.h"
-#include "offload/dataplane/wire.h"
+#include "offload/dataplane/wire/wire.h"
 
 namespace load {
 namespace {

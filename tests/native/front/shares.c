@@ -15,7 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "offload/dataplane/grpc_front/internal.h"
+#include "offload/dataplane/grpc/internal.h"
 
 #define CHECK(condition)                                                             \
   do {                                                                               \

@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "offload/dataplane/grpc_front/internal.h"
+#include "offload/dataplane/grpc/internal.h"
 
 typedef struct bytes {
   const uint8_t *data;

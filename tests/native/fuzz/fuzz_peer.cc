@@ -11,8 +11,8 @@
 #include <string>
 #include <string_view>
 
-#include "envoy_ext/module/spiffe_id.h"
-#include "envoy_ext/module/spiffe_match.h"
+#include "envoy_ext/module/spiffe/spiffe_id.h"
+#include "envoy_ext/module/spiffe/spiffe_match.h"
 
 using namespace tls_offload;
 

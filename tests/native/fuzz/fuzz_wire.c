@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "offload/dataplane/wire.h"
+#include "offload/dataplane/wire/wire.h"
 
 enum { ROOM = 128 * 1024 };
 static uint8_t room[ROOM];

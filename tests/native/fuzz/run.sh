@@ -19,17 +19,16 @@ kernels=build/native/kernels/libkernels.a
 test -f "$kernels" || { echo "$kernels is missing: make build" >&2; exit 1; }
 
 echo "== building the fuzz targets"
-"$CLANG" "${flags[@]}" tests/native/fuzz/fuzz_wire.c offload/dataplane/wire.c offload/dataplane/wire_identity.c offload/dataplane/wire_watch.c \
-  -o "$BUILD/fuzz_wire"
+"$CLANG" "${flags[@]}" tests/native/fuzz/fuzz_wire.c offload/dataplane/wire/wire*.c -o "$BUILD/fuzz_wire"
 sources=()
-for source in offload/dataplane/*.c offload/dataplane/grpc_front/*.c; do
-  case $source in */dataplane.c | */calibrate.c | */certificate_check.c) ;; *) sources+=("$source") ;; esac
+for source in offload/dataplane/*/*.c; do
+  case $source in */calibrate.c | */certificate_check.c) ;; *) sources+=("$source") ;; esac
 done
 "$CLANG" "${flags[@]}" tests/native/fuzz/fuzz_front.c "${sources[@]}" "$kernels" \
   "$prefix/lib/libcrypto.a" -l:libnghttp2.so.14 -lstdc++ -lpthread -o "$BUILD/fuzz_front"
 
-"$CLANG" "${flags[@]/-std=gnu11/-std=c++20}" -x c++ tests/native/fuzz/fuzz_peer.cc envoy_ext/module/spiffe_id.cc \
-  envoy_ext/module/spiffe_match.cc -x none "$prefix/lib/libcrypto.a" -lstdc++ -lpthread -o "$BUILD/fuzz_peer"
+"$CLANG" "${flags[@]/-std=gnu11/-std=c++20}" -x c++ tests/native/fuzz/fuzz_peer.cc envoy_ext/module/spiffe/*.cc \
+  -x none "$prefix/lib/libcrypto.a" -lstdc++ -lpthread -o "$BUILD/fuzz_peer"
 
 for target in ${FUZZ_TARGETS:-wire front peer}; do
   echo "== fuzzing $target for $SECONDS_EACH s"

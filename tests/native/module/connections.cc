@@ -10,9 +10,9 @@
 #include <unordered_map>
 #include <utility>
 
-#include "check.h"
-#include "host.h"
-#include "tests.h"
+#include "tests/native/module/check.h"
+#include "tests/native/module/host.h"
+#include "tests/native/module/tests.h"
 
 namespace tests {
 namespace {

@@ -5,10 +5,10 @@
 #include <thread>
 #include <vector>
 
-#include "check.h"
-#include "key_client.h"
-#include "tests.h"
-#include "worker_turn.h"
+#include "envoy_ext/module/client/key_client.h"
+#include "envoy_ext/module/client/worker_turn.h"
+#include "tests/native/module/check.h"
+#include "tests/native/module/tests.h"
 
 namespace tests {
 namespace {

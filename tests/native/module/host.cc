@@ -1,4 +1,4 @@
-#include "host.h"
+#include "tests/native/module/host.h"
 
 #include <errno.h>
 #include <sys/eventfd.h>

@@ -12,9 +12,9 @@
 #include <string>
 #include <vector>
 
-#include "abi.h"
-#include "companion_filter.h"
-#include "transport_socket.h"
+#include "envoy_ext/module/envoy/abi.h"
+#include "envoy_ext/module/hooks/companion_filter.h"
+#include "envoy_ext/module/hooks/transport_socket.h"
 
 namespace host {
 

@@ -1,5 +1,5 @@
 // X25519 as BoringSSL gets it in the module, against BoringSSL's own.
-#include "key_exchange.h"
+#include "envoy_ext/module/tls/key_exchange.h"
 
 #include <openssl/curve25519.h>
 #include <openssl/rand.h>
@@ -13,8 +13,8 @@
 #include <thread>
 #include <vector>
 
-#include "check.h"
-#include "tests.h"
+#include "tests/native/module/check.h"
+#include "tests/native/module/tests.h"
 
 extern "C" {
 int __real_X25519(uint8_t shared[32], const uint8_t private_key[32], const uint8_t point[32]);

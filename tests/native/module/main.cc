@@ -4,7 +4,7 @@
 #include <cstring>
 #include <iostream>
 
-#include "tests.h"
+#include "tests/native/module/tests.h"
 
 namespace {
 

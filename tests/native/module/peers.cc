@@ -10,9 +10,9 @@
 #include <ctime>
 #include <random>
 
-#include "check.h"
-#include "peer.h"
-#include "tests.h"
+#include "envoy_ext/module/peer/peer.h"
+#include "tests/native/module/check.h"
+#include "tests/native/module/tests.h"
 
 namespace tests {
 

@@ -10,17 +10,17 @@
 #include <random>
 #include <thread>
 
-#include "check.h"
-#include "config.h"
-#include "escaped.h"
-#include "grpc_connection.h"
-#include "identity.h"
-#include "key_client.h"
-#include "reconnect.h"
-#include "server_name.h"
-#include "session_tickets.h"
-#include "spiffe_id.h"
-#include "tests.h"
+#include "envoy_ext/module/client/grpc_connection.h"
+#include "envoy_ext/module/client/identity.h"
+#include "envoy_ext/module/client/key_client.h"
+#include "envoy_ext/module/client/reconnect.h"
+#include "envoy_ext/module/config/config.h"
+#include "envoy_ext/module/envoy/escaped.h"
+#include "envoy_ext/module/spiffe/spiffe_id.h"
+#include "envoy_ext/module/tls/server_name.h"
+#include "envoy_ext/module/tls/session_tickets.h"
+#include "tests/native/module/check.h"
+#include "tests/native/module/tests.h"
 
 namespace tests {
 

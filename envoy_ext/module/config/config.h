@@ -1,0 +1,69 @@
+// The configuration of the transport socket and of the companion filter: JSON (a protobuf Struct in Envoy's
+// configuration), read strictly. docs/envoy.md has the same reference for users.
+#ifndef TLS_OFFLOAD_CONFIG_H
+#define TLS_OFFLOAD_CONFIG_H
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "envoy_ext/module/spiffe/spiffe_match.h"
+
+namespace tls_offload {
+
+enum class Direction { Downstream, Upstream };
+enum class ClientCertificate { Off, Optional, Required };
+enum class UnknownServerName { First, Reject };
+
+struct SocketConfig {
+  Direction direction = Direction::Downstream;
+  std::string daemon_socket;  // required; absolute path
+  // Required. Downstream: the first serves clients that name no known server. Upstream: the one that we are.
+  std::vector<std::string> identities;
+
+  std::vector<std::string> alpn;
+  uint16_t tls_minimum;  // TLS1_2_VERSION or TLS1_3_VERSION
+  uint16_t tls_maximum;
+  std::vector<std::string> cipher_suites;  // TLS 1.2 only; those of TLS 1.3 are fixed
+  std::vector<std::string> groups;
+
+  // Enough for a batch of the slowest class behind another one; a client gives up later than that.
+  std::chrono::milliseconds operation_timeout{2000};
+  // How long a handshake waits for a daemon that is away or for the first answer about its identity. A restart takes
+  // less; longer only piles up connections.
+  std::chrono::milliseconds handshake_wait{1000};
+
+  bool session_tickets = true;
+  std::chrono::seconds session_lifetime{7200};
+
+  std::string trusted_ca_file;               // else the trust bundles of the identity
+  std::vector<std::string> trust_domains;    // which of them; empty: all
+  std::string crl_file;                      // revocation lists; empty: none are looked at
+  std::chrono::seconds clock_skew{10};       // by which a certificate may be too old or too young: clocks differ
+  std::vector<SpiffeMatch> peer_spiffe_ids;  // whom to accept of those who verify; downstream: empty: all
+
+  // Downstream only.
+  UnknownServerName unknown_server_name = UnknownServerName::First;
+  ClientCertificate client_certificate = ClientCertificate::Off;
+
+  // Upstream only.
+  std::string server_name;                  // SNI; empty: none is sent
+  std::vector<std::string> peer_dns_names;  // as an alternative to peer_spiffe_ids
+  size_t sessions_kept = 16;                // a few for each worker; each is used once with TLS 1.3
+};
+
+struct FilterSettings {
+  std::string daemon_socket;         // required: whose statistics are shown here
+  std::vector<std::string> publish;  // filter state keys, without their prefix
+};
+
+// Empty, with the reason in `error` (field, value, what is allowed), when `json` is not a valid configuration.
+std::optional<SocketConfig> parse_socket_config(std::string_view json, Direction direction, std::string &error);
+std::optional<FilterSettings> parse_filter_settings(std::string_view json, std::string &error);
+
+}  // namespace tls_offload
+
+#endif

@@ -1,0 +1,34 @@
+// Wakes the worker of a connection that has no filter: an upstream one, for which Envoy offers modules nothing.
+//
+// Setting a socket option to the value that it has makes the kernel report the socket as writable once more (it calls
+// the socket's write-space callback, which an edge-triggered epoll counts as a new edge), so Envoy calls `do_write` on
+// the worker that owns the connection. TCP: TCP_NOTSENT_LOWAT. Unix: SO_SNDBUF (which the kernel doubles when set).
+// The descriptor must not be used after Envoy closed it, since its number is another connection's by then: the `close`
+// hook comes before that and disarms.
+#ifndef TLS_OFFLOAD_POKE_WAKER_H
+#define TLS_OFFLOAD_POKE_WAKER_H
+
+#include <memory>
+
+#include "envoy_ext/module/envoy/waker.h"
+
+namespace tls_offload {
+
+class PokeWaker final : public Waker {
+ public:
+  // Null when a descriptor cannot be woken like this: it is none, or no TCP or Unix stream socket.
+  static std::shared_ptr<PokeWaker> of(int descriptor);
+
+  PokeWaker(int descriptor, int level, int option) : descriptor_(descriptor), level_(level), option_(option) {}
+
+ private:
+  void wake_armed() override;
+
+  const int descriptor_;
+  const int level_;
+  const int option_;
+};
+
+}  // namespace tls_offload
+
+#endif

@@ -1,0 +1,77 @@
+// Verification of a peer's certificate, and what is published about it.
+#ifndef TLS_OFFLOAD_PEER_H
+#define TLS_OFFLOAD_PEER_H
+
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "envoy_ext/module/client/identity.h"
+#include "envoy_ext/module/config/config.h"
+#include "envoy_ext/module/peer/revocation.h"
+
+namespace tls_offload {
+
+// Why a peer is refused, as the counters peers_rejected_* (in this order) and the alerts tell it apart.
+enum class PeerFault : uint8_t {
+  NoCertificate,
+  SpiffeId,
+  UnknownCa,
+  Expired,  // or not valid yet
+  Revoked,
+  RevocationUnknown,  // its issuer has no list, or none that can be relied on
+  Unsuitable,
+  NotAccepted,
+  Other,
+  None,
+};
+
+// What the peer is told.
+uint8_t alert_of(PeerFault fault);
+
+struct PeerVerdict {
+  PeerFault fault = PeerFault::None;
+  std::string reason{};     // for the access log
+  int64_t valid_until = 0;  // of a good one: seconds since 1970 until when it holds, as far as times tell
+  bool good() const { return fault == PeerFault::None; }
+};
+
+// Whom to trust: the CAs of a file, or the trust bundles that came with an identity; and whom of these to accept.
+class Trust {
+ public:
+  // False with the reason in `error`. `stats` may be null.
+  bool load(const SocketConfig &config, ClientStats *stats, std::string &error);
+
+  // Judges the peer's chain. A certificate with a SPIFFE id is judged by the bundle of its trust domain alone (and by
+  // bundles bound to no domain); others by the unbound bundles alone.
+  PeerVerdict judge(SSL *ssl, const Identity &identity) const;
+  PeerVerdict judge(STACK_OF(X509) * chain, const Identity &identity) const;  // leaf first, not empty
+
+  // What a verdict rests on, but for the certificate and the time. A session is resumed only where it is the same.
+  std::string fingerprint(const Identity &identity) const;
+
+  STACK_OF(X509_NAME) * names() const { return names_.get(); }  // of the file's CAs; null for bundles
+
+ private:
+  bool load_authorities(const std::string &file, std::string &error);
+  bool fill(X509_STORE *store, const Identity &identity, const std::string &id) const;
+  std::shared_ptr<const RevocationLists> revocation() const;
+  PeerVerdict verify_chain(X509_STORE *store, STACK_OF(X509) * chain, const std::string &id) const;
+  PeerVerdict accept(X509 *leaf, const std::string &id, PeerVerdict good) const;
+
+  const SocketConfig *config_ = nullptr;
+  ClientStats *stats_ = nullptr;
+  std::string settings_;  // the configuration's part of the fingerprint
+  std::vector<bssl::UniquePtr<X509>> file_;
+  bssl::UniquePtr<STACK_OF(X509_NAME)> names_;
+  std::unique_ptr<Revocation> revocation_;
+};
+
+std::string hex(const uint8_t *data, size_t size);
+
+}  // namespace tls_offload
+
+#endif

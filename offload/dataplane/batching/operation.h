@@ -1,0 +1,83 @@
+/* One operation from the message it came in to the frame its answer leaves in. Pooled; belongs to the front thread
+ * except while it is queued or runs (then the batcher and a shard may look at `item`, `sign` and the times).
+ */
+#ifndef OFFLOAD_OPERATION_H
+#define OFFLOAD_OPERATION_H
+
+#include <stdatomic.h>
+
+#include "kernels/sign.h"
+#include "offload/dataplane/access/keyring.h"
+#include "offload/dataplane/batching/batcher.h"
+#include "offload/dataplane/wire/status.h"
+
+/* The inputs of TLS 1.3 (130 or 146 bytes) and of TLS 1.2's ServerKeyExchange (up to 201) fit in; longer ones are
+ * allocated. */
+enum { OPERATION_INLINE_INPUT = 224 };
+
+struct call;
+
+typedef struct operation {
+  batch_item item;
+  struct operation *next; /* in the pool's free list, or in a chain of completions */
+  struct call *call;
+  list_node of_call;         /* in call->operations until answered, then in call->answers */
+  struct operation *same_id; /* next in the call's table of ids */
+  keyring *ring;             /* holds the key; NULL for an operation that was refused */
+  uint64_t id;
+  uint64_t started, finished; /* monotonic ns; 0 when it was not run */
+  const char *message;        /* static text; NULL when it is answered OK */
+  uint32_t window;            /* bytes of flow-control window to give back when the answer has left */
+  uint32_t memory;            /* charged to its user */
+  uint32_t identity;          /* the number of the identity by which the caller may use the key */
+  uint8_t status;             /* rpc_status */
+  uint8_t batch_size;
+  uint8_t backend; /* index in the cost model */
+  bool fresh;      /* in the front's list of new operations */
+  bool expired;    /* the deadline came before it was run */
+  bool answered;   /* in call->answers: what is left is to send it */
+  sign_operation sign;
+  uint8_t *long_input; /* NULL: in `input` */
+  uint8_t input[OPERATION_INLINE_INPUT];
+} operation;
+
+/* Operations of one thread: chunks that are kept, a free list. */
+typedef struct operation_pool {
+  operation *free;
+  void **chunks;
+  size_t chunk_count;
+} operation_pool;
+
+void operation_pool_init(operation_pool *pool);
+void operation_pool_free(operation_pool *pool);
+
+/* An operation with its lists and fields reset, or NULL when memory ran out. */
+operation *operation_new(operation_pool *pool);
+
+/* Copies the input in; false when memory ran out. */
+bool operation_set_input(operation *op, const uint8_t *input, size_t size);
+
+/* Back to the pool; wipes a decrypted plaintext, lets the keyring go. */
+void operation_release(operation_pool *pool, operation *op);
+
+/* Finished operations on their way from the shards to the front: a stack that any thread pushes to and the front takes
+ * whole. */
+typedef struct completions {
+  _Atomic(operation *) top;
+} completions;
+
+static inline void completions_push(completions *done, operation *first, operation *last) {
+  operation *top = atomic_load_explicit(&done->top, memory_order_relaxed);
+  do {
+    last->next = top;
+  } while (!atomic_compare_exchange_weak(&done->top, &top, first));
+}
+
+static inline bool completions_waiting(const completions *done) {
+  return atomic_load(&done->top) != NULL;
+}
+
+/* All of them, in the order of completion, chained by `next`. */
+operation *completions_take(completions *done);
+
+#endif

@@ -1,0 +1,309 @@
+/* What stands between a request and the queue: is the key known, may this caller use it, may the key sign this. The
+ * answer to an unknown key and to a key of somebody else is the same, so that callers cannot find out whose keys exist.
+ *
+ * admission_take and admission_done are the only ways in and out for operations; uses of keys are counted for the audit
+ * log on the way out.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "offload/dataplane/grpc/internal.h"
+
+/* ---- who ---- */
+
+bool admission_may_use(connection *connection, uint32_t identity) {
+  const keyring *ring = connection->front->ring;
+  if (connection->verdicts == NULL || connection->verdicts_generation != ring->generation) {
+    free(connection->verdicts);
+    connection->verdicts = calloc(ring->identity_count, 1);
+    connection->verdicts_generation = ring->generation;
+    if (connection->verdicts == NULL) return false;
+  }
+  uint8_t *verdict = &connection->verdicts[identity];
+  if (*verdict == 0) {
+    const struct identity *it = &ring->identities[identity];
+    *verdict = authorize_any(it->selectors, it->selector_count, &connection->caller) ? 2 : 1;
+  }
+  return *verdict == 2;
+}
+
+/* ---- what ---- */
+
+typedef struct verdict {
+  rpc_status status;
+  refusal_reason reason;
+  const char *message;
+} verdict;
+
+static const verdict accepted = {.status = RPC_OK};
+
+_Static_assert(WIRE_INPUT_MAX == 512 * 1024, "the text below says so");
+
+static verdict check_fields(const wire_operation *request) {
+  const char *message = NULL;
+  if (request->key_id.size != WIRE_KEY_ID_SIZE) message = "key_id must have 32 bytes";
+  if (request->kind_unknown) message = "unknown kind of operation";
+  if (request->input.size > WIRE_INPUT_MAX) message = "input is larger than 512 KiB";
+  if (message == NULL) return accepted;
+  return (verdict){RPC_INVALID_ARGUMENT, REFUSED_BAD_OPERATION, message};
+}
+
+/* By key_usage: what is configured, and what it lets the key sign. */
+static const char *const not_of_usage[] = {
+    [USAGE_TLS13] = "usage tls13 of this key signs only a CertificateVerify of TLS 1.3, and the input is none",
+    [USAGE_TLS12_AND_13] = "usage tls12+13 of this key signs only handshakes of TLS 1.2 and 1.3, and the input is none",
+    [USAGE_ANY] = "usage any of this key does not allow this",
+};
+static const char *const no_digests[] = {
+    [USAGE_TLS13] = "usage tls13 of this key signs no digests (prehashed), only usage any does",
+    [USAGE_TLS12_AND_13] = "usage tls12+13 of this key signs no digests (prehashed), only usage any does",
+    [USAGE_ANY] = "usage any of this key does not allow this",
+};
+static const char tls13_scheme[] =
+    "the input is a CertificateVerify of TLS 1.3, where the signature_scheme is not one of this key";
+
+static verdict check_decrypt(const key_grant *grant, const wire_operation *request) {
+  kernel_algorithm algorithm = kernel_key_algorithm(grant->key);
+  bool is_rsa = algorithm <= KERNEL_RSA4096;
+  if (!grant->decrypt) {
+    return (verdict){RPC_PERMISSION_DENIED, REFUSED_USAGE,
+                     is_rsa ? "the identity of this key has no 'decrypt: true', so the key decrypts nothing"
+                            : "the identity of this key has no 'decrypt: true', and only RSA keys decrypt"};
+  }
+  if (!is_rsa || request->input.size != kernel_input_size(algorithm)) {
+    return (verdict){RPC_INVALID_ARGUMENT, REFUSED_BAD_OPERATION,
+                     "decryption needs an RSA key and a ciphertext as long as its modulus"};
+  }
+  return accepted;
+}
+
+static verdict check_sign(const key_grant *grant, const wire_operation *request) {
+  uint32_t scheme = request->signature_scheme;
+  kernel_algorithm algorithm = kernel_key_algorithm(grant->key);
+  if (scheme > UINT16_MAX || !sign_scheme_fits((uint16_t)scheme, algorithm, true)) {
+    return (verdict){RPC_INVALID_ARGUMENT, REFUSED_BAD_OPERATION,
+                     "signature_scheme is unknown or does not fit the key"};
+  }
+  if (grant->usage == USAGE_TLS13 && !sign_scheme_fits((uint16_t)scheme, algorithm, false)) {
+    return (verdict){RPC_INVALID_ARGUMENT, REFUSED_BAD_OPERATION,
+                     "signature_scheme fits the key only in TLS 1.2, and the key's usage is tls13"};
+  }
+  wire_view input = request->input;
+  if (usage_allows(grant->usage, (uint16_t)scheme, algorithm, request->prehashed, input.data, input.size)) {
+    return accepted;
+  }
+  const char *text = request->prehashed                             ? no_digests[grant->usage]
+                     : usage_is_tls13_input(input.data, input.size) ? tls13_scheme
+                                                                    : not_of_usage[grant->usage];
+  return (verdict){RPC_PERMISSION_DENIED, REFUSED_USAGE, text};
+}
+
+/* Finds the key among those the caller may use; a key with several grants is used by the one that allows most, which
+ * also says why none of them allows it. */
+static verdict find_grant(connection *connection, const wire_operation *request, const key_grant **found) {
+  const keyring *ring = connection->front->ring;
+  const key_grant *grant = keyring_find_key(ring, request->key_id.data);
+  verdict best = {RPC_NOT_FOUND, grant == NULL ? REFUSED_UNKNOWN_KEY : REFUSED_CALLER,
+                  "no such key, or this caller may not use it"};
+  for (; grant != NULL; grant = keyring_next_grant(ring, grant)) {
+    if (!admission_may_use(connection, grant->identity)) continue;
+    verdict its = request->decrypt ? check_decrypt(grant, request) : check_sign(grant, request);
+    if (its.status != RPC_OK && *found != NULL && grant->usage <= (*found)->usage) continue;
+    best = its;
+    *found = grant;
+    if (best.status == RPC_OK) break;
+  }
+  return best;
+}
+
+static verdict check(call *call, const wire_operation *request, const key_grant **grant) {
+  verdict result = check_fields(request);
+  if (result.status == RPC_OK) result = find_grant(call->connection, request, grant);
+  if (result.status == RPC_OK && drain_refuses(call)) {
+    result = (verdict){RPC_UNAVAILABLE, REFUSED_DRAINING, "the daemon is draining: connect again and retry"};
+  }
+  return result;
+}
+
+/* ---- in ---- */
+
+static void refuse(front *front, operation *op, verdict why, const wire_operation *request) {
+  refused_request asked = {.key_id = request->key_id.size == WIRE_KEY_ID_SIZE ? request->key_id.data : NULL,
+                           .operation = !request->kind_unknown,
+                           .decrypt = request->decrypt,
+                           .scheme = request->signature_scheme};
+  refusals_add(front->refusals, why.reason, &op->call->connection->caller, &asked);
+  op->status = (uint8_t)why.status;
+  op->message = why.message;
+}
+
+/* What it will hold is charged to its user before anything else. */
+static operation *new_operation(connection *connection, const wire_operation *request) {
+  size_t memory = sizeof(operation) + (request->input.size > OPERATION_INLINE_INPUT ? request->input.size : 0);
+  budget_spend(connection, WORK_OPERATION);
+  if (!principal_charge(connection, memory)) {
+    refusals_add(connection->front->refusals, REFUSED_USER_MEMORY, &connection->caller, NULL);
+    return NULL;
+  }
+  operation *op = operation_new(&connection->front->operations);
+  if (op == NULL) {
+    principal_repay(connection, memory);
+    return NULL;
+  }
+  op->memory = (uint32_t)memory;
+  return op;
+}
+
+static void answer(operation *op) {
+  op->answered = true;
+  op->call->connection->owed++;
+  list_push(&op->call->answers, &op->of_call);
+  op->call->method->answered(op->call, op);
+}
+
+operation *admission_take(call *call, const wire_operation *request, uint64_t deadline, uint32_t window) {
+  connection *connection = call->connection;
+  front *front = connection->front;
+  operation *op = new_operation(connection, request);
+  if (op == NULL) return NULL;
+  op->call = call;
+  op->id = request->id;
+  op->window = window;
+  op->item.arrived = front->now;
+  op->item.deadline.at = deadline;
+  op->item.source = &connection->batch;
+  call->held++;
+  connection->held++;
+  call->busy_at = front->now;
+
+  const key_grant *grant = NULL;
+  verdict result = check(call, request, &grant);
+  if (grant != NULL) op->item.algorithm = (uint8_t)kernel_key_algorithm(grant->key);
+  if (result.status == RPC_OK && !operation_set_input(op, request->input.data, request->input.size)) {
+    result = (verdict){RPC_RESOURCE_EXHAUSTED, REFUSED_QUEUE_FULL, "out of memory"};
+  }
+  if (result.status != RPC_OK) {
+    refuse(front, op, result, request);
+    if (grant != NULL) counter_add_owned(&front->counters->classes[op->item.algorithm].operations[op->status][0], 1);
+    answer(op);
+    return op;
+  }
+  op->ring = keyring_retain(front->ring);
+  op->sign.key = grant->key;
+  op->identity = front->ring->identities[grant->identity].number;
+  op->sign.scheme = (uint16_t)request->signature_scheme;
+  op->sign.decrypt = request->decrypt;
+  op->sign.prehashed = request->prehashed;
+  op->fresh = true;
+  list_push(&call->operations, &op->of_call);
+  list_push(&front->submitted, &op->item.link);
+  return op;
+}
+
+/* Of an operation that had been accepted. */
+static void refused_later(front *front, const operation *op, refusal_reason reason) {
+  refused_request asked = {
+      .key_id = kernel_key_id(op->sign.key), .operation = true, .decrypt = op->sign.decrypt, .scheme = op->sign.scheme};
+  refusals_add(front->refusals, reason, &op->call->connection->caller, &asked);
+}
+
+static const char queue_full[] = "the queue is full";
+static const char connection_full[] = "too many operations of this connection";
+static const char user_full[] = "too many operations of this user";
+
+static void refuse_full(operation *op, batch_refusal why) {
+  op->status = RPC_RESOURCE_EXHAUSTED;
+  op->message = why == BATCH_QUEUE_FULL ? queue_full : why == BATCH_SOURCE_FULL ? connection_full : user_full;
+}
+
+static refusal_reason full_reason(const operation *op) {
+  return op->message == queue_full        ? REFUSED_QUEUE_FULL
+         : op->message == connection_full ? REFUSED_CONNECTION_QUEUE_FULL
+                                          : REFUSED_USER_QUEUE_FULL;
+}
+
+static void run_lone(front *front, const batch *taken) {
+  work_queue_run(front->work, taken, front->workspace);
+  pthread_mutex_lock(&front->work->lock);
+  batcher_complete(&front->work->batcher, taken->items, taken->count);
+  pthread_mutex_unlock(&front->work->lock);
+  for (unsigned i = 0; i < taken->count; i++) admission_done(front, LIST_ENTRY(taken->items[i], operation, item));
+}
+
+void admission_submit_all(front *front) {
+  batch lone;
+  list_node refused;
+  list_init(&refused);
+  pthread_mutex_lock(&front->work->lock);
+  for (list_node *node; (node = list_pop(&front->submitted)) != NULL;) {
+    operation *op = LIST_ENTRY(node, operation, item.link);
+    op->fresh = false;
+    batch_refusal answer = batcher_submit(&front->work->batcher, &op->item);
+    if (answer == BATCH_ACCEPTED) continue;
+    refuse_full(op, answer);
+    list_push(&refused, node);
+  }
+  bool is_lone = front->workspace != NULL && work_queue_take_lone(front->work, front->now, &lone);
+  if (!is_lone) work_queue_wake(front->work, front->now);
+  pthread_mutex_unlock(&front->work->lock);
+  if (is_lone) run_lone(front, &lone);
+  for (list_node *node; (node = list_pop(&refused)) != NULL;) {
+    operation *op = LIST_ENTRY(node, operation, item.link);
+    refused_later(front, op, full_reason(op));
+    admission_done(front, op);
+  }
+}
+
+/* ---- out ---- */
+
+static void settle_status(front *front, operation *op) {
+  if (op->status != RPC_OK) return; /* refused by the queue */
+  if (op->expired) {
+    op->status = RPC_DEADLINE_EXCEEDED;
+    op->message = "the deadline passed before the operation was started";
+    refused_later(front, op, REFUSED_DEADLINE);
+    return;
+  }
+  switch (op->sign.status) {
+    case SIGN_OK: break;
+    case SIGN_BAD_SCHEME:
+    case SIGN_BAD_INPUT:
+      op->status = RPC_INVALID_ARGUMENT;
+      op->message = "the input does not fit the key and scheme (size of a digest or ciphertext)";
+      break;
+    default:
+      op->status = RPC_INTERNAL;
+      op->message = "the operation failed in every backend";
+      refused_later(front, op, REFUSED_FAULT);
+  }
+}
+
+void admission_done(front *front, operation *op) {
+  call *call = op->call;
+  class_counters *counters = &front->counters->classes[op->item.algorithm];
+  settle_status(front, op);
+  bool wanted = !call->finished;
+  unsigned ran_on = op->started == 0 ? 0 : op->backend + 1u;
+  counter_add_owned(&counters->operations[wanted ? op->status : RPC_CANCELLED][ran_on], 1);
+  if (front->uses != NULL && op->started != 0) {
+    key_use_kind kind = {.key_id = kernel_key_id(op->sign.key),
+                         .identity = op->identity,
+                         .scheme = op->sign.scheme,
+                         .status = op->status,
+                         .backend = op->backend,
+                         .decrypt = op->sign.decrypt};
+    key_uses_add(front->uses, &call->connection->caller, &kind);
+  }
+  if (op->started != 0) {
+    uint64_t queued = op->started > op->item.arrived ? op->started - op->item.arrived : 0;
+    counter_add_owned(&counters->queue.buckets[histogram_bucket(queued)], 1);
+    counter_add_owned(&counters->queue.sum_ns, queued);
+  }
+  if (!wanted) {
+    call_release_operation(call, op);
+    return;
+  }
+  call->busy_at = front->now;
+  list_remove(&op->of_call);
+  answer(op);
+}

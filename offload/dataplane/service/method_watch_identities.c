@@ -1,0 +1,306 @@
+/* WatchIdentities: the messages of many identities in one call. Each watch has one place in the list of news, however
+ * often its identity changes, so a client that does not read owes us nothing but its names. Identity messages are
+ * shared with the keyring: a response is a short start of its own, then the shared bytes.
+ */
+#include <search.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "offload/dataplane/grpc/internal.h"
+
+enum {
+  WATCHES_MAX = 8192, /* more than an Envoy has listeners and clusters; each costs about 300 bytes */
+  NAMES_MAX_SIZE = 1024 * 1024,
+  TREE_MEMORY = 48,  /* what tsearch takes for each */
+  EXCESS_MAX = 1024, /* unread refusals of further watches, after which the call is refused */
+};
+
+typedef enum watch_state { WATCH_NEW, WATCH_TOLD, WATCH_REFUSED, WATCH_EXCESS } watch_state;
+
+typedef struct watch {
+  list_node link;            /* in call->watches */
+  list_node news;            /* in call->news while there is something to tell */
+  identity_message *message; /* WATCH_TOLD */
+  watch_state state;
+  size_t memory; /* charged to the user */
+  size_t size;
+  uint8_t name[];
+} watch;
+
+_Static_assert(WIRE_WATCH_ITEMS_MAX == 256 && STRANGER_WATCHES == 4096, "the texts below say so");
+
+static const char too_many[] = "this call watches as many identities as one call may (8192, or names of 1 MiB)";
+
+/* ---- the set ---- */
+
+static int compare(const void *left, const void *right) {
+  const watch *a = left, *b = right;
+  if (a->size != b->size) return a->size < b->size ? -1 : 1;
+  return memcmp(a->name, b->name, a->size);
+}
+
+static watch *new_watch(wire_view name) {
+  watch *made = malloc(sizeof *made + name.size);
+  if (made == NULL) return NULL;
+  *made = (watch){.state = WATCH_NEW, .size = name.size};
+  list_init(&made->link);
+  list_init(&made->news);
+  if (name.size > 0) memcpy(made->name, name.data, name.size);
+  return made;
+}
+
+static void free_watch(call *call, watch *it) {
+  principal_repay(call->connection, it->memory);
+  list_remove(&it->link);
+  list_remove(&it->news);
+  identity_message_release(it->message);
+  free(it);
+}
+
+static void remove_watch(call *call, watch *it) {
+  tdelete(it, &call->watch_tree, compare);
+  call->watch_count--;
+  call->watch_bytes -= it->size;
+  principal_count_watches(call->connection, -1);
+  counter_add_owned(&call->connection->front->counters->watchers, (uint64_t)-1);
+  free_watch(call, it);
+}
+
+void watches_free(call *call) {
+  while (!list_empty(&call->watches)) remove_watch(call, LIST_ENTRY(call->watches.next, watch, link));
+  while (!list_empty(&call->news)) free_watch(call, LIST_ENTRY(call->news.next, watch, news)); /* those in excess */
+}
+
+/* ---- what there is to tell ---- */
+
+static void tell(call *call, watch *it) {
+  if (list_empty(&it->news)) list_push(&call->news, &it->news);
+  watch_owes(call, true);
+  response_resume(call);
+}
+
+/* After something has left, or is of no interest any more. */
+static void settle(call *call) {
+  bool in_the_middle = call->sent != NULL && call->sent_at < call->sent->size;
+  if (!in_the_middle && list_empty(&call->news)) watch_owes(call, false);
+}
+
+static void count_refusal(const call *call, refusal_reason reason, const watch *it) {
+  refused_request asked = {.identity = it->name, .identity_size = it->size};
+  refusals_add(call->connection->front->refusals, reason, &call->connection->caller, &asked);
+}
+
+/* Compares with the keyring in force. */
+static void look(call *call, watch *it) {
+  connection *connection = call->connection;
+  const keyring *ring = connection->front->ring;
+  int32_t index = keyring_find_identity(ring, it->name, it->size);
+  if (index < 0 || !admission_may_use(connection, (uint32_t)index)) {
+    if (it->state == WATCH_REFUSED) return;
+    it->state = WATCH_REFUSED;
+    identity_message_release(it->message);
+    it->message = NULL;
+    count_refusal(call, index < 0 ? REFUSED_UNKNOWN_IDENTITY : REFUSED_CALLER, it);
+    tell(call, it);
+    return;
+  }
+  identity_message *message = ring->identities[index].message;
+  if (identity_message_same(it->message, message)) return;
+  identity_message_release(it->message);
+  it->message = identity_message_retain(message);
+  it->state = WATCH_TOLD;
+  tell(call, it);
+}
+
+void watches_look(call *call) {
+  for (list_node *node = call->watches.next; node != &call->watches; node = node->next) {
+    look(call, LIST_ENTRY(node, watch, link));
+  }
+}
+
+/* ---- requests ---- */
+
+static void start(call *it) {
+  list_push(&it->connection->front->watchers, &it->watching);
+  response_open(it);
+}
+
+/* False when the call was ended. */
+static bool refuse_excess(call *it, watch *one) {
+  if (it->watch_excess == EXCESS_MAX) {
+    free_watch(it, one);
+    call_refuse(it, REFUSED_TOO_MANY_WATCHES, RPC_RESOURCE_EXHAUSTED, too_many);
+    return false;
+  }
+  it->watch_excess++;
+  one->state = WATCH_EXCESS;
+  count_refusal(it, REFUSED_TOO_MANY_WATCHES, one);
+  tell(it, one);
+  return true;
+}
+
+static bool add(call *it, wire_view name) {
+  if (name.size > IDENTITY_NAME_MAX) {
+    call_refuse(it, REFUSED_TOO_LARGE, RPC_INVALID_ARGUMENT, watch_name_too_long);
+    return false;
+  }
+  size_t memory = sizeof(watch) + name.size + TREE_MEMORY;
+  if (!principal_charge(it->connection, memory)) {
+    call_refuse(it, REFUSED_USER_MEMORY, RPC_RESOURCE_EXHAUSTED, "no memory for more watches of this user");
+    return false;
+  }
+  watch *made = new_watch(name);
+  if (made == NULL) {
+    principal_repay(it->connection, memory);
+  } else {
+    made->memory = memory;
+  }
+  watch **found = made == NULL ? NULL : tsearch(made, &it->watch_tree, compare);
+  if (found == NULL) {
+    if (made != NULL) free_watch(it, made);
+    call_finish(it, RPC_RESOURCE_EXHAUSTED, "out of memory");
+    return false;
+  }
+  if (*found != made) { /* it is watched already */
+    free_watch(it, made);
+    return true;
+  }
+  if (it->watch_count == WATCHES_MAX || it->watch_bytes + name.size > NAMES_MAX_SIZE) {
+    tdelete(made, &it->watch_tree, compare);
+    return refuse_excess(it, made);
+  }
+  if (!principal_may_watch(it->connection)) {
+    tdelete(made, &it->watch_tree, compare);
+    free_watch(it, made);
+    /* The call ends, so that its client asks again and finds the identities that the daemon has by then. */
+    call_refuse(it, REFUSED_TOO_MANY_WATCHES, RPC_RESOURCE_EXHAUSTED,
+                "no identity is for this user, and it watches as many (4096) as such a user may");
+    return false;
+  }
+  it->watch_count++;
+  it->watch_bytes += name.size;
+  principal_count_watches(it->connection, 1);
+  counter_add_owned(&it->connection->front->counters->watchers, 1);
+  list_push(&it->watches, &made->link);
+  look(it, made);
+  return true;
+}
+
+static bool drop(call *it, wire_view name) {
+  if (name.size > IDENTITY_NAME_MAX) return true; /* nobody can watch it */
+  watch *wanted = new_watch(name);
+  if (wanted == NULL) {
+    call_finish(it, RPC_RESOURCE_EXHAUSTED, "out of memory");
+    return false;
+  }
+  watch **found = tfind(wanted, &it->watch_tree, compare);
+  if (found != NULL) remove_watch(it, *found);
+  free_watch(it, wanted);
+  settle(it);
+  return true;
+}
+
+/* False when the call was ended. */
+static bool take(call *it, const wire_watch_item *item) {
+  budget_spend(it->connection, WORK_OPERATION);
+  if (item->identity.size == 0) {
+    call_refuse(it, REFUSED_MALFORMED, RPC_INVALID_ARGUMENT, "the name of an identity is empty");
+    return false;
+  }
+  return item->unwatch ? drop(it, item->identity) : add(it, item->identity);
+}
+
+/* A message is dealt with in one go, so it may not ask for much; the next waits for the connection's turn. */
+static void message(call *it, wire_view bytes) {
+  budget_spend(it->connection, WORK_FRAME);
+  wire_batch_reader reader = {.rest = bytes};
+  wire_watch_item item;
+  wire_status status;
+  unsigned items = 0;
+  while ((status = wire_next_watch_item(&reader, &item)) == WIRE_OK) {
+    if (++items > WIRE_WATCH_ITEMS_MAX) {
+      call_refuse(it, REFUSED_TOO_MANY_WATCHES, RPC_INVALID_ARGUMENT,
+                  "more than 256 identities to watch and unwatch in one message");
+      return;
+    }
+    if (!take(it, &item)) return;
+  }
+  if (status != WIRE_END) {
+    call_refuse(it, REFUSED_MALFORMED, RPC_INVALID_ARGUMENT, "malformed WatchIdentitiesRequest");
+    return;
+  }
+  it->credit += (uint32_t)(WIRE_GRPC_HEADER_SIZE + bytes.size);
+  response_give_credit(it);
+}
+
+/* No more names; news goes on, as with WatchIdentity. */
+static void half_closed(call *it) {}
+
+/* ---- responses ---- */
+
+static size_t fill_body(call *it, uint8_t *to, size_t room) {
+  size_t size = it->sent->size - it->sent_at;
+  if (size > room) size = room;
+  memcpy(to, it->sent->frame + it->sent_at, size);
+  it->sent_at += size;
+  settle(it);
+  return size;
+}
+
+static void describe(const watch *one, wire_identity_news *news) {
+  const char *text = NULL;
+  news->name = (wire_view){one->name, one->size};
+  if (one->state == WATCH_TOLD) {
+    news->identity =
+        (wire_view){one->message->frame + WIRE_GRPC_HEADER_SIZE, one->message->size - WIRE_GRPC_HEADER_SIZE};
+    return;
+  }
+  if (one->state == WATCH_EXCESS) {
+    news->status = RPC_RESOURCE_EXHAUSTED;
+    text = too_many;
+  } else {
+    news->status = RPC_NOT_FOUND;
+    text = "no such identity, or this caller may not use it";
+  }
+  news->message = (wire_view){(const uint8_t *)text, strlen(text)};
+}
+
+/* The start of a response into call->partial, its identity into call->sent. False when memory ran out. */
+static bool begin_response(call *it, watch *one) {
+  wire_identity_news news = {0};
+  describe(one, &news);
+  wire_writer writer = {.size = WIRE_GRPC_HEADER_SIZE, .room = WIRE_GRPC_HEADER_SIZE + IDENTITY_NAME_MAX + 256};
+  writer.data = malloc(writer.room);
+  if (writer.data == NULL) return false;
+  wire_append_identity_news(&writer, &news);
+  message_write_header(writer.data, writer.size - WIRE_GRPC_HEADER_SIZE + news.identity.size);
+  it->connection->owed++; /* until the partial message has left */
+  it->partial = writer.data;
+  it->partial_size = writer.size;
+  it->partial_at = 0;
+  identity_message_release(it->sent);
+  it->sent = one->message == NULL ? NULL : identity_message_retain(one->message);
+  it->sent_at = WIRE_GRPC_HEADER_SIZE; /* its own header is WatchIdentity's */
+  return true;
+}
+
+static size_t fill(call *it, uint8_t *to, size_t room) {
+  if (it->sent != NULL && it->sent_at < it->sent->size) return fill_body(it, to, room);
+  if (list_empty(&it->news)) return 0;
+  watch *one = LIST_ENTRY(it->news.next, watch, news);
+  if (!begin_response(it, one)) return 0; /* again when there is more to tell */
+  list_remove(&one->news);
+  if (one->state == WATCH_EXCESS) {
+    it->watch_excess--;
+    free_watch(it, one);
+  }
+  settle(it);
+  return response_fill_partial(it, to, room);
+}
+
+const call_method method_watch_identities = {.path = "/offload.v1.PrivateKeyService/WatchIdentities",
+                                             .streams = true,
+                                             .start = start,
+                                             .message = message,
+                                             .half_closed = half_closed,
+                                             .fill = fill};

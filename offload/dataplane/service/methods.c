@@ -1,0 +1,12 @@
+#include <string.h>
+
+#include "offload/dataplane/grpc/internal.h"
+
+const call_method *method_find(const uint8_t *path, size_t size) {
+  static const call_method *const methods[] = {&method_stream, &method_sign, &method_watch_identities, &method_watch,
+                                               &method_decrypt};
+  for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
+    if (strlen(methods[i]->path) == size && memcmp(methods[i]->path, path, size) == 0) return methods[i];
+  }
+  return NULL;
+}
