@@ -2,7 +2,7 @@
 
 Only what differs from the module's own default is rendered, so that the module stays the one place that knows the
 defaults. The module validates strictly when Envoy loads the configuration; what is checked here as well is what a
-renderer's caller gets wrong most easily. docs/envoy.md explains every field.
+renderer's caller gets wrong most easily. docs/reference/module-configuration.md explains every field.
 """
 
 from __future__ import annotations

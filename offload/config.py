@@ -1,7 +1,7 @@
 """Everything that can be configured, its default, and why the default is what it is.
 
 These models are the only place that knows the fields; `config_file` reads them from YAML and the environment, and the
-table in docs/daemon.md is printed from them (`offload check-config --reference`).
+table in docs/reference/daemon-configuration.md is printed from them (`offload check-config --reference`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Prometheus metrics, read from the data plane at each scrape; the only module that knows their names.
 
-The table in docs/daemon.md lists every one of them.
+The table in docs/reference/metrics.md lists every one of them.
 """
 
 from __future__ import annotations

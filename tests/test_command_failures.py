@@ -446,10 +446,6 @@ def test_an_unexpected_error_is_a_fault_of_ours(capsys: pytest.CaptureFixture[st
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
-def test_the_page_of_exit_codes_is_the_code() -> None:
-    assert exit_codes.table() in (ROOT / "docs" / "reference" / "exit-codes.md").read_text()
-
-
 def test_commands_named_anywhere_exist() -> None:
     """`mesh x` and `offload x` in backticks: in docs, comments, messages."""
     known = {"offload": set(commands(offload.cli.app)), "mesh": set(commands(control.cli.app))}

@@ -1,4 +1,4 @@
-"""The charts of the report: each as PNG and SVG. Pure but for the files written."""
+"""The charts of the report: each as a PNG file and as the text of an SVG. Pure but for the files written."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ NAMES = (*CHARTS, THREADS_CHART)
 
 
 def draw_all(found: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """Writes <name>.png and <name>.svg of every chart that the run's JSON suffices for; gives the SVG texts by name."""
+    """Writes <name>.png of every chart for which the run has the figures; returns the same charts as SVG, by name."""
     drawn: dict[str, str] = {}
     with matplotlib.rc_context(STYLE):
         for name in NAMES:
@@ -238,6 +238,5 @@ def draw_all(found: Mapping[str, Any], folder: Path) -> dict[str, str]:
             text = io.StringIO()
             figure.savefig(text, format="svg", metadata={"Date": None})
             plt.close(figure)
-            (folder / f"{name}.svg").write_text(text.getvalue())
             drawn[name] = text.getvalue()
     return drawn

@@ -75,7 +75,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Of docs/performance.md; empty where there is no prediction."""
+    """Of docs/performance/index.md; empty where there is no prediction."""
     if not rows:
         return []
     lines = [

@@ -1,6 +1,7 @@
-"""python -m benchmarks.handshake.publish RESULTS.json: puts a run's figures and charts into docs/performance.md.
+"""python -m benchmarks.handshake.publish RESULTS.json: puts a run's figures and charts into docs/performance/index.md.
 
-The prose there is written by hand; what lies between the two markers is written by this, from the run's own JSON.
+The prose there is written by hand; what lies between the two markers is written by this program, from the run's own
+JSON. The documents keep each chart once, as PNG: an SVG of hatched bars has 25,000 lines of paths that nobody reads.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from benchmarks.handshake import charts, page, plan, prediction, results
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = ROOT / "docs" / "performance.md"
+DOCUMENT = ROOT / "docs" / "performance" / "index.md"
 BEGIN = "<!-- results: written by python -m benchmarks.handshake.publish -->"
 END = "<!-- end of results -->"
 
@@ -63,7 +64,7 @@ def section(found: Mapping[str, Any], drawn: Mapping[str, str]) -> str:
         *_losses(found),
     ]
     for name in drawn:
-        lines += ["", f"![{TITLES[name]}](performance/{name}.svg)"]
+        lines += ["", f"![{TITLES[name]}]({name}.png)"]
     return "\n".join(lines)
 
 
@@ -131,9 +132,7 @@ def replace_section(document: str, new: str) -> str:
 
 
 def publish(found: Mapping[str, Any], document: Path) -> None:
-    folder = document.parent / "performance"
-    folder.mkdir(exist_ok=True)
-    drawn = charts.draw_all(found, folder)
+    drawn = charts.draw_all(found, document.parent)
     document.write_text(replace_section(document.read_text(), section(found, drawn)))
 
 
@@ -145,7 +144,7 @@ def main() -> int:
     parser.add_argument("--document", type=Path, default=DOCUMENT)
     options = parser.parse_args()
     publish(json.loads(options.results.read_text()), options.document)
-    print(f"{options.document} and the charts in {options.document.parent / 'performance'} are new")
+    print(f"{options.document} and the charts beside it are new")
     return 0
 
 

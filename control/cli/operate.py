@@ -263,7 +263,7 @@ class Action(StrEnum):
 
 def rotate(
     name: Identity,
-    action: Annotated[Action, typer.Argument(help="the step; docs/control.md tells them")] = Action.begin,
+    action: Annotated[Action, typer.Argument(help="the step; docs/guide/identities.md explains them")] = Action.begin,
     force: Annotated[
         bool, typer.Option("--force", help="with reset: although the CA can still sign, as somebody else has its key")
     ] = False,

@@ -15,7 +15,7 @@ from control.servers.door import Bounds
 
 # The store's files and the threads that read it, requests to proxies' statistics (one a thread), and gRPC's own.
 RESERVE = 256
-# Proxies, and nodes: eight times the mesh that docs/control.md has measured.
+# Proxies, and nodes: eight times the mesh that docs/performance/control-plane.md has measured.
 MAX_CONNECTIONS = 8192
 # All sidecars of a node come from one address, and behind a NAT those of several nodes.
 PER_ADDRESS = 2048

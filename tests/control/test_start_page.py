@@ -18,7 +18,7 @@ from tests.offload.daemon_process import environment
 
 PAGES = [
     PROJECT / "docs" / "start" / "mesh.md",
-    PROJECT / "docs" / "control.md",
+    PROJECT / "docs" / "guide" / "services.md",
     PROJECT / "docs" / "start" / "systemd.md",
 ]
 

@@ -37,8 +37,8 @@ CHANGES = """
 ## Changes of a mesh
 
 A control plane and two to four Envoys, with two callers on connections that stay open, while the mesh changes
-([how changes reach a mesh](../changes.md)). *Before*: what the versions did that sent a change to every proxy at once,
-as it was counted when that was reported; empty where nobody has counted.
+([how changes reach a mesh](../guide/changes.md)). *Before*: what the versions did that sent a change to every proxy at
+once, as it was counted when that was reported; empty where nobody has counted.
 
 """
 FRONTS = """

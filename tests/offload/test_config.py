@@ -287,7 +287,3 @@ def test_the_example_configuration_is_valid_and_says_the_defaults() -> None:
     defaults = Config()
     for section in ("keys", "data_plane", "metrics", "logging", "shutdown", "security", "admin"):
         assert getattr(example, section) == getattr(defaults, section), section
-
-
-def test_the_documentation_has_the_whole_reference() -> None:
-    assert reference() in (ROOT / "docs" / "daemon.md").read_text()

@@ -1,4 +1,4 @@
-"""The commands of docs/daemon.md run as they stand there."""
+"""The commands of docs/start/daemon.md run as they stand there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.offload.daemon_process import ROOT, environment
 
-PAGE = ROOT / "docs" / "daemon.md"
+PAGE = ROOT / "docs" / "start" / "daemon.md"
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None or shutil.which("curl") is None, reason="needs openssl and curl")

@@ -102,11 +102,16 @@ def test_what_stands_still(running: DaemonProcess) -> None:
     assert total(samples, "process_open_fds") > 0
 
 
+def documented_metrics() -> set[str]:
+    page = ROOT / "docs" / "reference" / "metrics.md"
+    return set(re.findall(r"^\| `(offload_\w+)`", page.read_text(), re.MULTILINE))
+
+
 def test_every_metric_is_documented_and_every_documented_one_exists(running: DaemonProcess) -> None:
     with urllib.request.urlopen(f"http://{running.metrics_address()}/metrics", timeout=10) as answer:
         families = {f.name for f in text_string_to_metric_families(answer.read().decode())}
     ours = {name for name in families if name.startswith("offload_")}
-    documented = set(re.findall(r"^\| `(offload_\w+)`", (ROOT / "docs" / "daemon.md").read_text(), re.MULTILINE))
+    documented = documented_metrics()
     # The documentation has the names as they are queried.
     assert {re.sub(r"_(total|info)$", "", name) for name in documented} == {re.sub("_info$", "", name) for name in ours}
 
@@ -122,8 +127,7 @@ def test_alerts_and_dashboard_ask_for_metrics_that_exist() -> None:
     asked = [rule["expr"] for rule in rules] + [target["expr"] for panel in panels for target in panel["targets"]]
     assert all(text.count("(") == text.count(")") for text in asked)
     used = {re.sub(r"_(bucket|sum|count)$", "", name) for text in asked for name in re.findall(r"offload_\w+", text)}
-    documented = set(re.findall(r"^\| `(offload_\w+)`", (ROOT / "docs" / "daemon.md").read_text(), re.MULTILINE))
-    assert used <= documented
+    assert used <= documented_metrics()
 
 
 class _Idle:

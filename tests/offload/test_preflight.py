@@ -194,7 +194,7 @@ print(plane.statistics()["secret_memory"]["used"])
         assert of_keys / 4 < int(ran.stdout) <= of_keys, algorithm
     small, large = (preflight.locked_memory([one]) - preflight.locked_memory([]) >> 10 for one in ("p256", "rsa4096"))
     said = f"at most 1 MiB, {small} KiB for each P-256, P-384 or Ed25519 key and {large} KiB for each RSA key"
-    for page in ("docs/daemon.md", "deploy/systemd/offload.service"):
+    for page in ("docs/guide/keys.md", "deploy/systemd/offload.service"):
         assert said in (ROOT / page).read_text()
 
 

@@ -1,5 +1,5 @@
 // The configuration of the transport socket and of the companion filter: JSON (a protobuf Struct in Envoy's
-// configuration), read strictly. docs/envoy.md has the same reference for users.
+// configuration), read strictly. docs/reference/module-configuration.md has the same reference for users.
 #ifndef TLS_OFFLOAD_CONFIG_H
 #define TLS_OFFLOAD_CONFIG_H
 

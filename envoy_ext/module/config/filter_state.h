@@ -11,7 +11,7 @@ namespace tls_offload {
 
 inline constexpr std::string_view kFilterStatePrefix = "tls_offload.";
 
-// Documented in docs/envoy.md; the order is that of Fact.
+// Documented in docs/reference/filter-state.md; the order is that of Fact.
 inline constexpr std::array<std::string_view, 16> kPublishable = {
     "peer_spiffe_id",   // the URI of a client certificate that was verified
     "peer_sha256",      // of the client's leaf certificate, hex

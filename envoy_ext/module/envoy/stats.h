@@ -1,6 +1,6 @@
 // Everything this module counts, in Envoy's own stats. Envoy gives metrics to network filters only, so the companion
 // filter's configuration defines them, below the metrics_namespace of its module configuration (the renderer sets
-// "tls_offload"). docs/envoy.md explains each.
+// "tls_offload"). docs/reference/metrics.md explains each.
 #ifndef TLS_OFFLOAD_STATS_H
 #define TLS_OFFLOAD_STATS_H
 
