@@ -61,11 +61,14 @@ native: $(STAMPS)/native ## build the native libraries (once per machine)
 build: $(STAMPS)/build $(STAMPS)/install ## build kernels, data plane and Envoy module in place
 setup: build $(STAMPS)/envoy ## everything that the demo and the tests need
 
-lock: $(VENV)/.stamp ## renew requirements.txt from requirements.in
+lock: $(VENV)/.stamp ## renew requirements.txt and docs/requirements.txt from the .in files beside them
 	@$(PYTHON) -m pip install --quiet uv
 	@{ echo "# Every package of the development environment, pinned. Made by 'make lock' from requirements.in; do not edit."; \
 	   $(PYTHON) -m uv pip compile --quiet requirements.in --no-emit-index-url --no-emit-find-links --no-header \
 	     --python-version 3.11; } > requirements.new && mv requirements.new requirements.txt
+	@{ echo "# What builds the site, pinned. Made by 'make lock' from docs/requirements.in; do not edit."; \
+	   $(PYTHON) -m uv pip compile --quiet docs/requirements.in --no-emit-index-url --no-emit-find-links --no-header \
+	     --python-version 3.11; } > requirements.new && mv requirements.new docs/requirements.txt
 
 # --- use --------------------------------------------------------------------------------------------------------------
 
@@ -81,6 +84,23 @@ bench: setup ## kernels and handshakes, ours against others, into build/bench; Q
 	@mkdir -p build/bench
 	@$(PYTHON) -m benchmarks.kernels --json build/bench/kernels.json $(if $(QUICK),--rounds 8)
 	@$(PYTHON) -m benchmarks.handshake --json build/bench/handshake.json --report build/bench $(if $(QUICK),--quick)
+
+# --- documents --------------------------------------------------------------------------------------------------------
+
+DOCS_VENV := build/docs/venv
+$(STAMPS)/docs: docs/requirements.txt $(VENV)/.stamp
+	@echo '== Zensical (into $(DOCS_VENV))'
+	@test -x $(DOCS_VENV)/bin/python || $(PYTHON) -m venv $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	@touch $@
+
+.PHONY: docs reference
+docs: $(STAMPS)/docs ## build the site of all documents into build/site; every link has to lead somewhere
+	@$(PYTHON) -m docs.publishing.site --zensical $(DOCS_VENV)/bin/zensical
+
+reference: build ## write the parts of docs/reference and the index of the decisions that come from the code
+	@$(PYTHON) -m docs.publishing.reference
+	@$(PYTHON) docs/decisions/index.py
 
 # --- longer tests: targets of their own -------------------------------------------------------------------------------
 

@@ -1,14 +1,20 @@
-"""Links of our documents lead somewhere, and the index of the decisions is that of the files."""
+"""Links of our documents lead somewhere, the site has every document, and the index of decisions is complete."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
 import subprocess
+import tomllib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+
+from docs.publishing import site
 
 ROOT = Path(__file__).parents[1]
 _LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
@@ -38,12 +44,38 @@ def anchors(text: str) -> set[str]:
 def test_links(path: Path) -> None:
     for link in _LINK.findall(_FENCED.sub("", path.read_text())):
         if re.match(r"[a-z]+:", link):
+            address = urlsplit(link)
+            assert (address.scheme, bool(address.hostname)) == ("https", True), f"{link} is no address of a page"
             continue
         name, _, anchor = link.partition("#")
         target = (path.parent / name).resolve() if name else path
         assert target.exists(), f"{path.relative_to(ROOT)}: {link} leads nowhere"
         if anchor and target.suffix == ".md":
             assert anchor in anchors(target.read_text()), f"{path.relative_to(ROOT)}: {link}: no such heading"
+
+
+def navigated(entries: list[Any]) -> Iterator[str]:
+    """The pages that a part of the site's navigation names."""
+    for entry in entries:
+        for page in entry.values():
+            yield from navigated(page) if isinstance(page, list) else [page]
+
+
+def test_every_document_is_in_the_navigation_of_the_site() -> None:
+    """But the decisions, which their index lists."""
+    named = list(navigated(tomllib.loads(site.CONFIGURATION.read_text())["project"]["nav"]))
+    documented = {place for place in site.documents().values() if not re.match(r"decisions/\d", place)}
+    assert sorted(named) == sorted(documented), "docs/zensical.toml has the navigation"
+
+
+def test_the_site_has_a_page_for_every_link() -> None:
+    found = site.collect()
+    for place, text in found.pages.items():
+        if not place.startswith("source/"):
+            for link in _LINK.findall(_FENCED.sub("", text)):
+                if not re.match(r"[a-z]+:|#", link):
+                    goal = (Path("/") / Path(place).parent / link.partition("#")[0]).resolve().relative_to("/")
+                    assert str(goal) in found.pages or str(goal) in found.pictures, f"{place}: {link}"
 
 
 def test_the_index_of_decisions() -> None:
