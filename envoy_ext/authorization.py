@@ -1,7 +1,7 @@
 """Pure functions that render who may call and what the called is told of its caller, from the facts of the handshake.
 
-The module publishes the verified peer as filter state (docs/reference/filter-state.md); Envoy's own `authenticated` principals and
-`forward_client_cert_details` see nothing, since to Envoy the connection has no certificate.
+The module publishes the verified peer as filter state (docs/reference/filter-state.md); Envoy's own `authenticated`
+principals and `forward_client_cert_details` see nothing, since to Envoy the connection has no certificate.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ def section(found: Mapping[str, Any], drawn: Mapping[str, str]) -> str:
         f"of {machine['cpu']}, Linux {machine['kernel']}, commit `{found['versions']['commit']}`, "
         f"{found['elapsed_s'] / 60:.0f} minutes: `{found['command'].strip()}`. {_disturbance(found)}",
         "",
-        "Server TLS 1.3, new connections, 64 at once, one Envoy worker; CPU of the whole Envoy and daemon processes:",
+        "CPU per handshake of the whole Envoy and daemon processes: one Envoy worker as a TLS 1.3 server, 64 "
+        "connections at once, each new:",
         "",
         "| key | stock | offload (of it daemon) | stock / offload | goal | batch | rate, offload / stock | failures |",
         "|---|---|---|---|---|---|---|---|",
@@ -84,8 +85,8 @@ def _between_envoys(found: Mapping[str, Any]) -> list[str]:
     if not rows:
         return []
     return [
-        "mTLS between two Envoys, a new connection for each request, 64 at once: two signatures per handshake, and the "
-        "proxying of the request by both is in the figures:",
+        "mTLS between two Envoys, a new connection for each request, 64 at once. A handshake takes two signatures, and "
+        "the figures include the proxying of the request by both Envoys:",
         "",
         "| keys of both ends | stock (of it the client's Envoy) | offload (of it the client's Envoy, daemon) "
         "| stock / offload | batch | rate, offload / stock | failures |",

@@ -10,9 +10,9 @@ INDEX = FOLDER / "README.md"
 _HEAD = re.compile(r"# (?P<title>.+)\n\n- Status: (?P<status>.+)\n- Date: (?P<date>\d{4}-\d\d-\d\d)\n\n\S")
 INTRODUCTION = """# Decisions
 
-What a reader would question, with the measurement behind it. Machine, unless said otherwise: 2 cores of an AMD EPYC
-(Zen 5) virtual machine, Debian 12, gcc 12.2; shared, so ratios of interleaved runs count, not absolute times. Made by
-`python docs/decisions/index.py`.
+Choices that a reader would question, each with the measurement behind it. Unless a record says otherwise, the machine
+is a virtual one with 2 cores of an AMD EPYC (Zen 5), Debian 12 and gcc 12.2. It is shared, so ratios of interleaved
+runs count, not absolute times. `python docs/decisions/index.py` writes this index.
 
 | | decision | status | date |
 |---|---|---|---|
@@ -20,7 +20,7 @@ What a reader would question, with the measurement behind it. Machine, unless sa
 
 
 def index() -> str:
-    """The text of README.md; ValueError for a file that does not begin as all of them do."""
+    """The text of README.md; ValueError for a file that does not begin like the others."""
     rows = []
     for path in sorted(FOLDER.glob("[0-9]*.md")):
         head = _HEAD.match(path.read_text())

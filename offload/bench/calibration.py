@@ -1,6 +1,6 @@
 """What cannot be measured without Envoy: CPU of stock Envoy's and the module's handshakes beside the signatures.
 
-All of it from one run of benchmarks.handshake with AVX-512 IFMA (docs/performance/index.md: 2 cores of AMD EPYC, a virtual
+All of it from one run of benchmarks.handshake with AVX-512 IFMA (docs/performance: 2 cores of AMD EPYC, a virtual
 machine, commit 43ad377, full run of 2026-11-28, one Envoy worker, 64 connections at once, TLS 1.3): microseconds per
 handshake of the whole processes, at saturation. On another host they are scaled by how much longer its own signatures
 take. A new full run on a quieter host is the time to renew them.
