@@ -19,8 +19,8 @@ from typing import Any
 
 import structlog
 
-from offload.audit_file import AuditFile
-from offload.trusted_paths import Trust
+from offload.filesystem.audit_file import AuditFile
+from offload.filesystem.trusted_paths import Trust
 
 log = structlog.get_logger(__name__)
 

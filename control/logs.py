@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from control.untrusted_text import escaped_all
-from offload.folded_log import INTERVAL_SECONDS, FoldedLog
+from offload.reporting.folded_log import INTERVAL_SECONDS, FoldedLog
 
 # uvicorn has a line for each request that is no HTTP, and asyncio a trace for whatever it cannot do.
 _LIBRARIES = ("uvicorn.error", "asyncio")

@@ -42,9 +42,9 @@ from control.store.lock import share
 from control.store.store import Store, StoreKey
 from control.tokens.tokens import Tokens
 from control.xds.server import DiscoveryServer
-from offload import failure
-from offload.folded_log import FoldedLog
-from offload.systemd import Notifier
+from offload.host.systemd import Notifier
+from offload.reporting import failure
+from offload.reporting.folded_log import FoldedLog
 
 log = structlog.get_logger(__name__)
 

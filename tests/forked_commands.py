@@ -20,7 +20,7 @@ import control.cli
 import control.cli.probe
 import control.serve
 import offload.cli
-import offload.daemon
+import offload.daemon.lifecycle
 
 MAIN = {"offload": offload.cli.main, "mesh": control.cli.main}
 

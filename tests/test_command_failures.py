@@ -27,7 +27,7 @@ import typer
 import control.cli
 import offload.cli
 from deploy.demo.__main__ import MARK, empty, output_folder
-from offload import exit_codes, failure
+from offload.reporting import exit_codes, failure
 from tests.control.mesh_process import ControlPlane
 from tests.offload.daemon_process import ROOT, environment, folder_of_root
 

@@ -15,7 +15,7 @@ from control.model.violation import InvalidResource
 from control.runtime_folder import UnusableFolder
 from control.settings import CannotServe
 from control.store.errors import StoreError
-from offload import exit_codes, failure
+from offload.reporting import exit_codes, failure
 
 app = typer.Typer(
     name="mesh",

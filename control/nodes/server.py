@@ -35,7 +35,7 @@ from control.tokens.bearers import Bearers
 from control.tokens.tokens import Claims, InvalidToken, Tokens
 from control.xds.server import HELLO_TIMEOUT_S, Welcome, unbounded
 from control.xds.view import MeshView
-from offload.folded_log import FoldedLog
+from offload.reporting.folded_log import FoldedLog
 from offload.v1 import node_pb2
 
 log = structlog.get_logger(__name__)

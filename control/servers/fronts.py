@@ -13,7 +13,7 @@ from control.metrics import Metrics
 from control.servers.descriptors import API, GRPC, Wanted, bounds, raise_limit
 from control.servers.door import Door, Sent
 from control.servers.doorkeeper import LOOK_S, Doorkeeper, peer_of_grpc
-from offload.folded_log import FoldedLog
+from offload.reporting.folded_log import FoldedLog
 
 log = structlog.get_logger(__name__)
 

@@ -28,7 +28,7 @@ from control.xds.encode import Encoded
 from control.xds.messages import Abort, Acked, Action, DeltaRequest, Nacked, Request, Respond
 from control.xds.quarantine import Made
 from control.xds.snapshot import Snapshot
-from offload.folded_log import FoldedLog
+from offload.reporting.folded_log import FoldedLog
 
 log = structlog.get_logger(__name__)
 

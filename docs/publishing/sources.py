@@ -13,8 +13,8 @@ import typer
 import control.cli
 import offload.cli
 from control.rest.app import make_app
-from offload import exit_codes
-from offload.config_reference import reference as daemon_configuration
+from offload.config.reference import reference as daemon_configuration
+from offload.reporting import exit_codes
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "reference"

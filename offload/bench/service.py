@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offload._dataplane import DataPlane, Key
-from offload.config import DataPlane as DataPlaneSettings
+from offload.config.settings import DataPlane as DataPlaneSettings
 from offload.v1 import private_key_pb2
 
 if TYPE_CHECKING:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from offload import __version__, failure
+from offload import __version__
 from offload.cli import bench, envoy_config, keys, serve, sign, status, steer
 from offload.cli.output import complain
+from offload.reporting import failure
 
 app = typer.Typer(
     name="offload",

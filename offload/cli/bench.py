@@ -12,10 +12,10 @@ import typer
 from rich import box
 from rich.table import Table
 
-from offload import exit_codes
 from offload.bench.prediction import Load, host_factor, predict
 from offload.bench.verdict import Choice, Verdict, judge, summary
 from offload.cli.output import Format, Output, err, fail, out, print_json
+from offload.reporting import exit_codes
 
 if TYPE_CHECKING:  # native: what needs no signature, --version and --help, has to work without its libraries
     from offload import _dataplane

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from offload import exit_codes
 from offload.cli.output import DEFAULT_SOCKET, SocketPath, fail, print_json
+from offload.reporting import exit_codes
 
 # What comes from the network is TLS; what an application sends out by our identity is not, and only this host may.
 LISTEN, LISTEN_OUTBOUND = "0.0.0.0:8443", "127.0.0.1:8443"
@@ -223,7 +223,7 @@ def _print(config: dict[str, Any], output: Text) -> None:
 
 
 def _listen_address(text: str) -> tuple[str, int]:
-    from offload.config_fields import parse_address
+    from offload.config.fields import parse_address
 
     try:
         return parse_address(text)
@@ -240,7 +240,7 @@ def _is_ip_address(host: str) -> bool:
 
 
 def _endpoint(option: str, text: str) -> tuple[str, int]:
-    from offload.config_fields import parse_endpoint
+    from offload.config.fields import parse_endpoint
 
     try:
         return parse_endpoint(text)

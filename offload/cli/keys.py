@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from offload.cli.output import CALL_SECONDS, DEFAULT_ADMIN, AdminPath, Format, Output, admin, out, plain, print_json
-from offload.signature_schemes import BY_CODE
+from offload.identities.schemes import BY_CODE
 from offload.v1 import admin_pb2
 
 app = typer.Typer(no_args_is_help=True, help="The keys in force.", rich_markup_mode="markdown")

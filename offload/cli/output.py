@@ -17,9 +17,9 @@ from google.protobuf.message import Message
 from rich.console import Console
 from rich.markup import escape
 
-from offload import exit_codes
-from offload.accounts import name_of_group, name_of_user
-from offload.untrusted_text import escaped
+from offload.filesystem.accounts import name_of_group, name_of_user
+from offload.reporting import exit_codes
+from offload.reporting.untrusted_text import escaped
 from offload.v1 import admin_pb2_grpc
 
 CALL_SECONDS = 10

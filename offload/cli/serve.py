@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offload import exit_codes
 from offload.cli.output import Format, Output, err, fail, out, plain, print_json
+from offload.reporting import exit_codes
 
 if TYPE_CHECKING:  # commands import what is heavy when they run: --help and the others should not wait for it
-    from offload.config import Config
-    from offload.trusted_paths import Trust
+    from offload.config.settings import Config
+    from offload.filesystem.trusted_paths import Trust
 
 DEFAULT_CONFIG = Path("/etc/offload/offload.yaml")
 
@@ -47,8 +47,9 @@ def serve(
 
     Any setting can be overridden: `OFFLOAD_DATA_PLANE__SHARDS=4 offload serve`. Logs go to standard error.
     """
-    from offload import daemon, logs
-    from offload.config_file import load_config
+    from offload.config.file import load_config
+    from offload.daemon.lifecycle import Daemon, StartError
+    from offload.reporting import logs
 
     def load() -> Config:
         return load_config(_chosen(config), os.environ)
@@ -56,8 +57,8 @@ def serve(
     settings = _load_or_fail(config)
     logs.configure(settings.logging.level, settings.logging.format)
     try:
-        code = daemon.Daemon(settings, load, os.environ, take_over).run()
-    except daemon.StartError as error:
+        code = Daemon(settings, load, os.environ, take_over).run()
+    except StartError as error:
         logs.get_logger().error("cannot start", reason=str(error))
         raise typer.Exit(exit_codes.CONFIGURATION) from None
     raise typer.Exit(code)
@@ -84,17 +85,18 @@ def check_config(
     1: it would, but some key file is refused, or somebody whom a selector names could not connect. 0: all good.
     """
     if show_reference:
-        from offload.config_reference import reference
+        from offload.config.reference import reference
 
         typer.echo(reference(), nl=False)
         return
-    from offload import _dataplane, preflight
-    from offload.admin import identity_message, problem_message
+    from offload import _dataplane
     from offload.cli.keys import identities_as_json, print_identities, print_problems, problems_as_json
-    from offload.identities import Plan
-    from offload.keyring import look
-    from offload.keys_directory import KeysDirectory
-    from offload.listeners import untrusted_folders
+    from offload.host import preflight
+    from offload.host.listeners import untrusted_folders
+    from offload.identities.directory import KeysDirectory
+    from offload.identities.keyring import look
+    from offload.identities.plan import Plan
+    from offload.interfaces.admin import identity_message, problem_message
 
     if user is not None:
         _become(user)  # after the imports: the user may not be let into the folder where we are installed
@@ -135,8 +137,8 @@ def check_config(
 
 def _become(user: str) -> None:
     """What this user may read and open is then found by trying."""
-    from offload.accounts import name_of_user
-    from offload.sandbox import become
+    from offload.filesystem.accounts import name_of_user
+    from offload.host.sandbox import become
 
     try:
         become(user)
@@ -151,7 +153,7 @@ def _become(user: str) -> None:
 
 def _trust_to_check_with(settings: Config) -> Trust:
     """Ours; or, for root, that of the daemon's user, as whom a service manager will start it."""
-    from offload.trusted_paths import Trust
+    from offload.filesystem.trusted_paths import Trust
 
     trust = Trust.of(settings)
     if os.geteuid() != 0 or settings.admin is None:
@@ -177,7 +179,7 @@ def _chosen(config: Path | None) -> Path | None:
 
 
 def _load_or_fail(config: Path | None) -> Config:
-    from offload.config_file import ConfigError, load_config
+    from offload.config.file import ConfigError, load_config
 
     try:
         return load_config(_chosen(config), os.environ)

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from rich.table import Table
 
-from offload import exit_codes
 from offload.cli.output import (
     CALL_SECONDS,
     DEFAULT_SOCKET,
@@ -29,7 +28,8 @@ from offload.cli.output import (
     out,
     print_json,
 )
-from offload.signature_schemes import BY_CODE, BY_NAME, Scheme
+from offload.identities.schemes import BY_CODE, BY_NAME, Scheme
+from offload.reporting import exit_codes
 from offload.v1 import private_key_pb2, private_key_pb2_grpc
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {

@@ -25,7 +25,7 @@ from offload.cli.output import (
     out,
     print_json,
 )
-from offload.untrusted_text import escaped
+from offload.reporting.untrusted_text import escaped
 from offload.v1 import admin_pb2
 
 LANES = 8

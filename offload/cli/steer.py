@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from offload import exit_codes
 from offload.cli.keys import print_problems, problems_as_json
 from offload.cli.output import (
     CALL_SECONDS,
@@ -21,6 +20,7 @@ from offload.cli.output import (
     plain,
     print_json,
 )
+from offload.reporting import exit_codes
 from offload.v1 import admin_pb2
 
 RELOAD_SECONDS = 35

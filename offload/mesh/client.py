@@ -21,11 +21,11 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from offload import __version__
-from offload.config import Mesh
-from offload.issuers import Issued, IssuerError, Wanted
-from offload.logs import get_logger
+from offload.config.settings import Mesh
+from offload.filesystem.trusted_paths import Trust, UntrustedPathError, read_trusted
+from offload.issuing.issuer import Issued, IssuerError, Wanted
 from offload.mesh.node_certificate import Credential, NodeCertificate, make_request, proof, take
-from offload.trusted_paths import Trust, UntrustedPathError, read_trusted
+from offload.reporting.logs import get_logger
 from offload.v1 import node_pb2
 
 BACKOFF_FIRST_S = 0.5

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from offload.config import Config, Mesh
-from offload.generated import Order, order
-from offload.identities import TrustBundle
-from offload.logs import get_logger
+from offload.config.settings import Config, Mesh
+from offload.filesystem.trusted_paths import Trust
+from offload.identities.plan import TrustBundle
+from offload.issuing.generator import Order, order
 from offload.mesh.client import ClientStatus, MeshClient, MeshIssuer
 from offload.mesh.configuration import Limits, MeshConfiguration, read_configuration
-from offload.trusted_paths import Trust
+from offload.reporting.logs import get_logger
 from offload.v1 import node_pb2
 
 

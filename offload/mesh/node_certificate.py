@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from offload.certificates import parse_certificates
+from offload.identities.certificates import parse_certificates
 
 COME_BACK_TEXT = b"offload: node comes back\0"
 RENEW_SHARE_LATEST = 0.75  # of its life, whatever the control plane says

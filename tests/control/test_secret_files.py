@@ -10,8 +10,8 @@ import pytest
 
 from control.secret_files import exposure
 from control.store.engine import shown
-from offload import trusted_paths
-from offload.trusted_paths import Trust, Walk
+from offload.filesystem import trusted_paths
+from offload.filesystem.trusted_paths import Trust, Walk
 
 
 @pytest.fixture

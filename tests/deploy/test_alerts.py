@@ -16,10 +16,10 @@ from tests.control.mesh_process import ControlPlane
 from tests.deploy.promtool import promtool
 from tests.offload.conftest import ME
 from tests.offload.daemon_process import DaemonProcess, wait_for
+from tests.offload.issuing.test_generator import CART, Generating
 from tests.offload.key_files import Authority, shared_key, write_pair
-from tests.offload.test_generated import CART, Generating
-from tests.offload.test_mesh_process import CART as MESH_CART
-from tests.offload.test_mesh_process import MESH, Node
+from tests.offload.mesh.test_process import CART as MESH_CART
+from tests.offload.mesh.test_process import MESH, Node
 
 RULES = Path(__file__).resolve().parents[2] / "deploy" / "monitoring" / "alerts.yaml"
 ALERTS = {rule["alert"]: rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}

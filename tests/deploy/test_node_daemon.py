@@ -9,7 +9,7 @@ import yaml
 
 from deploy.node.certificates import Authority
 from deploy.node.daemon import Counters, Settings, configuration, counters_of
-from offload.config import Config
+from offload.config.settings import Config
 from offload.v1 import admin_pb2
 
 

@@ -14,7 +14,7 @@ import pytest
 from deploy.node.processes import Processes
 from envoy_ext import render
 from envoy_ext.settings import TlsSettings
-from offload import exit_codes
+from offload.reporting import exit_codes
 from tests.envoy_ext import node
 from tests.envoy_ext.node import EnvoyNode, Material, wait_for
 from tests.envoy_ext.tls_clients import Client

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from benchmarks import tools
-from offload.metrics import FRESH_SECONDS
+from offload.interfaces.metrics import FRESH_SECONDS
 from tests.conftest import cpu_has_ifma
 from tests.envoy_ext.mesh import CART, PRICES
 from tests.envoy_ext.node import wait_for

@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 from pathlib import Path
 
-from offload.config import Config
-from offload.identities import IdentityInForce, Plan, bundle_files, plan
-from offload.keys_directory import KeysDirectory
+from offload.config.settings import Config
+from offload.identities.directory import KeysDirectory
+from offload.identities.plan import IdentityInForce, Plan, bundle_files, plan
 from offload.v1 import private_key_pb2
 from tests.offload.key_files import NOW
 

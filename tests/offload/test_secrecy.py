@@ -20,7 +20,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from offload import exit_codes
+from offload.reporting import exit_codes
 from offload.v1 import admin_pb2
 from tests.offload.conftest import ME
 from tests.offload.daemon_process import (

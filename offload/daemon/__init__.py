@@ -1,0 +1,1 @@
+"""The running daemon, put together from the other rooms."""

@@ -1,0 +1,97 @@
+"""Who steers and who watches the daemon: admin, handover and metrics, opened and closed together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from offload.config.settings import Config
+from offload.filesystem.trusted_paths import Trust
+from offload.host.handover import HandoverServer
+from offload.host.listeners import Listener, SocketError
+from offload.interfaces.admin import AdminServer, Steered
+from offload.interfaces.metrics import Measured, MetricsServer
+from offload.reporting import logs
+from offload.reporting.folded_log import FoldedLog
+
+PATIENCE_SECONDS = 5.0  # for the daemon before us to leave its admin socket and metrics port
+POLL_SECONDS = 0.05
+
+
+class Served(Steered, Measured, Protocol):
+    """What both show of the daemon."""
+
+
+class Interfaces:
+    """`offer` and `after` are the two ends of a handover (HandoverServer); what strangers cause goes to `folded`. Used
+    by the daemon's one thread."""
+
+    def __init__(
+        self,
+        daemon: Served,
+        offer: Callable[[], list[Listener] | None],
+        after: Callable[[frozenset[str] | None], None],
+        folded: FoldedLog,
+    ) -> None:
+        self._daemon, self._offer, self._after, self._folded = daemon, offer, after, folded
+        self._log = logs.get_logger()
+        self._admin: AdminServer | None = None
+        self._handover: HandoverServer | None = None
+        self._metrics: MetricsServer | None = None
+        self._owed = False  # some of them are still another daemon's
+
+    @property
+    def metrics_address(self) -> str | None:
+        return self._metrics.address if self._metrics else None
+
+    def open(self, taken_over: bool) -> None:
+        """All that the configuration names. SocketError, but after a handover, where the daemon before us has them
+        for some moments still: then `retry` goes on with it."""
+        deadline = time.monotonic() + (PATIENCE_SECONDS if taken_over else 0)
+        while True:
+            try:
+                self._try(self._daemon.config)
+                return
+            except SocketError as error:
+                if not taken_over:
+                    raise
+                if time.monotonic() > deadline:
+                    self._owed = True
+                    self._log.error("admin or metrics cannot be served yet; tried again each second", reason=str(error))
+                    return
+            time.sleep(POLL_SECONDS)
+
+    def retry(self) -> None:
+        if not self._owed or self._daemon.draining:
+            return
+        try:
+            self._try(self._daemon.config)
+        except SocketError as error:
+            self._log.debug("admin or metrics cannot be served yet", reason=str(error))
+            return
+        self._owed = False
+        self._log.info("admin and metrics are served", metrics=self.metrics_address)
+
+    def drain(self) -> None:
+        """No handover from here on, and health says so."""
+        if self._handover:
+            self._handover.stop()
+        if self._admin:
+            self._admin.set_serving(False)
+
+    def close(self) -> None:
+        for each in (self._handover, self._metrics, self._admin):
+            if each:
+                each.stop()
+        self._handover = self._metrics = self._admin = None
+
+    def _try(self, config: Config) -> None:
+        if config.admin:
+            trust = Trust.of(config)
+            self._admin = self._admin or AdminServer(self._daemon, config.admin, trust)
+            self._handover = self._handover or HandoverServer(
+                config.admin, self._offer, self._after, trust, self._folded
+            )
+        if self._metrics is None and (address := config.metrics.host_and_port()) is not None:
+            self._metrics = MetricsServer(self._daemon, *address, self._folded)

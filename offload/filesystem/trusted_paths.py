@@ -1,0 +1,288 @@
+"""Paths that nobody else can bend: who owns, and who can write, each folder, symlink and file on the way.
+
+Whoever can write a folder can put a symlink, or another file, in the place of any entry of it, at any moment: between a
+check and a use, too. So a path is walked from `/` one component at a time, each opened by its name in the descriptor of
+the folder before it (O_NOFOLLOW), and judged by that descriptor. What is used in the end is the descriptor, never the
+path again.
+
+Trusted are root, the daemon's own user, the user that the sandbox becomes, and `security.trusted_users`.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from offload.config.fields import user_id
+
+if TYPE_CHECKING:
+    from offload.config.settings import Config
+
+SYMLINKS_MAX = 40  # as the kernel has it
+NO_ACL = (errno.ENODATA, errno.ENOTSUP)  # none on this file, and a file system without them
+PRIVATE_GROUP_ACL = "system.posix_acl_access"
+
+
+class UntrustedPathError(Exception):
+    """Somebody else could bend this path; the message names the place, who that is, and the way out."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One component of a path that is walked, open: a folder, a symlink, or what is at the end."""
+
+    name: str
+    descriptor: int
+    status: os.stat_result
+    parent: Step | None = None
+
+    @property
+    def path(self) -> str:
+        """Without a symlink in it."""
+        if self.parent is None:
+            return "/"
+        above = self.parent.path
+        return f"{above if above != '/' else ''}/{self.name}"
+
+    @property
+    def again(self) -> str:
+        """A path of the very file that was judged, for those who open by path."""
+        return f"/proc/self/fd/{self.descriptor}"
+
+    @property
+    def is_folder(self) -> bool:
+        return stat.S_ISDIR(self.status.st_mode)
+
+    def is_same(self, other: Step) -> bool:
+        """One and the same file or folder; both are open, so their numbers are nobody else's."""
+        return (self.status.st_dev, self.status.st_ino) == (other.status.st_dev, other.status.st_ino)
+
+    def names_from(self, folder: Step) -> tuple[str, ...] | None:
+        """How one comes here from that folder; None when this lies elsewhere."""
+        names: list[str] = []
+        here: Step | None = self
+        while here is not None:
+            if here.is_same(folder):
+                return tuple(reversed(names))
+            names.append(here.name)
+            here = here.parent
+        return None
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whom this daemon takes files and folders from."""
+
+    users: frozenset[int]
+    own: frozenset[int]  # of these: root and the daemon's own users
+    of_config: bool = True  # security.trusted_users can add to them
+    _private: dict[int, bool] = field(default_factory=dict, compare=False)
+
+    @staticmethod
+    def of(config: Config | None = None) -> Trust:
+        """Of this process, and of what it becomes. KeyError when a user is gone since the configuration was read."""
+        own = {0, os.geteuid()}
+        security = None if config is None else config.security
+        if security is not None and security.user is not None:
+            own.add(user_id(security.user))
+        others = {user_id(user) for user in security.trusted_users} if security is not None else set()
+        return Trust(frozenset(own | others), frozenset(own), config is not None)
+
+    def afresh(self) -> Trust:
+        """For one look, which asks for the members of each group once: they may be others at the next."""
+        return replace(self, _private={})
+
+    def fault(self, step: Step, read_only_is_enough: bool = False, groups_may_write: bool = False) -> str | None:
+        """Why nothing at or below this component can be relied on; None when it can.
+
+        A folder with the sticky bit passes, because other users cannot rename or remove entries that they do not own;
+        each entry is then judged by its own owner. `read_only_is_enough`: on a read-only mount the mode does not count,
+        because nobody can write there (Kubernetes gives config maps mode 0777).
+        """
+        status, mode = step.status, step.status.st_mode
+        if status.st_uid not in self.users:
+            or_name = ", or name its owner in security.trusted_users" if self.of_config else ""
+            return (
+                f"{step.path} belongs to {_user(status.st_uid)}, who could put anything in its place: give it to root "
+                f"or to the daemon's user ({_user(os.geteuid())}){or_name}"
+            )
+        if stat.S_ISLNK(mode) or (step.is_folder and mode & stat.S_ISVTX):
+            return None
+        if mode & stat.S_IWOTH and not (read_only_is_enough and _is_read_only(step)):
+            return f"every user can write {_in(step)}{step.path}: chmod o-w {step.path}"
+        if groups_may_write:
+            return None
+        if mode & stat.S_IWGRP and not self._is_private(step) and not (read_only_is_enough and _is_read_only(step)):
+            return f"{_group(status.st_gid)} can write {_in(step)}{step.path}: chmod g-w {step.path}"
+        return None
+
+    def is_open_to_others(self, folder: Step) -> bool:
+        """Whether somebody else than root and the daemon's own users makes entries there."""
+        return folder.status.st_uid not in self.own or bool(folder.status.st_mode & (stat.S_IWOTH | stat.S_IWGRP))
+
+    def _is_private(self, step: Step) -> bool:
+        """A group of trusted users alone, as distributions make one for each user (umask 002), and no ACL, whose rights
+        also show as those of the group."""
+        gid = step.status.st_gid
+        if gid not in self._private:
+            self._private[gid] = _only_of(gid, self.users)
+        if not self._private[gid]:
+            return False
+        try:
+            os.getxattr(step.again, PRIVATE_GROUP_ACL)
+        except OSError as error:
+            return error.errno in NO_ACL
+        return False
+
+
+class Walk:
+    """Opens paths component by component, and closes all of them at its end.
+
+    `to` gives the end of a path. UntrustedPathError when somebody else could bend it, OSError when there is none.
+    """
+
+    def __init__(self, trust: Trust, read_only_is_enough: bool = False, groups_may_write: bool = False) -> None:
+        self._trust = trust.afresh()
+        self._groups_may_write = groups_may_write
+        self._read_only_is_enough = read_only_is_enough
+        self._descriptors: list[int] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+
+    def to(self, path: str | Path, start: Step | None = None) -> Step:
+        """`path` from `start`, or from the root."""
+        text = os.fspath(path)
+        here = self._root() if start is None or text.startswith("/") else start
+        left = list(reversed([name for name in text.split("/") if name not in ("", ".")]))
+        symlinks = 0
+        while left:
+            name = left.pop()
+            if name == "..":
+                here = here.parent or here
+                continue
+            step = self._open(name, here)
+            if not stat.S_ISLNK(step.status.st_mode):
+                here = step
+                continue
+            symlinks += 1
+            if symlinks > SYMLINKS_MAX:
+                raise OSError(errno.ELOOP, "too many symlinks", text)
+            target = os.readlink("", dir_fd=step.descriptor)
+            if target.startswith("/"):
+                here = self._root()
+            left += [name for name in reversed(target.split("/")) if name not in ("", ".")]
+        return here
+
+    def _root(self) -> Step:
+        return self._judged(Step("", self._descriptor("/"), os.stat("/")))
+
+    def _open(self, name: str, folder: Step) -> Step:
+        descriptor = self._descriptor(name, folder.descriptor)
+        return self._judged(Step(name, descriptor, os.fstat(descriptor), folder))
+
+    def _descriptor(self, name: str, folder: int | None = None) -> int:
+        # O_PATH: nothing is opened but the name, so neither a pipe nor a device can hold us up.
+        descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        self._descriptors.append(descriptor)
+        return descriptor
+
+    def _judged(self, step: Step) -> Step:
+        if fault := self._trust.fault(step, self._read_only_is_enough, self._groups_may_write):
+            raise UntrustedPathError(fault)
+        return step
+
+
+def check_place(folder: Path, trust: Trust, groups_may_write: bool = False) -> None:
+    """A folder where we make and remove files by name: only trusted users may, the sticky bit is not enough.
+
+    `groups_may_write`: a group has what it was given (Ubuntu gives /var/log to the group syslog).
+    UntrustedPathError; OSError when it is not there.
+    """
+    with Walk(trust, groups_may_write=groups_may_write) as walk:
+        end = walk.to(folder)
+        if not end.is_folder:
+            raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(folder))
+        if end.status.st_mode & stat.S_IWOTH:
+            raise UntrustedPathError(
+                f"every user can make files in {end.path}: make a folder below it that only root or the daemon's user "
+                "can write (mode 0755), and use that"
+            )
+
+
+def exposure(file: Step) -> str | None:
+    """That every user can read the file, a secret, as a sentence with the way out; None where that is not so.
+
+    It is used all the same: orchestrators mount secrets with mode 0644 into folders of one container. Through a folder
+    that is closed to others nobody comes to it.
+    """
+    if not file.status.st_mode & stat.S_IROTH:
+        return None
+    folder = file.parent
+    while folder is not None:
+        if not folder.status.st_mode & stat.S_IXOTH:
+            return None
+        folder = folder.parent
+    return f"can be read by every user: chmod o-r {file.path}"
+
+
+def read_trusted(path: Path, trust: Trust, warn: Callable[[str], None] | None = None) -> bytes:
+    """What is in a file whose way is trusted. UntrustedPathError, OSError.
+
+    `warn`, for secrets, is told where every user can read it.
+    """
+    with Walk(trust, read_only_is_enough=True) as walk:
+        file = walk.to(path)
+        if file.is_folder:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(file.status.st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file", str(path))
+        if warn is not None and (exposed := exposure(file)):
+            warn(f"{path} {exposed}")
+        return Path(file.again).read_bytes()
+
+
+def _only_of(gid: int, users: Iterable[int]) -> bool:
+    trusted = frozenset(users)
+    try:
+        return {pwd.getpwnam(name).pw_uid for name in grp.getgrgid(gid).gr_mem} | set(_primary(gid)) <= trusted
+    except KeyError:
+        return False
+
+
+def _primary(gid: int) -> Iterator[int]:
+    return (entry.pw_uid for entry in pwd.getpwall() if entry.pw_gid == gid)
+
+
+def _is_read_only(step: Step) -> bool:
+    return bool(os.fstatvfs(step.descriptor).f_flag & os.ST_RDONLY)
+
+
+def _in(step: Step) -> str:
+    return "in " if step.is_folder else ""
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _group(gid: int) -> str:
+    try:
+        return f"the group {grp.getgrgid(gid).gr_name} (gid {gid})"
+    except KeyError:
+        return f"the group with gid {gid}"

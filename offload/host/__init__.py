@@ -1,0 +1,1 @@
+"""What the daemon takes from this host and gives up on it: sockets, systemd, the sandbox."""

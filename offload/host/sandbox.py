@@ -1,0 +1,112 @@
+"""What the daemon gives up by itself, where no service manager does it for it.
+
+`enter` comes after the sockets are made, as their owners may need root, and before there are threads, keys and callers.
+"""
+
+from __future__ import annotations
+
+import grp
+import importlib
+import os
+import pwd
+from contextlib import suppress
+from dataclasses import dataclass
+
+from offload import _dataplane
+from offload.config.fields import user_id
+from offload.config.settings import Config, Socket, wanted_sockets
+from offload.reporting import logs
+
+# Loaded late otherwise: from where the new user may not be let in, or with libraries of their own.
+LATE = ("encodings.idna", "unicodedata")
+
+
+@dataclass(frozen=True)
+class InForce:
+    """What there is of the sandbox."""
+
+    words: str = ""  # for people; empty without one
+    landlock: int = 0  # its version
+
+
+class SandboxError(Exception):
+    """It cannot be entered; the message says why and the way out."""
+
+
+def programs_are_started(config: Config) -> bool:
+    """Issuers that are programs; these run under the same filter."""
+    return any(issuer.exec is not None for issuer in config.issuers.values())
+
+
+def enter(config: Config) -> InForce:
+    """Always: no core dumps, no tracing. The rest only with security.sandbox. SandboxError."""
+    security = config.security
+    if not security.sandbox:
+        _dataplane.harden_process()
+        return InForce()
+    programs = programs_are_started(config)
+    log = logs.get_logger()
+    try:
+        _load_what_comes_late()
+        if security.user is not None:
+            become(security.user)
+        _dataplane.harden_process()  # after the change of user, which resets it
+        _dataplane.drop_privileges()
+        version = _confine(config, programs)
+        _dataplane.filter_calls(programs)
+    except (OSError, KeyError) as error:
+        raise SandboxError(
+            f"security.sandbox cannot be put into force: {error}; start it as root, or without security.user"
+        ) from error
+    log.info("sandbox", uid=os.geteuid(), gid=os.getegid(), programs=programs, landlock=version)
+    if not version:
+        log.warning(
+            "this kernel has no Landlock, or has it turned off (lsm= on its command line): the sandbox bounds system "
+            "calls, but not which files are written, nor the memory of processes of the same user"
+        )
+        return InForce("system calls filtered; no Landlock in this kernel")
+    return InForce(f"system calls filtered, Landlock {version}", version)
+
+
+def _confine(config: Config, programs: bool) -> int:
+    """Landlock's version; 0 without it. SandboxError, OSError."""
+    version = _dataplane.landlock_version()
+    if not version:
+        return 0
+    if (threads := len(os.listdir("/proc/self/task"))) != 1:
+        raise SandboxError(f"{threads - 1} threads are there before the sandbox, and would be left out of it")
+    if programs:
+        # What a program of the operator writes is his to know. Other processes are closed to it all the same.
+        _dataplane.confine([], [], ["/"])
+        return version
+    sockets: list[Socket] = [*wanted_sockets(config.sockets), *([config.admin] if config.admin else [])]
+    folders = {str(socket.path.parent) for socket in sockets}
+    # Nothing in /proc: whoever writes /proc/self/task/TID/mem writes our code, whatever its protection is.
+    files = [] if config.audit.path is None else [str(config.audit.path.parent)]
+    # One that is not there is of a socket that a service manager made.
+    _dataplane.confine(sorted(filter(os.path.isdir, folders)), list(filter(os.path.isdir, files)), [])
+    return version
+
+
+def _load_what_comes_late() -> None:
+    """Libraries that are loaded at a first use: afterwards no memory becomes executable."""
+    for look_up in (pwd.getpwnam, grp.getgrnam):
+        with suppress(KeyError):
+            look_up("offload-nobody-has-this-name")  # asks all sources of nsswitch.conf
+    for module in LATE:
+        importlib.import_module(module)
+
+
+def become(user: str | int) -> None:
+    """Groups first: afterwards we may not change them any more. KeyError, OSError."""
+    uid = user_id(user)
+    if os.geteuid() == uid and uid != 0:
+        return
+    try:
+        entry = pwd.getpwuid(uid)
+        gid, groups = entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
+    except KeyError:
+        gid, groups = uid, []  # a number without an entry: its group has the same
+    os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)

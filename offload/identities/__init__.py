@@ -1,0 +1,1 @@
+"""Which identities are in force, from the keys directory and the configuration."""

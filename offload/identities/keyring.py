@@ -1,0 +1,182 @@
+"""Keeps the data plane's identities in step with the keys directory and the configuration.
+
+The thin shell around `identities.plan`: it lists the directory, lets `plan` decide, hands the result to the data plane,
+and logs what is new. Used by one thread at a time; what other threads read (`current`) is replaced whole.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from watchfiles import watch
+
+from offload import _dataplane
+from offload.config.settings import Config
+from offload.filesystem.trusted_paths import Trust
+from offload.identities.directory import KeysDirectory
+from offload.identities.plan import NONE_GENERATED, Changes, Generated, Plan, bundle_files, changes, plan, rule_of
+from offload.reporting.logs import get_logger
+
+CAP_SYS_PTRACE = 1 << 19
+
+
+class Keyring:
+    def __init__(self, data_plane: _dataplane.DataPlane, directory: Path, trust: Trust, is_closed_off: bool) -> None:
+        """`is_closed_off`: by Landlock, from other processes."""
+        self._data_plane = data_plane
+        self._is_closed_off = is_closed_off
+        self._directory = KeysDirectory(directory, trust)
+        self._log = get_logger()
+        self.current = Plan()
+        self.names: dict[int, str] = {}  # of the identities, by the numbers that the data plane counts them with
+        self._last_number = 0
+
+    def refresh(self, config: Config, generated: Generated) -> Changes:
+        """Reads the directory again and puts into force what is good in it, and what was generated."""
+        before = self.current
+        new = look(self._directory, config, before, generated)
+        difference = changes(before.identities, new.identities)
+        if difference:
+            numbers = self._numbers(before, new)
+            rules = [rule_of(identity) for identity in new.identities.values()]
+            self._data_plane.set_identities([rule | {"number": numbers[rule["name"]]} for rule in rules])
+            self._warn_of_executables(new)
+        self.current = new
+        self._report(before, new, difference)
+        return difference
+
+    def _numbers(self, before: Plan, new: Plan) -> dict[str, int]:
+        """Of all names in force; one that went is known for one more change, as operations may still be under way."""
+        known = before.identities.keys() | new.identities.keys()
+        self.names = {number: name for number, name in self.names.items() if name in known}
+        numbers = {name: number for number, name in self.names.items()}
+        for name in new.identities.keys() - numbers.keys():
+            self._last_number += 1
+            numbers[name] = self._last_number
+        self.names |= {number: name for name, number in numbers.items()}
+        return numbers
+
+    def _warn_of_executables(self, new: Plan) -> None:
+        """/proc/PID/exe of another user's process can be read with a capability only; without it nobody matches.
+        Under Landlock no process outside can be looked into."""
+        named = sorted(n for n, i in new.identities.items() if any(s.executable for s in i.settings.selectors))
+        if named and self._is_closed_off:
+            self._log.warning(
+                "selectors with an executable fit nobody: the sandbox (Landlock) closes other processes to the daemon",
+                identities=named,
+            )
+        elif named and not _may_read_executables():
+            self._log.warning(
+                "selectors with an executable fit only callers of the daemon's own user: it has no CAP_SYS_PTRACE",
+                identities=named,
+            )
+
+    def names_of(self, key_id: bytes) -> list[str]:
+        return [i.name for i in self.current.identities.values() if any(p.key.key_id == key_id for p in i.pairs)]
+
+    def _report(self, before: Plan, new: Plan, difference: Changes) -> None:
+        for problem in new.problems:
+            if problem not in before.problems:
+                self._log.error(
+                    "refused a file",
+                    identity=problem.identity,
+                    file=problem.path,
+                    reason=problem.reason,
+                    previous_stays_in_force=problem.previous_kept,
+                )
+        for path in sorted({p.path for p in before.problems} - {p.path for p in new.problems}):
+            self._log.info("a file refused before is no longer a problem", file=path)
+        for remark in new.remarks:
+            if remark not in before.remarks:
+                self._log.warning("identity " + remark.text, identity=remark.identity)
+        for name in difference.removed:
+            self._log.info("identity removed", identity=name)
+        for name in (*difference.added, *difference.changed):
+            identity = new.identities[name]
+            self._log.info(
+                "identity in force" if name in difference.added else "identity changed",
+                identity=name,
+                version=identity.version,
+                usage=identity.settings.usage,
+                keys=[f"{p.key.algorithm} {p.key.key_id.hex()}" for p in identity.pairs],
+                allowed=[selector.words() for selector in identity.settings.selectors],
+            )
+
+
+def look(directory: KeysDirectory, config: Config, before: Plan, generated: Generated = NONE_GENERATED) -> Plan:
+    """What `before` becomes with what is on disk now; changes nothing."""
+    return plan(before.identities, directory.look(bundle_files(config)), config, datetime.now(UTC), generated)
+
+
+def _may_read_executables() -> bool:
+    status = Path("/proc/self/status").read_text()
+    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective, 16) & CAP_SYS_PTRACE)
+
+
+class DirectoryWatcher(threading.Thread):
+    """Calls back when something in a directory changed, and every `rescan_seconds` in any case.
+
+    inotify sees changes at once but not everywhere (network file systems, symlinks that lead out of the directory), and
+    it can run out of watches; the periodic call is what is certain, and the only one without `debounce_ms`.
+    """
+
+    def __init__(
+        self, directory: Path, debounce_ms: int | None, rescan_seconds: int, changed: Callable[[], None]
+    ) -> None:
+        super().__init__(name="keys-watcher", daemon=True)
+        self._directory = directory
+        self._debounce_ms = debounce_ms
+        self._rescan_seconds = rescan_seconds
+        self._changed = changed
+        self._stop_event = threading.Event()
+
+    def run(self) -> None:
+        log = get_logger()
+        told = ""
+        while self._debounce_ms is None and not self._stop_event.wait(self._rescan_seconds):
+            self._changed()
+        while not self._stop_event.is_set():
+            try:
+                self._watch(self._debounce_ms or 0)
+                told = ""
+            except OSError as error:
+                if told != str(error):
+                    told = str(error)
+                    log.warning(
+                        "cannot watch the keys directory; looking at it now and then",
+                        directory=str(self._directory),
+                        reason=told,
+                        seconds=self._rescan_seconds,
+                    )
+                self._stop_event.wait(self._rescan_seconds)
+                self._changed()
+
+    def _watch(self, debounce_ms: int) -> None:
+        """Until told to stop, or until another directory stands in the place of the one that is watched."""
+        watched = self._inode()
+        for _ in watch(
+            self._directory,
+            watch_filter=None,
+            debounce=max(1600, debounce_ms),
+            step=debounce_ms,
+            stop_event=self._stop_event,
+            rust_timeout=self._rescan_seconds * 1000,
+            yield_on_timeout=True,
+            raise_interrupt=False,
+        ):
+            self._changed()
+            if self._inode() != watched:
+                return
+
+    def _inode(self) -> tuple[int, int]:
+        status = os.stat(self._directory)
+        return status.st_dev, status.st_ino
+
+    def stop(self) -> None:
+        self._stop_event.set()
+        self.join(timeout=5)

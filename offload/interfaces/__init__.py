@@ -1,0 +1,1 @@
+"""How the daemon is steered and observed: the admin interface, metrics, the audit log."""

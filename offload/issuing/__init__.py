@@ -1,0 +1,1 @@
+"""Keys that are generated on this node, and who certifies them."""

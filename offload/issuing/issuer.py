@@ -1,0 +1,63 @@
+"""Who certifies the keys that are made on this node: one small interface, one file per issuer.
+
+An issuer is given a certificate request and gives a chain. It is called on a thread of its own, may take its time, and
+is not trusted to have done what was asked: `check` holds the chain against the request before it is put into force.
+To add an issuer: a class with `issue`, its settings in `config.settings.Issuer`, a line in `generator.make_issuer`. The
+mesh control plane is one too (mesh/client.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from offload.identities.certificates import CertificateError, Chain, read_chain
+
+
+class IssuerError(Exception):
+    """No certificate, this time; the message says why, for the log and for people."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """For whom a certificate shall be."""
+
+    identity: str
+    uris: tuple[str, ...]
+    dns_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Issued:
+    """DER certificates, leaf first. `renew_at` (seconds since 1970): where the issuer decides that."""
+
+    chain: tuple[bytes, ...]
+    renew_at: float | None = None
+
+
+class Issuer(Protocol):
+    def issue(self, request: bytes, wanted: Wanted) -> Issued:
+        """Certifies a PKCS#10 request (DER). Blocks. IssuerError."""
+        ...
+
+
+def check(chain: Sequence[bytes], key_id: bytes, wanted: Wanted, now: datetime) -> Chain:
+    """The chain, if it is what was asked for: our key, these names, valid now, in order. IssuerError."""
+    try:
+        read = read_chain(tuple(chain), now)
+    except CertificateError as error:
+        raise IssuerError(f"the issuer gave a chain that cannot be served: {error}") from error
+    if read.key_id != key_id:
+        raise IssuerError("the issuer gave a certificate for another key than the one in the request")
+    names = (sorted(read.uris), sorted(read.dns_names))
+    expected = (sorted(wanted.uris), sorted(name.lower() for name in wanted.dns_names))
+    if names != expected:
+        given, asked = _words(names[0] + names[1]), _words(expected[0] + expected[1])
+        raise IssuerError(f"the issuer gave a certificate for {given}, not for {asked}")
+    return read
+
+
+def _words(names: Sequence[str]) -> str:
+    return ", ".join(names) or "nobody"
