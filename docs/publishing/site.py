@@ -27,6 +27,7 @@ ELSEWHERE = {
     "CONTRIBUTING.md": "project/contributing.md",
     "SECURITY.md": "project/security.md",
     "kernels/README.md": "design/kernels.md",
+    "offload/dataplane/README.md": "design/data-plane.md",
 }
 ALIASES = {"README.md": "index.md", "docs": "index.md", "docs/decisions": "decisions/README.md"}
 PICTURES = (".png", ".svg")

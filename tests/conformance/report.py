@@ -13,13 +13,13 @@ By = Mapping[tuple[str, str], Outcome]  # by side and key
 
 HEAD = """# Conformance
 
-What other people's TLS clients and scanners make of our downstream socket in stock Envoy, with the key at the daemon,
-and of the same Envoy's own TLS beside it: RSA-2048 and P-256, TLS 1.2 and 1.3, defaults of both; and what a server that
-misbehaves can do to our upstream socket. Written by `make conformance`, which fails on anything that is not right and
-not in [explained.toml](../../tests/conformance/explained.toml). The part with tlslite-ng runs in `make test` as well.
+How independent TLS clients and scanners judge our downstream socket in stock Envoy, with the key at the daemon, and the
+same Envoy's own TLS beside it: RSA-2048 and P-256, TLS 1.2 and 1.3, the defaults of both; and what a misbehaving server
+can do to our upstream socket. `make conformance` writes this page, and fails on any deviation that is not in
+[explained.toml](../../tests/conformance/explained.toml). The part with tlslite-ng runs in `make test` as well.
 
-A cell holds one outcome where it is the same with both keys. *TLS 1.2* and *TLS 1.3*: the handshake was done and a
-request answered. **Bold**: not what the standard says; of ours, the reasons are [below](#explained).
+A cell holds one outcome where it is the same with both keys. *TLS 1.2* and *TLS 1.3* mean that the handshake succeeded
+and a request was answered. **Bold** is not what the standard says; the reasons for ours are [below](#explained).
 
 """
 

@@ -19,36 +19,38 @@ from tests.faults.scenarios import SCENARIOS
 
 HEAD = """# What faults do
 
-Two real Envoys with mTLS between them, both keys at one daemon, four callers that make a new connection for each
-request (no resumption, no retries), and one fault at a time. Written by `make faults`; the scenarios are in
+What happens to requests when something breaks. Two real Envoys speak mTLS with each other, both keys are at one
+daemon, four callers make a new connection for each request (no resumption, no retries), and one fault happens at a
+time. `make faults` writes this page; the scenarios are in
 [tests/faults/scenarios.py](../../tests/faults/scenarios.py) and run in `make test` as well.
 
-Whatever the fault, and besides what the last column says: Envoys and daemon that were not ended on purpose are there,
-and end properly; no descriptor stays behind; the access logs know of no wrong signature; and another program of the
-same user, which asks the daemon for signatures with the server's key all the time, gets none.
+Beside what the last column says, all of this holds under every fault: Envoys and daemon that were not stopped on
+purpose keep running, and exit cleanly; no descriptor is leaked; the access logs show no wrong signature; and another
+program of the same user, which asks the daemon for signatures with the server's key all the time, gets none.
 
-*Longest gap*: between two requests that succeeded. *Recovery*: from the end of the fault to the next success, to be
-less than 1 s; where a daemon is started again, the fault ends when that serves. Empty where nothing was to recover.
-Envoy waits for a signature for at most 2 s, and for a daemon that is away for at most 1 s (`operation_timeout_ms`,
-`handshake_wait_ms`); what comes later fails, and is counted here.
+*Longest gap* is the time between two requests that succeeded. *Recovery* is the time from the end of the fault to the
+next success, and has to be less than 1 s; where a daemon is restarted, the fault ends when it serves. It is empty
+where there was nothing to recover. Envoy waits for a signature for at most 2 s, and for a daemon that is away for at
+most 1 s (`operation_timeout_ms`, `handshake_wait_ms`); what takes longer fails, and is counted here.
 
 """
 CHANGES = """
 ## Changes of a mesh
 
-A control plane and two to four Envoys, with two callers on connections that stay open, while the mesh changes
-([how changes reach a mesh](../guide/changes.md)). *Before*: what the versions did that sent a change to every proxy at
-once, as it was counted when that was reported; empty where nobody has counted.
+A control plane and two to four Envoys, with two callers on connections that stay open, while the mesh changes ([how
+changes reach a mesh](../guide/changes.md)). *Before* is what happened with versions that sent a change to every proxy
+at once, as counted when it was reported; it is empty where nobody counted.
 
 """
 FRONTS = """
 ## Attacks on the control plane, without credentials
 
-A real `mesh serve`; the attacker comes from another address of the host. Meanwhile an administrator makes one change
-after the other, each over a new connection. A change counts when a proxy whose stream is open has it, and another one
-that connects for it. *Longest*: of such a change. *Before*: without bounds, with the usual 1,024 descriptors. The
-scenarios are in [tests/faults/front_scenarios.py](../../tests/faults/front_scenarios.py), and the
-[security model](../design/security-model.md) has what bounds whom.
+A real `mesh serve` is attacked from another address of the host. Meanwhile an administrator makes one change after
+the other, each over a new connection. A change is complete when a proxy whose stream is open has it, and so has
+another one that connects for it. *Longest* is the longest time that a change took. *Before* is without limits, with
+the usual 1,024 descriptors. The scenarios are in
+[tests/faults/front_scenarios.py](../../tests/faults/front_scenarios.py); the [security
+model](../design/security-model.md) lists the limits.
 
 """
 RECOVERY_MS = 1000

@@ -232,17 +232,18 @@ def measured_in_turn(folder: Path, rounds: int, seconds: float, kinds: Sequence[
 HEAD = """
 ## Attacks by a user without identity
 
-Another user of the node may connect, and no identity is for it. It attacks the daemon while a sidecar that has an
-identity signs with P-256, {rate} times a second over one connection. Each row: {rounds} rounds of {seconds:g} s before,
-during and after, a fresh daemon for each, in turn with the other rows; medians of the times. *Connect*: the longest
-that a new connection of the same user took, of twenty a second; *memory*: the most that was resident. The scenarios
-are in [tests/faults/attackers.py](../../tests/faults/attackers.py); `make test` runs them in short, and asserts that
-the victim is served and memory bounded (by {memory} MiB more), not times. The goal is a p99 of at most three times what
-it is without.
+Another user of the node can connect, but no selector matches it. It attacks the daemon while a sidecar that has an
+identity signs with P-256, {rate} times a second over one connection. Each row shows medians of {rounds} rounds of
+{seconds:g} s before, during and after the attack, with a fresh daemon for each round, in turn with the other rows.
+*Connect* is the longest time that a new connection of the sidecar's user took, of twenty a second; *memory* is the
+largest resident size. The scenarios are in [tests/faults/attackers.py](../../tests/faults/attackers.py). `make test`
+runs them briefly, and asserts that the victim is served and that memory stays bounded (by {memory} MiB more), but no
+times. The goal is a p99 of at most three times the p99 without the attack.
 
-The first row is no attack: what a process that only computes does to the victim on this host. Attacker, victim and
-daemon share its cores, so no row can be better than that one. Without any attack, p99 was between {low:.1f} and
-{high:.1f} ms, by what else the host did (load average {load:.0f} on {cores} cores): differences below that say nothing.
+The first row is no attack: it shows what a process that only computes does to the victim on this host. Attacker,
+victim and daemon share its cores, so no row can be better than that one. Without any attack, p99 was between
+{low:.1f} and {high:.1f} ms, depending on what else the host did (load average {load:.0f} on {cores} cores): smaller
+differences mean nothing.
 
 | attack | p50 before, during, after | p99 before, during, after | of a busy process | connect | memory | refused |
 |---|---|---|---|---|---|---|

@@ -106,15 +106,15 @@ class Attack:
 
 ATTACKS: Mapping[str, Attack] = {
     "busy": Attack("no attack: a process that only computes", bytes, 0),
-    "deaf": Attack("20 connections send refused calls and read nothing", refused_calls, 20, reads=False),
+    "deaf": Attack("20 connections send rejected calls and read nothing", refused_calls, 20, reads=False),
     "bomb": Attack("HPACK bombs at 1 MB/s on each of 8 connections", hpack_bomb, 8, bytes_per_second=10**6),
-    "crowd": Attack("1,500 connections with refused calls", refused_calls, 1500),
+    "crowd": Attack("1,500 connections with rejected calls", refused_calls, 1500),
     "padding": Attack("200 connections of empty padded DATA", padding, 200),
     "unfinished": Attack("200 connections of messages that never end", unfinished, 200),
     "tiny": Attack("8 connections of operations of two bytes", tiny_operations, 8),
     "watching": Attack("8 connections that watch and unwatch 128 identities in each message", watching, 8),
     "scrapes": Attack("2,000 requests to the metrics port that never end", half_a_request, 2000, metrics=True),
-    "churn": Attack("connects and leaves all the time", lambda: HELLO, 1, hold=False),
+    "churn": Attack("connects and disconnects continuously", lambda: HELLO, 1, hold=False),
 }
 
 

@@ -74,7 +74,7 @@ def clock_set_past_the_end(folder: Path) -> Result:
         clock.is_ahead_by(0)
         there.recovers()
     return there.judge(
-        Result("clock set past the end of the certificates, and back", "refused with that reason until it is set right")
+        Result("clock set past the end of the certificates, and back", "rejected with that reason until it is right")
     )
 
 

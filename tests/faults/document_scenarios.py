@@ -108,12 +108,12 @@ async def _removed(there: Fleet, load: Load) -> tuple[int, int]:
 
 ALL = (
     scenario(
-        "a permission taken away while Envoy refuses an access log of the same listener",
-        "no request is let in any more", "mesh_refused_log", _refused_log,
+        "a permission removed while Envoy rejects an access log of the same listener",
+        "no request is let in afterwards", "mesh_refused_log", _refused_log,
         "all were let in until the access log was deleted",
     ),
     scenario(
-        "a server starts where Envoy refuses an access log",
+        "a server starts while Envoy rejects an access log",
         f"{NONE_FAILS}; it is called", "mesh_refused_log_at_start", _refused_log_and_another_server,
         "404 from each server that was started again",
     ),
@@ -121,13 +121,13 @@ ALL = (
         "a resource of a newer version is stored, and a server starts",
         f"{NONE_FAILS}; it is called", "mesh_newer_version", _newer, "no change and no new stream of the mesh",
     ),
-    scenario("a permission that lets nobody in, as shadow", NONE_FAILS, "mesh_shadow", _shadow, "enforced: all failed"),
+    scenario("a shadow permission that lets nobody in", NONE_FAILS, "mesh_shadow", _shadow, "enforced: all failed"),
     scenario(
-        "a MeshIdentity whose CA files are not there",
-        f"it is refused; {NONE_FAILS}", "mesh_unusable_identity", _unusable, "512 of 600 failed",
+        "a MeshIdentity whose CA files do not exist",
+        f"it is rejected; {NONE_FAILS}", "mesh_unusable_identity", _unusable, "512 of 600 failed",
     ),
     scenario(
-        "a Dataplane is deleted whose health check passes on",
-        "no request goes there any more", "mesh_removed_endpoint", _removed, "181 of 544 went there",
+        "a Dataplane is deleted while its health check still passes",
+        "no request goes there afterwards", "mesh_removed_endpoint", _removed, "181 of 544 went there",
     ),
 )  # fmt: skip

@@ -107,14 +107,14 @@ class Attack:
 
 API: Mapping[str, Attack] = {
     "idle": Attack("1,500 TCP connections without TLS", _nothing, 1500, tls=False),
-    "silent": Attack("300 connections with TLS, and then nothing", _nothing, 300),
+    "silent": Attack("300 connections with TLS that then send nothing", _nothing, 300),
     "slow_headers": Attack("300 requests whose headers never end", _slow_headers, 300),
     "slow_body": Attack("300 requests without credentials whose bodies never end", _slow_body, 300),
     "big_body": Attack("100 bodies of 4 MiB without credentials", _big_body, 100),
 }
 XDS: Mapping[str, Attack] = {
     "idle": Attack("1,500 TCP connections without TLS", _nothing, 1500, tls=False),
-    "silent": Attack("300 connections with TLS, and then nothing", _nothing, 300),
+    "silent": Attack("300 connections with TLS that then send nothing", _nothing, 300),
     "calls": Attack("100 connections, 100 streams each, without a token", _calls, 100),
 }
 

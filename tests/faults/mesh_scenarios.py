@@ -76,7 +76,7 @@ async def _permission(there: Fleet, load: Load) -> tuple[int, int]:
 
 ALL = (
     scenario(
-        "identities come, other paths, another trust domain, and go",
+        "identities are added, change path and trust domain, and are removed",
         NONE_FAILS, "mesh_identities", _identities, "264 failed at another trust domain alone",
     ),
     scenario(
@@ -93,8 +93,8 @@ ALL = (
         NONE_FAILS, "mesh_proxy_is_killed", _killed, "a third failed, until its Dataplane was deleted",
     ),
     scenario(
-        "a permission taken away",
-        "no request is let in any more", "mesh_permission_ends", _permission,
+        "a permission removed",
+        "no request is let in afterwards", "mesh_permission_ends", _permission,
         "one more was let in on each open connection, minutes later",
     ),
 )  # fmt: skip

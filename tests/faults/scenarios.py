@@ -44,9 +44,7 @@ def daemon_killed(folder: Path) -> Result:
         time.sleep(1)
         restart(there)
         there.recovers()
-    return there.judge(
-        Result("daemon killed, started again after 1 s", "Envoys stay up and connect again by themselves")
-    )
+    return there.judge(Result("daemon killed, started again after 1 s", "Envoys stay up and reconnect by themselves"))
 
 
 def daemon_stopped(folder: Path) -> Result:
@@ -64,7 +62,7 @@ def socket_file_deleted(folder: Path) -> Result:
         there.daemon.wait_log("the file of a socket was gone; made again")
         there.load.wait_successes(50)
     return none_failed(
-        there.judge(Result("socket file deleted", "connections that are there go on; the daemon makes it again"))
+        there.judge(Result("socket file deleted", "existing connections continue; the daemon creates it again"))
     )
 
 
@@ -80,7 +78,7 @@ def certificate_expires(folder: Path) -> Result:
         there.services.issue("prices", PRICES, key=key)
         there.recovers()
     return there.judge(
-        Result("certificate expires, and is renewed late", "an expired certificate is refused, with that reason")
+        Result("certificate expires, and is renewed late", "an expired certificate is rejected, with that reason")
     )
 
 
@@ -90,7 +88,7 @@ def expired_file(folder: Path) -> Result:
         there.daemon.wait_log("refused a file")
         there.load.wait_successes(50)
     return none_failed(
-        there.judge(Result("expired certificate put in place", "it is refused, the one before serves on"))
+        there.judge(Result("expired certificate put in place", "it is rejected; the previous one stays in force"))
     )
 
 
@@ -127,7 +125,7 @@ def bundle_rotated(folder: Path) -> Result:
             sees_update((there.client, there.server), step)
             there.load.wait_successes()
     return none_failed(
-        there.judge(Result("CA replaced: trust, then certificates, then the old one gone", "no request fails"))
+        there.judge(Result("CA replaced: new CA trusted, certificates replaced, old CA removed", "no request fails"))
     )
 
 
@@ -136,7 +134,9 @@ def key_file_is_garbage(folder: Path) -> Result:
         (folder / "keys" / "prices" / "p256.key").write_bytes(b"garbage")
         there.daemon.wait_log("refused a file")
         there.load.wait_successes(50)
-    return none_failed(there.judge(Result("key file replaced by garbage", "it is refused, the key before serves on")))
+    return none_failed(
+        there.judge(Result("key file replaced by garbage", "it is rejected; the previous key stays in force"))
+    )
 
 
 def audit_disk_full(folder: Path) -> Result:
@@ -144,7 +144,7 @@ def audit_disk_full(folder: Path) -> Result:
         there.daemon.wait_log("the audit log cannot be written; signing goes on")
         there.load.wait_successes(50)
     return none_failed(
-        there.judge(Result("disk full for the audit log", "signing goes on; the loss is logged and counted"))
+        there.judge(Result("disk full for the audit log", "signing continues; the loss is logged and counted"))
     )
 
 
@@ -171,7 +171,7 @@ def idle_connections(folder: Path) -> Result:
             one.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     name = f"{IDLE_CONNECTIONS:,} idle connections at the daemon"
-    return none_failed(there.judge(Result(name, "everybody else is served")))
+    return none_failed(there.judge(Result(name, "all other callers are served")))
 
 
 def flooding_sidecar(folder: Path) -> Result:
@@ -194,7 +194,7 @@ def flooding_sidecar(folder: Path) -> Result:
         assert there.load.successes() > before, "the quiet sidecar got its turns"
         there.recovers()
     return none_failed(
-        there.judge(Result("a flooding sidecar beside this one", "it gets its turns; nothing of it fails"))
+        there.judge(Result("another sidecar floods the daemon", "this one gets its turns; none of its requests fails"))
     )
 
 
@@ -215,7 +215,7 @@ def envoy_ends_with_operations_in_flight(folder: Path) -> Result:
         there.processes.stop(process)
         there.processes.check()  # the other one is still there
     return there.judge(
-        Result("Envoy ended (SIGTERM) with operations in flight", "it ends properly; the daemon drops them")
+        Result("Envoy terminated (SIGTERM) with operations in flight", "it exits cleanly; the daemon drops them")
     )
 
 
@@ -231,7 +231,7 @@ def wrong_lanes(folder: Path) -> Result:
         time.sleep(2 * FRESH_SECONDS)  # until then a scrape may get what the one before got
         assert _corrected_lanes(there) >= before + 2 * 50 // WRONG_EVERY, "two signatures a request"
     return none_failed(
-        there.judge(Result("every tenth lane gives a wrong result", "none leaves: software computes it again, counted"))
+        there.judge(Result("every tenth lane gives a wrong result", "none is released: software computes it again"))
     )
 
 

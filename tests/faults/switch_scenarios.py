@@ -65,5 +65,5 @@ ALL = (
         f"{SWITCHES} switches between Envoy's own TLS and the daemon", "mesh_switches", _switches,
         "18 of 43,000 failed in 20 switches",
     ),
-    _scenario("a switch to a daemon that is not there", "mesh_daemon_is_away", _daemon_is_away, "all failed"),
+    _scenario("a switch to a daemon that does not run", "mesh_daemon_is_away", _daemon_is_away, "all failed"),
 )  # fmt: skip
