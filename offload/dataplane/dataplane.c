@@ -7,8 +7,10 @@
 #include <sys/resource.h>
 
 #include "offload/dataplane/batching/shard.h"
+#include "offload/dataplane/grpc/control.h"
 #include "offload/dataplane/grpc/front.h"
 #include "offload/dataplane/host/monotonic.h"
+#include "offload/dataplane/service/private_key_service.h"
 
 typedef enum phase { PHASE_NEW, PHASE_RUNNING, PHASE_STOPPED } phase;
 
@@ -84,7 +86,7 @@ static bool set_up(dataplane *it, char error[KERNEL_ERROR_MAX]) {
     snprintf(error, KERNEL_ERROR_MAX, "out of memory");
     return false;
   }
-  it->front = front_new(&of_front, &it->work, &it->counters, &it->refusals, error);
+  it->front = front_new(&of_front, &private_key_service, &it->work, &it->counters, &it->refusals, error);
   return it->front != NULL;
 }
 

@@ -6,7 +6,10 @@
  *
  * A table without chains: two users in one slot forget each other, which lets both in more often.
  */
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/arrivals.h"
+
+#include "offload/dataplane/grpc/listener.h"
+#include "offload/dataplane/grpc/principal.h"
 
 enum { ARRIVAL_BURST = 512, ARRIVAL_RATE = 100 };
 

@@ -6,7 +6,7 @@
  * header block if need be, and goes on when it is its turn again. So does one that has OUTBOUND_MAX answers waiting:
  * they are written first.
  */
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/budget.h"
 
 void budget_spend(connection *it, uint32_t work) {
   it->work += work;

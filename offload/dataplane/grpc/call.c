@@ -6,10 +6,16 @@
  * Operations that a shard runs cannot be taken back, so a closed call lives on until they return; see
  * call_release_operation.
  */
+#include "offload/dataplane/grpc/call.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/message.h"
+#include "offload/dataplane/grpc/principal.h"
+#include "offload/dataplane/grpc/response.h"
+#include "offload/dataplane/grpc/timeouts.h"
+#include "offload/dataplane/grpc/turns.h"
 
 /* What a call holds: this structure, and what nghttp2 keeps for a stream and its response headers. */
 enum { CALL_MEMORY = sizeof(call) + 1024 };
@@ -33,7 +39,7 @@ call *call_new(connection *connection, int32_t stream) {
   *it = (call){
       .connection = connection, .stream = stream, .timeout = NEVER, .busy_at = front->now, .memory = CALL_MEMORY};
   list_remove(&connection->idle);
-  list_node *lists[] = {&it->link, &it->paused, &it->watching, &it->operations, &it->answers, &it->watches, &it->news};
+  list_node *lists[] = {&it->link, &it->paused, &it->watching, &it->operations, &it->answers};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) list_init(lists[i]);
   list_push(&connection->calls, &it->link);
   connection->call_count++;
@@ -45,10 +51,10 @@ static void free_call(call *it) {
   connection *connection = it->connection;
   front *front = connection->front;
   list_remove(&it->link);
+  if (it->method != NULL && it->method->freed != NULL) it->method->freed(it);
   principal_repay(connection, it->memory);
   if (--connection->call_count == 0) timeouts_note_idle(connection);
   counter_add_owned(&front->counters->streams, (uint64_t)-1);
-  free(it->by_id);
   it->next_free = front->free_calls;
   front->free_calls = it;
 }
@@ -147,13 +153,6 @@ static void drop_operations(call *it) {
 
 /* ---- the end ---- */
 
-static void forget_watches(call *it) {
-  if (list_empty(&it->watching)) return;
-  list_remove(&it->watching);
-  watches_free(it);
-  if (it->watched != NULL) counter_add_owned(&it->connection->front->counters->watchers, (uint64_t)-1);
-}
-
 void call_finish(call *it, rpc_status status, const char *message) {
   if (it->finished) return;
   it->finished = true;
@@ -161,7 +160,8 @@ void call_finish(call *it, rpc_status status, const char *message) {
   it->status_message = message;
   deadlines_remove(&it->connection->front->deadlines, &it->deadline);
   list_remove(&it->paused);
-  forget_watches(it);
+  list_remove(&it->watching);
+  if (it->method != NULL && it->method->finished != NULL) it->method->finished(it);
   drop_operations(it);
   if (it->closed) return;
   if (it->responded) {
@@ -185,7 +185,8 @@ void call_complete(call *it) {
 
 void call_refuse(call *it, refusal_reason reason, rpc_status status, const char *message) {
   if (it->finished) return;
-  refused_request asked = {.identity = it->watched, .identity_size = it->watched_size};
+  refused_request asked = {0};
+  if (it->method != NULL && it->method->describe != NULL) it->method->describe(it, &asked);
   refusals_add(it->connection->front->refusals, reason, &it->connection->caller, &asked);
   call_finish(it, status, message);
 }
@@ -201,11 +202,15 @@ void call_closed(call *it) {
   drop_operations(it); /* answers of a call that was finished but not sent */
   message_free_buffer(it);
   response_free_partial(it);
-  watch_owes(it, false);
-  free(it->watched);
-  identity_message_release(it->sent);
-  identity_message_release(it->pending);
-  it->watched = NULL;
-  it->sent = it->pending = NULL;
   if (--it->held == 0) free_call(it);
+}
+
+/* ---- those that look at each new keyring ---- */
+
+void calls_keyring_changed(front *front) {
+  for (list_node *node = front->watchers.next, *next; node != &front->watchers; node = next) {
+    next = node->next; /* a call that is refused leaves the list */
+    call *watcher = LIST_ENTRY(node, call, watching);
+    watcher->method->keyring_changed(watcher);
+  }
 }

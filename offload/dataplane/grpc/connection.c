@@ -1,11 +1,21 @@
 /* Connections: begin, end, and what one does in its turn. Writing is in writing.c. */
+#include "offload/dataplane/grpc/connection.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/budget.h"
+#include "offload/dataplane/grpc/call.h"
+#include "offload/dataplane/grpc/drain.h"
+#include "offload/dataplane/grpc/farewell.h"
+#include "offload/dataplane/grpc/message.h"
+#include "offload/dataplane/grpc/session.h"
+#include "offload/dataplane/grpc/timeouts.h"
+#include "offload/dataplane/grpc/turns.h"
+#include "offload/dataplane/grpc/writing.h"
 
 /* What a connection holds by itself: its HTTP/2 session with both header tables, and what is known of the caller. */
 enum { CONNECTION_MEMORY = 16 * 1024 };
@@ -39,7 +49,7 @@ void connection_open(front *front, int descriptor, caller *caller, bool is_stran
     connection_close(it);
     return;
   }
-  if (!session_open(it) || !front_watch(front, &it->source, CONNECTION_EVENTS)) {
+  if (!session_open(it) || !loop_watch(front, &it->source, CONNECTION_EVENTS)) {
     connection_close(it);
     return;
   }
@@ -55,7 +65,7 @@ void connection_mark_dirty(connection *it) {
 void connection_close(connection *it) {
   if (it->closed) return;
   it->closed = true;
-  front_unwatch(it->front, &it->source);
+  loop_unwatch(it->front, &it->source);
   turns_remove(it);
   list_node *lists[] = {&it->idle, &it->stalled, &it->leaving, &it->standing, &it->link};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) list_remove(lists[i]);
@@ -81,7 +91,7 @@ void connection_free(connection *it) {
   nghttp2_session_del(it->session);
   free(it->verdicts);
   free_unread(it);
-  connection_free_unsent(it);
+  writing_free_unsent(it);
   principal_leave(it);
   caller_free(&it->caller);
   free(it);
@@ -153,7 +163,7 @@ static bool feed(connection *it, const uint8_t *data, size_t size) {
   }
   if (used < 0) {
     refusals_add(front->refusals, REFUSED_MALFORMED, &it->caller, NULL);
-    connection_flush(it); /* says why, as far as nghttp2 has something to say */
+    writing_flush(it); /* says why, as far as nghttp2 has something to say */
     connection_close(it);
     return false;
   }
@@ -186,7 +196,7 @@ static bool read_some(connection *it) {
 bool connection_serve(connection *it) {
   static const uint8_t nothing[1];
   it->work = 0;
-  if (it->closed || !may_take(it)) return false; /* goes on when that has left: connection_flush */
+  if (it->closed || !may_take(it)) return false; /* goes on when that has left: writing_flush */
   if (it->resumable) resume_calls(it);
   if (it->resumable) return true;
   if (budget_is_spent(it)) return connection_has_input(it) && may_take_again(it);

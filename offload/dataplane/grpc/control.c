@@ -1,4 +1,6 @@
 /* What other threads ask of the front; each request runs on the front's thread. */
+#include "offload/dataplane/grpc/control.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -8,7 +10,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/call.h"
+#include "offload/dataplane/grpc/drain.h"
+#include "offload/dataplane/grpc/listener.h"
+#include "offload/dataplane/grpc/loop.h"
+#include "offload/dataplane/grpc/principal.h"
 #include "offload/dataplane/host/monotonic.h"
 
 typedef struct listener_request {
@@ -32,7 +38,7 @@ static void add_listener(front *it, void *argument) {
     snprintf(request->error, KERNEL_ERROR_MAX, "listener '%s': the data plane is draining", request->name);
   } else if (find_listener(it, request->name) != NULL) {
     snprintf(request->error, KERNEL_ERROR_MAX, "listener '%s' is there already", request->name);
-  } else if (!front_watch(it, &request->made->source, EPOLLIN | EPOLLET)) {
+  } else if (!loop_watch(it, &request->made->source, EPOLLIN | EPOLLET)) {
     snprintf(request->error, KERNEL_ERROR_MAX, "listener '%s': %s", request->name, strerror(errno));
   } else {
     list_push(&it->listeners, &request->made->link);
@@ -69,7 +75,7 @@ bool front_add_listener(front *it, const char *name, int descriptor, char error[
   list_init(&made->link);
   list_init(&made->arriving);
   listener_request request = {.name = name, .made = made, .error = error};
-  front_run_command(it, add_listener, &request);
+  loop_run_command(it, add_listener, &request);
   if (!request.done) listener_close(it, made);
   return request.done;
 }
@@ -84,7 +90,7 @@ static void remove_listener(front *it, void *argument) {
 
 bool front_remove_listener(front *it, const char *name) {
   listener_request request = {.name = name};
-  front_run_command(it, remove_listener, &request);
+  loop_run_command(it, remove_listener, &request);
   return request.done;
 }
 
@@ -94,12 +100,12 @@ static void set_keyring(front *it, void *argument) {
   ring->generation = ++it->generation;
   it->ring = ring;
   keyring_release(replaced); /* lives on while accepted operations hold it */
-  watch_keyring_changed(it);
+  calls_keyring_changed(it);
   principals_review_all(it);
 }
 
 void front_set_keyring(front *it, keyring *ring) {
-  front_run_command(it, set_keyring, ring);
+  loop_run_command(it, set_keyring, ring);
 }
 
 typedef struct key_uses_request {
@@ -123,7 +129,7 @@ static void count_key_uses(front *it, void *argument) {
 
 bool front_count_key_uses(front *it, bool count) {
   key_uses_request request = {.count = count};
-  front_run_command(it, count_key_uses, &request);
+  loop_run_command(it, count_key_uses, &request);
   return request.done;
 }
 
@@ -134,7 +140,7 @@ static void take_key_uses(front *it, void *argument) {
 
 unsigned front_take_key_uses(front *it, key_use taken[], uint64_t *unlisted) {
   key_uses_request request = {.taken = taken};
-  front_run_command(it, take_key_uses, &request);
+  loop_run_command(it, take_key_uses, &request);
   *unlisted = request.unlisted;
   return request.used;
 }
@@ -144,7 +150,7 @@ static void drain(front *it, void *argument) {
 }
 
 void front_drain(front *it) {
-  front_run_command(it, drain, NULL);
+  loop_run_command(it, drain, NULL);
 }
 
 bool front_is_draining(const front *it) {

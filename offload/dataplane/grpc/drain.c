@@ -10,9 +10,13 @@
  *      should find GOAWAY, not a broken pipe, after which gRPC could not know whether to retry. At the drain timeout,
  *      every connection is closed.
  */
+#include "offload/dataplane/grpc/drain.h"
+
 #include <string.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/call.h"
+#include "offload/dataplane/grpc/connection.h"
+#include "offload/dataplane/grpc/listener.h"
 
 #define QUIET_TIME 50000000u    /* 50 ms */
 #define LINGER_TIME 200000000u  /* 200 ms */
@@ -46,7 +50,7 @@ void drain_go_away(connection *it) {
     next = node->next;
     call *open = LIST_ENTRY(node, call, link);
     open->busy_at = it->front->now;
-    if (open->method == &method_watch || open->method == &method_watch_identities) {
+    if (open->method != NULL && open->method->drain == DRAIN_ENDS) {
       call_finish(open, RPC_UNAVAILABLE, "the daemon is draining: connect again");
     }
   }
@@ -75,7 +79,7 @@ static void end_quiet_streams(connection *it) {
   for (list_node *node = it->calls.next, *next; node != &it->calls; node = next) {
     next = node->next;
     call *open = LIST_ENTRY(node, call, link);
-    if (open->method != &method_stream || open->finished || open->held > 0) continue;
+    if (open->method == NULL || open->method->drain != DRAIN_ENDS_QUIET || open->finished || open->held > 0) continue;
     if (now - open->busy_at < QUIET_TIME) continue;
     call_finish(open, RPC_UNAVAILABLE, "the daemon is draining: connect again and retry");
   }
@@ -104,6 +108,7 @@ bool drain_lingers(const connection *it) {
 
 bool drain_refuses(const call *call) {
   const front *front = call->connection->front;
-  return front->drain != DRAIN_NOT && call->method == &method_stream && call->connection->drain == DRAIN_FINAL &&
+  return front->drain != DRAIN_NOT && call->method->drain == DRAIN_ENDS_QUIET &&
+         call->connection->drain == DRAIN_FINAL &&
          front->now - front->drain_began >= front->settings.drain_timeout_ns / 2;
 }

@@ -1,11 +1,11 @@
 /* Connections that are not served, or no longer: every one hears why, in the debug data of a GOAWAY frame. Texts name
  * the setting that decides.
  */
+#include "offload/dataplane/grpc/farewell.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-
-#include "offload/dataplane/grpc/internal.h"
 
 enum { REASON_MAX = 200 };
 

@@ -3,7 +3,9 @@
  * bandwidth with a ping per read at most); past it the connection is ended with GOAWAY(ENHANCE_YOUR_CALM), as gRPC
  * servers do. A frame that costs more than others counts as several.
  */
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/flood.h"
+
+#include "offload/dataplane/grpc/farewell.h"
 
 enum { CONTROL_BURST = 2000, CONTROL_RATE = 500 };
 

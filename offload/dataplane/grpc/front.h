@@ -13,6 +13,14 @@
 #include "offload/dataplane/batching/shard.h"
 
 typedef struct front front;
+struct call_method;
+
+/* What the front serves. All of it runs on the front's thread. */
+typedef struct front_service {
+  const struct call_method *(*find)(const uint8_t *path, size_t size); /* NULL: there is no such method */
+  void (*submit_all)(front *front);                                    /* the operations that came in this turn */
+  void (*done)(front *front, operation *op);                           /* it has been run, or has expired */
+} front_service;
 
 typedef struct front_settings {
   uint32_t max_connections;
@@ -27,8 +35,8 @@ typedef struct front_settings {
 } front_settings;
 
 /* NULL with the reason in `error`. The rest stays the caller's. */
-front *front_new(const front_settings *settings, work_queue *work, counters *counters, refusal_log *refusals,
-                 char error[KERNEL_ERROR_MAX]);
+front *front_new(const front_settings *settings, const front_service *service, work_queue *work, counters *counters,
+                 refusal_log *refusals, char error[KERNEL_ERROR_MAX]);
 
 /* After the thread has ended and the shards have been joined. */
 void front_free(front *front);
@@ -37,18 +45,5 @@ bool front_start(front *front, char error[KERNEL_ERROR_MAX]);
 
 /* Closes all connections and ends the thread. Operations that run are answered to nobody. */
 void front_stop(front *front);
-
-/* The calls below may come from any thread, one at a time, started or not; they return when the front has done it. */
-/* Whether uses of keys are counted; false when memory ran out. */
-bool front_count_key_uses(front *front, bool count);
-/* As key_uses_take. */
-unsigned front_take_key_uses(front *front, key_use taken[], uint64_t *unlisted);
-bool front_add_listener(front *front, const char *name, int descriptor, char error[KERNEL_ERROR_MAX]);
-bool front_remove_listener(front *front, const char *name); /* false: there is none of that name */
-void front_set_keyring(front *front, keyring *ring);        /* takes the reference over */
-void front_drain(front *front);
-bool front_is_draining(const front *front);
-/* Whether all calls have ended and all connections are closed, at the latest after that time. */
-bool front_wait_drained(front *front, uint64_t timeout_ns);
 
 #endif

@@ -1,7 +1,9 @@
 /* Values of gRPC headers (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md). */
+#include "offload/dataplane/grpc/header_values.h"
+
 #include <string.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/batching/deadlines.h"
 
 uint64_t header_timeout_ns(const uint8_t *value, size_t size) {
   if (size < 2 || size > 9) return NEVER; /* 1 to 8 digits and a unit */

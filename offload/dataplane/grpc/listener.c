@@ -1,4 +1,6 @@
 /* Listening sockets, and the bounds on connections: of all, of one user, and of those that no identity is for. */
+#include "offload/dataplane/grpc/listener.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -7,7 +9,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/arrivals.h"
+#include "offload/dataplane/grpc/connection.h"
+#include "offload/dataplane/grpc/farewell.h"
+#include "offload/dataplane/grpc/principal.h"
 #include "offload/dataplane/host/monotonic.h"
 
 /* Finding out who a caller is takes tens of microseconds, and somebody may connect and leave all the time. In a turn
@@ -86,7 +91,7 @@ static outcome without_connection(int error) {
 /* Out of descriptors: a connection is taken and dropped with the descriptor that was kept for this, so that it hears
  * why, and does not wait for as long as the others last. */
 static outcome drop_one(front *front, const listener *from) {
-  if (front->spare < 0 && !front_take_spare(front)) return CANNOT_ACCEPT;
+  if (front->spare < 0 && !loop_take_spare(front)) return CANNOT_ACCEPT;
   close(front->spare);
   int descriptor = accept4(from->source.descriptor, NULL, NULL, SOCK_CLOEXEC);
   outcome found = descriptor < 0 ? without_connection(errno) : IS_STRANGER;
@@ -99,7 +104,7 @@ static outcome drop_one(front *front, const listener *from) {
     farewell_without_descriptors(descriptor);
     close(descriptor);
   }
-  front_take_spare(front); /* another thread may have been faster: it is tried again when it is needed */
+  loop_take_spare(front); /* another thread may have been faster: it is tried again when it is needed */
   return found;
 }
 
@@ -155,7 +160,7 @@ uint64_t listeners_next(const front *front) {
 void listener_close(front *front, listener *it) {
   list_remove(&it->link);
   list_remove(&it->arriving);
-  front_unwatch(front, &it->source);
+  loop_unwatch(front, &it->source);
   free(it->name);
   free(it);
 }

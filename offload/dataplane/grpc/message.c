@@ -1,10 +1,14 @@
 /* Request messages out of DATA frames: 5 bytes of header (compressed flag, length), then the message. A message that
  * lies whole in what was read is decoded where it lies; only the rest is copied.
  */
+#include "offload/dataplane/grpc/message.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/budget.h"
+#include "offload/dataplane/grpc/connection.h"
+#include "offload/dataplane/grpc/principal.h"
 
 _Static_assert(WIRE_REQUEST_MAX == 576 * 1024, "the text below says so");
 

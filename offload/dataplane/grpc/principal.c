@@ -1,10 +1,15 @@
 /* Users: who holds what, and how much of it they may hold. Bounds per connection alone are no bounds, since a user can
  * have thousands of them.
  */
+#include "offload/dataplane/grpc/principal.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/connection.h"
+#include "offload/dataplane/grpc/farewell.h"
+#include "offload/dataplane/grpc/session.h"
+#include "offload/dataplane/grpc/turns.h"
 #include "offload/dataplane/host/monotonic.h"
 
 /* In a turn of the loop: thousands of connections times hundreds of identities take longer than a caller may wait. */

@@ -3,11 +3,14 @@
  * nghttp2 asks for data when the peer's windows have room and something is to be written (read_data); a call that has
  * nothing is deferred and resumed later.
  */
+#include "offload/dataplane/grpc/response.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/connection.h"
+#include "offload/dataplane/grpc/header_values.h"
 
 #define HEADER(text, content)                                                      \
   {(uint8_t *)(text), (uint8_t *)(content), sizeof(text) - 1, sizeof(content) - 1, \
@@ -105,7 +108,7 @@ static void submitted(call *it, int failure) {
 
 void response_open(call *it) {
   nghttp2_nv fields[] = {status_ok, content_type, input_max};
-  size_t count = it->method == &method_stream ? 3 : 2;
+  size_t count = it->method->names_input_max ? 3 : 2;
   nghttp2_data_provider provider = {.source.ptr = it, .read_callback = read_data};
   it->responded = true;
   submitted(it, nghttp2_submit_response(it->connection->session, it->stream, fields, count, &provider));

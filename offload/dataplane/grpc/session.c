@@ -1,8 +1,27 @@
 /* The HTTP/2 session of a connection: what nghttp2 reports. */
+#include "offload/dataplane/grpc/session.h"
+
 #include <stdio.h>
 #include <string.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/budget.h"
+#include "offload/dataplane/grpc/call.h"
+#include "offload/dataplane/grpc/drain.h"
+#include "offload/dataplane/grpc/farewell.h"
+#include "offload/dataplane/grpc/flood.h"
+#include "offload/dataplane/grpc/header_values.h"
+#include "offload/dataplane/grpc/message.h"
+#include "offload/dataplane/grpc/response.h"
+
+enum {
+  STREAM_WINDOW = 640 * 1024, /* request bytes of one call that may be unanswered; a whole message fits */
+  CONNECTION_WINDOW = 1024 * 1024,
+  HEADERS_FLOOD = 4 * HEADERS_MAX, /* who goes on beyond this is not asking for anything */
+  STRANGER_STREAMS = 32,           /* calls that a caller without an identity may have open on a connection */
+};
+
+_Static_assert((int)STREAM_WINDOW > (int)WIRE_REQUEST_MAX + WIRE_GRPC_HEADER_SIZE,
+               "a whole message fits into the window");
 
 static call *call_of(nghttp2_session *session, int32_t stream) {
   return nghttp2_session_get_stream_user_data(session, stream);
@@ -43,7 +62,7 @@ static bool count_header(connection *connection, call *it, size_t size) {
 
 static void read_request_header(call *it, const uint8_t *name, size_t name_size, const uint8_t *value, size_t size) {
   if (is(name, name_size, ":path")) {
-    it->method = method_find(value, size);
+    it->method = it->connection->front->service->find(value, size);
   } else if (is(name, name_size, ":method")) {
     it->is_post = is(value, size, "POST");
   } else if (is(name, name_size, "content-type")) {

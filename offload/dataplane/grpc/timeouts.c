@@ -5,7 +5,9 @@
  *           broken pipe. Whoever watches an identity has a call.
  * stalled   The peer takes nothing of what waits for it for stalled_timeout: it has stopped, or only wants our memory.
  */
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/timeouts.h"
+
+#include "offload/dataplane/grpc/drain.h"
 
 #define LINGER_TIME 200000000u /* 200 ms */
 

@@ -11,7 +11,10 @@
  * Time is measured, not estimated: whatever a peer finds out to be expensive, it pays for. What one turn of a
  * connection can take is bounded by bytes and work (budget.c, writing.c), so a share is overdrawn by little.
  */
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/turns.h"
+
+#include "offload/dataplane/grpc/principal.h"
+#include "offload/dataplane/grpc/writing.h"
 #include "offload/dataplane/host/monotonic.h"
 
 #define REST_NS 900000u  /* of strangers: a tenth of the time is theirs */
@@ -58,7 +61,7 @@ static void serve_one(principal *of) {
 static void write_one(principal *of) {
   connection *it = LIST_ENTRY(of->dirty.next, connection, dirty);
   leave_dirty(it);
-  connection_flush(it);
+  writing_flush(it);
 }
 
 /* The user's place is at the end of the line when its share is over and it has more. */

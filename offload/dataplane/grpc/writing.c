@@ -1,13 +1,23 @@
 /* Writing to one connection. When that is done, and for how long in a turn of the loop, is in turns.c. */
+#include "offload/dataplane/grpc/writing.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/drain.h"
+#include "offload/dataplane/grpc/principal.h"
+#include "offload/dataplane/grpc/timeouts.h"
+#include "offload/dataplane/grpc/turns.h"
 
-void connection_free_unsent(connection *it) {
+enum {
+  STRANGER_WRITE_SIZE = 16 * 1024,
+  FLUSH_ROUNDS = 2, /* of WRITE_SIZE, to one connection before the next is written to */
+};
+
+void writing_free_unsent(connection *it) {
   if (it->unsent == NULL) return;
   explicit_bzero(it->unsent, it->unsent_size); /* a plaintext, perhaps */
   free(it->unsent);
@@ -43,7 +53,7 @@ static bool send_unsent(connection *it, bool *progressed, bool *broken) {
   it->unsent_at += sent;
   *progressed |= sent > 0;
   if (*broken || it->unsent_at < it->unsent_size) return false;
-  connection_free_unsent(it);
+  writing_free_unsent(it);
   return true;
 }
 
@@ -92,7 +102,7 @@ static bool send_all(connection *it, bool *progressed) {
   return !broken;
 }
 
-void connection_flush(connection *it) {
+void writing_flush(connection *it) {
   if (it->closed) return;
   bool progressed = false;
   bool broken = !send_all(it, &progressed);

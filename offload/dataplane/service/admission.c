@@ -4,10 +4,15 @@
  * admission_take and admission_done are the only ways in and out for operations; uses of keys are counted for the audit
  * log on the way out.
  */
+#include "offload/dataplane/service/admission.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/budget.h"
+#include "offload/dataplane/grpc/connection.h"
+#include "offload/dataplane/grpc/drain.h"
+#include "offload/dataplane/grpc/principal.h"
 
 /* ---- who ---- */
 

@@ -3,13 +3,23 @@
  */
 #include <stdlib.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/budget.h"
+#include "offload/dataplane/grpc/call.h"
+#include "offload/dataplane/grpc/message.h"
+#include "offload/dataplane/grpc/response.h"
+#include "offload/dataplane/service/admission.h"
+#include "offload/dataplane/service/private_key_service.h"
+#include "offload/dataplane/service/result.h"
 
 /* ---- operations by id, for cancelling ---- */
 
+enum { ID_BUCKETS = 256 };
+
+/* call->state: chains of the operations that are not yet done. */
 static operation **bucket_of(const call *it, uint64_t id) {
   uint64_t hash = id * it->connection->front->id_multiplier;
-  return &it->by_id[hash >> 32 & (ID_BUCKETS - 1)];
+  operation **by_id = it->state;
+  return &by_id[hash >> 32 & (ID_BUCKETS - 1)];
 }
 
 static void remember(call *it, operation *op) {
@@ -71,9 +81,9 @@ static bool cancel_all(call *it, wire_view packed, unsigned *cancelled) {
 /* ---- messages ---- */
 
 static void start(call *it) {
-  size_t size = ID_BUCKETS * sizeof *it->by_id;
-  if (call_charge(it, size)) it->by_id = calloc(1, size);
-  if (it->by_id == NULL) {
+  size_t size = ID_BUCKETS * sizeof(operation *);
+  if (call_charge(it, size)) it->state = calloc(1, size);
+  if (it->state == NULL) {
     call_refuse(it, REFUSED_USER_MEMORY, RPC_RESOURCE_EXHAUSTED, "no memory for more calls of this user");
     return;
   }
@@ -147,7 +157,7 @@ static bool append(const call *it, wire_writer *writer, const operation *op) {
   wire_result result = {.id = op->id, .status = op->status};
   if (op->status == RPC_OK) {
     result.output = (wire_view){op->sign.output, op->sign.output_size};
-    result.backend = front_wire_backend(it->connection->front, op->backend);
+    result.backend = result_backend(it->connection->front->work, op);
   } else {
     result.message = (wire_view){(const uint8_t *)op->message, __builtin_strlen(op->message)};
   }
@@ -184,10 +194,17 @@ static size_t fill(call *it, uint8_t *to, size_t room) {
   return response_fill_partial(it, to, room);
 }
 
+static void freed(call *it) {
+  free(it->state);
+}
+
 const call_method method_stream = {.path = "/offload.v1.PrivateKeyService/Stream",
                                    .streams = true,
+                                   .names_input_max = true,
+                                   .drain = DRAIN_ENDS_QUIET,
                                    .start = start,
                                    .message = message,
                                    .half_closed = half_closed,
                                    .answered = answered,
-                                   .fill = fill};
+                                   .fill = fill,
+                                   .freed = freed};

@@ -1,7 +1,12 @@
 /* Sign and Decrypt: one request message, one operation, one response message. */
 #include <stdlib.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/call.h"
+#include "offload/dataplane/grpc/message.h"
+#include "offload/dataplane/grpc/response.h"
+#include "offload/dataplane/service/admission.h"
+#include "offload/dataplane/service/private_key_service.h"
+#include "offload/dataplane/service/result.h"
 
 static void take(call *it, wire_view message, bool decrypt) {
   if (!list_empty(&it->operations) || !list_empty(&it->answers)) {
@@ -50,7 +55,7 @@ static size_t fill(call *it, uint8_t *to, size_t room) {
   if (frame == NULL) return 0;
   wire_writer writer = {.data = frame + WIRE_GRPC_HEADER_SIZE, .room = RESULT_MAX};
   wire_result result = {.output = {op->sign.output, op->sign.output_size},
-                        .backend = front_wire_backend(it->connection->front, op->backend),
+                        .backend = result_backend(it->connection->front->work, op),
                         .batch_size = op->batch_size};
   wire_append_sign_response(&writer, &result);
   message_write_header(frame, writer.size);

@@ -6,7 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/budget.h"
+#include "offload/dataplane/grpc/call.h"
+#include "offload/dataplane/grpc/connection.h"
+#include "offload/dataplane/grpc/message.h"
+#include "offload/dataplane/grpc/principal.h"
+#include "offload/dataplane/grpc/response.h"
+#include "offload/dataplane/service/admission.h"
+#include "offload/dataplane/service/identity_sending.h"
+#include "offload/dataplane/service/private_key_service.h"
 
 enum {
   WATCHES_MAX = 8192, /* more than an Envoy has listeners and clusters; each costs about 300 bytes */
@@ -18,14 +26,24 @@ enum {
 typedef enum watch_state { WATCH_NEW, WATCH_TOLD, WATCH_REFUSED, WATCH_EXCESS } watch_state;
 
 typedef struct watch {
-  list_node link;            /* in call->watches */
-  list_node news;            /* in call->news while there is something to tell */
+  list_node link;            /* in watches->all */
+  list_node news;            /* in watches->news while there is something to tell */
   identity_message *message; /* WATCH_TOLD */
   watch_state state;
   size_t memory; /* charged to the user */
   size_t size;
   uint8_t name[];
 } watch;
+
+/* call->state. */
+typedef struct watches {
+  identity_sending sending;
+  list_node all;
+  list_node news; /* those of which there is something to tell */
+  void *tree;     /* of all, by name */
+  uint32_t count, excess;
+  size_t bytes; /* of their names */
+} watches;
 
 _Static_assert(WIRE_WATCH_ITEMS_MAX == 256 && STRANGER_WATCHES == 4096, "the texts below say so");
 
@@ -58,31 +76,44 @@ static void free_watch(call *call, watch *it) {
 }
 
 static void remove_watch(call *call, watch *it) {
-  tdelete(it, &call->watch_tree, compare);
-  call->watch_count--;
-  call->watch_bytes -= it->size;
+  watches *watches = call->state;
+  tdelete(it, &watches->tree, compare);
+  watches->count--;
+  watches->bytes -= it->size;
   principal_count_watches(call->connection, -1);
   counter_add_owned(&call->connection->front->counters->watchers, (uint64_t)-1);
   free_watch(call, it);
 }
 
-void watches_free(call *call) {
-  while (!list_empty(&call->watches)) remove_watch(call, LIST_ENTRY(call->watches.next, watch, link));
-  while (!list_empty(&call->news)) free_watch(call, LIST_ENTRY(call->news.next, watch, news)); /* those in excess */
+static void finished(call *call) {
+  watches *it = call->state;
+  if (it == NULL) return;
+  while (!list_empty(&it->all)) remove_watch(call, LIST_ENTRY(it->all.next, watch, link));
+  while (!list_empty(&it->news)) free_watch(call, LIST_ENTRY(it->news.next, watch, news)); /* those in excess */
+}
+
+static void freed(call *call) {
+  watches *it = call->state;
+  if (it == NULL) return;
+  identity_sending_free(&it->sending, call->connection);
+  free(it);
 }
 
 /* ---- what there is to tell ---- */
 
 static void tell(call *call, watch *it) {
-  if (list_empty(&it->news)) list_push(&call->news, &it->news);
-  watch_owes(call, true);
+  watches *watches = call->state;
+  if (list_empty(&it->news)) list_push(&watches->news, &it->news);
+  identity_sending_owes(&watches->sending, call->connection, true);
   response_resume(call);
 }
 
 /* After something has left, or is of no interest any more. */
 static void settle(call *call) {
-  bool in_the_middle = call->sent != NULL && call->sent_at < call->sent->size;
-  if (!in_the_middle && list_empty(&call->news)) watch_owes(call, false);
+  watches *it = call->state;
+  if (identity_sending_is_done(&it->sending) && list_empty(&it->news)) {
+    identity_sending_owes(&it->sending, call->connection, false);
+  }
 }
 
 static void count_refusal(const call *call, refusal_reason reason, const watch *it) {
@@ -112,8 +143,9 @@ static void look(call *call, watch *it) {
   tell(call, it);
 }
 
-void watches_look(call *call) {
-  for (list_node *node = call->watches.next; node != &call->watches; node = node->next) {
+static void keyring_changed(call *call) {
+  watches *it = call->state;
+  for (list_node *node = it->all.next; node != &it->all; node = node->next) {
     look(call, LIST_ENTRY(node, watch, link));
   }
 }
@@ -121,18 +153,27 @@ void watches_look(call *call) {
 /* ---- requests ---- */
 
 static void start(call *it) {
+  watches *made = call_charge(it, sizeof *made) ? calloc(1, sizeof *made) : NULL;
+  if (made == NULL) {
+    call_refuse(it, REFUSED_USER_MEMORY, RPC_RESOURCE_EXHAUSTED, "no memory for more calls of this user");
+    return;
+  }
+  list_init(&made->all);
+  list_init(&made->news);
+  it->state = made;
   list_push(&it->connection->front->watchers, &it->watching);
   response_open(it);
 }
 
 /* False when the call was ended. */
 static bool refuse_excess(call *it, watch *one) {
-  if (it->watch_excess == EXCESS_MAX) {
+  watches *watches = it->state;
+  if (watches->excess == EXCESS_MAX) {
     free_watch(it, one);
     call_refuse(it, REFUSED_TOO_MANY_WATCHES, RPC_RESOURCE_EXHAUSTED, too_many);
     return false;
   }
-  it->watch_excess++;
+  watches->excess++;
   one->state = WATCH_EXCESS;
   count_refusal(it, REFUSED_TOO_MANY_WATCHES, one);
   tell(it, one);
@@ -141,9 +182,10 @@ static bool refuse_excess(call *it, watch *one) {
 
 static bool add(call *it, wire_view name) {
   if (name.size > IDENTITY_NAME_MAX) {
-    call_refuse(it, REFUSED_TOO_LARGE, RPC_INVALID_ARGUMENT, watch_name_too_long);
+    call_refuse(it, REFUSED_TOO_LARGE, RPC_INVALID_ARGUMENT, identity_name_too_long);
     return false;
   }
+  watches *watches = it->state;
   size_t memory = sizeof(watch) + name.size + TREE_MEMORY;
   if (!principal_charge(it->connection, memory)) {
     call_refuse(it, REFUSED_USER_MEMORY, RPC_RESOURCE_EXHAUSTED, "no memory for more watches of this user");
@@ -155,7 +197,7 @@ static bool add(call *it, wire_view name) {
   } else {
     made->memory = memory;
   }
-  watch **found = made == NULL ? NULL : tsearch(made, &it->watch_tree, compare);
+  watch **found = made == NULL ? NULL : tsearch(made, &watches->tree, compare);
   if (found == NULL) {
     if (made != NULL) free_watch(it, made);
     call_finish(it, RPC_RESOURCE_EXHAUSTED, "out of memory");
@@ -165,23 +207,23 @@ static bool add(call *it, wire_view name) {
     free_watch(it, made);
     return true;
   }
-  if (it->watch_count == WATCHES_MAX || it->watch_bytes + name.size > NAMES_MAX_SIZE) {
-    tdelete(made, &it->watch_tree, compare);
+  if (watches->count == WATCHES_MAX || watches->bytes + name.size > NAMES_MAX_SIZE) {
+    tdelete(made, &watches->tree, compare);
     return refuse_excess(it, made);
   }
   if (!principal_may_watch(it->connection)) {
-    tdelete(made, &it->watch_tree, compare);
+    tdelete(made, &watches->tree, compare);
     free_watch(it, made);
     /* The call ends, so that its client asks again and finds the identities that the daemon has by then. */
     call_refuse(it, REFUSED_TOO_MANY_WATCHES, RPC_RESOURCE_EXHAUSTED,
                 "no identity is for this user, and it watches as many (4096) as such a user may");
     return false;
   }
-  it->watch_count++;
-  it->watch_bytes += name.size;
+  watches->count++;
+  watches->bytes += name.size;
   principal_count_watches(it->connection, 1);
   counter_add_owned(&it->connection->front->counters->watchers, 1);
-  list_push(&it->watches, &made->link);
+  list_push(&watches->all, &made->link);
   look(it, made);
   return true;
 }
@@ -193,7 +235,8 @@ static bool drop(call *it, wire_view name) {
     call_finish(it, RPC_RESOURCE_EXHAUSTED, "out of memory");
     return false;
   }
-  watch **found = tfind(wanted, &it->watch_tree, compare);
+  watches *watches = it->state;
+  watch **found = tfind(wanted, &watches->tree, compare);
   if (found != NULL) remove_watch(it, *found);
   free_watch(it, wanted);
   settle(it);
@@ -239,10 +282,8 @@ static void half_closed(call *it) {}
 /* ---- responses ---- */
 
 static size_t fill_body(call *it, uint8_t *to, size_t room) {
-  size_t size = it->sent->size - it->sent_at;
-  if (size > room) size = room;
-  memcpy(to, it->sent->frame + it->sent_at, size);
-  it->sent_at += size;
+  watches *watches = it->state;
+  size_t size = identity_sending_fill(&watches->sending, to, room);
   settle(it);
   return size;
 }
@@ -265,7 +306,7 @@ static void describe(const watch *one, wire_identity_news *news) {
   news->message = (wire_view){(const uint8_t *)text, strlen(text)};
 }
 
-/* The start of a response into call->partial, its identity into call->sent. False when memory ran out. */
+/* The start of a response into call->partial, its identity into watches->sending. False when memory ran out. */
 static bool begin_response(call *it, watch *one) {
   wire_identity_news news = {0};
   describe(one, &news);
@@ -278,20 +319,21 @@ static bool begin_response(call *it, watch *one) {
   it->partial = writer.data;
   it->partial_size = writer.size;
   it->partial_at = 0;
-  identity_message_release(it->sent);
-  it->sent = one->message == NULL ? NULL : identity_message_retain(one->message);
-  it->sent_at = WIRE_GRPC_HEADER_SIZE; /* its own header is WatchIdentity's */
+  watches *watches = it->state;
+  identity_message *sent = one->message == NULL ? NULL : identity_message_retain(one->message);
+  identity_sending_begin(&watches->sending, sent, WIRE_GRPC_HEADER_SIZE); /* its own header is WatchIdentity's */
   return true;
 }
 
 static size_t fill(call *it, uint8_t *to, size_t room) {
-  if (it->sent != NULL && it->sent_at < it->sent->size) return fill_body(it, to, room);
-  if (list_empty(&it->news)) return 0;
-  watch *one = LIST_ENTRY(it->news.next, watch, news);
+  watches *watches = it->state;
+  if (!identity_sending_is_done(&watches->sending)) return fill_body(it, to, room);
+  if (list_empty(&watches->news)) return 0;
+  watch *one = LIST_ENTRY(watches->news.next, watch, news);
   if (!begin_response(it, one)) return 0; /* again when there is more to tell */
   list_remove(&one->news);
   if (one->state == WATCH_EXCESS) {
-    it->watch_excess--;
+    watches->excess--;
     free_watch(it, one);
   }
   settle(it);
@@ -300,7 +342,11 @@ static size_t fill(call *it, uint8_t *to, size_t room) {
 
 const call_method method_watch_identities = {.path = "/offload.v1.PrivateKeyService/WatchIdentities",
                                              .streams = true,
+                                             .drain = DRAIN_ENDS,
                                              .start = start,
                                              .message = message,
                                              .half_closed = half_closed,
-                                             .fill = fill};
+                                             .keyring_changed = keyring_changed,
+                                             .fill = fill,
+                                             .finished = finished,
+                                             .freed = freed};

@@ -15,7 +15,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/connection.h"
+#include "offload/dataplane/grpc/control.h"
+#include "offload/dataplane/grpc/front.h"
+#include "offload/dataplane/grpc/loop.h"
+#include "offload/dataplane/grpc/principal.h"
+#include "offload/dataplane/service/private_key_service.h"
 
 #define CHECK(condition)                                                             \
   do {                                                                               \
@@ -59,7 +64,7 @@ static void set_up(void) {
                              .idle_timeout_ns = NEVER,
                              .stalled_timeout_ns = NEVER,
                              .drain_timeout_ns = 1000000000};
-  tested = front_new(&settings, &work, &counts, &refusals, error);
+  tested = front_new(&settings, &private_key_service, &work, &counts, &refusals, error);
   CHECK(tested != NULL);
 }
 
@@ -96,7 +101,7 @@ static unsigned count_written(void) {
 }
 
 static void turn(void) {
-  front_loop_turn(tested, 0);
+  loop_turn(tested, 0);
 }
 
 /* Until every one of the crowd has been written to. */

@@ -12,7 +12,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/grpc/connection.h"
+#include "offload/dataplane/grpc/control.h"
+#include "offload/dataplane/grpc/front.h"
+#include "offload/dataplane/grpc/loop.h"
+#include "offload/dataplane/grpc/principal.h"
+#include "offload/dataplane/service/private_key_service.h"
 
 typedef struct bytes {
   const uint8_t *data;
@@ -217,7 +222,7 @@ static void set_up(world *it) {
                              .idle_timeout_ns = 1000000,
                              .stalled_timeout_ns = 2000000,
                              .drain_timeout_ns = 1000000000};
-  it->front = front_new(&settings, &it->work, &it->counters, &it->refusals, error);
+  it->front = front_new(&settings, &private_key_service, &it->work, &it->counters, &it->refusals, error);
   assert(it->front != NULL);
   front_set_keyring(it->front, make_keyring(0));
   int pair[2];
@@ -234,10 +239,10 @@ static void check_and_free(world *it) {
   hang_up(it);
   for (unsigned i = 0; i < 64; i++) {    /* everything that was accepted comes back */
     it->front->strangers_rest_until = 0; /* they rest for longer than these turns take, and would not be seen to end */
-    front_loop_turn(it->front, 0);
+    loop_turn(it->front, 0);
     run_batch(it, false);
   }
-  front_loop_turn(it->front, 0);
+  loop_turn(it->front, 0);
   assert(it->work.batcher.queued == 0);
   assert(counter_read(&it->counters.connections) == 0);
   assert(counter_read(&it->counters.streams) == 0);
@@ -251,7 +256,7 @@ static void check_and_free(world *it) {
 static void step(world *it, bytes *rest) {
   bytes raw;
   switch (take_byte(rest) % 14) {
-    case 0: front_loop_turn(it->front, 0); break;
+    case 0: loop_turn(it->front, 0); break;
     case 1: open_call(it, take_byte(rest)); break;
     case 2: send_batch(it, rest); break;
     case 3: send_message(it, rest); break;

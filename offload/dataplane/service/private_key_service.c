@@ -1,8 +1,10 @@
+#include "offload/dataplane/service/private_key_service.h"
+
 #include <string.h>
 
-#include "offload/dataplane/grpc/internal.h"
+#include "offload/dataplane/service/admission.h"
 
-const call_method *method_find(const uint8_t *path, size_t size) {
+static const call_method *find(const uint8_t *path, size_t size) {
   static const call_method *const methods[] = {&method_stream, &method_sign, &method_watch_identities, &method_watch,
                                                &method_decrypt};
   for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
@@ -10,3 +12,5 @@ const call_method *method_find(const uint8_t *path, size_t size) {
   }
   return NULL;
 }
+
+const front_service private_key_service = {.find = find, .submit_all = admission_submit_all, .done = admission_done};

@@ -1,0 +1,15 @@
+/* Responses: headers, messages from the method, trailers. */
+#ifndef OFFLOAD_GRPC_RESPONSE_H
+#define OFFLOAD_GRPC_RESPONSE_H
+
+#include "offload/dataplane/grpc/call.h"
+
+void response_open(call *it);   /* headers, then data from the method */
+void response_resume(call *it); /* there is more data, or the status is final */
+void response_trailers_only(call *it);
+void response_give_credit(call *it); /* what answers did not take along */
+void response_free_partial(call *it);
+size_t response_fill_partial(call *it, uint8_t *to, size_t room); /* from call->partial */
+void response_http_status(call *it, const char *status);          /* not gRPC at all: 405, 415 */
+
+#endif

@@ -1,0 +1,17 @@
+/* What stands between a request and the queue.
+ *
+ * admission_take checks an operation of a call and either submits it or answers it at once with a status. NULL when
+ * memory ran out, or what its user may hold. `window` is given back to the peer when the answer has left. */
+#ifndef OFFLOAD_SERVICE_ADMISSION_H
+#define OFFLOAD_SERVICE_ADMISSION_H
+
+#include "offload/dataplane/grpc/call.h"
+
+operation *admission_take(call *call, const wire_operation *request, uint64_t deadline, uint32_t window);
+bool admission_may_use(connection *connection, uint32_t identity);
+/* With the work queue's lock: hands over what was decoded in this turn. */
+void admission_submit_all(front *front);
+/* An operation has been run, has expired, or was refused. */
+void admission_done(front *front, operation *op);
+
+#endif
