@@ -29,6 +29,11 @@ const kernel_backend *kernel_backend_by_name(const char *name) {
   return NULL;
 }
 
+const kernel_backend *kernel_backend_forced(void) {
+  pthread_once(&once, read_environment);
+  return forced;
+}
+
 const kernel_backend *kernel_backend_for(kernel_algorithm algorithm) {
   pthread_once(&once, read_environment);
   if (forced != NULL) return forced->run[algorithm] != NULL ? forced : &kernel_software;

@@ -85,8 +85,12 @@ extern const kernel_backend *const kernel_backends[];
 /* The backend of that name, or NULL if there is none or this host cannot run it. */
 const kernel_backend *kernel_backend_by_name(const char *name);
 
-/* The best backend with a kernel for the algorithm that this host can run. The environment variable
- * OFFLOAD_KERNEL_BACKEND=software|ifma8 forces one (read once); never NULL, falls back to software. */
+/* The backend that the environment variable OFFLOAD_KERNEL_BACKEND=software|ifma8 forces (read once), or NULL if it
+ * names none that this host can run. */
+const kernel_backend *kernel_backend_forced(void);
+
+/* The forced backend, else the best one with a kernel for the algorithm that this host can run; never NULL, falls back
+ * to software. */
 const kernel_backend *kernel_backend_for(kernel_algorithm algorithm);
 
 /* Runs a batch. Every lane gets a status; `count` is 1 to KERNEL_LANES; lanes may share keys. Never fails as a whole:

@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
+#include "kernels/kernels.h"
 #include "offload/dataplane/batching/shard.h"
 #include "offload/dataplane/grpc/control.h"
 #include "offload/dataplane/grpc/front.h"
@@ -32,8 +33,8 @@ struct dataplane {
 /* ---- making ---- */
 
 static bool choose_backends(dataplane *it, const char *wanted, char error[KERNEL_ERROR_MAX]) {
-  const char *forced = getenv("OFFLOAD_KERNEL_BACKEND"); /* as in kernels/dispatch.c */
-  if (strcmp(wanted, "auto") == 0 && forced != NULL && kernel_backend_by_name(forced) != NULL) wanted = forced;
+  const kernel_backend *forced = kernel_backend_forced();
+  if (strcmp(wanted, "auto") == 0 && forced != NULL) wanted = forced->name;
   bool any = strcmp(wanted, "auto") == 0;
   it->work.backends[0] = &kernel_software;
   it->backends = 1;

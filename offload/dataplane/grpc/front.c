@@ -9,6 +9,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "kernels/kernels.h"
 #include "offload/dataplane/grpc/call.h"
 #include "offload/dataplane/grpc/connection.h"
 #include "offload/dataplane/grpc/listener.h"

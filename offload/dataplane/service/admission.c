@@ -9,6 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/sign.h"
+#include "offload/dataplane/access/authorize.h"
+#include "offload/dataplane/access/key_uses.h"
+#include "offload/dataplane/access/keyring.h"
+#include "offload/dataplane/access/refusals.h"
 #include "offload/dataplane/grpc/budget.h"
 #include "offload/dataplane/grpc/connection.h"
 #include "offload/dataplane/grpc/drain.h"
