@@ -13,7 +13,7 @@ from pathlib import Path
 from docs.publishing import api, commands, metrics, sources
 
 PARTS: Mapping[str, Callable[[], str]] = {
-    "daemon configuration": sources.daemon_configuration,
+    "daemon configuration": lambda: by_section(sources.daemon_configuration()),
     "offload commands": lambda: commands.page("offload"),
     "mesh commands": lambda: commands.page("mesh"),
     "daemon metrics": lambda: metrics.table("offload_", "offload"),
@@ -24,6 +24,16 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "resources": api.resources,
 }
 _PART = re.compile(r"(<!-- generated: (?P<name>[\w ]+) -->\n).*?(<!-- end of generated -->)", re.DOTALL)
+
+
+def by_section(table: str) -> str:
+    """A table whose rows begin with `section.field`, as one table per section."""
+    head, rule, *rows = table.strip().splitlines()
+    sections: dict[str, list[str]] = {}
+    for row in rows:
+        name = re.split(r"[.`]", row.removeprefix("| `"), maxsplit=1)[0]
+        sections.setdefault(name, []).append(row)
+    return "\n\n".join("\n".join([f"## {name}", "", head, rule, *found]) for name, found in sections.items())
 
 
 def pages() -> list[Path]:

@@ -20,16 +20,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 CONFIGURATION = DOCS / "zensical.toml"
-# Documents that stand elsewhere in the tree, and their places in the site.
+# Documents whose place in the site is not that in docs/.
 ELSEWHERE = {
     "CHANGELOG.md": "project/changelog.md",
     "CODE_OF_CONDUCT.md": "project/code-of-conduct.md",
     "CONTRIBUTING.md": "project/contributing.md",
+    "docs/decisions/README.md": "decisions/index.md",
     "SECURITY.md": "project/security.md",
     "kernels/README.md": "design/kernels.md",
     "offload/dataplane/README.md": "design/data-plane.md",
 }
-ALIASES = {"README.md": "index.md", "docs": "index.md", "docs/decisions": "decisions/README.md"}
+ALIASES = {"README.md": "index.md", "docs": "index.md", "docs/decisions": "decisions/index.md"}
 PICTURES = (".png", ".svg")
 LANGUAGES = {".h": "c", ".c": "c", ".cc": "cpp", ".py": "python", ".pyi": "python", ".yaml": "yaml", ".proto": "proto"}
 _FENCE = re.compile(r"^ {0,3}(```|~~~)")
