@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs.publishing import api, commands, metrics, sources
+from docs.publishing import api, commands, log_events, metrics, sources
 
 PARTS: Mapping[str, Callable[[], str]] = {
     "daemon configuration": lambda: by_section(sources.daemon_configuration()),
@@ -18,6 +18,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "mesh commands": lambda: commands.page("mesh"),
     "daemon metrics": lambda: metrics.table("offload_", "offload"),
     "control plane metrics": lambda: metrics.table("mesh_", "control"),
+    "daemon log events": lambda: log_events.table("offload"),
+    "control plane log events": lambda: log_events.table("control"),
     "exit codes": sources.exit_codes_table,
     "API calls": api.calls,
     "API plurals": api.plurals,
