@@ -54,6 +54,22 @@ def test_links(path: Path) -> None:
             assert anchor in anchors(target.read_text()), f"{path.relative_to(ROOT)}: {link}: no such heading"
 
 
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_documents_name_exist(path: Path) -> None:
+    """Not those of the changelog and of decisions, which tell of their time."""
+    if path.name == "CHANGELOG.md" or path.parent.name == "decisions":
+        return
+    houses = "offload|control|kernels|envoy_ext|deploy|benchmarks|tests|docs"
+    named = set(re.findall(rf"`((?:{houses})/[\w./-]+\.[a-z]+)`", path.read_text()))
+    assert {name for name in named if not (ROOT / name).exists()} == set(), f"{path.relative_to(ROOT)} names them"
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "start").glob("*.md")), ids=lambda page: page.stem)
+def test_the_commands_of_first_steps_run_in_a_test(page: Path) -> None:
+    [runner] = re.findall(r"Every\s+command .*?`(tests/[\w/]+\.py)`", page.read_text(), re.DOTALL)
+    assert page.name in (ROOT / runner).read_text(), f"{runner} does not run {page.name}"
+
+
 def navigated(entries: list[Any]) -> Iterator[str]:
     """The pages that a part of the site's navigation names."""
     for entry in entries:
