@@ -1,7 +1,11 @@
 """What benchmarks.handshake would measure here: CPU per handshake of stock Envoy and of the offload. Pure.
 
-Measured on the host: signatures in software, and the daemon's CPU per operation at saturation, its kernels included.
-Taken from calibration.py and scaled to the host: Envoy's part.
+Measured on the host: signatures in software, and the service at saturation: CPU per operation with its kernels, rate and
+batches. Taken from calibration.py and scaled to the host: Envoy's part.
+
+A worker that is never idle asks for signatures and takes answers with the rest of its work. Where the signatures are
+the limit (long ones, in software) the worker sleeps in between, and each batch of answers wakes it: that part of its
+time in which it is idle is estimated from the slowest stage, and costs what wakes cost with one connection at a time.
 """
 
 from __future__ import annotations
@@ -54,10 +58,21 @@ def host_factor(software_us: Mapping[str, float]) -> float:
     return geometric_mean(shares) if shares else 1.0
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What the host needs for one key type."""
+
+    software_us: float  # one of our signatures in software
+    daemon_us: float  # the service's CPU per operation at saturation, kernels included
+    per_s: float  # operations of the service at saturation
+    batch: float  # mean size of its batches there
+
+
 def predict(
-    key: str, load: Load, software_us: float, daemon_us: float, has_vector_kernels: bool, factor: float
+    key: str, load: Load, measured: Measured, has_vector_kernels: bool, factor: float, processors: int
 ) -> Prediction:
-    """`software_us`: one of our signatures; `daemon_us`: the service's CPU per operation at saturation."""
+    """`factor`: of host_factor; `processors`: that Envoy, the daemon and the clients share."""
+    software_us, daemon_us = measured.software_us, measured.daemon_us
     signature = software_us * calibration.STOCK_SIGNATURE_SHARE.get(key, 1.0)
     saved = calibration.KEY_EXCHANGE_SAVED_US if has_vector_kernels else 0.0
     if load is Load.server:
@@ -66,6 +81,20 @@ def predict(
         ends, rest, handover = 2, calibration.MTLS_REST_US * factor, calibration.MTLS_HANDOVER_US
         rest += calibration.MTLS_VERIFICATIONS.get(key, 0.0) * signature
     stock = rest + ends * signature
-    offload = rest + ends * ((handover - saved) * factor + daemon_us)
+    busy = rest / ends + (handover - saved) * factor
+    if load is Load.server:
+        client = calibration.CLIENT_US * factor + calibration.MTLS_VERIFICATIONS.get(key, 0.0) / 2 * signature
+        idle = _idle_share(busy, client, measured, processors)
+        busy += calibration.ALONE_US * factor * idle / measured.batch
+    offload = ends * (busy + daemon_us)
     # The busier of the two workers does half of the work of a connection, and bounds its rate.
     return Prediction(stock, offload, ends * daemon_us, 1e6 * ends / stock)
+
+
+def _idle_share(worker_us: float, client_us: float, measured: Measured, processors: int) -> float:
+    """Of Envoy's one worker while one client thread asks for handshakes: the slowest of the stages decides.
+
+    Between two Envoys no such share is added: MTLS_HANDOVER_US was measured with workers that wait for each other.
+    """
+    shared_us = (worker_us + measured.daemon_us + client_us) / processors
+    return 1 - worker_us / max(worker_us, client_us, 1e6 / measured.per_s, shared_us)

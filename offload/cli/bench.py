@@ -1,7 +1,8 @@
-"""`offload bench`: what the offload gives on this host, without Envoy and without a running daemon, in 20 seconds."""
+"""`offload bench`: what the offload gives on this host, without Envoy and without a running daemon, in 30 seconds."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -12,7 +13,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from offload.bench.prediction import Load, host_factor, predict
+from offload.bench.prediction import Load, Measured, host_factor, predict
 from offload.bench.verdict import Choice, Verdict, judge, summary
 from offload.cli.output import Format, Output, err, fail, out, print_json
 from offload.reporting import exit_codes
@@ -85,15 +86,14 @@ def bench(
 def _judge(
     kernels: dict[str, dict[str, list[float]]], services: dict[str, service.ServiceResult], has_vector_kernels: bool
 ) -> dict[str, Verdict]:
-    software = {name: times["software"][0] for name, times in kernels.items()}
-    factor = host_factor(software)
+    measured = {
+        name: Measured(one.software_us, one.saturation_cpu_us, one.saturation_per_s, one.saturation_batch)
+        for name, one in services.items()
+    }
+    factor = host_factor({name: one.software_us for name, one in measured.items()})
+    processors = len(os.sched_getaffinity(0))
     return {
-        name: judge(
-            *(
-                predict(name, load, software[name], services[name].saturation_cpu_us, has_vector_kernels, factor)
-                for load in (Load.server, Load.mtls)
-            )
-        )
+        name: judge(*(predict(name, load, measured[name], has_vector_kernels, factor, processors) for load in Load))
         for name in kernels
     }
 
