@@ -15,8 +15,8 @@ MTLS_REST_US = 1066.0
 # X25519 on the vector units in place of BoringSSL's, for each Envoy with the module (docs/decisions/0041).
 KEY_EXCHANGE_SAVED_US = 44.0
 # What the module costs more than stock for asking: P-256's 190 less the daemon's 17 and 3 for wakes (the worker was
-# idle for a tenth of its time, and a wake served a batch of 4) is 170, and stock's rest less the key exchange 153. Between two Envoys each of which waits for the other: 1205 less 31 is 1174, stock's rest less two
-# key exchanges 978.
+# idle for a tenth of its time, and a wake served a batch of 4) is 170, and stock's rest less the key exchange 153.
+# Between two Envoys each of which waits for the other: 1205 less 31 is 1174, stock's rest less two key exchanges 978.
 SERVER_HANDOVER_US = 17.0
 MTLS_HANDOVER_US = 98.0  # for each of the two
 # With one connection at once both ends sleep and are woken for each signature: 388 in place of stock's 268.

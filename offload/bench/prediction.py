@@ -1,7 +1,7 @@
 """What benchmarks.handshake would measure here: CPU per handshake of stock Envoy and of the offload. Pure.
 
-Measured on the host: signatures in software, and the service at saturation: CPU per operation with its kernels, rate and
-batches. Taken from calibration.py and scaled to the host: Envoy's part.
+Measured on the host: signatures in software, and the service at saturation: CPU per operation with its kernels, rate
+and batches. Taken from calibration.py and scaled to the host: Envoy's part.
 
 A worker that is never idle asks for signatures and takes answers with the rest of its work. Where the signatures are
 the limit (long ones, in software) the worker sleeps in between, and each batch of answers wakes it: that part of its
