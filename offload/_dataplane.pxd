@@ -161,8 +161,6 @@ cdef extern from "offload/dataplane/batching/counters.h" nogil:
 
     ctypedef enum batch_reason:
         pass
-    ctypedef enum rpc_status:
-        pass
     # C: _Atomic uint64_t; only ever read through counter_read.
     ctypedef struct counter:
         pass
@@ -180,7 +178,7 @@ cdef extern from "offload/dataplane/batching/counters.h" nogil:
         counter watchers
 
     uint64_t counter_read(const counter *it)
-    const char *rpc_status_name(rpc_status status)
+    const char *rpc_status_name(int status)
     uint64_t counters_operations(const counters *all, unsigned algorithm, unsigned status, unsigned ran_on)
     uint64_t counters_batches(const counters *all, unsigned algorithm, unsigned backend, unsigned reason, unsigned size)
 

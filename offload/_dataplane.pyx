@@ -236,7 +236,7 @@ cdef dict _operations(const counters *all_, unsigned algorithm, list backends):
         for ran_on in range(len(names)):
             count = counters_operations(all_, algorithm, status, ran_on)
             if count:
-                found[_text(rpc_status_name(<rpc_status><int>status)), names[ran_on]] = count
+                found[_text(rpc_status_name(status)), names[ran_on]] = count
     return found
 
 
@@ -468,7 +468,7 @@ cdef class DataPlane:
                     "uid": taken[i].uid,
                     "gid": taken[i].gid,
                     "scheme": taken[i].scheme,
-                    "status": _text(rpc_status_name(<rpc_status><int>taken[i].status)),
+                    "status": _text(rpc_status_name(taken[i].status)),
                     "decrypt": bool(taken[i].decrypt),
                     "backend": taken[i].backend,
                     "identity": taken[i].identity,

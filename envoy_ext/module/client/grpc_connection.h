@@ -27,7 +27,7 @@ class GrpcConnection {
     // The call Stream ended; its operations will not be answered. The connection is of no use for new ones.
     virtual void on_stream_closed(GrpcConnection &connection, const std::string &reason) = 0;
     virtual void on_identity(const std::string &name, wire_view message) = 0;
-    // There is none for us now; the watch goes on. `status` is a gRPC code, here and below.
+    // There is none for us now; the watch goes on. `status` is an rpc_status, here and below.
     virtual void on_identity_refused(GrpcConnection &connection, const std::string &name, int status,
                                      const std::string &reason) = 0;
     // It is watched no more.
@@ -119,8 +119,6 @@ class GrpcConnection {
   Time last_received_ = Clock::now();
   std::string error_;
 };
-
-const char *grpc_status_name(int status);
 
 }  // namespace tls_offload
 

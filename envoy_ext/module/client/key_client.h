@@ -13,17 +13,20 @@
 #ifndef TLS_OFFLOAD_KEY_CLIENT_H
 #define TLS_OFFLOAD_KEY_CLIENT_H
 
-#include <deque>
 #include <map>
-#include <queue>
-#include <random>
+#include <memory>
+#include <mutex>
+#include <string>
 #include <thread>
-#include <unordered_map>
+#include <vector>
 
+#include "envoy_ext/module/client/connections.h"
 #include "envoy_ext/module/client/grpc_connection.h"
 #include "envoy_ext/module/client/identity.h"
+#include "envoy_ext/module/client/live_operations.h"
 #include "envoy_ext/module/client/operation.h"
 #include "envoy_ext/module/client/reconnect.h"
+#include "envoy_ext/module/client/watched_identities.h"
 #include "envoy_ext/module/envoy/stats.h"
 
 namespace tls_offload {
@@ -50,51 +53,21 @@ class KeyClient final : private GrpcConnection::Receiver {
   std::shared_ptr<IdentityWatch> watch(const std::string &identity);
 
  private:
-  // An operation between submission and its end. `on` is null while it waits for a connection.
-  struct Live {
-    OperationPtr operation;
-    GrpcConnection *on = nullptr;
-    Time waits_until{};
-    bool retried = false;
-  };
-  // One identity that is watched, and those who wait for the first answer about it.
-  struct Watched {
-    std::weak_ptr<IdentityWatch> watch;
-    std::vector<uint64_t> waiting;
-    std::string refusal;  // the daemon's last word, if it was a refusal
-    Time ask_again{};     // when refused
-    Duration ask_delay{};
-    bool asked = false;  // on the present connection
-  };
-  struct Due {
-    Time at;
-    uint64_t id;
-    bool operator<(const Due &other) const { return at > other.at; }  // earliest on top
+  // What workers have left for the loop.
+  struct Inbox {
+    std::vector<OperationPtr> submitted;
+    std::vector<OperationPtr> cancelled;
+    std::vector<std::shared_ptr<IdentityWatch>> wanted;
+    bool stop = false;
+    bool empty() const { return submitted.empty() && cancelled.empty() && wanted.empty() && !stop; }
   };
 
+  void wake();
   void run();
   Time next_event(Time now);
   void sleep(std::unique_lock<std::mutex> &loop, Time until);
-  void wait_for(GrpcConnection &connection);
-  void take_submitted();
-  void accept(OperationPtr operation);
-  void want(const std::shared_ptr<IdentityWatch> &watch);
-  void await_identity(uint64_t id, Live &live);
-  void drop_cancelled(const OperationPtr &operation);
-
-  void connect();
-  void connection_lost(GrpcConnection *connection, const std::string &reason);
-  void drop_silent(Time now);
-  void retire();
-  void service(GrpcConnection *connection);
-  void ask_identities(Time now);
+  void take_inbox();
   void send_waiting(Time now);
-  bool send(uint64_t id, Live &live, Time now);
-  void requeue(GrpcConnection *connection, const std::string &reason);
-  void expire(Time now);
-  void finish(uint64_t id, Answer &&answer);
-  void fail(uint64_t id, Failure failure, std::string reason);
-  std::string timeout_reason(const Live &live) const;
 
   void on_result(GrpcConnection &connection, const wire_result &result) override;
   void on_stream_closed(GrpcConnection &connection, const std::string &reason) override;
@@ -103,48 +76,30 @@ class KeyClient final : private GrpcConnection::Receiver {
                            const std::string &reason) override;
   void on_watch_closed(GrpcConnection &connection, const std::string &name, int status,
                        const std::string &reason) override;
-  void refuse(const std::string &name, Watched &watched, const std::string &reason);
-  void useful();
 
   const std::string socket_path_;
   ClientStats stats_;
+  const int event_fd_;
+  const int epoll_fd_;
 
   // Shared with the workers.
   std::mutex mutex_;
-  std::vector<OperationPtr> submitted_;
-  std::vector<OperationPtr> cancelled_;
-  std::vector<std::shared_ptr<IdentityWatch>> wanted_watches_;  // since the last turn of the loop
+  Inbox inbox_;
   std::map<std::string, std::weak_ptr<IdentityWatch>> watches_;
   bool sleeping_ = false;
-  bool stopping_ = false;
   uint64_t next_id_ = 1;
-  const int event_fd_;
 
   // Of the loop: the thread holds the mutex but while it sleeps, and a worker during `exchange`.
   std::mutex loop_mutex_;
-  const int epoll_fd_;
+  LiveOperations operations_;
+  WatchedIdentities identities_;
+  Connections connections_;
+  Inbox taken_;  // its vectors keep their room between turns
   Time sleeps_until_{};
   Time last_exchange_{};          // that was to be followed by another
   bool muted_ = false;            // the thread does not wake for answers
   bool thread_has_work_ = false;  // that came up during an exchange
-  std::minstd_rand random_;
-  Reconnect reconnect_;
-  bool was_connected_ = false;
-  bool useful_ = false;     // the present connection has brought something
-  bool announced_ = false;  // the log has it that we are connected
-  std::string last_error_ = "not tried yet";
-  std::unique_ptr<GrpcConnection> current_;
-  Time establish_until_{};
-  Time silent_since_{};  // when the latest operation that timed out on the present connection was submitted
-  std::vector<std::unique_ptr<GrpcConnection>> retiring_;
-  std::unordered_map<uint64_t, Live> live_;
-  std::deque<uint64_t> waiting_;  // for a connection; ids of operations that have ended are skipped
-  std::priority_queue<Due> due_;
-  std::map<std::string, Watched> watched_;
-  std::vector<OperationPtr> batch_;
-  bool stop_ = false;
 
-  void wake();
   std::thread thread_;  // last: starts when everything above is there
 };
 

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "envoy_ext/module/client/key_client.h"
-#include "envoy_ext/module/envoy/log.h"
 
 namespace tls_offload {
 namespace {
@@ -22,55 +21,69 @@ void KeyClient::exchange(bool again) {
   {
     std::lock_guard loop(loop_mutex_);
     Time now = Clock::now();
-    bool expects_answers = !live_.empty() && current_ != nullptr && current_->established();
-    take_submitted();
+    bool expects_answers = !operations_.empty() && connections_.established();
+    take_inbox();
     send_waiting(now);
     muted_ = again && expects_answers;
     if (muted_) last_exchange_ = now;
-    if (current_ != nullptr && !current_->flush()) connection_lost(current_.get(), current_->error());
-    if (expects_answers && current_ != nullptr) service(current_.get());
-    if (current_ != nullptr) wait_for(*current_);
-    bool sleeps_too_long =
-        (!due_.empty() && due_.top().at < sleeps_until_) || (muted_ && now + 2 * kExchangeGap < sleeps_until_);
-    bool can_send = current_ != nullptr && current_->established() && !waiting_.empty();
-    thread_is_needed = stop_ || sleeps_too_long || std::exchange(thread_has_work_, false) || can_send ||
-                       (current_ != nullptr && current_->retiring());
+    connections_.flush_current();
+    if (expects_answers && connections_.current() != nullptr) connections_.service_current();
+    connections_.await_current(muted_);
+    bool sleeps_too_long = operations_.next_due() < sleeps_until_ || (muted_ && now + 2 * kExchangeGap < sleeps_until_);
+    bool can_send = connections_.established() && operations_.any_waits();
+    bool retires = connections_.current() != nullptr && connections_.current()->retiring();
+    bool changed = connections_.take_changed();
+    thread_is_needed =
+        taken_.stop || sleeps_too_long || std::exchange(thread_has_work_, false) || changed || can_send || retires;
   }
   if (thread_is_needed) wake();
 }
 
 void KeyClient::run() {
   std::unique_lock loop(loop_mutex_);
-  while (!stop_) {
+  while (!taken_.stop) {
     Time now = Clock::now();
-    if (reconnect_.tick(now) == Reconnect::Action::Connect) connect();
-    ask_identities(now);
+    connections_.connect_when_due(now);
+    identities_.ask(connections_.current(), now);
     send_waiting(now);
-    if (current_ != nullptr && !current_->flush()) connection_lost(current_.get(), current_->error());
-    for (size_t i = retiring_.size(); i-- > 0;) {
-      if (!retiring_[i]->flush()) connection_lost(retiring_[i].get(), retiring_[i]->error());
-    }
-    retire();
-    expire(now);
-    drop_silent(now);
+    connections_.flush_all();
+    connections_.retire();
+    Time unanswered = operations_.expire(now, connections_.state(), connections_.current());
+    connections_.drop_silent(now, unanswered);
     sleep(loop, next_event(Clock::now()));
-    take_submitted();
+    take_inbox();
   }
-  while (!live_.empty()) fail(live_.begin()->first, Failure::Unavailable, "the listener is going away");
+  operations_.fail_all(Failure::Unavailable, "the listener is going away");
+}
+
+void KeyClient::take_inbox() {
+  {
+    std::lock_guard lock(mutex_);
+    std::swap(taken_.submitted, inbox_.submitted);
+    std::swap(taken_.cancelled, inbox_.cancelled);
+    std::swap(taken_.wanted, inbox_.wanted);
+    taken_.stop = inbox_.stop;
+  }
+  for (const auto &watch : taken_.wanted) thread_has_work_ = identities_.want(watch) || thread_has_work_;
+  taken_.wanted.clear();
+  for (OperationPtr &operation : taken_.submitted) {
+    const Operation *accepted = operation.get();  // which lives as long as it is not finished
+    if (!operations_.accept(std::move(operation))) continue;
+    if (accepted->kind == Operation::Kind::AwaitIdentity) identities_.await(*accepted);
+  }
+  taken_.submitted.clear();
+  for (const OperationPtr &operation : taken_.cancelled) operations_.drop_cancelled(operation);
+  taken_.cancelled.clear();
+}
+
+void KeyClient::send_waiting(Time now) {
+  if (GrpcConnection *connection = connections_.usable()) operations_.send_waiting(*connection, now);
 }
 
 // When there is something to do even if nothing comes.
 Time KeyClient::next_event(Time now) {
-  Time next = now + std::chrono::seconds(60);
-  if (reconnect_.state() == Reconnect::State::Waiting) next = std::min(next, reconnect_.next_attempt());
-  if (current_ != nullptr && !current_->established()) next = std::min(next, establish_until_);
-  while (!due_.empty() && live_.count(due_.top().id) == 0) due_.pop();
-  if (!due_.empty()) next = std::min(next, due_.top().at);
-  if (current_ != nullptr && current_->established()) {
-    for (const auto &[name, watched] : watched_) {
-      if (!watched.asked) next = std::min(next, watched.ask_again);
-    }
-  }
+  Time next = std::min({now + std::chrono::seconds(60), connections_.next_event(), operations_.next_due()});
+  if (connections_.established()) next = std::min(next, identities_.next_ask());
   if (now - last_exchange_ < kExchangeGap) {
     next = std::min(next, now + kExchangeGap);
   } else {
@@ -79,30 +92,20 @@ Time KeyClient::next_event(Time now) {
   return next;
 }
 
-void KeyClient::wait_for(GrpcConnection &connection) {
-  uint32_t events = &connection == current_.get() && muted_ ? 0u : uint32_t{EPOLLIN};
-  if (connection.wants_write()) events |= EPOLLOUT;
-  if (connection.awaited_events == events) return;
-  bool known = connection.awaited_events.has_value();
-  connection.awaited_events = events;
-  epoll_event event{events, {.ptr = &connection}};
-  epoll_ctl(epoll_fd_, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, connection.fd(), &event);
-}
-
 void KeyClient::sleep(std::unique_lock<std::mutex> &loop, Time until) {
-  if (current_ != nullptr) wait_for(*current_);
-  for (const auto &connection : retiring_) wait_for(*connection);
+  connections_.await_all(muted_);
   Time now = Clock::now();
   // Rounded up: waking a moment early would only go round again.
   int timeout_ms =
       until <= now ? 0 : static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(until - now).count());
   {
     std::lock_guard lock(mutex_);
-    if (!submitted_.empty() || !cancelled_.empty() || !wanted_watches_.empty() || stopping_) timeout_ms = 0;
+    if (!inbox_.empty()) timeout_ms = 0;
     sleeping_ = timeout_ms != 0;
   }
   sleeps_until_ = until;
   thread_has_work_ = false;
+  connections_.take_changed();
   epoll_event events[8];
   loop.unlock();
   int count = epoll_wait(epoll_fd_, events, static_cast<int>(std::size(events)), timeout_ms);
@@ -113,32 +116,13 @@ void KeyClient::sleep(std::unique_lock<std::mutex> &loop, Time until) {
     sleeping_ = false;
   }
   for (int i = 0; i < count; i++) {
-    void *ready = events[i].data.ptr;
-    if (ready == nullptr) {
-      uint64_t times;
-      [[maybe_unused]] ssize_t got = read(event_fd_, &times, sizeof times);
-    } else if (ready == current_.get()) {
-      service(current_.get());
-    } else {  // one that a worker has dropped meanwhile is in no list
-      auto is_it = [&](const auto &one) { return one.get() == ready; };
-      auto found = std::find_if(retiring_.begin(), retiring_.end(), is_it);
-      if (found != retiring_.end()) service(found->get());
+    if (events[i].data.ptr != nullptr) {
+      connections_.ready(events[i].data.ptr);
+      continue;
     }
+    uint64_t times;
+    [[maybe_unused]] ssize_t got = read(event_fd_, &times, sizeof times);
   }
-}
-
-void KeyClient::service(GrpcConnection *this_one) {
-  bool was_established = this_one->established();
-  bool alive = this_one->receive();
-  if (alive && this_one == current_.get() && this_one->established() && !was_established) {
-    bool again = std::exchange(was_connected_, true);
-    reconnect_.established();
-    stats_.add(Counter::Connections);
-    if (again) stats_.add(Counter::Reconnects);
-    stats_.set_connected(true);
-    if (!std::exchange(announced_, true)) log(abi::LogLevel::Info, "connected to the daemon at " + socket_path_);
-  }
-  if (!alive) connection_lost(this_one, this_one->error());
 }
 
 }  // namespace tls_offload

@@ -32,7 +32,7 @@ enum class Counter : uint8_t {
   IdentityWaits,
   IdentityWaitsFailed,
   PeersRejected,
-  // One for each PeerFault, in its order.
+  // One for each PeerFault.
   PeersRejectedNoCertificate,
   PeersRejectedSpiffeId,
   PeersRejectedUnknownCa,
@@ -58,7 +58,7 @@ enum class Counter : uint8_t {
   UpstreamOperationsOk,
   UpstreamOperationsFailed,
   UpstreamPeersRejected,
-  // One for each PeerFault, in its order.
+  // One for each PeerFault.
   UpstreamPeersRejectedNoCertificate,
   UpstreamPeersRejectedSpiffeId,
   UpstreamPeersRejectedUnknownCa,

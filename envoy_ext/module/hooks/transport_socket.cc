@@ -16,15 +16,39 @@
 namespace tls_offload {
 namespace {
 
-// The counter of this fault; `first` is the one of the first fault.
-Counter counter_of(PeerFault fault, Counter first) {
-  return static_cast<Counter>(static_cast<size_t>(first) + static_cast<size_t>(fault));
-}
-constexpr size_t kFaults = static_cast<size_t>(PeerFault::Other);
-static_assert(static_cast<size_t>(Counter::PeersRejectedNoCertificate) + kFaults ==
-              static_cast<size_t>(Counter::PeersRejectedOther));
-static_assert(static_cast<size_t>(Counter::UpstreamPeersRejectedNoCertificate) + kFaults ==
-              static_cast<size_t>(Counter::UpstreamPeersRejectedOther));
+// What is counted for a rejected peer.
+struct RejectedPeer {
+  PeerFault fault;
+  Counter downstream, upstream;
+};
+constexpr RejectedPeer kRejectedPeers[] = {
+    {PeerFault::NoCertificate, Counter::PeersRejectedNoCertificate, Counter::UpstreamPeersRejectedNoCertificate},
+    {PeerFault::SpiffeId, Counter::PeersRejectedSpiffeId, Counter::UpstreamPeersRejectedSpiffeId},
+    {PeerFault::UnknownCa, Counter::PeersRejectedUnknownCa, Counter::UpstreamPeersRejectedUnknownCa},
+    {PeerFault::Expired, Counter::PeersRejectedExpired, Counter::UpstreamPeersRejectedExpired},
+    {PeerFault::Revoked, Counter::PeersRejectedRevoked, Counter::UpstreamPeersRejectedRevoked},
+    {PeerFault::RevocationUnknown, Counter::PeersRejectedRevocationUnknown,
+     Counter::UpstreamPeersRejectedRevocationUnknown},
+    {PeerFault::Unsuitable, Counter::PeersRejectedUnsuitable, Counter::UpstreamPeersRejectedUnsuitable},
+    {PeerFault::NotAccepted, Counter::PeersRejectedNotAccepted, Counter::UpstreamPeersRejectedNotAccepted},
+    {PeerFault::Other, Counter::PeersRejectedOther, Counter::UpstreamPeersRejectedOther},
+};
+static_assert(std::size(kRejectedPeers) == static_cast<size_t>(PeerFault::None));
+
+// What is counted for a failed operation.
+struct FailedOperation {
+  Failure failure;
+  Counter counter;
+};
+constexpr FailedOperation kFailedOperations[] = {
+    {Failure::Unavailable, Counter::OperationsFailedUnavailable},
+    {Failure::Timeout, Counter::OperationsFailedTimeout},
+    {Failure::Refused, Counter::OperationsFailedRefused},
+    {Failure::Overloaded, Counter::OperationsFailedOverloaded},
+    {Failure::Invalid, Counter::OperationsFailedInvalid},
+    {Failure::Internal, Counter::OperationsFailedInternal},
+};
+static_assert(std::size(kFailedOperations) == static_cast<size_t>(Failure::Internal));
 
 constexpr abi::IoResult kKeep{abi::Action::KeepOpen, 0, false};
 
@@ -179,14 +203,11 @@ void TransportSocket::on_operation(const Operation &operation) {
     return;
   }
   filter_->record(Histogram::OperationUs, microseconds(operation.elapsed()));
-  switch (answer.failure) {
-    case Failure::None: break;
-    case Failure::Unavailable: filter_->count(Counter::OperationsFailedUnavailable); return;
-    case Failure::Timeout: filter_->count(Counter::OperationsFailedTimeout); return;
-    case Failure::Refused: filter_->count(Counter::OperationsFailedRefused); return;
-    case Failure::Overloaded: filter_->count(Counter::OperationsFailedOverloaded); return;
-    case Failure::Invalid: filter_->count(Counter::OperationsFailedInvalid); return;
-    case Failure::Internal: filter_->count(Counter::OperationsFailedInternal); return;
+  if (answer.failure != Failure::None) {
+    for (const auto &[failure, counter] : kFailedOperations) {
+      if (failure == answer.failure) filter_->count(counter);
+    }
+    return;
   }
   filter_->count(Counter::OperationsOk);
   if (answer.backend == WIRE_BACKEND_SOFTWARE) filter_->count(Counter::OperationsSoftware);
@@ -198,8 +219,9 @@ void TransportSocket::on_operation(const Operation &operation) {
 
 void TransportSocket::on_peer_rejected(PeerFault fault) {
   count(Counter::PeersRejected, Counter::UpstreamPeersRejected);
-  count(counter_of(fault, Counter::PeersRejectedNoCertificate),
-        counter_of(fault, Counter::UpstreamPeersRejectedNoCertificate));
+  for (const RejectedPeer &rejected : kRejectedPeers) {
+    if (rejected.fault == fault) count(rejected.downstream, rejected.upstream);
+  }
 }
 
 // ---- data ----

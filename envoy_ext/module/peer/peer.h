@@ -15,7 +15,7 @@
 
 namespace tls_offload {
 
-// Why a peer is refused, as the counters peers_rejected_* (in this order) and the alerts tell it apart.
+// Why a peer is refused, as the counters peers_rejected_* and the alerts tell it apart.
 enum class PeerFault : uint8_t {
   NoCertificate,
   SpiffeId,

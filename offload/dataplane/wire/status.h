@@ -1,22 +1,36 @@
-/* gRPC status codes that this server gives (https://grpc.github.io/grpc/core/md_doc_statuscodes.html). */
+/* gRPC status codes (https://grpc.github.io/grpc/core/md_doc_statuscodes.html), for the daemon and its clients. */
 #ifndef OFFLOAD_STATUS_H
 #define OFFLOAD_STATUS_H
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum rpc_status {
-  RPC_OK = 0,
-  RPC_CANCELLED = 1,
-  RPC_INVALID_ARGUMENT = 3,
-  RPC_DEADLINE_EXCEEDED = 4,
-  RPC_NOT_FOUND = 5,
-  RPC_PERMISSION_DENIED = 7,
-  RPC_RESOURCE_EXHAUSTED = 8,
-  RPC_UNIMPLEMENTED = 12,
-  RPC_INTERNAL = 13,
-  RPC_UNAVAILABLE = 14,
-  RPC_STATUSES = 17,
+  RPC_OK,
+  RPC_CANCELLED,
+  RPC_UNKNOWN,
+  RPC_INVALID_ARGUMENT,
+  RPC_DEADLINE_EXCEEDED,
+  RPC_NOT_FOUND,
+  RPC_ALREADY_EXISTS,
+  RPC_PERMISSION_DENIED,
+  RPC_RESOURCE_EXHAUSTED,
+  RPC_FAILED_PRECONDITION,
+  RPC_ABORTED,
+  RPC_OUT_OF_RANGE,
+  RPC_UNIMPLEMENTED,
+  RPC_INTERNAL,
+  RPC_UNAVAILABLE,
+  RPC_DATA_LOSS,
+  RPC_UNAUTHENTICATED,
+  RPC_STATUSES, /* how many there are */
 } rpc_status;
 
-/* "OK", "INVALID_ARGUMENT", ...; "UNKNOWN" for what is not listed. */
-const char *rpc_status_name(rpc_status status);
+/* "OK", "INVALID_ARGUMENT", ...; "no status" for what is none. */
+const char *rpc_status_name(int status);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

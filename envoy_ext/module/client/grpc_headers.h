@@ -1,0 +1,16 @@
+// Values of HTTP/2 and gRPC headers.
+#ifndef TLS_OFFLOAD_GRPC_HEADERS_H
+#define TLS_OFFLOAD_GRPC_HEADERS_H
+
+#include <string>
+#include <string_view>
+
+namespace tls_offload {
+
+std::string percent_decoded(std::string_view text);
+// -1 when it is none, or far too large.
+int parse_number(std::string_view text);
+
+}  // namespace tls_offload
+
+#endif
