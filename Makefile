@@ -166,13 +166,19 @@ C_FILES := $(shell find kernels offload envoy_ext benchmarks tests -type f \( -n
              ! -name '_kernels.c' ! -name '_dataplane.c' ! -name '_testing.c' 2>/dev/null)
 CYTHON_FILES := $(shell find kernels offload tests -name '*.pyx' -o -name '*.pxd' 2>/dev/null)
 
-.PHONY: lint format
+.PHONY: lint tidy format
 lint: setup ## ruff, mypy, cython-lint, clang-format
 	@ruff check .
 	@ruff format --check .
 	@mypy
 	@cython-lint $(CYTHON_FILES)
 	@clang-format --dry-run --Werror $(C_FILES)
+
+# Files that the build compiles; those of separate configurations (fuzzing, sanitizers, bounds) are their own.
+TIDY_FILES := $(filter-out tests/native/fuzz/% tests/native/bounds/% tests/native/constant_time/% tests/kernels/%, \
+                $(filter %.c %.cc,$(C_FILES)))
+tidy: setup ## clang-tidy over our C and C++ with the checks of .clang-tidy (about 2 minutes)
+	@printf '%s\n' $(TIDY_FILES) | xargs -P $$(nproc) -n 4 clang-tidy --quiet -p build/native
 
 format: $(VENV)/.stamp ## format Python and C
 	@ruff format .

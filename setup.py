@@ -2,7 +2,7 @@
 
 BoringSSL is built first where it is missing (deploy/setup/boringssl.py), into the user's cache folder.
 TLS_OFFLOAD_TESTING=1 also builds the extensions with testing hooks (known nonces, fault injection); never set it for a
-release.
+release. TLS_OFFLOAD_WERROR=1 makes every warning in our C and C++ an error (CI sets it).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import boringssl  # noqa: E402  (found by the line above: the build must not nee
 
 PROTO_ROOT = ROOT / "offload" / "proto"
 TESTING = os.environ.get("TLS_OFFLOAD_TESTING") == "1"
+WARNINGS_ARE_ERRORS = os.environ.get("TLS_OFFLOAD_WERROR") == "1"
 # Package, folder in the build, files.
 COPIED = (
     ("envoy_ext", "envoy_ext/module", ("libtls_offload.so", "libnghttp2.so.14")),
@@ -66,7 +67,8 @@ class BuildNative(build_ext):
         ninja = [f"-DCMAKE_MAKE_PROGRAM={path}"] if (path := shutil.which("ninja")) else []
         subprocess.run(
             ["cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build), f"-DPython3_EXECUTABLE={sys.executable}"]
-            + [f"-DBORINGSSL_PREFIX={self.boringssl_prefix}", *ninja, *options],
+            + [f"-DBORINGSSL_PREFIX={self.boringssl_prefix}", *ninja, *options]
+            + [f"-DWARNINGS_ARE_ERRORS={'ON' if WARNINGS_ARE_ERRORS else 'OFF'}"],
             check=True,
             stdout=subprocess.DEVNULL,
         )

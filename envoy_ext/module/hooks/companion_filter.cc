@@ -13,8 +13,9 @@ constexpr size_t kFactMax = 8192;  // two SPIFFE ids of the largest size and a d
 
 }  // namespace
 
-std::unique_ptr<CompanionFilterConfig> CompanionFilterConfig::create(abi::FilterConfig envoy, FilterSettings settings,
-                                                                     bool connect, std::string &error) {
+std::unique_ptr<CompanionFilterConfig> CompanionFilterConfig::create(abi::FilterConfig envoy,
+                                                                     const FilterSettings &settings, bool connect,
+                                                                     std::string &error) {
   auto config = std::make_unique<CompanionFilterConfig>();
   if (!config->metrics_->define(envoy)) {
     error = "Envoy refuses a metric";

@@ -21,8 +21,8 @@ class TransportSocket;
 class CompanionFilterConfig {
  public:
   // Main thread. Null with the reason in `error`.
-  static std::unique_ptr<CompanionFilterConfig> create(abi::FilterConfig envoy, FilterSettings settings, bool connect,
-                                                       std::string &error);
+  static std::unique_ptr<CompanionFilterConfig> create(abi::FilterConfig envoy, const FilterSettings &settings,
+                                                       bool connect, std::string &error);
   ~CompanionFilterConfig();
 
   const MetricSet &metrics() const { return *metrics_; }

@@ -162,7 +162,7 @@ void TransportSocket::finish_handshake() {
   records_.enter();
 }
 
-abi::IoResult TransportSocket::fail(std::string reason) {
+abi::IoResult TransportSocket::fail(const std::string &reason) {
   broken_ = true;
   records_.stop();
   if (failure_.empty()) failure_ = escaped(reason, Quotes::Keep);
@@ -173,9 +173,9 @@ abi::IoResult TransportSocket::fail(std::string reason) {
 }
 
 // Not our failure: port scans, health checks of load balancers and impatient clients look like this.
-abi::IoResult TransportSocket::peer_left(std::string reason) {
+abi::IoResult TransportSocket::peer_left(const std::string &reason) {
   aborted_ = true;
-  return fail(std::move(reason));
+  return fail(reason);
 }
 
 abi::IoResult TransportSocket::noted(abi::IoResult result) {

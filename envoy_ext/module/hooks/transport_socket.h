@@ -58,9 +58,9 @@ class TransportSocket final : private Handshake::Observer, private WorkerTurn::M
   // False: the handshake is not done, and `result` is what to tell Envoy.
   bool drive(abi::IoResult &result);
   void finish_handshake();
-  abi::IoResult fail(std::string reason);
+  abi::IoResult fail(const std::string &reason);
   abi::IoResult noted(abi::IoResult result);  // of the records
-  abi::IoResult peer_left(std::string reason);
+  abi::IoResult peer_left(const std::string &reason);
   void count(Counter downstream, Counter upstream);
   bool peer_gone() const;
 

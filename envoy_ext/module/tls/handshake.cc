@@ -150,6 +150,7 @@ ssl_select_cert_result_t Handshake::select(const SSL_CLIENT_HELLO *hello) {
   // tls_offload.server_name may rely on its form. The client is served as one that sent no name.
   if (!server_name_.empty() && !is_host_name(server_name_)) malformed_name_ = std::exchange(server_name_, {});
   std::vector<IdentityPtr> known;
+  known.reserve(watches.size());
   for (const auto &watch : watches) known.push_back(watch->current());
   Selection selection = select_identity(known, server_name_);
   // An exact match cannot get better; otherwise an identity that is still unknown may be the one that is meant.

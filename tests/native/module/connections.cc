@@ -121,10 +121,11 @@ class Pair {
 
 void connections(const std::string &daemon_socket, const std::string &identity, int count) {
   std::string error;
-  SocketConfig config = *parse_socket_config(
+  std::optional<SocketConfig> config = parse_socket_config(
       "{\"daemon_socket\":\"" + daemon_socket + "\",\"identities\":[\"" + identity + "\"],\"handshake_wait_ms\":5000}",
       Direction::Downstream, error);
-  auto context = TlsContext::create(config, true, error);
+  CHECK(config.has_value());
+  auto context = TlsContext::create(config.value_or(SocketConfig{}), true, error);
   CHECK(context != nullptr);
   auto filter = CompanionFilterConfig::create(nullptr, FilterSettings{daemon_socket, {}}, true, error);
   CHECK(filter != nullptr);

@@ -42,7 +42,7 @@ void pairs_are_right_and_new() {
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; t++)
     threads.emplace_back([&, t] {
-      for (int i = 0; i < kEach; i++) pairs[size_t(t * kEach + i)] = new_pair();
+      for (int i = 0; i < kEach; i++) pairs[size_t{kEach} * size_t(t) + size_t(i)] = new_pair();
     });
   for (std::thread &thread : threads) thread.join();
   std::set<Bytes> seen;
