@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+ARCHITECTURE = ROOT / "docs" / "design" / "architecture.md"
 INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 SUFFIXES = (".c", ".cc", ".h")
 DATAPLANE = "offload/dataplane"
@@ -110,6 +111,20 @@ def test_table_names_every_folder() -> None:
     folders = {path.parent.relative_to(ROOT).as_posix() for path in sources(ROOT)}
     inside = {folder for folder in folders if not folder.startswith("kernels")}
     assert inside == {folder for folder in KNOWS if folder != "kernels"}
+
+
+def test_architecture_describes_every_folder_in_this_order() -> None:
+    described = re.findall(r"^\| `([^`]+)` \| [A-Z][^|]+\. \|$", ARCHITECTURE.read_text(), re.MULTILINE)
+    assert [folder for folder in described if folder in KNOWS] == list(KNOWS)
+
+
+def test_files_of_the_walk_are_there() -> None:
+    walk = ARCHITECTURE.read_text().partition("## A walk: an operation")[2].partition("\n## ")[0]
+    named = re.findall(r"`((?:kernels|grpc|service|wire|access|batching)/\w+(?:\.c|/))`", walk)
+    missing = [name for name in named if not any((ROOT / top / name).exists() for top in (".", DATAPLANE))]
+    assert len(named) > 15
+    assert missing == []
+    assert [name for name in named if named.count(name) > 1] == []  # each is entered once
 
 
 def test_no_folder_knows_one_above_it() -> None:

@@ -61,15 +61,3 @@ void operation_release(operation_pool *pool, operation *op) {
   op->next = pool->free;
   pool->free = op;
 }
-
-operation *completions_take(completions *done) {
-  operation *top = atomic_exchange(&done->top, NULL);
-  operation *in_order = NULL;
-  while (top != NULL) {
-    operation *next = top->next;
-    top->next = in_order;
-    in_order = top;
-    top = next;
-  }
-  return in_order;
-}

@@ -4,8 +4,6 @@
 #ifndef OFFLOAD_OPERATION_H
 #define OFFLOAD_OPERATION_H
 
-#include <stdatomic.h>
-
 #include "kernels/sign.h"
 #include "offload/dataplane/access/keyring.h"
 #include "offload/dataplane/batching/batcher.h"
@@ -59,25 +57,5 @@ bool operation_set_input(operation *op, const uint8_t *input, size_t size);
 
 /* Back to the pool; wipes a decrypted plaintext, lets the keyring go. */
 void operation_release(operation_pool *pool, operation *op);
-
-/* Finished operations on their way from the shards to the front: a stack that any thread pushes to and the front takes
- * whole. */
-typedef struct completions {
-  _Atomic(operation *) top;
-} completions;
-
-static inline void completions_push(completions *done, operation *first, operation *last) {
-  operation *top = atomic_load_explicit(&done->top, memory_order_relaxed);
-  do {
-    last->next = top;
-  } while (!atomic_compare_exchange_weak(&done->top, &top, first));
-}
-
-static inline bool completions_waiting(const completions *done) {
-  return atomic_load(&done->top) != NULL;
-}
-
-/* All of them, in the order of completion, chained by `next`. */
-operation *completions_take(completions *done);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 
+#include "offload/dataplane/batching/completions.h"
 #include "offload/dataplane/batching/counters.h"
 #include "offload/dataplane/batching/operation.h"
 

@@ -107,6 +107,14 @@ void call_half_close(call *it) {
 
 /* ---- operations ---- */
 
+void call_answer(operation *op) {
+  call *it = op->call;
+  op->answered = true;
+  it->connection->owed++;
+  list_push(&it->answers, &op->of_call);
+  it->method->answered(it, op);
+}
+
 void call_release_operation(call *it, operation *op) {
   connection *connection = it->connection;
   front *front = connection->front;

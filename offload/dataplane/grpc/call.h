@@ -73,6 +73,7 @@ void call_deadline_passed(call *it);
 void call_finish(call *it, rpc_status status, const char *message); /* drops what is not answered */
 void call_complete(call *it);                                       /* status OK after the answers that are there */
 void call_refuse(call *it, refusal_reason reason, rpc_status status, const char *message); /* finish, and count it */
+void call_answer(operation *op);                      /* it is done: what is left is to send it */
 void call_release_operation(call *it, operation *op); /* out of its list, back to the pool */
 void calls_keyring_changed(front *front);
 

@@ -1,8 +1,7 @@
 /* What stands between a request and the queue: is the key known, may this caller use it, may the key sign this. The
  * answer to an unknown key and to a key of somebody else is the same, so that callers cannot find out whose keys exist.
  *
- * admission_take and admission_done are the only ways in and out for operations; uses of keys are counted for the audit
- * log on the way out.
+ * admission_take is the only way in for operations, completion.c the only way out.
  */
 #include "offload/dataplane/service/admission.h"
 
@@ -11,7 +10,6 @@
 
 #include "kernels/sign.h"
 #include "offload/dataplane/access/authorize.h"
-#include "offload/dataplane/access/key_uses.h"
 #include "offload/dataplane/access/keyring.h"
 #include "offload/dataplane/access/refusals.h"
 #include "offload/dataplane/grpc/budget.h"
@@ -164,13 +162,6 @@ static operation *new_operation(connection *connection, const wire_operation *re
   return op;
 }
 
-static void answer(operation *op) {
-  op->answered = true;
-  op->call->connection->owed++;
-  list_push(&op->call->answers, &op->of_call);
-  op->call->method->answered(op->call, op);
-}
-
 operation *admission_take(call *call, const wire_operation *request, uint64_t deadline, uint32_t window) {
   connection *connection = call->connection;
   front *front = connection->front;
@@ -195,7 +186,7 @@ operation *admission_take(call *call, const wire_operation *request, uint64_t de
   if (result.status != RPC_OK) {
     refuse(front, op, result, request);
     if (grant != NULL) counter_add_owned(&front->counters->classes[op->item.algorithm].operations[op->status][0], 1);
-    answer(op);
+    call_answer(op);
     return op;
   }
   op->ring = keyring_retain(front->ring);
@@ -208,112 +199,4 @@ operation *admission_take(call *call, const wire_operation *request, uint64_t de
   list_push(&call->operations, &op->of_call);
   list_push(&front->submitted, &op->item.link);
   return op;
-}
-
-/* Of an operation that had been accepted. */
-static void refused_later(front *front, const operation *op, refusal_reason reason) {
-  refused_request asked = {
-      .key_id = kernel_key_id(op->sign.key), .operation = true, .decrypt = op->sign.decrypt, .scheme = op->sign.scheme};
-  refusals_add(front->refusals, reason, &op->call->connection->caller, &asked);
-}
-
-static const char queue_full[] = "the queue is full";
-static const char connection_full[] = "too many operations of this connection";
-static const char user_full[] = "too many operations of this user";
-
-static void refuse_full(operation *op, batch_refusal why) {
-  op->status = RPC_RESOURCE_EXHAUSTED;
-  op->message = why == BATCH_QUEUE_FULL ? queue_full : why == BATCH_SOURCE_FULL ? connection_full : user_full;
-}
-
-static refusal_reason full_reason(const operation *op) {
-  return op->message == queue_full        ? REFUSED_QUEUE_FULL
-         : op->message == connection_full ? REFUSED_CONNECTION_QUEUE_FULL
-                                          : REFUSED_USER_QUEUE_FULL;
-}
-
-static void run_lone(front *front, const batch *taken) {
-  work_queue_run(front->work, taken, front->workspace);
-  pthread_mutex_lock(&front->work->lock);
-  batcher_complete(&front->work->batcher, taken->items, taken->count);
-  pthread_mutex_unlock(&front->work->lock);
-  for (unsigned i = 0; i < taken->count; i++) admission_done(front, LIST_ENTRY(taken->items[i], operation, item));
-}
-
-void admission_submit_all(front *front) {
-  batch lone;
-  list_node refused;
-  list_init(&refused);
-  pthread_mutex_lock(&front->work->lock);
-  for (list_node *node; (node = list_pop(&front->submitted)) != NULL;) {
-    operation *op = LIST_ENTRY(node, operation, item.link);
-    op->fresh = false;
-    batch_refusal answer = batcher_submit(&front->work->batcher, &op->item);
-    if (answer == BATCH_ACCEPTED) continue;
-    refuse_full(op, answer);
-    list_push(&refused, node);
-  }
-  bool is_lone = front->workspace != NULL && work_queue_take_lone(front->work, front->now, &lone);
-  if (!is_lone) work_queue_wake(front->work, front->now);
-  pthread_mutex_unlock(&front->work->lock);
-  if (is_lone) run_lone(front, &lone);
-  for (list_node *node; (node = list_pop(&refused)) != NULL;) {
-    operation *op = LIST_ENTRY(node, operation, item.link);
-    refused_later(front, op, full_reason(op));
-    admission_done(front, op);
-  }
-}
-
-/* ---- out ---- */
-
-static void settle_status(front *front, operation *op) {
-  if (op->status != RPC_OK) return; /* refused by the queue */
-  if (op->expired) {
-    op->status = RPC_DEADLINE_EXCEEDED;
-    op->message = "the deadline passed before the operation was started";
-    refused_later(front, op, REFUSED_DEADLINE);
-    return;
-  }
-  switch (op->sign.status) {
-    case SIGN_OK: break;
-    case SIGN_BAD_SCHEME:
-    case SIGN_BAD_INPUT:
-      op->status = RPC_INVALID_ARGUMENT;
-      op->message = "the input does not fit the key and scheme (size of a digest or ciphertext)";
-      break;
-    default:
-      op->status = RPC_INTERNAL;
-      op->message = "the operation failed in every backend";
-      refused_later(front, op, REFUSED_FAULT);
-  }
-}
-
-void admission_done(front *front, operation *op) {
-  call *call = op->call;
-  class_counters *counters = &front->counters->classes[op->item.algorithm];
-  settle_status(front, op);
-  bool wanted = !call->finished;
-  unsigned ran_on = op->started == 0 ? 0 : op->backend + 1u;
-  counter_add_owned(&counters->operations[wanted ? op->status : RPC_CANCELLED][ran_on], 1);
-  if (front->uses != NULL && op->started != 0) {
-    key_use_kind kind = {.key_id = kernel_key_id(op->sign.key),
-                         .identity = op->identity,
-                         .scheme = op->sign.scheme,
-                         .status = op->status,
-                         .backend = op->backend,
-                         .decrypt = op->sign.decrypt};
-    key_uses_add(front->uses, &call->connection->caller, &kind);
-  }
-  if (op->started != 0) {
-    uint64_t queued = op->started > op->item.arrived ? op->started - op->item.arrived : 0;
-    counter_add_owned(&counters->queue.buckets[histogram_bucket(queued)], 1);
-    counter_add_owned(&counters->queue.sum_ns, queued);
-  }
-  if (!wanted) {
-    call_release_operation(call, op);
-    return;
-  }
-  call->busy_at = front->now;
-  list_remove(&op->of_call);
-  answer(op);
 }

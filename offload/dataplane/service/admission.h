@@ -9,9 +9,5 @@
 
 operation *admission_take(call *call, const wire_operation *request, uint64_t deadline, uint32_t window);
 bool admission_may_use(connection *connection, uint32_t identity);
-/* With the work queue's lock: hands over what was decoded in this turn. */
-void admission_submit_all(front *front);
-/* An operation has been run, has expired, or was refused. */
-void admission_done(front *front, operation *op);
 
 #endif

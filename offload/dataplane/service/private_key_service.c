@@ -2,7 +2,8 @@
 
 #include <string.h>
 
-#include "offload/dataplane/service/admission.h"
+#include "offload/dataplane/service/completion.h"
+#include "offload/dataplane/service/submission.h"
 
 static const call_method *find(const uint8_t *path, size_t size) {
   static const call_method *const methods[] = {&method_stream, &method_sign, &method_watch_identities, &method_watch,
@@ -13,4 +14,4 @@ static const call_method *find(const uint8_t *path, size_t size) {
   return NULL;
 }
 
-const front_service private_key_service = {.find = find, .submit_all = admission_submit_all, .done = admission_done};
+const front_service private_key_service = {.find = find, .submit_all = submission_of_turn, .done = completion_of};
