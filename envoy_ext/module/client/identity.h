@@ -94,7 +94,7 @@ class IdentityWatch {
 // The credential of an SSL_CREDENTIAL made here.
 const Credential *credential_of(const SSL_CREDENTIAL *credential);
 
-// The private-key method of every credential made here; transport_socket.cc has it.
+// The private-key method of every credential made here; tls/handshake.cc has it.
 extern const SSL_PRIVATE_KEY_METHOD remote_private_key;
 
 }  // namespace tls_offload
