@@ -1,5 +1,6 @@
 """The mesh control plane: the one place that configures the offload (see docs/guide/services.md).
 
-Dependencies between the rooms run one way: `model` and `policies` know nobody, `store` knows `model`, `xds` builds
-Envoy configuration out of both, `ca` and `nodes` issue identities, `rest` and `cli` are the faces.
+Dependencies between the rooms run one way, from the last of this list to the first; tests/test_rooms.py holds them to
+it: `model`, `policies`, `kinds`, `store`, `tokens`, `mesh`, `xds`, `ca`, `own_certificates`, `reconcile`, `rest`,
+`servers`, `cli`.
 """

@@ -18,7 +18,7 @@ from typing import Any
 
 import control.cli
 import control.cli.probe
-import control.serve
+import control.servers.process
 import offload.cli
 import offload.daemon.lifecycle
 

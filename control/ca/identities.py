@@ -26,8 +26,8 @@ from control.mesh.facts import Identity
 from control.policies.meshoffload.schema import KeyType
 from control.store.errors import StoreError, WrongStoreKey
 from control.store.store import Store, svid_secret
-from control.xds.admin import control_plane_id
-from control.xds.proxy import Credential
+from control.xds.render.admin import control_plane_id
+from control.xds.render.proxy import Credential
 
 log = structlog.get_logger(__name__)
 

@@ -14,11 +14,11 @@ from typing import Annotated
 import jwt
 import typer
 
-from control.bootstrap import ControlPlaneAddress, ProxyIdentity
-from control.bootstrap import bootstrap as make_bootstrap
 from control.cli.output import warn_if_exposed
 from control.runtime_folder import default_base, remove_leftovers, take
 from control.settings import XDS_PORT, parse_address, write_private
+from control.xds.render.bootstrap import ControlPlaneAddress, ProxyIdentity
+from control.xds.render.bootstrap import bootstrap as make_bootstrap
 from envoy_ext.location import SEARCH_PATH_VARIABLE, ModuleMissing, module_directory
 
 Name = Annotated[str, typer.Option("--name", help="of the Dataplane")]

@@ -83,7 +83,7 @@ def serve(
     # gRPC itself has a line for each handshake that fails, which anybody can cause; it reads this when it is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from control import logs  # gRPC and its friends take a while to load
-    from control import serve as service
+    from control.servers import process as service
 
     logs.configure()
 

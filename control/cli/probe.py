@@ -12,8 +12,8 @@ import time
 import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 
-from control.bootstrap import ControlPlaneAddress, ProxyIdentity
 from control.cli.client import ApiError, Unreachable
+from control.xds.render.bootstrap import ControlPlaneAddress, ProxyIdentity
 
 SECONDS = 2.0  # a control plane of one's own network answers in milliseconds
 _METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"

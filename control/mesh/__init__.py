@@ -1,1 +1,1 @@
-"""What a mesh wants, what its proxies and nodes have acknowledged, and what each of them may be given next."""
+"""One mesh: what its resources want, what proxies and nodes have acknowledged, and what each may be given next."""

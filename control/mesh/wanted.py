@@ -10,16 +10,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from control.mesh.facts import Place, Wanted, WantedProxy, WantedService
+from control.mesh.proxy_policies import ProxyPolicies
+from control.mesh.view import Destination, MeshView
 from control.model.dataplane import DataplaneSpec
 from control.model.placement import node_of
 from control.model.resource import Resource
 from control.policies.matching import inbound_entries, merged
 from control.policies.meshtls import generate as tls
 from control.policies.meshtls.schema import Conf as TlsConf
-from control.xds import outbounds
-from control.xds.outbounds import OutboundContext
-from control.xds.policies_of_proxy import ProxyPolicies
-from control.xds.view import Destination, MeshView
+from control.xds.render import outbounds
+from control.xds.render.outbounds import OutboundContext
 
 
 def wanted_of(view: MeshView) -> Wanted:

@@ -13,11 +13,11 @@ from pydantic_core import PydanticCustomError
 
 from control.audit import moment
 from control.ca.rotation import WAITS_FOR, Event, Rotation
-from control.client_authority import NAME_MAX
 from control.model.base import parse_duration
-from control.plane import ControlPlane
+from control.own_certificates.administrators import AdminCertificates
+from control.own_certificates.client_authority import NAME_MAX
+from control.reconcile.control_plane import ControlPlane
 from control.rest import errors
-from control.rest.admin_certificates import AdminCertificates
 from control.rest.auditing import tell
 from control.rest.shapes import (
     Certificate,

@@ -10,9 +10,9 @@ from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from control.audit import Audit
-from control.plane import ControlPlane
+from control.own_certificates.administrators import AdminCertificates
+from control.reconcile.control_plane import ControlPlane
 from control.rest import access, errors, inspection, openapi, resources
-from control.rest.admin_certificates import AdminCertificates
 from control.rest.auditing import Audited
 from control.rest.authentication import Authenticator
 from control.rest.guard import Api, Guard

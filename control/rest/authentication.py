@@ -8,7 +8,7 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 
 from control.audit import Who
-from control.rest.admin_certificates import AdminCertificates
+from control.own_certificates.administrators import AdminCertificates
 from control.rest.limits import Scope
 from control.tokens.tokens import InvalidToken, Tokens
 

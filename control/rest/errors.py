@@ -17,7 +17,7 @@ from control.ca.issue import RefusedRequest
 from control.ca.rotation import WrongStage
 from control.model.documents import UnreadableDocument
 from control.model.violation import InvalidResource
-from control.statistics import NoAnswer, NoWay
+from control.rest.proxy_statistics import NoAnswer, NoWay
 from control.store.errors import Conflict, NotFound, StoreError
 from control.tokens.tokens import InvalidToken, TooManyKeys
 

@@ -8,18 +8,17 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query
 from fastapi.responses import PlainTextResponse
 
-from control import inspect, statistics
+from control.mesh.view import MeshView
 from control.model.resource import Resource
-from control.plane import ControlPlane
-from control.rest import errors
+from control.reconcile.control_plane import ControlPlane
+from control.rest import errors, explain_proxy, proxy_statistics
 from control.rest.shapes import Access, Overview, PoliciesOfType, ProxyConfiguration, Waiting
 from control.store.errors import NotFound
 from control.xds.quarantine import Choice
-from control.xds.view import MeshView
 
 Filter = Annotated[str, Query(max_length=1000, description="a regular expression (RE2) of the names wanted")]
 Shadow = Annotated[bool, Query(description="as if policies with the label kuma.io/effect: shadow had an effect")]
-StatisticsForm = Annotated[statistics.Form, Query(alias="format")]
+StatisticsForm = Annotated[proxy_statistics.Form, Query(alias="format")]
 
 PREFIX = "/meshes/{mesh}/dataplanes/{name}"
 
@@ -44,27 +43,27 @@ def add_to(app: FastAPI, plane: ControlPlane) -> None:
     @app.get(PREFIX + "/_overview", response_model=Overview, **common)
     async def overview(mesh: str, name: str) -> dict[str, Any]:
         """Who it is, its certificate, and per connection and type of xDS what it took and refused."""
-        return await inspect.overview(plane, *await find(plane, mesh, name))
+        return await explain_proxy.overview(plane, *await find(plane, mesh, name))
 
     @app.get("/meshes/{mesh}/_waiting", response_model=list[Waiting], **common)
     async def waiting(mesh: str) -> list[dict[str, str]]:
         """The steps of changes that wait for a proxy or a node, with whose they are and for whom they wait."""
         if not await asyncio.to_thread(plane.store.has, "Mesh", "", mesh):
             raise NotFound(f"there is no Mesh {mesh!r}")
-        return inspect.waiting(await plane.view(mesh, fresh=True))
+        return explain_proxy.waiting(await plane.view(mesh, fresh=True))
 
     @app.get(PREFIX + "/_policies", response_model=list[PoliciesOfType], **hidden)
     @app.get(PREFIX + "/policies", response_model=list[PoliciesOfType], **common)
     async def policies(mesh: str, name: str) -> list[dict[str, Any]]:
         """The policies that select it, of each type the weaker first."""
-        return inspect.policies(*await find(plane, mesh, name))
+        return explain_proxy.policies(*await find(plane, mesh, name))
 
     @app.get(PREFIX + "/_xds", response_model=ProxyConfiguration, **hidden)
     @app.get(PREFIX + "/xds", response_model=ProxyConfiguration, **common)
     async def xds(mesh: str, name: str, shadow: Shadow = False) -> dict[str, Any]:
         """The configuration that it should have, without secrets."""
         view, dataplane = await find(plane, mesh, name)
-        return inspect.config(view, dataplane, plane.quarantines.choice(view, dataplane) | Choice(shadow=shadow))
+        return explain_proxy.config(view, dataplane, plane.quarantines.choice(view, dataplane) | Choice(shadow=shadow))
 
     answers = errors.responses(400, 401, 404, 409, 502) | {
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "as Envoy writes it"}
@@ -76,11 +75,11 @@ def add_to(app: FastAPI, plane: ControlPlane) -> None:
     async def stats(mesh: str, name: str, filter: Filter = "", form: StatisticsForm = "text") -> PlainTextResponse:
         """The proxy's own statistics now; it has to be running, and its Dataplane to have networking.admin.port."""
         view, dataplane = await find(plane, mesh, name)
-        found = await asyncio.to_thread(statistics.read, plane.identities, view, dataplane, filter, form)
+        found = await asyncio.to_thread(proxy_statistics.read, plane.identities, view, dataplane, filter, form)
         return PlainTextResponse(found)
 
     @app.get(PREFIX + "/_access", response_model=list[Access], **common)
     async def access(mesh: str, name: str, caller: str) -> list[dict[str, Any]]:
         """Whether `caller` (a SPIFFE id) is let in by each inbound, and why."""
         view, dataplane = await find(plane, mesh, name)
-        return inspect.access(view, dataplane, caller, plane.quarantines.choice(view, dataplane))
+        return explain_proxy.access(view, dataplane, caller, plane.quarantines.choice(view, dataplane))

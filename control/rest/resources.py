@@ -14,7 +14,7 @@ from control.model import documents
 from control.model.resource import Kind, Resource, parse
 from control.model.unreadable import Unreadable
 from control.model.violation import InvalidResource, Violation
-from control.plane import ControlPlane
+from control.reconcile.control_plane import ControlPlane
 from control.rest import errors, openapi
 from control.rest.auditing import tell
 from control.rest.shapes import Status

@@ -1,1 +1,1 @@
-"""What stands between strangers and the control plane's servers: bounds of connections, and descriptors for them."""
+"""The control plane's ports and the process around them: who may be connected, gRPC for proxies and nodes, REST."""

@@ -37,7 +37,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from control.xds.encode import LISTENER, ROUTES
+from control.xds.encoding.encode import LISTENER, ROUTES
 
 # In the order in which they are suspected: what protects least comes first.
 UNPROTECTED = (

@@ -14,12 +14,13 @@ from typing import Any
 from google.protobuf import json_format
 
 from control.kinds import DATAPLANE, MESH_IDENTITY, MESH_SERVICE, MESH_TRUST
+from control.mesh.view import MeshView
 from control.model.reference import WORKLOAD, OutboundTargetRef, TopLevelTargetRef
 from control.model.resource import Kind, Resource
 from control.model.violation import InvalidResource, Violation
-from control.xds import encode, proxy
-from control.xds.encode import CLUSTER, LISTENER, ROUTES
-from control.xds.view import MeshView
+from control.xds.encoding import encode
+from control.xds.encoding.encode import CLUSTER, LISTENER, ROUTES
+from control.xds.render import proxy
 
 # http2 is as grpc.
 _PROTOCOLS = ("http", "tcp", "grpc")

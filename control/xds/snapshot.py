@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from control.mesh.facts import Facts
-from control.xds import encode
-from control.xds.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Encoded
+from control.xds.encoding import encode
+from control.xds.encoding.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Encoded
 from control.xds.quarantine import Made
 
 TYPES = (CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET)
@@ -24,7 +24,7 @@ class Snapshot:
     problems: tuple[str, ...] = ()
     # What it means for others once it is acknowledged; None where nobody asks.
     facts: Facts | None = None
-    # By type and name; see provenance.py.
+    # By type and name; see render/provenance.py.
     made_of: Mapping[str, Mapping[str, Made]] = field(default_factory=dict)
 
     @cached_property

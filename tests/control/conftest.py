@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from control.kinds import KINDS
+from control.mesh.view import MeshView
 from control.model import documents
 from control.model.resource import Resource
-from control.xds import encode
-from control.xds.proxy import Credential, ProxyConfig
-from control.xds.view import MeshView
+from control.xds.encoding import encode
+from control.xds.render.proxy import Credential, ProxyConfig
 
 MESH = """
 type: Mesh

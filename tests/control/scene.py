@@ -11,16 +11,16 @@ from typing import Any
 import grpc
 import httpx
 
-from control.bootstrap import ControlPlaneAddress, ProxyIdentity, bootstrap
 from control.kinds import KINDS
 from control.mesh.evidence import OFFLINE_AFTER_S
 from control.model.resource import Resource
-from control.nodes.server import NodeServer
-from control.plane import ControlPlane
-from control.serving_certificate import ServingCertificate
+from control.own_certificates.serving import ServingCertificate
+from control.reconcile.control_plane import ControlPlane
+from control.servers.ads import DiscoveryServer
+from control.servers.nodes import NodeServer
 from control.store.store import Store, StoreKey
 from control.tokens.tokens import Tokens
-from control.xds.server import DiscoveryServer
+from control.xds.render.bootstrap import ControlPlaneAddress, ProxyIdentity, bootstrap
 
 Read = Callable[[str], list[Resource]]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from control import inspect
 from control.ca.authority import AUTHORITY_LIFETIME, generate
 from control.ca.rotation import Event, Rotation, Stage, WrongStage
 from control.model.violation import InvalidResource
+from control.rest import explain_proxy
 from tests.control.live_mesh import PERMISSION, Live, Ports, live, services
 from tests.control.resources import MESH_WITH_IDENTITY
 from tests.control.scene import Read
@@ -48,7 +48,7 @@ async def problems(mesh: Live, name: str) -> str:
     view = await mesh.running.plane.view("default", fresh=True)
     dataplane = view.get("Dataplane", name)
     assert dataplane is not None
-    return "; ".join((await inspect.overview(mesh.running.plane, view, dataplane))["problems"])
+    return "; ".join((await explain_proxy.overview(mesh.running.plane, view, dataplane))["problems"])
 
 
 async def step(mesh: Live, event: Event) -> Rotation:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from control.ca.authority import Authority, generate, key_usage
-from control.xds.encode import ROUTES, SECRET
+from control.xds.encoding.encode import ROUTES, SECRET
 from tests.control.fleet import eventually
 from tests.control.live_mesh import Live, live
 from tests.control.scene import Read, answer

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from control import inspect
 from control.mesh.facts import Presence, ServicePlan
 from control.mesh.transitions import TLS
+from control.mesh.view import MeshView
+from control.rest import explain_proxy
 from control.xds.snapshot import Snapshot
-from control.xds.view import MeshView
 from tests.control.fleet import Fleet, Load, eventually, fleet
 from tests.control.scene import Read
 
@@ -74,7 +74,7 @@ spec:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("control.plane.POLL_S", 0.3)
+    monkeypatch.setattr("control.reconcile.control_plane.POLL_S", 0.3)
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ async def until_settled(there: Fleet) -> MeshView:
 
 
 async def waits_named(there: Fleet) -> set[tuple[str, str]]:
-    return {(wait["who"], wait["waitsFor"]) for wait in inspect.waiting(await view_of(there))}
+    return {(wait["who"], wait["waitsFor"]) for wait in explain_proxy.waiting(await view_of(there))}
 
 
 async def test_identities_come_change_and_go(there: Fleet) -> None:
@@ -182,7 +182,7 @@ async def test_clients_wait_for_the_last_server_which_is_named(there: Fleet, mon
         assert not (await service(there)).tls
         two = view.get("Dataplane", "two")
         assert two is not None
-        overview = await inspect.overview(plane, view, two)
+        overview = await explain_proxy.overview(plane, view, two)
         assert ("service backend", "two") in {(wait["who"], wait["waitsFor"]) for wait in overview["waits"]}
         assert plane.metrics.registry.get_sample_value("mesh_waiting_steps", {"mesh": "default", "step": TLS})
         monkeypatch.undo()

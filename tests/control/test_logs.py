@@ -8,7 +8,7 @@ import sys
 SCRIPT = """
 from control import logs
 import structlog
-log = structlog.get_logger("control.xds.server")
+log = structlog.get_logger("control.servers.ads")
 logs.configure()
 logs.configure()
 text = "x\\n2026-01-01 [info     ] forged\\x1b[2J\\u202e"
@@ -26,7 +26,7 @@ def test_an_event_is_one_line() -> None:
 TRACE = """
 from control import logs
 import structlog
-log = structlog.get_logger("control.xds.server")
+log = structlog.get_logger("control.servers.ads")
 logs.configure()
 def served(token):
     try:

@@ -17,7 +17,7 @@ import pytest
 
 from control.ca.rotation import Event, Stage, WrongStage
 from control.cli.dataplane import envoy_arguments
-from control.xds.encode import ROUTES
+from control.xds.encoding.encode import ROUTES
 from deploy.demo.mesh.applications import application
 from tests.control.scene import Read, Running, answer, until
 

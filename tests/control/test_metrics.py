@@ -16,7 +16,7 @@ from control.ca.rotation import Event
 from control.kinds import KINDS
 from control.metrics import Metrics
 from control.model.resource import Resource
-from control.plane import ControlPlane
+from control.reconcile.control_plane import ControlPlane
 from control.store.store import Store, StoreKey
 from tests.control.resources import MESH_WITH_IDENTITY
 

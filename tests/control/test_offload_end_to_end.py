@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from control import statistics
+from control.rest import proxy_statistics
 from tests.control.fleet import Load, eventually
 from tests.control.offloaded_pair import IN_ENVOY, MODULE, PERMISSION, Ports, are_in, offloaded, offloaded_pair
 from tests.control.scene import Read, Running, answer, until
@@ -67,7 +67,7 @@ async def test_the_module_serves_what_the_control_plane_says(running: Running, p
         view = await running.plane.view("default")
         for dataplane in view.dataplanes:
             read = await asyncio.to_thread(
-                statistics.read, running.plane.identities, view, dataplane, "tls_offload", "text"
+                proxy_statistics.read, running.plane.identities, view, dataplane, "tls_offload", "text"
             )
             assert b"operations_ok" in read
         # No key, and nothing to verify peers with, is in either Envoy's configuration.

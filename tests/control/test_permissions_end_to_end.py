@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from control.cli.dataplane import DRAIN_S
-from control.xds.encode import LISTENER
+from control.xds.encoding.encode import LISTENER
 from tests.control.fleet import Fleet, eventually, fleet
 from tests.control.resources import MESH_WITH_IDENTITY
 from tests.control.scene import Read

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from control.inspect import overview
 from control.kinds import KINDS
 from control.model.resource import Resource
+from control.rest.explain_proxy import overview
 from tests.control.fleet import Fleet, eventually, fleet
 from tests.control.resources import MESH_WITH_IDENTITY
 from tests.control.scene import Read, answer, until

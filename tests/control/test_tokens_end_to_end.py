@@ -9,9 +9,9 @@ from typing import Any
 
 import grpc
 import pytest
-
-from control import inspect
 from offload.v1 import node_pb2, node_pb2_grpc
+
+from control.rest import explain_proxy
 from tests.control.live_mesh import Live, live
 from tests.control.scene import Read, Running
 
@@ -83,7 +83,7 @@ async def test_no_dump_shows_the_token_and_inspect_shows_its_end(mesh: Live) -> 
     view = await mesh.running.plane.view("default")
     dataplane = view.get("Dataplane", "web-1")
     assert dataplane is not None
-    [connection] = (await inspect.overview(mesh.running.plane, view, dataplane))["connections"]
+    [connection] = (await explain_proxy.overview(mesh.running.plane, view, dataplane))["connections"]
     assert connection["tokenUntil"].startswith("20")
 
 

@@ -17,7 +17,7 @@ import grpc
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
-from control.xds.encode import CLUSTER
+from control.xds.encoding.encode import CLUSTER
 from tests.control.mesh_process import ControlPlane
 from tests.faults.attack_scenarios import attacker_process, resident_mib
 from tests.faults.front_attackers import API, XDS

@@ -33,7 +33,7 @@ TESTS = (
     "tests/offload/interfaces/test_metrics.py",
     "tests/envoy_ext/test_http.py",
     "tests/envoy_ext/test_library.py",
-    "tests/control/rest/test_admin_certificates.py",
+    "tests/control/own_certificates/test_administrators.py",
     "tests/kernels/test_key.py",
     "tests/kernels/constant_time/test_disassembly.py",
     "tests/deploy/test_processes.py",

@@ -15,11 +15,11 @@ from control.ca.authorities import Authorities
 from control.ca.authority import AUTHORITY_LIFETIME, UnusableAuthority, generate
 from control.ca.identities import Identities
 from control.ca.rotation import Event, Rotation, Stage, WrongStage
+from control.mesh.view import MeshView
 from control.model.resource import Resource
 from control.model.violation import InvalidResource
 from control.store.errors import WrongStoreKey
 from control.store.store import Store
-from control.xds.view import MeshView
 from tests.control.ca.made import ID, Clock, Read, from_files, identity, write_ca
 
 # --- a CA that fails --------------------------------------------------------------------------------------------------

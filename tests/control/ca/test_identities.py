@@ -14,9 +14,9 @@ from control.ca.authority import UnusableAuthority
 from control.ca.identities import Identities
 from control.ca.issue import RefusedRequest, svid_problems
 from control.ca.rotation import Event, Stage, WrongStage
+from control.mesh.view import MeshView
 from control.model.resource import Resource
 from control.store.store import Store
-from control.xds.view import MeshView
 from tests.control.ca.made import ID, Clock, Read, from_files, identity, write_ca
 
 

@@ -14,13 +14,13 @@ from cryptography.x509.oid import NameOID
 
 from control.ca.identities import Identities
 from control.kinds import KINDS
+from control.mesh.view import MeshView
 from control.model import documents
 from control.model.mesh_identity import MeshIdentitySpec, best_matched
 from control.model.reference import spiffe_id_problem
 from control.model.resource import parse
 from control.model.violation import InvalidResource
 from control.store.store import Store, StoreKey
-from control.xds.view import MeshView
 from tests.control.resources import MESH_WITH_IDENTITY
 
 

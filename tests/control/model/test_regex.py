@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from control.model import regex
-from tests.control.xds.test_api_rules import envoy_takes, http
+from tests.control.xds.encoding.test_api_rules import envoy_takes, http
 
 GOOD = [r"/\pL+", r"\z", "(?<n>a)", r"\Q.\E", "(?U)a", "/api/v[0-9]+/.*", "/a{0,47}", "/é+", "/.{0,30}"]
 BAD = ["/a++", "(?>ab)", r"\Z", "x{1001}", r"\u0041", "(?a:b)", r"\N{DASH}", "x*+", "", "/a{0,49}", r"/\x{100}+", "("]

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from control.mesh.view import MeshView
 from control.policies import POLICIES
-from control.xds.proxy import Credential, ProxyConfig, render
-from control.xds.view import MeshView
+from control.xds.render.proxy import Credential, ProxyConfig, render
 
 FOLDER = Path(__file__).parent / "scenarios"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml") if not path.stem.endswith(".golden"))

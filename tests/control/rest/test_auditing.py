@@ -16,8 +16,8 @@ from starlette.routing import Route
 from control.audit import Audit
 from control.cli.certificate_request import make_request
 from control.kinds import KINDS
-from control.plane import ControlPlane
-from control.rest.admin_certificates import AdminCertificates
+from control.own_certificates.administrators import AdminCertificates
+from control.reconcile.control_plane import ControlPlane
 from control.rest.app import make_app
 from control.rest.auditing import UNTOLD
 from control.rest.limits import READS

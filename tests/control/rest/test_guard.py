@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
 from control.kinds import KINDS
-from control.plane import ControlPlane
-from control.rest.admin_certificates import AdminCertificates
+from control.own_certificates.administrators import AdminCertificates
+from control.reconcile.control_plane import ControlPlane
 from control.rest.app import make_app
 from control.rest.guard import OPEN
 from control.rest.limits import MAX_BODY_BYTES, READS

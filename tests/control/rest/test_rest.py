@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from control.kinds import KINDS
 from control.model.resource import Resource
-from control.plane import ControlPlane
+from control.reconcile.control_plane import ControlPlane
 from control.rest.app import make_app
 from control.rest.guard import OPEN
 from control.rest.limits import MAX_BODY_BYTES

@@ -18,15 +18,14 @@ from typing import Any
 import grpc
 import pytest
 
-from control.rest import connection
-from control.serve import ServeSettings, Service
-from control.servers import listener
+from control.servers import api, listener
+from control.servers.ads import SERVICE
 from control.servers.descriptors import Wanted
 from control.servers.door import OVERDUE, STRANGERS_OF_ADDRESS, Bounds, Door, Sent
 from control.servers.doorkeeper import Doorkeeper
+from control.servers.process import ServeSettings, Service
 from control.settings import Address, Files
 from control.tokens.tokens import InvalidToken, Tokens
-from control.xds.server import SERVICE
 from tests.control.mesh_process import ControlPlane
 
 LOCAL = Address("127.0.0.1", 0)
@@ -89,8 +88,8 @@ async def test_a_byte_now_and_then_does_not_keep_a_connection(
     service: Service, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     # Where a request has to come first, there has to be time for it on a slow machine.
-    monkeypatch.setattr(connection, "HEADERS_S", 8.0 if "body" in what or "after" in what else 0.5)
-    monkeypatch.setattr(connection, "BODY_S", 0.5)
+    monkeypatch.setattr(api, "HEADERS_S", 8.0 if "body" in what or "after" in what else 0.5)
+    monkeypatch.setattr(api, "BODY_S", 0.5)
     monkeypatch.setattr(listener, "HANDSHAKE_S", 0.5 if what == "no TLS" else LIMIT_S)
     request, tls = SLOW[what]
     reader, writer = await connect(service, request, tls)
@@ -105,7 +104,7 @@ async def test_a_byte_now_and_then_does_not_keep_a_connection(
 
 
 async def test_an_answer_that_nobody_takes_is_not_kept(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "ANSWER_S", 0.5)
+    monkeypatch.setattr(api, "ANSWER_S", 0.5)
     requests = (b"GET /openapi.json HTTP/1.1\r\n" + HEAD + b"\r\n") * 200
     reader, writer = await connect(service, b"")
     writer.transport.pause_reading()  # type: ignore[attr-defined]

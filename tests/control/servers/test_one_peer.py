@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from control.serve import ServeSettings, Service
 from control.servers.door import OF_ADDRESS, Bounds, Door, Sent
 from control.servers.doorkeeper import Doorkeeper
+from control.servers.process import ServeSettings, Service
 from control.settings import Address, Files
 from tests.control.servers.test_fronts import LIMIT_S, LOCAL, eventually
 

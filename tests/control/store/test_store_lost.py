@@ -19,7 +19,7 @@ import httpx
 import pytest
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
-from control.xds.encode import CLUSTER, LISTENER, SECRET
+from control.xds.encoding.encode import CLUSTER, LISTENER, SECRET
 from tests.control.mesh_process import ControlPlane
 from tests.control.resources import MESH_WITH_IDENTITY
 

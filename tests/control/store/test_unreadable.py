@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from control.kinds import KINDS
+from control.mesh.proxy_policies import ProxyPolicies
+from control.mesh.view import MeshView
 from control.model.resource import Resource
 from control.model.unreadable import Unreadable
 from control.policies.meshtrafficpermission.generate import decide
 from control.store.errors import IncompatibleStore
 from control.store.store import Store, StoreKey
-from control.xds.inbounds import permission_entries
-from control.xds.policies_of_proxy import ProxyPolicies
-from control.xds.view import MeshView
+from control.xds.render.inbounds import permission_entries
 from tests.control.another_version import NEW_LOG, write
 
 Read = Callable[[str], list[Resource]]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control.xds.encode import CLUSTER, LISTENER, ROUTES
+from control.xds.encoding.encode import CLUSTER, LISTENER, ROUTES
 from control.xds.quarantine import IN_FORCE, Choice, Made, Quarantine, Source, Surroundings, named
 
 DATAPLANE = Source("Dataplane", "web", "1")

@@ -1,0 +1,66 @@
+"""The policies that select one proxy, of each type, found once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+from control.mesh.view import MeshView
+from control.model.resource import Resource
+from control.policies.matching import inbound_entries, matching, merged, proxy_entries
+from control.policies.meshmetric.schema import Conf as MetricConf
+from control.policies.meshoffload.generate import OffloadSettings, settings
+from control.policies.meshoffload.schema import Conf as OffloadConf
+from control.policies.meshtls.schema import Conf as TlsConf
+from control.policies.meshtrace.schema import Conf as TraceConf
+from control.xds.quarantine import IN_FORCE, Choice
+
+
+class ProxyPolicies:
+    def __init__(self, view: MeshView, dataplane: Resource, choice: Choice = IN_FORCE) -> None:
+        self._view, self._labels, self._given = view, dataplane.effective_labels, view.given(dataplane)
+        self.choice = choice
+        self._by_type: dict[str, list[Resource]] = {}
+
+    def of_type(self, type_name: str) -> Sequence[Resource]:
+        """The weaker first, as `matching` orders them."""
+        if type_name not in self._by_type:
+            found = matching(self._view.of_type(type_name), self._labels, self.choice.shadow)
+            left_out = self.choice.left_out
+            self._by_type[type_name] = [policy for policy in found if (type_name, policy.name) not in left_out]
+        return self._by_type[type_name]
+
+    def key(self, *type_names: str) -> tuple[tuple[str, ...], ...]:
+        """The same for two proxies of one view that the same policies of these types select."""
+        return tuple(tuple(policy.name for policy in self.of_type(type_name)) for type_name in type_names)
+
+    @cached_property
+    def wanted_offload(self) -> OffloadSettings:
+        return settings(merged(proxy_entries(self.of_type("MeshOffload")), OffloadConf))
+
+    @cached_property
+    def offload(self) -> OffloadSettings:
+        """Where its key is now stands in the plan, which waits for the node's daemon before it is moved."""
+        found, given = self.wanted_offload, self._given
+        if given is None or given.identity is None:
+            return found
+        if given.place is None:
+            return replace(found, mode="EnvoyTLS")
+        return replace(found, mode="Offload", socket=given.place.socket)
+
+    @cached_property
+    def trace(self) -> TraceConf | None:
+        return merged(proxy_entries(self.of_type("MeshTrace")), TraceConf)
+
+    @cached_property
+    def metric(self) -> MetricConf | None:
+        return merged(proxy_entries(self.of_type("MeshMetric")), MetricConf)
+
+    @cached_property
+    def client_tls(self) -> TlsConf | None:
+        """Versions and ciphers for calling others: those of the policies for the whole mesh, which bind both ends."""
+        whole_mesh = [
+            p for p in self.of_type("MeshTLS") if p.spec.target_ref is None or p.spec.target_ref.kind == "Mesh"
+        ]
+        return merged(inbound_entries(whole_mesh, "", 0), TlsConf)

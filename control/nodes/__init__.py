@@ -1,1 +1,0 @@
-"""Nodes: their daemons get the identities of the dataplanes placed on them, and certificates for keys they made."""

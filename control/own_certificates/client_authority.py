@@ -1,0 +1,98 @@
+"""CAs of the control plane's own clients, nodes and administrators: what both kinds of certificates have in common.
+
+Each kind has a CA of its own, which signs nothing else and which one port believes. A certificate carries a name and an
+id (`jti`, as a token has), and is revoked by that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from control.ca.authority import CLOCK_SKEW, key_usage
+from control.ca.issue import key_of_request
+from control.own_certificates.serving import own_authority
+from control.store.store import Store
+from control.tokens.tokens import InvalidToken
+
+NAME_MAX = 64  # of a common name (RFC 5280, ub-common-name)
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """Why a certificate does not count, for its holder."""
+
+    not_ours: str
+    expired: str
+    revoked: str
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Whose a certificate is."""
+
+    name: str
+    jti: str
+    ends_at: datetime
+
+
+class ClientAuthority:
+    """`name`: of the secret that it is kept as. `subject`: for whom it signs."""
+
+    def __init__(self, store: Store, name: str, subject: str, why: Refusals, clock: Callable[[], datetime]) -> None:
+        self._store, self._why, self.now = store, why, clock
+        self._name, self._subject = name, subject
+        self._authority = own_authority(store, name, subject, clock())
+
+    @property
+    def certificate_pem(self) -> str:
+        return self._authority.certificate_pem
+
+    def renew_if_due(self) -> bool:
+        """Where the CA is not valid now: see own_authority. True: servers have to be told."""
+        if self._authority.problem_at(self.now()) is None:
+            return False
+        self._authority = own_authority(self._store, self._name, self._subject, self.now())
+        return True
+
+    def issue(self, request: bytes, name: str, jti: str, valid: timedelta) -> x509.Certificate:
+        """For the key of a PKCS#10 request (DER). RefusedRequest."""
+        key, now, issuer = key_of_request(request, ""), self.now(), self._authority.certificate
+        subject = [(NameOID.COMMON_NAME, name), (NameOID.SERIAL_NUMBER, jti)]
+        builder = x509.CertificateBuilder().issuer_name(issuer.subject)
+        builder = builder.subject_name(x509.Name([x509.NameAttribute(oid, value) for oid, value in subject]))
+        builder = builder.public_key(key).serial_number(x509.random_serial_number())
+        builder = builder.not_valid_before(now - CLOCK_SKEW).not_valid_after(now + valid)
+        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        builder = builder.add_extension(key_usage(), critical=True)
+        # Not for servers: with it a client could stand in for the control plane.
+        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        own = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
+        builder = builder.add_extension(own, critical=False)
+        return builder.sign(self._authority.key, self._authority.hash_algorithm)  # type: ignore[arg-type]  # None: Ed25519
+
+    def check(self, load: Callable[[bytes], x509.Certificate], data: bytes, grace: timedelta = timedelta(0)) -> Holder:
+        """Of a certificate that TLS has verified: whose it is. InvalidToken where it counts no more.
+
+        Time is looked at again, since a connection may live longer than the certificate it began with. `grace` is how
+        long after its end it still says who its holder is; the caller then has to verify that he has its key.
+        """
+        try:
+            certificate = load(data)
+            (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+            (jti,) = certificate.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
+            if certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+                raise ValueError("it is a CA")
+            certificate.verify_directly_issued_by(self._authority.certificate)
+        except Exception as error:
+            raise InvalidToken(self._why.not_ours) from error
+        if certificate.not_valid_after_utc + grace <= self.now():
+            raise InvalidToken(self._why.expired)
+        if self._store.is_revoked(str(jti.value)):
+            raise InvalidToken(self._why.revoked)
+        return Holder(str(name.value), str(jti.value), certificate.not_valid_after_utc)

@@ -1,0 +1,173 @@
+"""Explains a proxy: its policies, what it should have, what it has, and why a call to it is let in or not."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from control.ca.identities import Held
+from control.mesh.facts import Plan, Presence, Wait
+from control.mesh.proxy_policies import ProxyPolicies
+from control.mesh.transitions import service_step
+from control.mesh.view import MeshView
+from control.model.placement import node_of
+from control.model.resource import Resource
+from control.policies import POLICIES
+from control.policies.meshtrafficpermission.generate import decide
+from control.reconcile.control_plane import ControlPlane
+from control.reconcile.proxies import Proxy
+from control.xds.encoding.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
+from control.xds.protocol.states import Phase
+from control.xds.protocol.subscription import Subscription
+from control.xds.quarantine import IN_FORCE, Choice, LeftOut
+from control.xds.render import proxy as proxies
+from control.xds.render.inbounds import is_closed, permission_entries
+
+# More of a mesh than anybody reads; `mesh get` shows all of a kind.
+MAX_LEFT_OUT = 20
+# The end of the year 9999: there is no later date, and a token may say one.
+_FOREVER = 253_402_300_799
+SHORT = {CLUSTER: "CDS", ENDPOINTS: "EDS", LISTENER: "LDS", ROUTES: "RDS", SECRET: "SDS"}
+
+
+def policies(view: MeshView, dataplane: Resource) -> list[dict[str, Any]]:
+    """Every policy that selects the proxy, of each type the weaker first."""
+    found = ProxyPolicies(view, dataplane)
+    return [
+        {"type": policy.type, "policies": [resource.to_data() for resource in found.of_type(policy.type)]}
+        for policy in POLICIES
+        if found.of_type(policy.type)
+    ]
+
+
+def config(view: MeshView, dataplane: Resource, choice: Choice = IN_FORCE) -> dict[str, Any]:
+    """What the proxy should have, without secrets."""
+    rendered = proxies.render(view, dataplane, choice=choice)
+    return {
+        "clusters": list(rendered.clusters.values()),
+        "endpoints": list(rendered.endpoints.values()),
+        "listeners": list(rendered.listeners.values()),
+        "routes": list(rendered.routes.values()),
+        "problems": rendered.problems,
+    }
+
+
+def access(view: MeshView, dataplane: Resource, caller: str, choice: Choice = IN_FORCE) -> list[dict[str, Any]]:
+    """For each inbound, whether the caller with this SPIFFE id is let in, and what decides it."""
+    found, identity = ProxyPolicies(view, dataplane, choice=choice), view.identity_of(dataplane)
+    answers = []
+    for inbound in dataplane.spec.networking.inbound:
+        if identity is None:
+            allowed, reason = True, "the dataplane has no identity: it takes plaintext, and permissions do not apply"
+        elif is_closed(found, inbound):
+            allowed, reason = False, "the proxy refuses its permissions (mesh inspect overview): nobody is let in"
+        else:
+            allowed, reason = decide(permission_entries(found, inbound), caller)
+        answers.append({"inbound": inbound.section, "allowed": allowed, "reason": reason})
+    return answers
+
+
+async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> dict[str, Any]:
+    """Who it is, whether it is there, what it took and refused, and what waits for it or it for others."""
+    identity, mode = view.identity_of(dataplane), ProxyPolicies(view, dataplane).offload.mode
+    # In mode Offload the node's daemon has the certificate; one from before says nothing.
+    held = plane.identities.held(dataplane.mesh, dataplane.name) if mode == "EnvoyTLS" else None
+    choice = plane.quarantines.choice(view, dataplane)
+    problems = list(proxies.render(view, dataplane, choice=choice).problems)
+    left_out = plane.quarantines.left_out(dataplane.mesh, dataplane.name)
+    problems += [one.remark for one in left_out]
+    problems += [one.remark for one in view.unreadable[:MAX_LEFT_OUT]]
+    if identity is not None:
+        problems += _trouble(plane, view.mesh, identity.mesh_identity, mode, held)
+    word, node = plane.unserved(view, dataplane), node_of(dataplane)
+    if word is not None:
+        problems.append(f"node {node} cannot sign for {identity.spiffe_id if identity else 'it'}: {word}")
+    presence = plane.transitions.presence_of(dataplane.mesh, dataplane.name)
+    if presence in (Presence.OFFLINE, Presence.LOST, Presence.NEW):
+        problems.append(
+            f"its proxy is {presence.value}: it gets no traffic (delete the Dataplane if it is gone for good)"
+        )
+    waits = waits_of(view, dataplane.name)
+    return {
+        "name": dataplane.name,
+        "mesh": dataplane.mesh,
+        "spiffeID": identity.spiffe_id if identity else None,
+        "mode": mode,
+        "certificate": {"notAfter": held.not_after.isoformat(), "renewAt": held.renew_at.isoformat()} if held else None,
+        "problems": problems,
+        "leftOut": [_left_out(one) for one in left_out],
+        "waits": [_wait(wait) for wait in waits],
+        "settled": word is None and not any(wait.who == dataplane.name for wait in waits),
+        "connections": [_connection(plane, proxy) for proxy in plane.connected(dataplane.mesh, dataplane.name)],
+    }
+
+
+def waits_of(view: MeshView, name: str) -> list[Wait]:
+    """Steps of the dataplane that wait, and those that wait for it; with those of services that it serves."""
+    plan = view.plan or Plan()
+    served = {service_step(s.name) for s in view.of_type("MeshService") if any(d.name == name for d in view.members(s))}
+    return [wait for wait in plan.waits if name in (wait.who, wait.waits_for) or wait.who in served]
+
+
+def waiting(view: MeshView) -> list[dict[str, str]]:
+    """Every step of the mesh that waits, and for whom."""
+    return [_wait(wait) for wait in (view.plan or Plan()).waits]
+
+
+def _wait(wait: Wait) -> dict[str, str]:
+    return {"who": wait.who, "step": wait.step, "waitsFor": wait.waits_for, "reason": wait.reason}
+
+
+def _trouble(plane: ControlPlane, mesh: str, mesh_identity: str, mode: str, held: Held | None) -> list[str]:
+    """Of the CA of a proxy's identity, and what the proxy has all the same."""
+    trouble = plane.identities.authorities.trouble(mesh, mesh_identity)
+    if trouble is None:
+        return []
+    if mode == "Offload":
+        keeps = "its node keeps the certificate that it has, to its end"
+    elif held is not None and held.is_valid(plane.identities.now()):
+        keeps = f"the proxy keeps its certificate until {held.not_after:%Y-%m-%d %H:%M} UTC"
+    else:
+        keeps = "the proxy has no certificate"
+    return [f"the CA of MeshIdentity {mesh_identity} cannot be used: {trouble}; {keeps}"]
+
+
+def _left_out(one: LeftOut) -> dict[str, Any]:
+    since = datetime.fromtimestamp(one.since, UTC).isoformat()
+    resources = [f"{SHORT.get(one.refusal.type_url, 'its')} {name}" for name in one.refusal.names]
+    return {"type": one.type, "name": one.name, "resources": resources, "because": one.refusal.detail, "since": since}
+
+
+def _connection(plane: ControlPlane, proxy: Proxy) -> dict[str, Any]:
+    subscriptions = proxy.stream.subscriptions if proxy.stream is not None else {}
+    types = {
+        SHORT[type_url]: _type(plane, proxy, subscription)
+        for type_url, subscription in subscriptions.items()
+        if subscription.is_asked
+    }
+    seconds = int(time.monotonic() - proxy.connected_at)
+    end = proxy.token_ends_at
+    until = None if end is None else datetime.fromtimestamp(min(end, _FOREVER), UTC).isoformat()
+    return {"connectedSeconds": seconds, "tokenUntil": until, "types": types}
+
+
+def _type(plane: ControlPlane, proxy: Proxy, subscription: Subscription) -> dict[str, Any]:
+    """What it refuses now is shown for each resource, whatever else of the type it took since."""
+    snapshot, type_url = proxy.snapshot, subscription.type_url
+    refused = subscription.refused_now(snapshot) if snapshot is not None else {}
+    state: dict[str, Any] = {
+        "state": (Phase.PARKED if refused and subscription.phase is Phase.SETTLED else subscription.phase).value,
+        "sentVersion": subscription.version,
+        "acknowledgedVersion": subscription.acked_version,
+        "wantedVersion": snapshot.version(type_url) if snapshot is not None else "",
+    }
+    if refused:
+        causes = [str(cause) for cause in plane.quarantines.causes(proxy.mesh, proxy.name, type_url)]
+        state["refused"] = "; ".join(dict.fromkeys(one.detail for one in refused.values()))
+        state["refusals"] = [
+            {"resource": name, "because": one.detail, "changed": causes} for name, one in sorted(refused.items())
+        ]
+    elif subscription.phase is Phase.PARKED:
+        state["state"] = Phase.SETTLED.value  # what it refused is not wanted any more
+    return state

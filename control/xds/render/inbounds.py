@@ -1,0 +1,222 @@
+"""The inbound side of a proxy: a listener and a cluster for each port that its application serves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from control.mesh.facts import Identity
+from control.mesh.proxy_policies import ProxyPolicies
+from control.mesh.view import MeshView
+from control.model.dataplane import Inbound, ServiceProbe
+from control.model.reference import WORKLOAD
+from control.model.resource import Resource
+from control.policies.matching import Entry, inbound_entries, merged
+from control.policies.meshaccesslog import generate as access_log
+from control.policies.meshaccesslog.schema import Conf as AccessLogConf
+from control.policies.meshhealthcheck.generate import seconds
+from control.policies.meshoffload import generate as offload
+from control.policies.meshtls import generate as tls
+from control.policies.meshtls.schema import Conf as TlsConf
+from control.policies.meshtrafficpermission import generate as permission
+from control.xds.render import shapes
+
+Config = dict[str, Any]
+
+# Kuma's defaults for a local probe: an application that crashed is noticed within ten seconds.
+_PROBE_INTERVAL = timedelta(seconds=10)
+_PROBE_TIMEOUT = timedelta(seconds=3)
+
+
+@dataclass(frozen=True)
+class InboundContext:
+    view: MeshView
+    dataplane: Resource
+    policies: ProxyPolicies
+    identity: Identity | None
+    tracing: Config | None
+
+
+SOURCES: tuple[permission.PeerSource, ...] = ("uri_san", "filter_state")
+
+
+def name_of(inbound: Inbound) -> str:
+    return f"self_inbound_{inbound.section}"
+
+
+def cluster(inbound: Inbound) -> Config:
+    """To the application, on the proxy's own host."""
+    name = name_of(inbound)
+    endpoint = shapes.endpoint(inbound.service_address or "127.0.0.1", inbound.service_port or inbound.port)
+    result: Config = {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        **shapes.http_options(inbound.protocol),
+    }
+    if inbound.service_probe is not None:
+        result["health_checks"] = [_probe(inbound.service_probe)]
+        # One endpoint: panic mode would send requests to an application that is known to be down.
+        result["common_lb_config"] = {"healthy_panic_threshold": {"value": 0}}
+    return result
+
+
+def _probe(probe: ServiceProbe) -> Config:
+    interval = seconds(probe.interval or _PROBE_INTERVAL)
+    return {
+        "interval": interval,
+        # Of an application that nobody has called yet: without it that is a minute.
+        "no_traffic_interval": interval,
+        "timeout": seconds(probe.timeout or _PROBE_TIMEOUT),
+        "unhealthy_threshold": probe.unhealthy_threshold or 3,
+        "healthy_threshold": probe.healthy_threshold or 1,
+        "tcp_health_check": {},
+    }
+
+
+def listener(context: InboundContext, inbound: Inbound) -> Config:
+    """With an identity: TLS with a permission filter, and beside it plaintext where MeshTLS is permissive."""
+    networking, name = context.dataplane.spec.networking, name_of(inbound)
+    conf = merged(_entries(context, "MeshTLS", inbound), TlsConf)
+    result: Config = {
+        "name": name,
+        "traffic_direction": "INBOUND",
+        "address": shapes.address(inbound.address or networking.address, inbound.port),
+    }
+    if context.identity is None:
+        return result | {"filter_chains": [_plain_chain(context, inbound)]}
+    chains = [_tls_chain(context, inbound, context.identity, conf)]
+    planned = context.view.takes_plaintext(context.dataplane, inbound.section)
+    if planned if planned is not None else tls.is_permissive(conf):
+        chains.append(_plain_chain(context, inbound))
+        chains[0]["filter_chain_match"] = {"transport_protocol": "tls"}
+        chains[1]["filter_chain_match"] = {"transport_protocol": "raw_buffer"}
+        result["listener_filters"] = [shapes.TLS_INSPECTOR]
+    return result | {"filter_chains": chains}
+
+
+def _entries(context: InboundContext, type_name: str, inbound: Inbound) -> list[Entry]:
+    if type_name == "MeshTLS" and is_closed(context.policies, inbound):
+        return []
+    return inbound_entries(context.policies.of_type(type_name), inbound.section, inbound.port)
+
+
+def is_closed(policies: ProxyPolicies, inbound: Inbound) -> bool:
+    """Whether the proxy refuses the permissions of the inbound (quarantine.py): then nobody is let in."""
+    names = [name_of(inbound), *(_routes_name(inbound, source) for source in SOURCES)]
+    return not policies.choice.closed.isdisjoint(names)
+
+
+def permission_entries(policies: ProxyPolicies, inbound: Inbound) -> list[Entry]:
+    """The permissions in force for an inbound; also for `mesh inspect`."""
+    if is_closed(policies, inbound):
+        return []
+    return inbound_entries(policies.of_type("MeshTrafficPermission"), inbound.section, inbound.port)
+
+
+@dataclass(frozen=True)
+class Secured:
+    """Mutual TLS of a filter chain, by Envoy or by the module, and how what comes after it is told who the peer is."""
+
+    socket: Config
+    # What has to stand first in the chain.
+    filters: Sequence[Config]
+    source: permission.PeerSource
+    details: shapes.PeerDetails
+
+    def chain(self, filters: Sequence[Config]) -> Config:
+        return {
+            "name": "tls",
+            "transport_socket": self.socket,
+            # Also ends clients that connect and send nothing.
+            "transport_socket_connect_timeout": "15s",
+            "filters": [*self.filters, *filters],
+        }
+
+
+def secured(context: InboundContext, identity: Identity, conf: TlsConf | None) -> Secured:
+    settings = context.policies.offload
+    # Never an empty list, which would mean everyone.
+    domains = context.view.trust_domains or (identity.trust_domain,)
+    if settings.mode == "Offload":
+        module = offload.tls_settings(settings, conf, identity.spiffe_id, domains)
+        socket, companion = offload.downstream(module)
+        return Secured(socket, [companion], "filter_state", shapes.by_module(identity.spiffe_id))
+    return Secured(tls.downstream_socket(conf, domains), [], "uri_san", shapes.ENVOY_TLS)
+
+
+def _tls_chain(context: InboundContext, inbound: Inbound, identity: Identity, conf: TlsConf | None) -> Config:
+    by = secured(context, identity, conf)
+    if inbound.is_http:
+        source = {"rds": {"route_config_name": _routes_name(inbound, by.source), "config_source": shapes.ADS}}
+        return by.chain([_http_manager(context, inbound, [permission.http_filter()], by.details, source)])
+    judge = permission.network_filter(permission_entries(context.policies, inbound), by.source, name_of(inbound))
+    return by.chain([judge, shapes.tcp_proxy(name_of(inbound), name_of(inbound), _logs(context, inbound))])
+
+
+def _routes_name(inbound: Inbound, source: permission.PeerSource) -> str:
+    return name_of(inbound) + ("_module" if source == "filter_state" else "")
+
+
+def routes(context: InboundContext, inbound: Inbound) -> dict[str, Config]:
+    """What stands behind the mutual TLS of an HTTP inbound, with its permissions; nothing where there is none.
+
+    Always for both kinds of TLS; the proxy asks for what its listeners name. While it goes over from one to the other,
+    connections of both are open.
+    """
+    if context.identity is None or not inbound.is_http:
+        return {}
+    entries, found = permission_entries(context.policies, inbound), {}
+    sources: dict[permission.PeerSource, shapes.PeerDetails] = {
+        "uri_san": shapes.ENVOY_TLS,
+        "filter_state": shapes.by_module(context.identity.spiffe_id),
+    }
+    for source, details in sources.items():
+        name = _routes_name(inbound, source)
+        config = found[name] = _routes(inbound, details, name)
+        config["virtual_hosts"][0]["typed_per_filter_config"] = permission.of_routes(entries, source)
+    return found
+
+
+def _plain_chain(context: InboundContext, inbound: Inbound) -> Config:
+    if not inbound.is_http:
+        proxy = shapes.tcp_proxy(name_of(inbound), name_of(inbound), _logs(context, inbound))
+        return {"name": "plaintext", "filters": [proxy]}
+    source = {"route_config": _routes(inbound, shapes.PLAINTEXT, name_of(inbound))}
+    return {"name": "plaintext", "filters": [_http_manager(context, inbound, [], shapes.PLAINTEXT, source)]}
+
+
+def _logs(context: InboundContext, inbound: Inbound) -> list[Config]:
+    conf = merged(_entries(context, "MeshAccessLog", inbound), AccessLogConf)
+    services = context.view.services_of(context.dataplane, inbound.section)
+    traffic = access_log.Traffic(
+        mesh=context.view.mesh,
+        zone=context.view.zone_of(context.dataplane),
+        source="unknown",
+        destination=services[0] if services else "unknown",
+        direction="INBOUND",
+        address=context.dataplane.spec.networking.address,
+        workload=context.dataplane.labels.get(WORKLOAD, ""),
+    )
+    return access_log.access_logs(conf, traffic, http=inbound.is_http)
+
+
+def _routes(inbound: Inbound, details: shapes.PeerDetails, name: str) -> Config:
+    """Everything to the application."""
+    route = {"match": {"prefix": "/"}, "route": {"cluster": name_of(inbound), "timeout": "0s"}}
+    host = {"name": name, "domains": ["*"], "routes": [route], **details.host}
+    return {"name": name, "virtual_hosts": [host], "validate_clusters": False}
+
+
+def _http_manager(
+    context: InboundContext,
+    inbound: Inbound,
+    http_filters: Sequence[Config],
+    details: shapes.PeerDetails,
+    routes_from: Config,
+) -> Config:
+    manager = {"stat_prefix": name_of(inbound), **routes_from, **details.manager}
+    return shapes.http_connection_manager(manager, http_filters, _logs(context, inbound), context.tracing)

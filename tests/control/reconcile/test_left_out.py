@@ -1,0 +1,131 @@
+"""A stored resource of a newer version hurts nobody else: changes go on, streams begin, and it is shown everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from control.kinds import KINDS
+from control.model.resource import Resource
+from control.reconcile.control_plane import ControlPlane, Withheld
+from control.rest.app import make_app
+from control.rest.explain_proxy import overview
+from control.store.store import Store, StoreKey
+from control.tokens.tokens import Tokens
+from control.xds.encoding.encode import ENDPOINTS
+from tests.control.another_version import NEW_LOG, write
+from tests.control.fleet import eventually
+
+Read = Callable[[str], list[Resource]]
+
+DATAPLANE = """
+type: Dataplane
+name: {name}
+labels: {{app: {name}}}
+spec:
+  networking:
+    address: {address}
+    inbound: [{{port: 8080, servicePort: 80, protocol: http}}]
+    outbound: [{{port: 3000, backendRef: {{kind: MeshService, name: db, port: 80}}}}]
+---
+"""
+MESH = """
+type: Mesh
+name: default
+---
+type: MeshService
+name: db
+spec: {selector: {dataplaneLabels: {matchLabels: {app: db}}}, ports: [{port: 80, targetPort: 8080}]}
+---
+"""
+ALL = MESH + DATAPLANE.format(name="web", address="10.0.0.1") + DATAPLANE.format(name="db", address="10.0.0.2")
+
+
+@pytest.fixture
+async def plane(tmp_path: Path, read_resources: Read, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ControlPlane]:
+    monkeypatch.setattr("control.reconcile.control_plane.POLL_S", 0.2)
+    store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
+    plane = ControlPlane(store)
+    await plane.put_all(read_resources(ALL))
+    running = asyncio.create_task(plane.run())
+    yield plane
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    store.close()
+
+
+def count(plane: ControlPlane, type_name: str, mesh: str = "default") -> float | None:
+    return plane.metrics.registry.get_sample_value("mesh_resources_left_out", {"mesh": mesh, "type": type_name})
+
+
+async def test_changes_and_new_streams_go_on(plane: ControlPlane, read_resources: Read) -> None:
+    web = await plane.connect("default", "web")
+    write(plane.store, "MeshAccessLog", "logs", NEW_LOG)
+    write(plane.store, "MeshRateLimit", "limits", {})
+    await eventually(lambda: count(plane, "MeshAccessLog") == 1 == count(plane, "MeshRateLimit"), "it is noticed")
+    # A change reaches who is connected, and who comes gets what there is.
+    await plane.put_all(read_resources(DATAPLANE.format(name="db", address="10.0.0.9")))
+
+    def endpoints(snapshot: Any) -> bytes:
+        return next(iter(snapshot.of_type(ENDPOINTS).values())).any_bytes
+
+    await eventually(lambda: b"10.0.0.9" in endpoints(web.snapshot), "it is noticed")
+    again = await plane.connect("default", "web")
+    assert endpoints(again.snapshot) == endpoints(web.snapshot)
+    view = await plane.view("default")
+    problems = (await overview(plane, view, view.dataplanes[1]))["problems"]
+    assert any("MeshAccessLog logs is left out" in problem and "Syslog" in problem for problem in problems)
+    await plane.delete("MeshAccessLog", "default", "logs")
+    await eventually(lambda: count(plane, "MeshAccessLog") == 0, "it is noticed")
+
+
+async def test_a_mesh_that_cannot_be_read_is_a_mesh(plane: ControlPlane) -> None:
+    await plane.connect("default", "web")
+    write(plane.store, "Mesh", "default", {"newField": 1}, mesh="")
+    await eventually(lambda: count(plane, "Mesh", mesh="") == 1, "it is noticed")
+    assert [view.mesh for view in await plane.all_views()] == ["default"]
+    write(plane.store, "Mesh", "default", {}, mesh="")
+    await eventually(lambda: count(plane, "Mesh", mesh="") == 0, "it is noticed")
+
+
+async def test_a_proxy_whose_dataplane_cannot_be_read_keeps_what_it_has(plane: ControlPlane) -> None:
+    web, db = await plane.connect("default", "web"), await plane.connect("default", "db")
+    before, of_db = web.snapshot, db.snapshot
+    write(plane.store, "Dataplane", "web", {"networking": {"address": "10.0.0.1", "newField": 1}})
+    write(plane.store, "Dataplane", "new", {"networking": {"address": "10.0.0.3"}})
+    plane.mark_changed(["default"])
+    await eventually(lambda: count(plane, "Dataplane") == 1 and db.snapshot is not of_db, "it is noticed")
+    assert web.snapshot is before
+    assert not web.gone
+    with pytest.raises(Withheld, match="newField"):
+        await plane.connect("default", "web")
+
+
+async def test_it_is_shown(plane: ControlPlane) -> None:
+    write(plane.store, "MeshAccessLog", "logs", NEW_LOG)
+    write(plane.store, "MeshAccessLog", "second", NEW_LOG)
+    plane.mark_changed(["default"])
+    await plane.view("default", fresh=True)
+    tokens = Tokens(plane.store)
+    transport = httpx.ASGITransport(make_app(plane, tokens, names=["mesh"]))
+    headers = {"authorization": f"Bearer {tokens.issue('admin', 600)}"}
+    async with httpx.AsyncClient(transport=transport, base_url="https://mesh", headers=headers) as client:
+        ready = (await client.get("/ready")).json()
+        names = ["default/MeshAccessLog/logs", "default/MeshAccessLog/second"]
+        assert ready == {"status": "ready", "leftOut": names}
+        page = (await client.get("/meshes/default/meshaccesslogs?size=1")).json()
+        assert [item["spec"] for item in page["items"]] == [NEW_LOG]
+        assert page["next"] == "logs"
+        one = await client.get("/meshes/default/meshaccesslogs/logs")
+        assert one.headers["etag"] == '"7"'
+        assert one.json()["problem"].startswith("MeshAccessLog logs is left out: this version cannot read it: spec.")
+        new = {"rules": [{"default": {"backends": [{"type": "File", "file": {"path": "/dev/stdout"}}]}}]}
+        document = {"type": "MeshAccessLog", "name": "logs", "mesh": "default", "spec": new}
+        put = await client.put("/meshes/default/meshaccesslogs/logs", json=document, headers={"If-Match": '"7"'})
+        assert (put.status_code, put.json()["version"]) == (200, 8)
+        assert (await client.delete("/meshes/default/meshaccesslogs/second")).status_code == 200
