@@ -25,12 +25,21 @@ _TYPES = "type.googleapis.com/"
 _EXTENSIONS = _TYPES + "envoy.extensions."
 _SOCKET = _EXTENSIONS + "transport_sockets.dynamic_modules.v3.DynamicModuleTransportSocket"
 _FILTER = _EXTENSIONS + "filters.network.dynamic_modules.v3.DynamicModuleNetworkFilter"
-_HCM = _EXTENSIONS + "filters.network.http_connection_manager.v3.HttpConnectionManager"
+HTTP_CONNECTION_MANAGER = _EXTENSIONS + "filters.network.http_connection_manager.v3.HttpConnectionManager"
 _TCP_PROXY = _EXTENSIONS + "filters.network.tcp_proxy.v3.TcpProxy"
-_ROUTER = _EXTENSIONS + "filters.http.router.v3.Router"
 _FILE_LOG = _EXTENSIONS + "access_loggers.file.v3.FileAccessLog"
-_TLS_INSPECTOR = _EXTENSIONS + "filters.listener.tls_inspector.v3.TlsInspector"
 _HTTP_OPTIONS = _EXTENSIONS + "upstreams.http.v3.HttpProtocolOptions"
+
+# The last of the HTTP filters.
+ROUTER: Config = {
+    "name": "envoy.filters.http.router",
+    "typed_config": {"@type": _EXTENSIONS + "filters.http.router.v3.Router"},
+}
+# The listener filter that filter chains need which match on server names or on TLS.
+TLS_INSPECTOR: Config = {
+    "name": "envoy.filters.listener.tls_inspector",
+    "typed_config": {"@type": _EXTENSIONS + "filters.listener.tls_inspector.v3.TlsInspector"},
+}
 
 
 def _struct(value: Mapping[str, Any]) -> Config:
@@ -171,14 +180,13 @@ def http_connection_manager(
     that, upstreams would get `x-forwarded-proto: http`. Not `encrypted` is the plaintext side of a permissive listener,
     whose clients cannot say that they came by https either.
     """
-    router = {"name": "envoy.filters.http.router", "typed_config": {"@type": _ROUTER}}
     hosts = {"name": "all", "domains": ["*"], "routes": [*routes]}
     manager: Config = {
-        "@type": _HCM,
+        "@type": HTTP_CONNECTION_MANAGER,
         "stat_prefix": stat_prefix,
         "scheme_header_transformation": {"scheme_to_overwrite": "https" if encrypted else "http"},
         "route_config": {"name": stat_prefix, "virtual_hosts": [hosts]},
-        "http_filters": [*http_filters, router],
+        "http_filters": [*http_filters, ROUTER],
     }
     if access_logs:
         manager["access_log"] = [*access_logs]
@@ -205,6 +213,11 @@ def socket_address(host: str, port: int) -> Config:
     return {"socket_address": {"address": host, "port_value": port}}
 
 
+def endpoint(host: str, port: int) -> Config:
+    """Of a locality."""
+    return {"endpoint": {"address": socket_address(host, port)}}
+
+
 def listener(
     name: str,
     port: int,
@@ -220,8 +233,7 @@ def listener(
     result: Config = {"name": name, "address": socket_address(host, port), "filter_chains": [*filter_chains]}
     inspected = {"server_names", "transport_protocol"}
     if any(inspected & set(chain.get("filter_chain_match", {})) for chain in filter_chains):
-        inspector = {"name": "envoy.filters.listener.tls_inspector", "typed_config": {"@type": _TLS_INSPECTOR}}
-        result["listener_filters"] = [inspector]
+        result["listener_filters"] = [TLS_INSPECTOR]
     if access_logs:
         result["access_log"] = [*access_logs]
     return result

@@ -22,12 +22,10 @@ from control.ca.authorities import Authorities, Issuing
 from control.ca.authority import Authority, UnusableAuthority
 from control.ca.issue import RefusedRequest, Svid, issue, key_of_request
 from control.ca.rotation import Rotation
-from control.mesh.facts import Identity
+from control.model.identity import Credential, Identity, control_plane_id
 from control.policies.meshoffload.schema import KeyType
 from control.store.errors import StoreError, WrongStoreKey
 from control.store.store import Store, svid_secret
-from control.xds.render.admin import control_plane_id
-from control.xds.render.proxy import Credential
 
 log = structlog.get_logger(__name__)
 

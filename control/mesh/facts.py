@@ -8,17 +8,7 @@ from dataclasses import astuple, dataclass, field
 from enum import Enum
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Identity:
-    """Who a dataplane is."""
-
-    spiffe_id: str
-    trust_domain: str
-    # The MeshIdentity that says so, and whose CA signs.
-    mesh_identity: str
-    # When that was made: one of the same name that is made again has another CA.
-    made_at: str = ""
+from control.model.identity import Identity
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from control.mesh.facts import Identity
 from control.mesh.proxy_policies import ProxyPolicies
 from control.mesh.view import MeshView
+from control.model.identity import Identity
 from control.model.placement import GID_LABEL, UID_LABEL, node_of
 from control.model.resource import Resource
 from control.policies.meshoffload.generate import OffloadSettings

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from control.mesh.choice import IN_FORCE, Choice
 from control.mesh.view import MeshView
 from control.model.resource import Resource
 from control.policies.matching import inbound_entries, matching, merged, proxy_entries
@@ -14,7 +15,6 @@ from control.policies.meshoffload.generate import OffloadSettings, settings
 from control.policies.meshoffload.schema import Conf as OffloadConf
 from control.policies.meshtls.schema import Conf as TlsConf
 from control.policies.meshtrace.schema import Conf as TraceConf
-from control.xds.quarantine import IN_FORCE, Choice
 
 
 class ProxyPolicies:
@@ -49,18 +49,27 @@ class ProxyPolicies:
             return replace(found, mode="EnvoyTLS")
         return replace(found, mode="Offload", socket=given.place.socket)
 
-    @cached_property
-    def trace(self) -> TraceConf | None:
-        return merged(proxy_entries(self.of_type("MeshTrace")), TraceConf)
 
-    @cached_property
-    def metric(self) -> MetricConf | None:
-        return merged(proxy_entries(self.of_type("MeshMetric")), MetricConf)
+@dataclass(frozen=True)
+class ProxySettings:
+    """What the policies of a proxy say of the proxy as a whole."""
 
-    @cached_property
-    def client_tls(self) -> TlsConf | None:
-        """Versions and ciphers for calling others: those of the policies for the whole mesh, which bind both ends."""
-        whole_mesh = [
-            p for p in self.of_type("MeshTLS") if p.spec.target_ref is None or p.spec.target_ref.kind == "Mesh"
-        ]
-        return merged(inbound_entries(whole_mesh, "", 0), TlsConf)
+    policies: ProxyPolicies
+    offload: OffloadSettings
+    trace: TraceConf | None
+    metric: MetricConf | None
+    # Versions and ciphers for calling others: those of the policies for the whole mesh, which bind both ends.
+    client_tls: TlsConf | None
+
+
+def settings_of(view: MeshView, dataplane: Resource, choice: Choice = IN_FORCE) -> ProxySettings:
+    policies = ProxyPolicies(view, dataplane, choice)
+    of_type = policies.of_type
+    whole_mesh = [p for p in of_type("MeshTLS") if p.spec.target_ref is None or p.spec.target_ref.kind == "Mesh"]
+    return ProxySettings(
+        policies,
+        policies.offload,
+        merged(proxy_entries(of_type("MeshTrace")), TraceConf),
+        merged(proxy_entries(of_type("MeshMetric")), MetricConf),
+        merged(inbound_entries(whole_mesh, "", 0), TlsConf),
+    )

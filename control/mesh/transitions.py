@@ -44,7 +44,6 @@ from control.mesh.facts import (
     Call,
     Evidence,
     Facts,
-    Identity,
     Place,
     Plan,
     Presence,
@@ -55,6 +54,7 @@ from control.mesh.facts import (
     WantedProxy,
     WantedService,
 )
+from control.model.identity import Identity
 
 # Of `Wait.step`, for people; metrics count by the first word.
 TLS = "mutual TLS to the service"

@@ -1,18 +1,19 @@
-"""One mesh at one moment, indexed for the questions that configuration asks. Immutable; answers are remembered."""
+"""One mesh at one moment, indexed for the questions that configuration asks. Immutable, and without caches."""
 
 from __future__ import annotations
 
 import operator
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
 
 from pydantic import ValidationError
 
-from control.mesh.facts import Facts, Identity, Plan, WantedProxy
+from control.mesh.facts import Facts, Plan
 from control.model.dataplane import DataplaneSpec, OutboundBackendRef
+from control.model.identity import Identity
 from control.model.mesh_identity import MeshIdentitySpec, best_matched, zone_of
 from control.model.mesh_service import MeshServiceSpec, ServicePort
 from control.model.placement import has_proxy
@@ -20,10 +21,6 @@ from control.model.reference import ZONE, BackendRef, LabelSelector
 from control.model.resource import Resource
 from control.model.unreadable import Unreadable
 from control.policies.meshloadbalancingstrategy.generate import Endpoint
-from control.xds.encoding.shared import SharedConfigs
-
-if TYPE_CHECKING:
-    from control.xds.builder import Fixed
 
 
 @dataclass(frozen=True)
@@ -43,71 +40,60 @@ class Destination:
         return f"{self.port.section}.{self.service.name}.{self.service.mesh}.mesh"
 
 
+@dataclass(frozen=True)
+class _Index:
+    """What follows from the resources alone; a view with a plan has that of the view without."""
+
+    by_type: Mapping[str, Mapping[str, Resource]]
+    # Whom each dataplane should show.
+    identities: Mapping[str, Identity | None]
+    # The dataplanes that each service selects, and the services of each dataplane, in the order of their names.
+    members: Mapping[str, tuple[Resource, ...]]
+    services: Mapping[str, tuple[Resource, ...]]
+
+
+@dataclass(frozen=True, eq=False)
 class MeshView:
-    """All resources of one mesh. `zone` is that of dataplanes without a label kuma.io/zone.
+    """All resources of one mesh; made by `view_of`.
 
     Without a plan it answers what resources want; with one, what proxies may be given now (transitions.py).
     """
 
-    def __init__(
-        self,
-        mesh: str,
-        resources: Iterable[Resource],
-        zone: str = "default",
-        before: MeshView | None = None,
-        unreadable: Sequence[Unreadable] = (),
-        without_ca: Mapping[str, str] | None = None,
-        plan: Plan | None = None,
-    ) -> None:
-        """`before`: an older view of the same mesh; what did not change are the same objects in both.
+    mesh: str
+    # Of dataplanes without a label kuma.io/zone.
+    zone: str
+    resources: tuple[Resource, ...]
+    # What is left out; what stays in force of it is among the resources.
+    unreadable: tuple[Unreadable, ...]
+    # MeshIdentities that never had a CA, and why. They are not in force: nobody can have a certificate.
+    without_ca: Mapping[str, str]
+    # (trust domain, PEM of all its CAs), sorted; with those that the plan retains.
+    trust_bundles: tuple[tuple[str, str], ...]
+    _index: _Index = field(repr=False)
+    plan: Plan | None = None
+    # Of a view with a plan: the one without.
+    wanted: MeshView | None = None
 
-        `unreadable`: what is left out; what stays in force of it is among the resources. `without_ca`: MeshIdentities
-        that never had a CA, and why. They are not in force: nobody can have a certificate.
-        """
-        self.mesh, self.zone, self.unreadable, self.plan = mesh, zone, tuple(unreadable), plan
-        self.without_ca = dict(without_ca or {})
-        # Of a view with a plan: the one without.
-        self.wanted: MeshView | None = None
-        self._by_type: dict[str, dict[str, Resource]] = defaultdict(dict)
-        self.resources = tuple(sorted((r for r in resources if r.mesh == mesh), key=lambda r: r.key))
-        for resource in self.resources:
-            self._by_type[resource.kind.type][resource.name] = resource
-        self._members: dict[str, list[Resource]] = {}
-        self._identities: dict[str, Identity | None] = {}
-        self._endpoints: dict[tuple[str, bool], tuple[Endpoint, ...]] = {}
-        self._server_ids: dict[str, tuple[str, ...]] = {}
-        self.shared = SharedConfigs()
-        # What xds/builder.py and wanted.py keep, by dataplane.
-        self.fixed: dict[str, Fixed] = {}
-        self.wanted_proxies: dict[str, tuple[Resource, WantedProxy]] = {}
-        if before is not None and self._has_surroundings_of(before):
-            mine, kept = self._by_type.get("Dataplane", {}), before.wanted_proxies
-            self.fixed = {n: fixed for n, fixed in dict(before.fixed).items() if mine.get(n) is fixed.dataplane}
-            self.wanted_proxies = {n: one for n, one in dict(kept).items() if mine.get(n) is one[0]}
+    def with_plan(self, plan: Plan) -> MeshView:
+        """The same mesh as it is on its way to what is wanted."""
+        return replace(self, plan=plan, wanted=self, trust_bundles=_trust_bundles(self._index, plan))
 
-    def _has_surroundings_of(self, before: MeshView) -> bool:
-        """Whether nothing has changed but dataplanes."""
+    def has_surroundings_of(self, before: MeshView) -> bool:
+        """Whether nothing has changed since but dataplanes, and what has not is the same objects in both."""
         if self.without_ca.keys() != before.without_ca.keys():
             return False
-        mine = (*self._surroundings, *self.unreadable)
-        theirs = (*before._surroundings, *before.unreadable)
+        mine = (*self._surroundings(), *self.unreadable)
+        theirs = (*before._surroundings(), *before.unreadable)
         return len(mine) == len(theirs) and all(map(operator.is_, mine, theirs))
 
-    @cached_property
-    def _surroundings(self) -> Sequence[Resource]:
-        return [resource for resource in self.resources if resource.kind.type != "Dataplane"]
-
-    def with_plan(self, plan: Plan, before: MeshView | None) -> MeshView:
-        """The same mesh as it is on its way to what is wanted. `before`: an older view with a plan."""
-        made = MeshView(self.mesh, self.resources, self.zone, before, self.unreadable, self.without_ca, plan)
-        made.resources, made._members, made.wanted = self.resources, self._members, self
-        return made
+    def _surroundings(self) -> Iterator[Resource]:
+        return (resource for resource in self.resources if resource.kind.type != "Dataplane")
 
     def of_type(self, type_name: str) -> Sequence[Resource]:
-        return list(self._by_type.get(type_name, {}).values())
+        return tuple(self._index.by_type.get(type_name, {}).values())
 
     def get(self, type_name: str, name: str) -> Resource | None:
-        return self._by_type.get(type_name, {}).get(name)
+        return self._index.by_type.get(type_name, {}).get(name)
 
     @property
     def dataplanes(self) -> Sequence[Resource]:
@@ -132,15 +118,6 @@ class MeshView:
 
     # --- identities and trust -----------------------------------------------------------------------------------------
 
-    @cached_property
-    def _mesh_identities(self) -> list[tuple[str, MeshIdentitySpec]]:
-        """Those in force."""
-        found = [(resource.name, resource.spec) for resource in self.of_type("MeshIdentity")]
-        return [(name, spec) for name, spec in found if name not in self.without_ca]
-
-    def _zone_of_identity(self, name: str) -> str:
-        return zone_of(self._by_type["MeshIdentity"][name].labels, self.zone)
-
     def given(self, dataplane: Resource) -> Facts | None:
         """What the plan has for the proxy; None without a plan."""
         return self.plan.facts.get(dataplane.name) if self.plan is not None else None
@@ -152,23 +129,7 @@ class MeshView:
 
     def wanted_identity(self, dataplane: Resource) -> Identity | None:
         """None where no MeshIdentity selects it, or its labels lack what the template needs (see identity_problem)."""
-        if dataplane.name not in self._identities:
-            self._identities[dataplane.name] = self._find_identity(dataplane)
-        return self._identities[dataplane.name]
-
-    def _find_identity(self, dataplane: Resource) -> Identity | None:
-        if not has_proxy(dataplane):
-            return None
-        found = best_matched(self._mesh_identities, dataplane.effective_labels)
-        if found is None:
-            return None
-        name, spec = found
-        try:
-            spiffe_id = spec.spiffe_id_of(self.mesh, self._zone_of_identity(name), dataplane.effective_labels)
-        except KeyError:
-            return None
-        made_at = self._by_type["MeshIdentity"][name].creation_time
-        return Identity(spiffe_id, spiffe_id.removeprefix("spiffe://").partition("/")[0], name, made_at)
+        return self._index.identities.get(dataplane.name)
 
     def identity_problem(self, dataplane: Resource) -> str | None:
         """Why a dataplane has not the identity that a MeshIdentity would give it."""
@@ -176,24 +137,14 @@ class MeshView:
         meant = best_matched(every, dataplane.effective_labels)
         if meant is not None and meant[0] in self.without_ca:
             return f"MeshIdentity {meant[0]} changes nothing yet, since it has no CA: {self.without_ca[meant[0]]}"
-        found = best_matched(self._mesh_identities, dataplane.effective_labels)
-        if found is None or not has_proxy(dataplane) or self.wanted_identity(dataplane) is not None:
+        if meant is None or not has_proxy(dataplane) or self.wanted_identity(dataplane) is not None:
             return None
+        zone = zone_of(self._index.by_type["MeshIdentity"][meant[0]].labels, self.zone)
         try:
-            found[1].spiffe_id_of(self.mesh, self._zone_of_identity(found[0]), dataplane.effective_labels)
+            meant[1].spiffe_id_of(self.mesh, zone, dataplane.effective_labels)
         except KeyError as missing:
-            return f"MeshIdentity {found[0]} needs the label {missing} for its SPIFFE id; set it on the Dataplane"
+            return f"MeshIdentity {meant[0]} needs the label {missing} for its SPIFFE id; set it on the Dataplane"
         return None
-
-    @cached_property
-    def trust_bundles(self) -> tuple[tuple[str, str], ...]:
-        """(trust domain, PEM of all its CAs), sorted; with those that the plan retains."""
-        bundles: dict[str, list[str]] = defaultdict(list)
-        for domain, pem in self.plan.retained.items() if self.plan is not None else ():
-            bundles[domain].append(pem)
-        for trust in self.of_type("MeshTrust"):
-            bundles[trust.spec.trust_domain] += [bundle.pem.value.strip() + "\n" for bundle in trust.spec.ca_bundles]
-        return tuple((domain, "".join(dict.fromkeys(pems))) for domain, pems in sorted(bundles.items()))
 
     @property
     def trust_domains(self) -> tuple[str, ...]:
@@ -201,61 +152,29 @@ class MeshView:
 
     # --- services -----------------------------------------------------------------------------------------------------
 
-    def members(self, service: Resource) -> list[Resource]:
+    def members(self, service: Resource) -> Sequence[Resource]:
         """The dataplanes that the service selects."""
-        if service.name not in self._members:
-            spec: MeshServiceSpec = service.spec
-            candidates = self._candidates(spec)
-            self._members[service.name] = [d for d in candidates if spec.selects(d.name, d.effective_labels)]
-        return self._members[service.name]
-
-    def _candidates(self, spec: MeshServiceSpec) -> Sequence[Resource]:
-        """The dataplanes with the rarest of the selected labels; not all of them for each service."""
-        selector = spec.selector.dataplane_labels
-        if selector is None or not selector.match_labels:
-            return self.dataplanes
-        return min((self._by_label.get(label, []) for label in selector.match_labels.items()), key=len)
-
-    @cached_property
-    def _by_label(self) -> Mapping[tuple[str, str], list[Resource]]:
-        found: dict[tuple[str, str], list[Resource]] = defaultdict(list)
-        for dataplane in self.dataplanes:
-            for label in dataplane.effective_labels.items():
-                found[label].append(dataplane)
-        return found
-
-    @cached_property
-    def _services_of(self) -> Mapping[str, list[Resource]]:
-        """By dataplane, in the order of their names."""
-        found: dict[str, list[Resource]] = defaultdict(list)
-        for service in self.of_type("MeshService"):
-            for dataplane in self.members(service):
-                found[dataplane.name].append(service)
-        return found
+        return self._index.members.get(service.name, ())
 
     def endpoints(self, destination: Destination, tls: bool = True) -> tuple[Endpoint, ...]:
         """Of all inbounds that serve the port and are ready, for those who call it by TLS, or by plaintext."""
-        if (destination.name, tls) not in self._endpoints:
-            plan = self.plan.services.get(destination.service.name) if self.plan is not None else None
-            without = plan.without[tls] if plan is not None else frozenset()
-            found = set()
-            for dataplane in self.members(destination.service):
-                if dataplane.name in without:
-                    continue
-                spec: DataplaneSpec = dataplane.spec
-                for inbound in spec.networking.inbound:
-                    if inbound.is_ready and destination.port.is_served_by(inbound):
-                        address = inbound.address or spec.networking.address
-                        found.add(Endpoint(address, inbound.port, self.zone_of(dataplane)))
-            self._endpoints[destination.name, tls] = tuple(sorted(found))
-        return self._endpoints[destination.name, tls]
+        plan = self.plan.services.get(destination.service.name) if self.plan is not None else None
+        without = plan.without[tls] if plan is not None else frozenset()
+        found = set()
+        for dataplane in self.members(destination.service):
+            if dataplane.name in without:
+                continue
+            spec: DataplaneSpec = dataplane.spec
+            for inbound in spec.networking.inbound:
+                if inbound.is_ready and destination.port.is_served_by(inbound):
+                    address = inbound.address or spec.networking.address
+                    found.add(Endpoint(address, inbound.port, self.zone_of(dataplane)))
+        return tuple(sorted(found))
 
     def server_ids(self, service: Resource) -> tuple[str, ...]:
         """The SPIFFE ids that may serve it; empty where it is not called by TLS."""
-        if service.name not in self._server_ids:
-            plan = self.plan.services.get(service.name) if self.plan is not None else None
-            self._server_ids[service.name] = plan.server_ids if plan is not None else self._find_server_ids(service)
-        return self._server_ids[service.name]
+        plan = self.plan.services.get(service.name) if self.plan is not None else None
+        return plan.server_ids if plan is not None else self._find_server_ids(service)
 
     def calls_by_tls(self, dataplane: Resource, service: Resource) -> bool:
         given = self.given(dataplane)
@@ -282,7 +201,7 @@ class MeshView:
         inbound = next(i for i in dataplane.spec.networking.inbound if i.section == section)
         return [
             service.name
-            for service in self._services_of.get(dataplane.name, ())
+            for service in self._index.services.get(dataplane.name, ())
             if any(port.is_served_by(inbound) for port in service.spec.ports)
         ]
 
@@ -301,6 +220,86 @@ class MeshView:
     def resolve_backend(self, reference: BackendRef, default_section: str) -> Destination | None:
         """A route's backendRef; without a port it is the one of the route's own service."""
         return _destination(self._select_service(reference.labels), reference.section or default_section)
+
+
+def view_of(
+    mesh: str,
+    resources: Iterable[Resource],
+    zone: str = "default",
+    unreadable: Iterable[Unreadable] = (),
+    without_ca: Mapping[str, str] | None = None,
+) -> MeshView:
+    """The view of those of the resources that are of this mesh, without a plan."""
+    own = tuple(sorted((resource for resource in resources if resource.mesh == mesh), key=lambda r: r.key))
+    found: dict[str, dict[str, Resource]] = defaultdict(dict)
+    for resource in own:
+        found[resource.kind.type][resource.name] = resource
+    by_type = MappingProxyType({type_name: MappingProxyType(some) for type_name, some in found.items()})
+    dataplanes = tuple(by_type.get("Dataplane", {}).values())
+    members = _members(by_type.get("MeshService", {}).values(), dataplanes)
+    services: dict[str, list[Resource]] = defaultdict(list)
+    for service_name, selected in members.items():
+        for dataplane in selected:
+            services[dataplane.name].append(by_type["MeshService"][service_name])
+    known: Mapping[str, Resource] = by_type.get("MeshIdentity", {})
+    specs = [(one.name, one.spec) for one in known.values() if one.name not in (without_ca or {})]
+    identities = {one.name: _identity(mesh, zone, one, specs, known) for one in dataplanes}
+    index = _Index(
+        by_type,
+        MappingProxyType(identities),
+        MappingProxyType(members),
+        MappingProxyType({name: tuple(some) for name, some in services.items()}),
+    )
+    without = MappingProxyType(dict(without_ca or {}))
+    return MeshView(mesh, zone, own, tuple(unreadable), without, _trust_bundles(index, None), index)
+
+
+def _members(services: Iterable[Resource], dataplanes: Sequence[Resource]) -> dict[str, tuple[Resource, ...]]:
+    by_label: dict[tuple[str, str], list[Resource]] = defaultdict(list)
+    for dataplane in dataplanes:
+        for label in dataplane.effective_labels.items():
+            by_label[label].append(dataplane)
+
+    def candidates(spec: MeshServiceSpec) -> Sequence[Resource]:
+        """The dataplanes with the rarest of the selected labels; not all of them for each service."""
+        selector = spec.selector.dataplane_labels
+        if selector is None or not selector.match_labels:
+            return dataplanes
+        return min((by_label.get(label, []) for label in selector.match_labels.items()), key=len)
+
+    return {
+        service.name: tuple(d for d in candidates(service.spec) if service.spec.selects(d.name, d.effective_labels))
+        for service in services
+    }
+
+
+def _identity(
+    mesh: str,
+    zone: str,
+    dataplane: Resource,
+    specs: Sequence[tuple[str, MeshIdentitySpec]],
+    identities: Mapping[str, Resource],
+) -> Identity | None:
+    """Whom a dataplane should show, by the MeshIdentities in force."""
+    found = best_matched(specs, dataplane.effective_labels) if has_proxy(dataplane) else None
+    if found is None:
+        return None
+    name, spec = found
+    try:
+        spiffe_id = spec.spiffe_id_of(mesh, zone_of(identities[name].labels, zone), dataplane.effective_labels)
+    except KeyError:
+        return None
+    trust_domain = spiffe_id.removeprefix("spiffe://").partition("/")[0]
+    return Identity(spiffe_id, trust_domain, name, identities[name].creation_time)
+
+
+def _trust_bundles(index: _Index, plan: Plan | None) -> tuple[tuple[str, str], ...]:
+    bundles: dict[str, list[str]] = defaultdict(list)
+    for domain, pem in plan.retained.items() if plan is not None else ():
+        bundles[domain].append(pem)
+    for trust in index.by_type.get("MeshTrust", {}).values():
+        bundles[trust.spec.trust_domain] += [bundle.pem.value.strip() + "\n" for bundle in trust.spec.ca_bundles]
+    return tuple((domain, "".join(dict.fromkeys(pems))) for domain, pems in sorted(bundles.items()))
 
 
 def _destination(service: Resource | None, section: str) -> Destination | None:

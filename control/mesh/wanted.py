@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from control.mesh import http_routes
 from control.mesh.facts import Place, Wanted, WantedProxy, WantedService
 from control.mesh.proxy_policies import ProxyPolicies
 from control.mesh.view import Destination, MeshView
@@ -18,24 +19,36 @@ from control.model.resource import Resource
 from control.policies.matching import inbound_entries, merged
 from control.policies.meshtls import generate as tls
 from control.policies.meshtls.schema import Conf as TlsConf
-from control.xds.render import outbounds
-from control.xds.render.outbounds import OutboundContext
 
 
-def wanted_of(view: MeshView) -> Wanted:
-    """Of a view without a plan."""
-    proxies = {}
-    for dataplane in view.dataplanes:
-        kept = view.wanted_proxies.get(dataplane.name)
-        if kept is None:
-            kept = view.wanted_proxies[dataplane.name] = (dataplane, _proxy(view, dataplane))
-        proxies[dataplane.name] = kept[1]
-    services = {service.name: _service(view, service) for service in view.of_type("MeshService")}
-    bundles = dict(view.trust_bundles)
-    return Wanted(proxies, services, bundles, {domain: digest_of_pem(pem) for domain, pem in bundles.items()})
+class Wants:
+    """What one mesh wants, view after view; used by one thread at a time.
+
+    While nothing changes but other dataplanes, a dataplane wants the same as before.
+    """
+
+    def __init__(self) -> None:
+        self._before: MeshView | None = None
+        self._proxies: Mapping[str, tuple[Resource, WantedProxy]] = {}
+
+    def of(self, view: MeshView) -> Wanted:
+        """Of a view without a plan."""
+        holds = self._before is not None and view.has_surroundings_of(self._before)
+        before, routes = self._proxies if holds else {}, _Routes(view)
+        now = dict[str, tuple[Resource, WantedProxy]]()
+        for dataplane in view.dataplanes:
+            kept = before.get(dataplane.name)
+            if kept is None or kept[0] is not dataplane:
+                kept = dataplane, _proxy(view, dataplane, routes)
+            now[dataplane.name] = kept
+        self._before, self._proxies = view, now
+        services = {service.name: _service(view, service) for service in view.of_type("MeshService")}
+        bundles = dict(view.trust_bundles)
+        digests = {domain: digest_of_pem(pem) for domain, pem in bundles.items()}
+        return Wanted({name: wanted for name, (_, wanted) in now.items()}, services, bundles, digests)
 
 
-def _proxy(view: MeshView, dataplane: Resource) -> WantedProxy:
+def _proxy(view: MeshView, dataplane: Resource, routes: _Routes) -> WantedProxy:
     policies, identity = ProxyPolicies(view, dataplane), view.identity_of(dataplane)
     settings, spec = policies.offload, dataplane.spec
     place = Place(node_of(dataplane) or "", settings.socket) if settings.mode == "Offload" and identity else None
@@ -43,12 +56,12 @@ def _proxy(view: MeshView, dataplane: Resource) -> WantedProxy:
     for inbound in spec.networking.inbound:
         conf = merged(inbound_entries(policies.of_type("MeshTLS"), inbound.section, inbound.port), TlsConf)
         plaintext[inbound.section] = identity is None or tls.is_permissive(conf)
-    return WantedProxy(identity, place, plaintext, _calls(view, dataplane, policies))
+    return WantedProxy(identity, place, plaintext, _calls(view, dataplane, policies, routes))
 
 
-def _calls(view: MeshView, dataplane: Resource, policies: ProxyPolicies) -> tuple[str, ...]:
+def _calls(view: MeshView, dataplane: Resource, policies: ProxyPolicies, routes: _Routes) -> tuple[str, ...]:
     spec: DataplaneSpec = dataplane.spec
-    context, found = OutboundContext(view, dataplane, policies, None, None), dict[str, None]()
+    found = dict[str, None]()
     for outbound in spec.networking.outbound:
         destination = view.resolve_outbound(outbound.backend_ref)
         if destination is None:
@@ -56,15 +69,28 @@ def _calls(view: MeshView, dataplane: Resource, policies: ProxyPolicies) -> tupl
         # The service itself too: a route that leads elsewhere may be left out for the proxy (xds/quarantine.py).
         found[destination.service.name] = None
         if destination.port.is_http:
-            found |= dict.fromkeys(one.service.name for one in _reached(context, destination))
+            found |= dict.fromkeys(routes.services(policies, destination))
     return tuple(found)
 
 
-def _reached(context: OutboundContext, destination: Destination) -> Sequence[Destination]:
-    try:
-        return outbounds.routes(context, destination)[1]
-    except Exception:  # noqa: BLE001 (the build of the proxy meets it too, and says what is left out for it)
-        return ()
+class _Routes:
+    """Where routes lead in one view; the same for all proxies that the same policies select."""
+
+    def __init__(self, view: MeshView) -> None:
+        self._view, self._services = view, dict[Hashable, Sequence[str]]()
+
+    def services(self, policies: ProxyPolicies, destination: Destination) -> Sequence[str]:
+        key = destination.name, policies.key(http_routes.TYPE)
+        if key not in self._services:
+            self._services[key] = self._find(policies, destination)
+        return self._services[key]
+
+    def _find(self, policies: ProxyPolicies, destination: Destination) -> Sequence[str]:
+        try:
+            _, reached = http_routes.routes(self._view, policies, destination)
+        except Exception:  # noqa: BLE001 (the build of the proxy meets it too, and says what is left out for it)
+            return ()
+        return [one.service.name for one in reached.values()]
 
 
 def _service(view: MeshView, service: Resource) -> WantedService:

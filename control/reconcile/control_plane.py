@@ -29,8 +29,9 @@ from control.mesh.evidence import OFFLINE_AFTER_S
 from control.mesh.facts import Facts, NodeKnown
 from control.mesh.proxy_policies import ProxyPolicies
 from control.mesh.transitions import OFFLOAD
-from control.mesh.view import MeshView
+from control.mesh.view import MeshView, view_of
 from control.metrics import Metrics
+from control.model.identity import Credential
 from control.model.resource import Resource
 from control.model.unreadable import Unreadable
 from control.policies.meshoffload.schema import KeyType
@@ -41,10 +42,9 @@ from control.reconcile.proxies import Proxy, Refusal
 from control.reconcile.quarantines import Quarantines
 from control.store.errors import IncompatibleStore, NotFound, StoreError
 from control.store.store import Store
-from control.xds import builder
+from control.xds.builder import SnapshotBuilder
 from control.xds.encoding.encode import SECRET
 from control.xds.protocol.states import Phase
-from control.xds.render.proxy import Credential
 from control.xds.snapshot import Snapshot
 
 log = structlog.get_logger(__name__)
@@ -125,6 +125,7 @@ class ControlPlane:
         self.transitions = Transitions(store, self.metrics, offline_after)
         self.quarantines = Quarantines(self.metrics)
         self._views: dict[str, Kept] = {}
+        self._snapshots: dict[str, SnapshotBuilder] = defaultdict(SnapshotBuilder)
         self._epochs: dict[str, int] = defaultdict(int)
         # A thousand proxies that come at once read a mesh once.
         self._loading: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -174,6 +175,7 @@ class ControlPlane:
         elif resource_type == "Mesh":
             self.identities.forget_mesh(name)
             self._views.pop(name, None)
+            self._snapshots.pop(name, None)
             self.metrics.forget_ends(name)
             self.left_out.show(name, ())
             self.transitions.forget_mesh(name)
@@ -309,7 +311,7 @@ class ControlPlane:
         """What the proxy should have, with the certificate that it has: a check makes none."""
         held = self.identities.held(view.mesh, dataplane.name)
         credential = held.credential if held is not None and view.identity_of(dataplane) is not None else None
-        return builder.build(view, dataplane, credential)
+        return self._snapshots[view.mesh].build(view, dataplane, credential)
 
     @staticmethod
     def _node_with_key(view: MeshView, dataplane: Resource) -> str | None:
@@ -348,7 +350,7 @@ class ControlPlane:
         without_ca = self.identities.authorities.without(
             resource for resource in content.resources if resource.kind.type == "MeshIdentity"
         )
-        view = MeshView(mesh, content.resources, self.zone, before, content.unreadable, without_ca)
+        view = view_of(mesh, content.resources, self.zone, content.unreadable, without_ca)
         self.left_out.show(mesh, view.unreadable)
         if before is None or before.without_ca != view.without_ca:
             return content.generation, view
@@ -381,7 +383,7 @@ class ControlPlane:
         while True:
             choice = self.quarantines.choice(view, dataplane)
             try:
-                built = builder.build(view, dataplane, credential, choice)
+                built = self._snapshots[view.mesh].build(view, dataplane, credential, choice)
             except Exception as error:
                 if not self.quarantines.failed(view, dataplane, choice, repr(error)):
                     raise
@@ -624,7 +626,9 @@ class ControlPlane:
         if self._generation >= 0:  # else it has just been done
             await asyncio.to_thread(self._publish_all)
         connected = [mesh for mesh, proxies in self._proxies.items() if proxies]
-        self._views = {mesh: kept for mesh, kept in self._views.items() if mesh in connected}
+        for mesh in self._views.keys() - set(connected):
+            self._views.pop(mesh, None)
+            self._snapshots.pop(mesh, None)
         for mesh in connected:
             kept = self._views.get(mesh)
             if kept is None or kept.generation != generation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -13,7 +13,7 @@ from control.mesh import transitions
 from control.mesh.evidence import OFFLINE_AFTER_S, Claims, MeshEvidence
 from control.mesh.facts import Evidence, Known, NodeKnown, Plan, Presence, Record, Wait, Wanted
 from control.mesh.view import MeshView
-from control.mesh.wanted import wanted_of
+from control.mesh.wanted import Wants
 from control.metrics import Metrics
 from control.store.store import Store
 
@@ -42,6 +42,7 @@ class Transitions:
         self._store, self._metrics, self._offline_after, self._now = store, metrics, offline_after, clock
         self._evidence: dict[str, MeshEvidence] = {}
         self._records: dict[str, Record] = {}
+        self._wants: dict[str, Wants] = defaultdict(Wants)
         self._presence: dict[str, Mapping[str, Known]] = {}
         # Of each step that waits, since when; and of which the log knows.
         self._since: dict[str, dict[Wait, float]] = {}
@@ -67,6 +68,7 @@ class Transitions:
     def forget_mesh(self, mesh: str) -> None:
         """And what is stored of it; from a thread."""
         self._records.pop(mesh, None)
+        self._wants.pop(mesh, None)
         self._evidence.pop(mesh, None)
         self._presence.pop(mesh, None)
         self._since.pop(mesh, None)
@@ -110,7 +112,7 @@ class Transitions:
         return Record.from_json(kept.decode()) if kept is not None else Record()
 
     def _plan(self, view: MeshView, before: MeshView | None, evidence: Evidence) -> MeshView:
-        wanted, record = wanted_of(view), self._records[view.mesh]
+        wanted, record = self._wants[view.mesh].of(view), self._records[view.mesh]
         plan = transitions.plan(wanted, record, evidence)
         if before is not None and before.wanted is view and before.plan == plan:
             return before
@@ -118,7 +120,7 @@ class Transitions:
             # First it is written down, then it is acted upon.
             self._save(view.mesh, wanted, plan, evidence)
             self._count(view.mesh, before.plan.waits if before is not None and before.plan else (), plan.waits)
-        return view.with_plan(plan, before)
+        return view.with_plan(plan)
 
     def _save(self, mesh: str, wanted: Wanted, plan: Plan, evidence: Evidence) -> None:
         possible = {}

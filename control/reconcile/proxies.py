@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
+from control.mesh.choice import Made
 from control.mesh.evidence import Claims
 from control.model.resource import Resource
 from control.xds.protocol.stream import Stream
-from control.xds.quarantine import Made
 from control.xds.snapshot import Snapshot
 
 # Why a proxy may not be a dataplane (any more), by its token; None where it may.

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 
 import structlog
 
+from control.mesh.choice import IN_FORCE, Choice, Made, Source
 from control.mesh.proxy_policies import ProxyPolicies
 from control.mesh.view import MeshView
 from control.metrics import Metrics
 from control.model.resource import Resource
 from control.policies import POLICIES
 from control.policies.matching import matching
-from control.xds.quarantine import IN_FORCE, Choice, LeftOut, Made, Quarantine, Source, Surroundings
+from control.xds.quarantine import LeftOut, Quarantine, Surroundings
 from control.xds.render import provenance
 from control.xds.render.provenance import source
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from control.ca.identities import Held
+from control.mesh.choice import IN_FORCE, Choice
 from control.mesh.facts import Plan, Presence, Wait
 from control.mesh.proxy_policies import ProxyPolicies
 from control.mesh.transitions import service_step
@@ -20,9 +21,10 @@ from control.reconcile.proxies import Proxy
 from control.xds.encoding.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
 from control.xds.protocol.states import Phase
 from control.xds.protocol.subscription import Subscription
-from control.xds.quarantine import IN_FORCE, Choice, LeftOut
-from control.xds.render import proxy as proxies
+from control.xds.quarantine import LeftOut
+from control.xds.render.endpoints import load_assignments
 from control.xds.render.inbounds import is_closed, permission_entries
+from control.xds.render.proxy import render
 
 # More of a mesh than anybody reads; `mesh get` shows all of a kind.
 MAX_LEFT_OUT = 20
@@ -43,10 +45,10 @@ def policies(view: MeshView, dataplane: Resource) -> list[dict[str, Any]]:
 
 def config(view: MeshView, dataplane: Resource, choice: Choice = IN_FORCE) -> dict[str, Any]:
     """What the proxy should have, without secrets."""
-    rendered = proxies.render(view, dataplane, choice=choice)
+    rendered = render(view, dataplane, choice=choice)
     return {
         "clusters": list(rendered.clusters.values()),
-        "endpoints": list(rendered.endpoints.values()),
+        "endpoints": list(load_assignments(view, rendered.reached, view.zone_of(dataplane)).values()),
         "listeners": list(rendered.listeners.values()),
         "routes": list(rendered.routes.values()),
         "problems": rendered.problems,
@@ -74,7 +76,7 @@ async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> 
     # In mode Offload the node's daemon has the certificate; one from before says nothing.
     held = plane.identities.held(dataplane.mesh, dataplane.name) if mode == "EnvoyTLS" else None
     choice = plane.quarantines.choice(view, dataplane)
-    problems = list(proxies.render(view, dataplane, choice=choice).problems)
+    problems = list(render(view, dataplane, choice=choice).problems)
     left_out = plane.quarantines.left_out(dataplane.mesh, dataplane.name)
     problems += [one.remark for one in left_out]
     problems += [one.remark for one in view.unreadable[:MAX_LEFT_OUT]]

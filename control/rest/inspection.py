@@ -8,13 +8,13 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query
 from fastapi.responses import PlainTextResponse
 
+from control.mesh.choice import Choice
 from control.mesh.view import MeshView
 from control.model.resource import Resource
 from control.reconcile.control_plane import ControlPlane
 from control.rest import errors, explain_proxy, proxy_statistics
 from control.rest.shapes import Access, Overview, PoliciesOfType, ProxyConfiguration, Waiting
 from control.store.errors import NotFound
-from control.xds.quarantine import Choice
 
 Filter = Annotated[str, Query(max_length=1000, description="a regular expression (RE2) of the names wanted")]
 Shadow = Annotated[bool, Query(description="as if policies with the label kuma.io/effect: shadow had an effect")]

@@ -17,13 +17,12 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 
 from control.ca.identities import Identities
-from control.mesh.facts import Identity
 from control.mesh.view import MeshView
 from control.model.dataplane import ADMIN_HOST
+from control.model.identity import Credential, Identity
 from control.model.resource import Resource
 from control.own_certificates.tls_memory import load_chain
 from control.xds.render import admin
-from control.xds.render.proxy import Credential
 
 Form = Literal["text", "json", "prometheus"]
 

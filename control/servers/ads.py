@@ -17,6 +17,7 @@ import grpc
 import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 
+from control.mesh.choice import Made
 from control.reconcile.control_plane import ControlPlane, Withheld
 from control.reconcile.proxies import Proxy
 from control.servers.requests import Refused, parsed, read
@@ -26,7 +27,6 @@ from control.tokens.tokens import Claims, InvalidToken, Tokens
 from control.xds.encoding.encode import Encoded
 from control.xds.protocol import stream as streams
 from control.xds.protocol.messages import Abort, Acked, Action, DeltaRequest, Nacked, Request, Respond
-from control.xds.quarantine import Made
 from control.xds.snapshot import Snapshot
 from offload.reporting.folded_log import FoldedLog
 

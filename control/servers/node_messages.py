@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from offload.v1 import node_pb2
-
 from control.mesh.node_configuration import NodeConfiguration, NodeIdentity
+from offload.v1 import node_pb2
 
 _SOFTWARE = {
     "Allow": node_pb2.MeshIdentity.ALLOW,

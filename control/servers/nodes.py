@@ -16,7 +16,6 @@ import grpc
 import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from offload.v1 import node_pb2
 
 from control.audit import Audit, Who, moment
 from control.ca.authority import UnusableAuthority

@@ -37,6 +37,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from control.mesh.choice import IN_FORCE, NOTHING, PROTECTING, Choice, Key, Made, Source
 from control.xds.encoding.encode import LISTENER, ROUTES
 
 # In the order in which they are suspected: what protects least comes first.
@@ -48,52 +49,11 @@ UNPROTECTED = (
     "MeshLoadBalancingStrategy",
     "MeshHTTPRoute",
 )
-# Without all of these nobody is let in, and no plaintext.
-PROTECTING = ("MeshTLS", "MeshTrafficPermission")
 # Types of resources that let somebody in.
 CLOSABLE = (LISTENER, ROUTES)
 _POLICIES = {*UNPROTECTED, *PROTECTING, "MeshOffload"}
 # Each trial is a round trip. More suspects than this at once are a mesh whose every policy is new.
 MOST_SINGLES = 8
-
-Key = tuple[str, str]
-
-
-class Source(NamedTuple):
-    """A resource of the mesh, in one version."""
-
-    type: str
-    name: str
-    version: str
-
-    @property
-    def key(self) -> Key:
-        return (self.type, self.name)
-
-    def __str__(self) -> str:
-        return f"{self.type} {self.name}"
-
-
-Made = frozenset[Source]
-NOTHING: Made = frozenset()
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which of the policies that select a proxy count."""
-
-    # (type, name) of those that do not.
-    left_out: frozenset[Key] = frozenset()
-    # Names of listeners and routes where no MeshTrafficPermission and no MeshTLS counts: nobody is let in.
-    closed: frozenset[str] = frozenset()
-    # Those without effect (kuma.io/effect: shadow) count too, to see what they would change.
-    shadow: bool = False
-
-    def __or__(self, other: Choice) -> Choice:
-        return Choice(self.left_out | other.left_out, self.closed | other.closed, self.shadow or other.shadow)
-
-
-IN_FORCE = Choice()
 
 
 @dataclass(frozen=True)

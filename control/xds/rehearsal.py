@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from control.kinds import DATAPLANE, MESH_IDENTITY, MESH_SERVICE, MESH_TRUST
-from control.mesh.view import MeshView
+from control.mesh.view import view_of
 from control.model.reference import WORKLOAD, OutboundTargetRef, TopLevelTargetRef
 from control.model.resource import Kind, Resource
 from control.model.violation import InvalidResource, Violation
@@ -42,7 +42,7 @@ def check(resource: Resource) -> None:
 def violations(policy: Resource) -> Iterator[Violation]:
     """Each once, however many resources it is in."""
     dataplane, others = _around(policy)
-    view = MeshView(policy.mesh, [policy, dataplane, *others])
+    view = view_of(policy.mesh, [policy, dataplane, *others])
     config = proxy.render(view, dataplane)
     seen: set[str] = set()
     for type_url, configs in ((LISTENER, config.listeners), (ROUTES, config.routes), (CLUSTER, config.clusters)):

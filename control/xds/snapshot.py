@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from control.mesh.choice import Made
 from control.mesh.facts import Facts
 from control.xds.encoding import encode
 from control.xds.encoding.encode import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Encoded
-from control.xds.quarantine import Made
 
 TYPES = (CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET)
 _NOTHING: Mapping[str, Encoded] = {}

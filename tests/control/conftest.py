@@ -20,11 +20,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from control.kinds import KINDS
-from control.mesh.view import MeshView
+from control.mesh.view import MeshView, view_of
 from control.model import documents
+from control.model.identity import Credential
 from control.model.resource import Resource
 from control.xds.encoding import encode
-from control.xds.render.proxy import Credential, ProxyConfig
+from tests.control.rendered import Rendered
 
 MESH = """
 type: Mesh
@@ -105,12 +106,12 @@ def scenario(
             bundle = [{"type": "Pem", "pem": {"value": authority[0]}}]
             spec = {"trustDomain": "default.default.mesh.local", "caBundles": bundle}
             resources += read_resources(yaml.safe_dump({"type": "MeshTrust", "name": "identity", "spec": spec}))
-        return MeshView("default", resources)
+        return view_of("default", resources)
 
     return build
 
 
-def without_secrets(config: ProxyConfig) -> dict[str, Any]:
+def without_secrets(config: Rendered) -> dict[str, Any]:
     """For golden files: certificates differ from run to run."""
     parts = ("listeners", "clusters", "routes", "endpoints")
     data: dict[str, Any] = {part: copy.deepcopy(getattr(config, part)) for part in parts if getattr(config, part)}
@@ -122,11 +123,11 @@ def without_secrets(config: ProxyConfig) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def golden_form() -> Callable[[ProxyConfig], dict[str, Any]]:
+def golden_form() -> Callable[[Rendered], dict[str, Any]]:
     return without_secrets
 
 
-def static_bootstrap(config: ProxyConfig) -> dict[str, Any]:
+def static_bootstrap(config: Rendered) -> dict[str, Any]:
     """The same configuration as a static file: what ADS would bring stands where it is used."""
     config = copy.deepcopy(config)
     for listener in config.listeners.values():
@@ -156,10 +157,10 @@ def _without_sds_sources(value: Any) -> Any:
 
 
 @pytest.fixture
-def validate_with_envoy(envoy_binary: Path, tmp_path: Path) -> Callable[[ProxyConfig], None]:
+def validate_with_envoy(envoy_binary: Path, tmp_path: Path) -> Callable[[Rendered], None]:
     """Through our own messages (so with TypedStruct where Envoy will see it), then `envoy --mode validate`."""
 
-    def validate(config: ProxyConfig) -> None:
+    def validate(config: Rendered) -> None:
         path = tmp_path / "bootstrap.json"
         bootstrap = encode.with_typed_structs(static_bootstrap(config))
         path.write_text(yaml.safe_dump(bootstrap))

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from offload.v1 import admin_pb2, private_key_pb2
 
 from control.ca.rotation import Event, Stage, WrongStage
 from control.model.resource import Resource
+from offload.v1 import admin_pb2, private_key_pb2
 from tests.control.offloaded_pair import Ports, offloaded, two_services
 from tests.control.scene import Running
 from tests.offload.daemon_process import DaemonProcess

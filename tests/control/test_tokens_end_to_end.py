@@ -9,9 +9,9 @@ from typing import Any
 
 import grpc
 import pytest
-from offload.v1 import node_pb2, node_pb2_grpc
 
 from control.rest import explain_proxy
+from offload.v1 import node_pb2, node_pb2_grpc
 from tests.control.live_mesh import Live, live
 from tests.control.scene import Read, Running
 

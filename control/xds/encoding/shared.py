@@ -17,20 +17,18 @@ class SharedConfigs:
     def __init__(self) -> None:
         self._made: dict[Hashable, Any] = {}
         # By the identity of a configuration, which is kept with it; without bytes until they are needed.
-        self._encoded: dict[int, tuple[Config, Encoded | None]] = {}
+        self._encoded: dict[int, tuple[Any, Encoded | None]] = {}
 
     def made(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` gave first; `key` has all that it depends on beside the view. Nobody may change it."""
+        """What `make` gave first; `key` has all that it depends on beside the view. Nobody may change it.
+
+        The bytes of a resource that was made here are shared as well.
+        """
         found: T | None = self._made.get(key)
         if found is None:
             found = self._made.setdefault(key, make())
+            self._encoded.setdefault(id(found), (found, None))
         return found
-
-    def config(self, key: Hashable, make: Callable[[], Config]) -> Config:
-        """As `made`, of one resource: its bytes are shared as well."""
-        config = self.made(key, make)
-        self._encoded.setdefault(id(config), (config, None))
-        return config
 
     def encode(self, type_url: str, name: str, config: Config) -> Encoded:
         """As encode.encode, which tells by the content what it made before; what is shared is not looked at again."""

@@ -11,26 +11,19 @@ name of a static cluster, so that the one of this file counts only for proxies t
 
 from __future__ import annotations
 
-from typing import Any
-
-from control.mesh.facts import Identity
 from control.model.base import is_ip
 from control.model.dataplane import ADMIN_HOST, Networking
+from control.model.identity import Identity, control_plane_id
 from control.policies.meshtrafficpermission import generate as permission
-from control.xds.render import shapes
-from control.xds.render.inbounds import InboundContext, secured
+from control.xds.encoding.encode import CLUSTER, LISTENER
+from control.xds.render import provenance, shapes
+from control.xds.render.context import ProxyConfig, ProxyContext
+from control.xds.render.inbounds import secured
+from control.xds.render.shapes import ADMIN_CLUSTER
+from envoy_ext.render import Config, endpoint, socket_address
 
-Config = dict[str, Any]
-
-CLUSTER = shapes.ADMIN_CLUSTER
-LISTENER = "self_admin"
+ADMIN_LISTENER = "self_admin"
 PATHS = ("/stats", "/stats/prometheus")
-# Of the SPIFFE id that the control plane takes for itself; no workload gets it (ca/identities.py).
-CONTROL_PLANE_PATH = "/mesh-control-plane"
-
-
-def control_plane_id(trust_domain: str) -> str:
-    return f"spiffe://{trust_domain}{CONTROL_PLANE_PATH}"
 
 
 def is_offered(networking: Networking) -> bool:
@@ -38,35 +31,45 @@ def is_offered(networking: Networking) -> bool:
     return networking.admin is not None and is_ip(networking.address) and networking.address != ADMIN_HOST
 
 
+def add(context: ProxyContext, config: ProxyConfig) -> None:
+    """The way to the admin interface, where one is possible."""
+    networking = context.dataplane.spec.networking
+    if context.identity is None or not is_offered(networking):
+        return
+    config.listeners[ADMIN_LISTENER] = _listener(context, context.identity)
+    config.clusters[ADMIN_CLUSTER] = cluster(networking.admin.port)
+    made = provenance.of_proxy(context.policies, context.dataplane, "MeshTLS", "MeshOffload")
+    config.made_of[LISTENER][ADMIN_LISTENER] = config.made_of[CLUSTER][ADMIN_CLUSTER] = made
+
+
 def cluster(port: int) -> Config:
     """For a proxy whose bootstrap has no such cluster."""
     return {
-        "name": CLUSTER,
+        "name": ADMIN_CLUSTER,
         "type": "STATIC",
         "connect_timeout": "5s",
         "load_assignment": {
-            "cluster_name": CLUSTER,
-            "endpoints": [{"lb_endpoints": [shapes.endpoint(ADMIN_HOST, port)]}],
+            "cluster_name": ADMIN_CLUSTER,
+            "endpoints": [{"lb_endpoints": [endpoint(ADMIN_HOST, port)]}],
         },
     }
 
 
-def listener(context: InboundContext, identity: Identity) -> Config:
-    """Of a proxy whose admin interface is_offered."""
+def _listener(context: ProxyContext, identity: Identity) -> Config:
     networking = context.dataplane.spec.networking
-    by = secured(context, identity, context.policies.client_tls)
+    by = secured(context, identity, context.settings.client_tls)
     judge = permission.only(control_plane_id(identity.trust_domain), by.source, "control plane")
     method = {"name": ":method", "string_match": {"exact": "GET"}}
-    routes = [{"match": {"path": path, "headers": [method]}, "route": {"cluster": CLUSTER}} for path in PATHS]
-    host = {"name": LISTENER, "domains": ["*"], "routes": routes, **by.details.host}
+    routes = [{"match": {"path": path, "headers": [method]}, "route": {"cluster": ADMIN_CLUSTER}} for path in PATHS]
+    host = {"name": ADMIN_LISTENER, "domains": ["*"], "routes": routes, **by.details.host}
     manager = {
-        "stat_prefix": LISTENER,
-        "route_config": {"name": LISTENER, "virtual_hosts": [host], "validate_clusters": False},
+        "stat_prefix": ADMIN_LISTENER,
+        "route_config": {"name": ADMIN_LISTENER, "virtual_hosts": [host], "validate_clusters": False},
         **by.details.manager,
     }
     return {
-        "name": LISTENER,
+        "name": ADMIN_LISTENER,
         "traffic_direction": "INBOUND",
-        "address": shapes.address(networking.address, networking.admin.port),
+        "address": socket_address(networking.address, networking.admin.port),
         "filter_chains": [by.chain([shapes.http_connection_manager(manager, [judge], [], None)])],
     }

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from control.xds.render import shapes
-
-Config = dict[str, Any]
+from envoy_ext.render import Config, pipe_address, socket_address
 
 # Of the statistics of the stream to the control plane.
 NAME = "control_plane"
@@ -72,16 +70,21 @@ def bootstrap(
         "dynamic_resources": {"ads_config": ads, "cds_config": shapes.ADS, "lds_config": shapes.ADS},
     }
     if admin_socket is not None:
-        result["admin"] = {"address": shapes.unix_socket(str(admin_socket))}
-        result["static_resources"] = {"clusters": [_admin_cluster(str(admin_socket))]}
+        result["admin"] = {"address": _private_socket(admin_socket)}
+        result["static_resources"] = {"clusters": [_admin_cluster(admin_socket)]}
     elif admin_port is not None:
-        result["admin"] = {"address": shapes.address("127.0.0.1", admin_port)}
+        result["admin"] = {"address": socket_address("127.0.0.1", admin_port)}
     return result
 
 
-def _admin_cluster(path: str) -> Config:
-    """Where listeners for statistics and metrics lead; in the place of the one that comes by ADS (xds/admin.py)."""
-    endpoint = {"endpoint": {"address": {"pipe": {"path": path}}}}
+def _private_socket(path: Path) -> Config:
+    """For the one user whose process it is."""
+    return {"pipe": {"path": str(path), "mode": 0o600}}
+
+
+def _admin_cluster(path: Path) -> Config:
+    """Where listeners for statistics and metrics lead; in the place of the one that comes by ADS (admin.py)."""
+    endpoint = {"endpoint": {"address": pipe_address(path)}}
     return {
         "name": shapes.ADMIN_CLUSTER,
         "type": "STATIC",

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from functools import partial
 
-from control.mesh.facts import Identity
 from control.mesh.proxy_policies import ProxyPolicies
-from control.mesh.view import MeshView
 from control.model.dataplane import Inbound, ServiceProbe
+from control.model.identity import Identity
 from control.model.reference import WORKLOAD
-from control.model.resource import Resource
 from control.policies.matching import Entry, inbound_entries, merged
 from control.policies.meshaccesslog import generate as access_log
 from control.policies.meshaccesslog.schema import Conf as AccessLogConf
@@ -21,22 +19,15 @@ from control.policies.meshoffload import generate as offload
 from control.policies.meshtls import generate as tls
 from control.policies.meshtls.schema import Conf as TlsConf
 from control.policies.meshtrafficpermission import generate as permission
-from control.xds.render import shapes
-
-Config = dict[str, Any]
+from control.xds.encoding.encode import CLUSTER, LISTENER, ROUTES
+from control.xds.render import peer_details, provenance, shapes
+from control.xds.render.context import ProxyConfig, ProxyContext
+from control.xds.render.peer_details import PeerDetails
+from envoy_ext.render import TLS_INSPECTOR, Config, endpoint, socket_address, tcp_proxy
 
 # Kuma's defaults for a local probe: an application that crashed is noticed within ten seconds.
 _PROBE_INTERVAL = timedelta(seconds=10)
 _PROBE_TIMEOUT = timedelta(seconds=3)
-
-
-@dataclass(frozen=True)
-class InboundContext:
-    view: MeshView
-    dataplane: Resource
-    policies: ProxyPolicies
-    identity: Identity | None
-    tracing: Config | None
 
 
 SOURCES: tuple[permission.PeerSource, ...] = ("uri_san", "filter_state")
@@ -46,15 +37,31 @@ def name_of(inbound: Inbound) -> str:
     return f"self_inbound_{inbound.section}"
 
 
-def cluster(inbound: Inbound) -> Config:
+def add(context: ProxyContext, config: ProxyConfig) -> None:
+    """All inbounds of the dataplane."""
+    of_all = provenance.of_proxy(context.policies, context.dataplane, "MeshTrace", "MeshOffload")
+    for inbound in context.dataplane.spec.networking.inbound:
+        name = name_of(inbound)
+        config.listeners[name] = _listener(context, inbound)
+        config.clusters[name] = _cluster(inbound)
+        routes = _routes_of(context, inbound)
+        config.routes |= routes
+        closed = is_closed(context.policies, inbound)
+        of_types = partial(provenance.of_inbound, context.policies, context.dataplane, inbound, closed)
+        made = of_types("MeshAccessLog", "MeshTLS", "MeshTrafficPermission") | of_all
+        config.made_of[LISTENER][name], config.made_of[CLUSTER][name] = made, of_types()
+        config.made_of[ROUTES] |= dict.fromkeys(routes, of_types("MeshTrafficPermission"))
+
+
+def _cluster(inbound: Inbound) -> Config:
     """To the application, on the proxy's own host."""
     name = name_of(inbound)
-    endpoint = shapes.endpoint(inbound.service_address or "127.0.0.1", inbound.service_port or inbound.port)
+    application = endpoint(inbound.service_address or "127.0.0.1", inbound.service_port or inbound.port)
     result: Config = {
         "name": name,
         "type": "STATIC",
         "connect_timeout": "5s",
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [application]}]},
         **shapes.http_options(inbound.protocol),
     }
     if inbound.service_probe is not None:
@@ -77,14 +84,14 @@ def _probe(probe: ServiceProbe) -> Config:
     }
 
 
-def listener(context: InboundContext, inbound: Inbound) -> Config:
+def _listener(context: ProxyContext, inbound: Inbound) -> Config:
     """With an identity: TLS with a permission filter, and beside it plaintext where MeshTLS is permissive."""
     networking, name = context.dataplane.spec.networking, name_of(inbound)
     conf = merged(_entries(context, "MeshTLS", inbound), TlsConf)
     result: Config = {
         "name": name,
         "traffic_direction": "INBOUND",
-        "address": shapes.address(inbound.address or networking.address, inbound.port),
+        "address": socket_address(inbound.address or networking.address, inbound.port),
     }
     if context.identity is None:
         return result | {"filter_chains": [_plain_chain(context, inbound)]}
@@ -94,11 +101,11 @@ def listener(context: InboundContext, inbound: Inbound) -> Config:
         chains.append(_plain_chain(context, inbound))
         chains[0]["filter_chain_match"] = {"transport_protocol": "tls"}
         chains[1]["filter_chain_match"] = {"transport_protocol": "raw_buffer"}
-        result["listener_filters"] = [shapes.TLS_INSPECTOR]
+        result["listener_filters"] = [TLS_INSPECTOR]
     return result | {"filter_chains": chains}
 
 
-def _entries(context: InboundContext, type_name: str, inbound: Inbound) -> list[Entry]:
+def _entries(context: ProxyContext, type_name: str, inbound: Inbound) -> list[Entry]:
     if type_name == "MeshTLS" and is_closed(context.policies, inbound):
         return []
     return inbound_entries(context.policies.of_type(type_name), inbound.section, inbound.port)
@@ -125,7 +132,7 @@ class Secured:
     # What has to stand first in the chain.
     filters: Sequence[Config]
     source: permission.PeerSource
-    details: shapes.PeerDetails
+    details: PeerDetails
 
     def chain(self, filters: Sequence[Config]) -> Config:
         return {
@@ -137,31 +144,31 @@ class Secured:
         }
 
 
-def secured(context: InboundContext, identity: Identity, conf: TlsConf | None) -> Secured:
-    settings = context.policies.offload
+def secured(context: ProxyContext, identity: Identity, conf: TlsConf | None) -> Secured:
+    settings = context.settings.offload
     # Never an empty list, which would mean everyone.
     domains = context.view.trust_domains or (identity.trust_domain,)
     if settings.mode == "Offload":
         module = offload.tls_settings(settings, conf, identity.spiffe_id, domains)
         socket, companion = offload.downstream(module)
-        return Secured(socket, [companion], "filter_state", shapes.by_module(identity.spiffe_id))
-    return Secured(tls.downstream_socket(conf, domains), [], "uri_san", shapes.ENVOY_TLS)
+        return Secured(socket, [companion], "filter_state", peer_details.by_module(identity.spiffe_id))
+    return Secured(tls.downstream_socket(conf, domains), [], "uri_san", peer_details.ENVOY_TLS)
 
 
-def _tls_chain(context: InboundContext, inbound: Inbound, identity: Identity, conf: TlsConf | None) -> Config:
+def _tls_chain(context: ProxyContext, inbound: Inbound, identity: Identity, conf: TlsConf | None) -> Config:
     by = secured(context, identity, conf)
     if inbound.is_http:
         source = {"rds": {"route_config_name": _routes_name(inbound, by.source), "config_source": shapes.ADS}}
         return by.chain([_http_manager(context, inbound, [permission.http_filter()], by.details, source)])
     judge = permission.network_filter(permission_entries(context.policies, inbound), by.source, name_of(inbound))
-    return by.chain([judge, shapes.tcp_proxy(name_of(inbound), name_of(inbound), _logs(context, inbound))])
+    return by.chain([judge, _tcp_proxy(context, inbound)])
 
 
 def _routes_name(inbound: Inbound, source: permission.PeerSource) -> str:
     return name_of(inbound) + ("_module" if source == "filter_state" else "")
 
 
-def routes(context: InboundContext, inbound: Inbound) -> dict[str, Config]:
+def _routes_of(context: ProxyContext, inbound: Inbound) -> dict[str, Config]:
     """What stands behind the mutual TLS of an HTTP inbound, with its permissions; nothing where there is none.
 
     Always for both kinds of TLS; the proxy asks for what its listeners name. While it goes over from one to the other,
@@ -170,9 +177,9 @@ def routes(context: InboundContext, inbound: Inbound) -> dict[str, Config]:
     if context.identity is None or not inbound.is_http:
         return {}
     entries, found = permission_entries(context.policies, inbound), {}
-    sources: dict[permission.PeerSource, shapes.PeerDetails] = {
-        "uri_san": shapes.ENVOY_TLS,
-        "filter_state": shapes.by_module(context.identity.spiffe_id),
+    sources: dict[permission.PeerSource, PeerDetails] = {
+        "uri_san": peer_details.ENVOY_TLS,
+        "filter_state": peer_details.by_module(context.identity.spiffe_id),
     }
     for source, details in sources.items():
         name = _routes_name(inbound, source)
@@ -181,15 +188,20 @@ def routes(context: InboundContext, inbound: Inbound) -> dict[str, Config]:
     return found
 
 
-def _plain_chain(context: InboundContext, inbound: Inbound) -> Config:
+def _plain_chain(context: ProxyContext, inbound: Inbound) -> Config:
     if not inbound.is_http:
-        proxy = shapes.tcp_proxy(name_of(inbound), name_of(inbound), _logs(context, inbound))
+        proxy = _tcp_proxy(context, inbound)
         return {"name": "plaintext", "filters": [proxy]}
-    source = {"route_config": _routes(inbound, shapes.PLAINTEXT, name_of(inbound))}
-    return {"name": "plaintext", "filters": [_http_manager(context, inbound, [], shapes.PLAINTEXT, source)]}
+    source = {"route_config": _routes(inbound, peer_details.PLAINTEXT, name_of(inbound))}
+    return {"name": "plaintext", "filters": [_http_manager(context, inbound, [], peer_details.PLAINTEXT, source)]}
 
 
-def _logs(context: InboundContext, inbound: Inbound) -> list[Config]:
+def _tcp_proxy(context: ProxyContext, inbound: Inbound) -> Config:
+    name = name_of(inbound)
+    return tcp_proxy(name, stat_prefix=name, access_logs=_logs(context, inbound))
+
+
+def _logs(context: ProxyContext, inbound: Inbound) -> list[Config]:
     conf = merged(_entries(context, "MeshAccessLog", inbound), AccessLogConf)
     services = context.view.services_of(context.dataplane, inbound.section)
     traffic = access_log.Traffic(
@@ -204,7 +216,7 @@ def _logs(context: InboundContext, inbound: Inbound) -> list[Config]:
     return access_log.access_logs(conf, traffic, http=inbound.is_http)
 
 
-def _routes(inbound: Inbound, details: shapes.PeerDetails, name: str) -> Config:
+def _routes(inbound: Inbound, details: PeerDetails, name: str) -> Config:
     """Everything to the application."""
     route = {"match": {"prefix": "/"}, "route": {"cluster": name_of(inbound), "timeout": "0s"}}
     host = {"name": name, "domains": ["*"], "routes": [route], **details.host}
@@ -212,10 +224,10 @@ def _routes(inbound: Inbound, details: shapes.PeerDetails, name: str) -> Config:
 
 
 def _http_manager(
-    context: InboundContext,
+    context: ProxyContext,
     inbound: Inbound,
     http_filters: Sequence[Config],
-    details: shapes.PeerDetails,
+    details: PeerDetails,
     routes_from: Config,
 ) -> Config:
     manager = {"stat_prefix": name_of(inbound), **routes_from, **details.manager}

@@ -6,47 +6,71 @@ All but listeners are the same for every proxy that the same policies select, an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-from control.mesh.facts import Identity
-from control.mesh.proxy_policies import ProxyPolicies
-from control.mesh.view import Destination, MeshView
+from control.mesh import http_routes
+from control.mesh.view import Destination
 from control.model.dataplane import Outbound
-from control.model.reference import WORKLOAD, BackendRef
-from control.model.resource import Resource
+from control.model.identity import Identity
+from control.model.reference import WORKLOAD
 from control.policies.matching import merged, outbound_entries
 from control.policies.meshaccesslog import generate as access_log
 from control.policies.meshaccesslog.schema import Conf as AccessLogConf
 from control.policies.meshhealthcheck import generate as health_check
 from control.policies.meshhealthcheck.schema import Conf as HealthCheckConf
-from control.policies.meshhttproute import generate as http_route
 from control.policies.meshloadbalancingstrategy import generate as balancing
 from control.policies.meshloadbalancingstrategy.schema import Conf as BalancingConf
 from control.policies.meshoffload import generate as offload
 from control.policies.meshtls import generate as tls
-from control.xds.render import shapes
+from control.xds.encoding.encode import CLUSTER, LISTENER, ROUTES
+from control.xds.render import provenance, shapes
+from control.xds.render.context import ProxyConfig, ProxyContext, Reached
+from envoy_ext.render import Config, socket_address, tcp_proxy
 
-Config = dict[str, Any]
-
-_BALANCING, _ROUTES, _HEALTH = "MeshLoadBalancingStrategy", "MeshHTTPRoute", "MeshHealthCheck"
-
-
-@dataclass(frozen=True)
-class OutboundContext:
-    view: MeshView
-    dataplane: Resource
-    policies: ProxyPolicies
-    identity: Identity | None
-    tracing: Config | None
+_BALANCING, _HEALTH = "MeshLoadBalancingStrategy", "MeshHealthCheck"
 
 
-def _balancing(context: OutboundContext, destination: Destination) -> BalancingConf | None:
+def _balancing(context: ProxyContext, destination: Destination) -> BalancingConf | None:
     policies = context.policies.of_type(_BALANCING)
     return merged(outbound_entries(policies, destination.service, destination.port), BalancingConf)
 
 
-def listener(context: OutboundContext, outbound: Outbound, destination: Destination) -> Config:
+def add(context: ProxyContext, config: ProxyConfig) -> None:
+    """All outbounds of the dataplane, and what their routes lead to."""
+    reached: dict[str, Destination] = {}
+    of_proxy = provenance.of_proxy(context.policies, context.dataplane, "MeshTrace")
+    for outbound in context.dataplane.spec.networking.outbound:
+        destination = context.view.resolve_outbound(outbound.backend_ref)
+        if destination is None:
+            config.problems.append(_missing(outbound))
+            continue
+        of_types = partial(provenance.of_destination, context.shared, context.policies, destination)
+        name = _listener_name(outbound)
+        config.listeners[name] = _listener(context, outbound, destination)
+        config.made_of[LISTENER][name] = of_types("MeshAccessLog") | of_proxy
+        if destination.port.is_http:
+            config.routes[destination.name], more = _routes(context, destination)
+            config.made_of[ROUTES][destination.name] = of_types(http_routes.TYPE, _BALANCING)
+            reached |= {found.name: found for found in more}
+        else:
+            reached[destination.name] = destination
+    of_tls = provenance.of_proxy(context.policies, context.dataplane, "MeshTLS", "MeshOffload")
+    for name, destination in reached.items():
+        config.clusters[name] = _cluster(context, destination)
+        of_types = partial(provenance.of_destination, context.shared, context.policies, destination)
+        config.made_of[CLUSTER][name] = of_types(_BALANCING, _HEALTH) | of_tls
+        aware = balancing.is_locality_aware(_balancing(context, destination))
+        tls = context.view.calls_by_tls(context.dataplane, destination.service)
+        config.reached.append(Reached(destination, aware, tls))
+
+
+def _missing(outbound: Outbound) -> str:
+    reference = outbound.backend_ref
+    named = reference.name or f"with labels {reference.labels}"
+    return f"outbound {outbound.address}:{outbound.port}: there is no MeshService {named} with port {reference.port}"
+
+
+def _listener(context: ProxyContext, outbound: Outbound, destination: Destination) -> Config:
     """Where the application reaches the service. HTTP gets its routes by RDS: they change without the listener."""
     name, http = destination.name, destination.port.is_http
     policies = context.policies.of_type("MeshAccessLog")
@@ -65,21 +89,21 @@ def listener(context: OutboundContext, outbound: Outbound, destination: Destinat
         manager = {"stat_prefix": name, "rds": {"route_config_name": name, "config_source": shapes.ADS}}
         last = shapes.http_connection_manager(manager, [], logs, context.tracing)
     else:
-        last = shapes.tcp_proxy(name, name, logs)
+        last = tcp_proxy(name, stat_prefix=name, access_logs=logs)
     return {
-        "name": listener_name(outbound),
+        "name": _listener_name(outbound),
         "traffic_direction": "OUTBOUND",
-        "address": shapes.address(outbound.address, outbound.port),
+        "address": socket_address(outbound.address, outbound.port),
         "filter_chains": [{"filters": [last]}],
     }
 
 
-def listener_name(outbound: Outbound) -> str:
+def _listener_name(outbound: Outbound) -> str:
     """By address and not by destination: two outbounds may lead to one service."""
     return f"self_outbound_{outbound.address}_{outbound.port}"
 
 
-def _own_service(context: OutboundContext) -> str:
+def _own_service(context: ProxyContext) -> str:
     """For logs: the first service that the proxy is a member of."""
     for inbound in context.dataplane.spec.networking.inbound:
         services = context.view.services_of(context.dataplane, inbound.section)
@@ -88,30 +112,20 @@ def _own_service(context: OutboundContext) -> str:
     return context.dataplane.name
 
 
-def routes(context: OutboundContext, destination: Destination) -> tuple[Config, Sequence[Destination]]:
+def _routes(context: ProxyContext, destination: Destination) -> tuple[Config, Sequence[Destination]]:
     """The RouteConfiguration of a destination, and every destination that its routes lead to."""
-    key, shared = ("routes", destination.name, context.policies.key(_ROUTES, _BALANCING)), context.view.shared
-    config, reached = shared.made((*key, "reached"), lambda: _routes(context, destination))
-    return shared.config(key, lambda: config), reached
+    key = ("routes", destination.name, context.policies.key(http_routes.TYPE, _BALANCING))
+    config, reached = context.shared.made((*key, "reached"), lambda: _find_routes(context, destination))
+    return context.shared.made(key, lambda: config), reached
 
 
-def _routes(context: OutboundContext, destination: Destination) -> tuple[Config, Sequence[Destination]]:
-    reached: dict[str, Destination] = {}
-
-    def resolve(reference: BackendRef) -> str | None:
-        found = context.view.resolve_backend(reference, destination.port.section)
-        if found is not None:
-            reached[found.name] = found
-        return found.name if found is not None else None
-
-    policies = context.policies.of_type(_ROUTES)
-    entries = outbound_entries(policies, destination.service, destination.port)
-    where = http_route.Destination(destination.name, balancing.hash_policies(_balancing(context, destination)))
-    found = http_route.routes(entries, where, resolve)
+def _find_routes(context: ProxyContext, destination: Destination) -> tuple[Config, Sequence[Destination]]:
+    hash_policies = balancing.hash_policies(_balancing(context, destination))
+    found, reached = http_routes.routes(context.view, context.policies, destination, hash_policies)
     host = {"name": destination.name, "domains": ["*"], "routes": found}
     config = {"name": destination.name, "virtual_hosts": [host], "validate_clusters": False}
     if _mentions(found, destination.name):
-        reached[destination.name] = destination
+        reached = {**reached, destination.name: destination}
     return config, list(reached.values())
 
 
@@ -124,14 +138,14 @@ def _mentions(found: list[Config], cluster: str) -> bool:
     )
 
 
-def cluster(context: OutboundContext, destination: Destination) -> Config:
+def _cluster(context: ProxyContext, destination: Destination) -> Config:
     policies = context.policies.key(_BALANCING, _HEALTH, "MeshOffload", "MeshTLS")
-    by_tls, offload = context.view.calls_by_tls(context.dataplane, destination.service), context.policies.offload
+    by_tls, offload = context.view.calls_by_tls(context.dataplane, destination.service), context.settings.offload
     key = ("cluster", destination.name, context.identity, policies, offload.mode, offload.socket, by_tls)
-    return context.view.shared.config(key, lambda: _cluster(context, destination))
+    return context.shared.made(key, lambda: _make_cluster(context, destination))
 
 
-def _cluster(context: OutboundContext, destination: Destination) -> Config:
+def _make_cluster(context: ProxyContext, destination: Destination) -> Config:
     protocol, name = destination.port.app_protocol, destination.name
     policies = context.policies.of_type(_HEALTH)
     checks = merged(outbound_entries(policies, destination.service, destination.port), HealthCheckConf)
@@ -158,33 +172,9 @@ def _cluster(context: OutboundContext, destination: Destination) -> Config:
     return result
 
 
-def _tls(context: OutboundContext, identity: Identity, server: offload.Server) -> Config:
-    settings, conf = context.policies.offload, context.policies.client_tls
+def _tls(context: ProxyContext, identity: Identity, server: offload.Server) -> Config:
+    settings, conf = context.settings.offload, context.settings.client_tls
     if settings.mode == "EnvoyTLS":
         return tls.upstream_socket(conf, server.sni, server.spiffe_ids, server.alpn, context.view.trust_domains)
     domains = context.view.trust_domains or (identity.trust_domain,)
     return offload.upstream(settings, conf, identity.spiffe_id, domains, server)
-
-
-@dataclass(frozen=True)
-class Reached:
-    """A destination that a proxy needs endpoints of. `aware`: of its own zone first; `tls`: which it calls by TLS."""
-
-    destination: Destination
-    aware: bool
-    tls: bool
-
-
-def reach(context: OutboundContext, destination: Destination) -> Reached:
-    aware = balancing.is_locality_aware(_balancing(context, destination))
-    return Reached(destination, aware, context.view.calls_by_tls(context.dataplane, destination.service))
-
-
-def load_assignment(view: MeshView, reached: Reached, zone: str) -> Config:
-    """For proxies of this zone."""
-    name, endpoints = reached.destination.name, view.endpoints(reached.destination, reached.tls)
-
-    def make() -> Config:
-        return balancing.load_assignment(name, endpoints, zone, reached.aware)
-
-    return view.shared.config(("endpoints", name, zone, reached.aware, reached.tls), make)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from control.mesh.choice import PROTECTING, Made, Source
 from control.mesh.proxy_policies import ProxyPolicies
-from control.mesh.view import Destination, MeshView
+from control.mesh.view import Destination
 from control.model.dataplane import Inbound
 from control.model.resource import Resource
 from control.policies.matching import inbound_entries, outbound_entries
-from control.xds.quarantine import PROTECTING, Made, Source
+from control.xds.encoding.shared import SharedConfigs
 
 
 def source(resource: Resource) -> Source:
@@ -36,7 +37,7 @@ def of_inbound(policies: ProxyPolicies, dataplane: Resource, inbound: Inbound, c
     return _made([dataplane, *(entry.policy for entry in entries)])
 
 
-def of_destination(view: MeshView, policies: ProxyPolicies, destination: Destination, *type_names: str) -> Made:
+def of_destination(shared: SharedConfigs, policies: ProxyPolicies, destination: Destination, *type_names: str) -> Made:
     """Of the policies of these types with something for the destination; the same for many proxies."""
 
     def make() -> Made:
@@ -44,4 +45,4 @@ def of_destination(view: MeshView, policies: ProxyPolicies, destination: Destina
         entries = [e for some in found for e in outbound_entries(some, destination.service, destination.port)]
         return _made([destination.service, *(entry.policy for entry in entries)])
 
-    return view.shared.made(("made of", destination.name, type_names, policies.key(*type_names)), make)
+    return shared.made(("made of", destination.name, type_names, policies.key(*type_names)), make)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from control.ca.authority import generate
-from control.mesh.facts import Identity
+from control.model.identity import Identity
 from control.model.resource import Resource
 
 Read = Callable[[str], list[Resource]]

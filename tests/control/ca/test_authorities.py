@@ -15,7 +15,7 @@ from control.ca.authorities import Authorities
 from control.ca.authority import AUTHORITY_LIFETIME, UnusableAuthority, generate
 from control.ca.identities import Identities
 from control.ca.rotation import Event, Rotation, Stage, WrongStage
-from control.mesh.view import MeshView
+from control.mesh.view import view_of
 from control.model.resource import Resource
 from control.model.violation import InvalidResource
 from control.store.errors import WrongStoreKey
@@ -150,7 +150,7 @@ def test_there_is_a_way_out_of_every_stage_for_a_ca_that_has_ended(
     assert after.bundle == (after.issuer,)
     assert good is None or after.issuer.fingerprint == good.fingerprint, "what was handed out is not thrown away"
     assert identities.credential("shop", "cart-1", ID, "p256").authority == after.issuer.fingerprint
-    assert MeshView("shop", store.list()).trust_bundles[0][1] == after.issuer.certificate_pem
+    assert view_of("shop", store.list()).trust_bundles[0][1] == after.issuer.certificate_pem
     assert authorities.step(resource, Event.RETIRED).stage is Stage.STABLE
 
 
@@ -273,7 +273,7 @@ def test_what_a_fast_clock_made_is_replaced_when_the_clock_is_right(
     assert held.is_valid(right)
     rotation = identities.authorities.rotation(resource)
     assert rotation.issuer.problem_at(right) is None
-    [(_, bundle)] = MeshView("shop", store.list()).trust_bundles
+    [(_, bundle)] = view_of("shop", store.list()).trust_bundles
     assert bundle == rotation.issuer.certificate_pem
     leaf = x509.load_pem_x509_certificate(held.credential.chain_pem.encode())
     leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(bundle.encode()))

@@ -14,7 +14,7 @@ from control.ca.authority import UnusableAuthority
 from control.ca.identities import Identities
 from control.ca.issue import RefusedRequest, svid_problems
 from control.ca.rotation import Event, Stage, WrongStage
-from control.mesh.view import MeshView
+from control.mesh.view import view_of
 from control.model.resource import Resource
 from control.store.store import Store
 from tests.control.ca.made import ID, Clock, Read, from_files, identity, write_ca
@@ -100,15 +100,15 @@ def test_a_rotation_in_the_store(store: Store, identities: Identities, resource:
     before = identities.credential("shop", "cart-1", ID, "p256")
     rotation = identities.authorities.begin(resource)
     assert rotation.stage is Stage.DISTRIBUTING
-    bundle = MeshView("shop", store.list()).trust_bundles
+    bundle = view_of("shop", store.list()).trust_bundles
     assert bundle[0][1].count("BEGIN CERTIFICATE") == 2
     assert identities.credential("shop", "cart-1", ID, "p256") is before
     identities.authorities.step(resource, Event.DISTRIBUTED)
-    assert MeshView("shop", store.list()).trust_bundles == bundle
+    assert view_of("shop", store.list()).trust_bundles == bundle
     after = identities.credential("shop", "cart-1", ID, "p256")
     assert after.authority != before.authority
     identities.authorities.step(resource, Event.REPLACED)
-    assert MeshView("shop", store.list()).trust_bundles[0][1].count("BEGIN CERTIFICATE") == 1
+    assert view_of("shop", store.list()).trust_bundles[0][1].count("BEGIN CERTIFICATE") == 1
     assert Identities(store, "default").authorities.rotation(resource).stage is Stage.RETIRING
     assert identities.authorities.step(resource, Event.RETIRED).stage is Stage.STABLE
     with pytest.raises(WrongStage):

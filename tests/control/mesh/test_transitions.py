@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from control.mesh.evidence import OFFLINE_AFTER_S, Claims, MeshEvidence
-from control.mesh.facts import NOTHING, Accepts, Call, Facts, Identity, Place, Presence, Record
+from control.mesh.facts import NOTHING, Accepts, Call, Facts, Place, Presence, Record
 from control.mesh.transitions import NEW_IDENTITY, OFFLOAD, STRICT, TLS, TRAFFIC
+from control.model.identity import Identity
 from tests.control.mesh.world import SECTION, Labels, Wish, World, dataplane, with_labels
 
 

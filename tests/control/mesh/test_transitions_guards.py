@@ -12,7 +12,6 @@ from control.mesh.facts import (
     Call,
     Evidence,
     Facts,
-    Identity,
     Known,
     NodeKnown,
     Place,
@@ -24,6 +23,7 @@ from control.mesh.facts import (
     WantedService,
 )
 from control.mesh.transitions import NEW_IDENTITY, NO_TLS, OFFLOAD, TLS, plan
+from control.model.identity import Identity
 
 S = "http"
 A, C = (Identity(f"spiffe://one/{name}", "one", "identity") for name in "ac")

@@ -14,7 +14,6 @@ from control.mesh.facts import (
     NOTHING,
     Evidence,
     Facts,
-    Identity,
     NodeKnown,
     Place,
     Plan,
@@ -24,6 +23,7 @@ from control.mesh.facts import (
     WantedService,
 )
 from control.mesh.transitions import plan as make_plan
+from control.model.identity import Identity
 from control.model.resource import Resource
 
 SECTION = "http"

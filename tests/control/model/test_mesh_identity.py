@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from control.ca.identities import Identities
 from control.kinds import KINDS
-from control.mesh.view import MeshView
+from control.mesh.view import view_of
 from control.model import documents
 from control.model.mesh_identity import MeshIdentitySpec, best_matched
 from control.model.reference import spiffe_id_problem
@@ -49,7 +49,7 @@ def test_the_zone_is_the_mesh_identitys_own_else_the_control_planes(tmp_path: Pa
     text += "spec: {networking: {address: 10.0.0.1, inbound: [{port: 80}]}}\n"
     for written, zone in ((text, "west"), (text.replace("labels: {kuma.io/zone: west}\n", ""), "east")):
         resources = documents.read(written, "test", KINDS, default_mesh="default")
-        view = MeshView("default", resources, "east")
+        view = view_of("default", resources, "east")
         dataplane = view.get("Dataplane", "cart-1")
         assert dataplane is not None
         found = view.identity_of(dataplane)

@@ -14,7 +14,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from offload.v1 import node_pb2, node_pb2_grpc
 
 from control.kinds import KINDS
 from control.model.resource import Resource
@@ -26,6 +25,7 @@ from control.store.store import Store, StoreKey
 from control.tokens.tokens import InvalidToken, Tokens
 from offload._dataplane import Key
 from offload.mesh.node_certificate import NodeCertificate, Request, make_request, proof, take
+from offload.v1 import node_pb2, node_pb2_grpc
 from tests.control.servers.nodes.world import CART_ID, DATAPLANES, MESH
 
 Read = Callable[[str], list[Resource]]

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from control.mesh.view import MeshView
+from control.model.identity import Credential
 from control.policies import POLICIES
-from control.xds.render.proxy import Credential, ProxyConfig, render
+from tests.control.rendered import Rendered, rendered
 
 FOLDER = Path(__file__).parent / "scenarios"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml") if not path.stem.endswith(".golden"))
@@ -29,10 +30,10 @@ def text_of(name: str) -> str:
     return "---\n".join(yaml.safe_dump(document) for document in documents.values())
 
 
-def config_of(view: MeshView, credential: Credential | None = None) -> ProxyConfig:
+def config_of(view: MeshView, credential: Credential | None = None) -> Rendered:
     dataplane = view.get("Dataplane", "web-1")
     assert dataplane is not None
-    return render(view, dataplane, credential)
+    return rendered(view, dataplane, credential)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -40,7 +41,7 @@ def test_golden(
     name: str,
     scenario: Callable[[str], MeshView],
     golden: Callable[[Path, object], None],
-    golden_form: Callable[[ProxyConfig], dict[str, Any]],
+    golden_form: Callable[[Rendered], dict[str, Any]],
 ) -> None:
     golden(FOLDER / f"{name}.golden.yaml", golden_form(config_of(scenario(text_of(name)))))
 
@@ -51,7 +52,7 @@ def test_envoy_takes_it(
     name: str,
     scenario: Callable[[str], MeshView],
     authority: tuple[str, Credential],
-    validate_with_envoy: Callable[[ProxyConfig], None],
+    validate_with_envoy: Callable[[Rendered], None],
 ) -> None:
     if name.startswith("meshoffload") and not MODULE.is_file():
         pytest.skip("the module is not built: make build")
@@ -62,7 +63,7 @@ def test_envoy_takes_it(
 def test_envoy_is_really_asked(
     scenario: Callable[[str], MeshView],
     authority: tuple[str, Credential],
-    validate_with_envoy: Callable[[ProxyConfig], None],
+    validate_with_envoy: Callable[[Rendered], None],
 ) -> None:
     config = config_of(scenario(text_of("base")), authority[1])
     config.clusters["self_inbound_http"]["no_such_field"] = 1

@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from control.kinds import KINDS
+from control.mesh.choice import Choice
 from control.mesh.proxy_policies import ProxyPolicies
 from control.mesh.view import MeshView
 from control.model import documents
 from control.model.violation import InvalidResource
 from control.policies import POLICIES
 from control.rest.explain_proxy import access, config
-from control.xds.quarantine import Choice
 from tests.control.policies.test_scenarios import NAMES, config_of, text_of
 
 POLICY_TYPES = {policy.type for policy in POLICIES}

@@ -26,10 +26,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from control.ca.identities import Identities
 from control.ca.issue import RefusedRequest, issue
 from control.kinds import KINDS
-from control.mesh.facts import Identity
+from control.model.identity import Identity, control_plane_id
 from control.rest import proxy_statistics
 from control.store.store import Store, StoreKey, svid_secret
-from control.xds.render.admin import control_plane_id
 from tests.control.mesh_process import MESH, ROOT, ControlPlane, free_port
 from tests.control.resources import MESH_WITH_IDENTITY
 

@@ -10,7 +10,7 @@ import pytest
 
 from control.kinds import KINDS
 from control.mesh.proxy_policies import ProxyPolicies
-from control.mesh.view import MeshView
+from control.mesh.view import MeshView, view_of
 from control.model.resource import Resource
 from control.model.unreadable import Unreadable
 from control.policies.meshtrafficpermission.generate import decide
@@ -48,16 +48,16 @@ def store(tmp_path: Path, read_resources: Read) -> Store:
     return store
 
 
-def view_of(store: Store, before: MeshView | None = None) -> MeshView:
+def view_in(store: Store, before: MeshView | None = None) -> MeshView:
     known: Sequence[Resource | Unreadable] = (*before.resources, *before.unreadable) if before is not None else ()
     content = store.read_mesh("default", {one.key: one for one in known})
-    return MeshView("default", content.resources, before=before, unreadable=content.unreadable)
+    return view_of("default", content.resources, unreadable=content.unreadable)
 
 
 def test_an_unknown_field_and_an_unknown_type_are_left_out_and_named(store: Store, read_resources: Read) -> None:
     write(store, "MeshAccessLog", "logs", NEW_LOG)
     write(store, "MeshRateLimit", "limits", {"anything": 1})
-    found = view_of(store)
+    found = view_in(store)
     assert [one.key[::2] for one in found.unreadable] == [("MeshAccessLog", "logs"), ("MeshRateLimit", "limits")]
     assert "backends[0].type: must be File; got 'Syslog'" in found.unreadable[0].remark
     assert "MeshRateLimit is not known" in found.unreadable[1].remark
@@ -72,24 +72,23 @@ def test_an_unknown_field_and_an_unknown_type_are_left_out_and_named(store: Stor
     # This version may write it, and delete it.
     [log] = [r for r in read_resources(MESH) if r.kind.type == "MeshAccessLog"]
     assert store.put(log).version == 8
-    assert [one.type for one in view_of(store, found).unreadable] == ["MeshRateLimit"]
+    assert [one.type for one in view_in(store, found).unreadable] == ["MeshRateLimit"]
     write(store, "MeshAccessLog", "logs", NEW_LOG)
     store.delete("MeshAccessLog", "default", "logs")
-    assert [one.type for one in view_of(store).unreadable] == ["MeshRateLimit"]
+    assert [one.type for one in view_in(store).unreadable] == ["MeshRateLimit"]
 
 
 def test_what_is_unreadable_is_read_once(store: Store) -> None:
     write(store, "MeshAccessLog", "logs", NEW_LOG)
     write(store, "MeshIdentity", "identity", IDENTITY)
-    first = view_of(store)
-    second = view_of(store, first)
+    first = view_in(store)
+    second = view_in(store, first)
     assert list(map(id, second.unreadable)) == list(map(id, first.unreadable))
     assert list(map(id, second.resources)) == list(map(id, first.resources))
     # What was made of the view before holds while it stays as it is.
-    first.fixed["web-1"] = fixed = type("Fixed", (), {"dataplane": first.get("Dataplane", "web-1")})()
-    assert view_of(store, first).fixed == {"web-1": fixed}
+    assert second.has_surroundings_of(first)
     write(store, "MeshAccessLog", "logs2", NEW_LOG)
-    assert view_of(store, first).fixed == {}
+    assert not view_in(store, first).has_surroundings_of(first)
 
 
 IDENTITY = {
@@ -101,7 +100,7 @@ IDENTITY = {
 def test_an_identity_with_an_unknown_field_stays_in_force(store: Store) -> None:
     """Without it the mesh would take plaintext from everybody."""
     write(store, "MeshIdentity", "identity", IDENTITY)
-    found = view_of(store)
+    found = view_in(store)
     web = found.dataplanes[0]
     assert found.identity_of(web) is not None
     assert found.withheld("web-1") is None
@@ -120,12 +119,12 @@ def test_an_identity_with_an_unknown_field_stays_in_force(store: Store) -> None:
 )
 def test_who_it_cannot_say_who_it_is_gets_nothing_new(store: Store, spec: object, is_withheld: bool) -> None:
     write(store, "MeshIdentity", "identity", spec)
-    assert (view_of(store).withheld("web-1") is not None) == is_withheld
+    assert (view_in(store).withheld("web-1") is not None) == is_withheld
 
 
 def test_a_dataplane_that_cannot_be_read_gets_nothing_new(store: Store) -> None:
     write(store, "Dataplane", "web-1", {"networking": {"address": "10.0.0.1", "newField": 1}})
-    assert "newField" in (view_of(store).withheld("web-1") or "")
+    assert "newField" in (view_in(store).withheld("web-1") or "")
 
 
 def _match(value: str = WEB, **more: object) -> dict[str, Any]:
@@ -162,7 +161,7 @@ def test_denials_stay_in_force(
         read_resources(f"type: MeshTrafficPermission\nname: all\nspec: {{rules: [{{default: {{{allow}}}}}]}}")
     )
     write(store, "MeshTrafficPermission", "newer", {"rules": rules, **more})
-    found = view_of(store)
+    found = view_in(store)
     web = found.dataplanes[0]
     entries = permission_entries(ProxyPolicies(found, web), web.spec.networking.inbound[0])
     assert tuple(not decide(entries, caller)[0] for caller in (WEB, other)) == denied
@@ -171,7 +170,7 @@ def test_denials_stay_in_force(
 
 def test_a_permission_that_cannot_be_read_allows_nobody(store: Store) -> None:
     write(store, "MeshTrafficPermission", "newer", {"rules": [{"default": {"allow": [_match(method="GET")]}}]})
-    found = view_of(store)
+    found = view_in(store)
     web = found.dataplanes[0]
     entries = permission_entries(ProxyPolicies(found, web), web.spec.networking.inbound[0])
     assert decide(entries, WEB)[0] is False
@@ -194,5 +193,5 @@ def test_plaintext_is_not_let_in_by_what_cannot_be_read(store: Store, spec: obje
 
 def test_keys_do_not_move_by_what_cannot_be_read(store: Store) -> None:
     write(store, "MeshOffload", "all", {"default": {"mode": "Offload", "keyType": "mldsa44", "newField": 1}})
-    found = view_of(store)
+    found = view_in(store)
     assert ProxyPolicies(found, found.dataplanes[0]).offload.mode == "Offload"

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control.mesh.view import MeshView
+from control.mesh.view import MeshView, view_of
+from control.model.identity import Credential
 from control.model.resource import Resource
-from control.xds.builder import build
+from control.xds.builder import SnapshotBuilder
 from control.xds.encoding.encode import CLUSTER, ENDPOINTS, LISTENER
-from control.xds.render.proxy import Credential
 
 Read = Callable[[str], list[Resource]]
 
@@ -118,7 +118,7 @@ def test_it_is_what_it_would_be_without_the_view_before(read_resources: Read) ->
     @given(beginnings, changes)
     def run(dataplanes: dict[str, Any], changes: Sequence[Any]) -> None:
         others, offered = {"identity"}, {name: ports[0] for name, ports in SERVICES.items()}
-        before: MeshView | None = None
+        builder = SnapshotBuilder()
         for (what, first, second), credential in [(("dataplane", "dp-1", None), None), *changes]:
             if what == "others":
                 others, offered = first, second
@@ -127,9 +127,10 @@ def test_it_is_what_it_would_be_without_the_view_before(read_resources: Read) ->
             else:
                 dataplanes = dataplanes | {first: second}
             resources = resources_of(texts, dataplanes, others, offered)
-            before, alone = MeshView("default", resources, before=before), MeshView("default", resources)
-            for dataplane in before.dataplanes:
-                with_it, without = build(before, dataplane, credential), build(alone, dataplane, credential)
+            view = view_of("default", resources)
+            for dataplane in view.dataplanes:
+                with_it = builder.build(view, dataplane, credential)
+                without = SnapshotBuilder().build(view, dataplane, credential)
                 assert with_it.problems == without.problems
                 assert with_it.resources.keys() == without.resources.keys()
                 for type_url, expected in without.resources.items():
@@ -143,21 +144,20 @@ def test_it_is_what_it_would_be_without_the_view_before(read_resources: Read) ->
 def view(read_resources: Read) -> Callable[..., MeshView]:
     texts = Texts(read_resources)
 
-    def make(before: MeshView | None = None, address: int = 2) -> MeshView:
+    def make(address: int = 2) -> MeshView:
         values = {"app": "web", "workload": "web", "zone": "east"}
         chosen = {"dp-1": values | {"address": 1}, "dp-2": values | {"app": "backend", "address": address}}
         offered = {name: ports[0] for name, ports in SERVICES.items()}
-        return MeshView("default", resources_of(texts, chosen, {"identity"}, offered), before=before)
+        return view_of("default", resources_of(texts, chosen, {"identity"}, offered))
 
     return make
 
 
 def test_a_change_of_endpoints_makes_nothing_else_anew(view: Callable[..., MeshView]) -> None:
-    older = view()
+    older, builder = view(), SnapshotBuilder()
     (web, _) = older.dataplanes
-    first = build(older, web, None)
-    newer = view(older, address=3)
-    second = build(newer, web, None)
+    first = builder.build(older, web, None)
+    second = builder.build(view(address=3), web, None)
     assert second.of_type(CLUSTER) is first.of_type(CLUSTER)
     assert second.of_type(LISTENER) is first.of_type(LISTENER)
     name = "kri_msvc_default___backend_80"
@@ -165,8 +165,8 @@ def test_a_change_of_endpoints_makes_nothing_else_anew(view: Callable[..., MeshV
 
 
 def test_proxies_share_what_is_the_same(view: Callable[..., MeshView]) -> None:
-    made = view()
-    snapshots = [build(made, dataplane, None) for dataplane in made.dataplanes]
+    made, builder = view(), SnapshotBuilder()
+    snapshots = [builder.build(made, dataplane, None) for dataplane in made.dataplanes]
     name = "kri_msvc_default___backend_80"
     for type_url in (CLUSTER, ENDPOINTS):
         assert snapshots[0].of_type(type_url)[name] is snapshots[1].of_type(type_url)[name]

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from control.mesh.choice import IN_FORCE, Choice, Made, Source
 from control.xds.encoding.encode import CLUSTER, LISTENER, ROUTES
-from control.xds.quarantine import IN_FORCE, Choice, Made, Quarantine, Source, Surroundings, named
+from control.xds.quarantine import Quarantine, Surroundings, named
 
 DATAPLANE = Source("Dataplane", "web", "1")
 LOG, TRACE = Source("MeshAccessLog", "log", "1"), Source("MeshTrace", "trace", "1")

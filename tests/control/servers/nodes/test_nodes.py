@@ -10,45 +10,45 @@ import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from offload.v1 import node_pb2
 
 from control.ca.issue import svid_problems
 from control.ca.rotation import Event, Stage, WrongStage
 from control.mesh.node_configuration import configuration
 from control.mesh.transitions import OFFLOAD as MOVE
-from control.mesh.view import MeshView
+from control.mesh.view import MeshView, view_of
 from control.reconcile.control_plane import ControlPlane
 from control.reconcile.proxies import Proxy
 from control.rest import explain_proxy
 from control.tokens.tokens import Tokens
 from control.xds.encoding.encode import SECRET
 from envoy_ext.settings import DEFAULT_DAEMON_SOCKET
+from offload.v1 import node_pb2
 from tests.control.scene import Read
 from tests.control.servers.nodes.world import CART, CART_ID, DATAPLANES, MESH, WEB_ID, Node, World, dataplane, request
 
 # --- what a node should have ------------------------------------------------------------------------------------------
 
 
-def view_of(read: Read, text: str) -> MeshView:
-    return MeshView("default", read(MESH + text))
+def view_read(read: Read, text: str) -> MeshView:
+    return view_of("default", read(MESH + text))
 
 
 def test_dataplanes_with_one_id_share_one_key(read_resources: Read) -> None:
-    found = configuration([view_of(read_resources, DATAPLANES)], "n1", {("default", "identity"): "ab"})
+    found = configuration([view_read(read_resources, DATAPLANES)], "n1", {("default", "identity"): "ab"})
     [identity] = found.identities
     assert (identity.identity.spiffe_id, identity.dataplanes, identity.issuer) == (CART_ID, ("cart-1", "cart-2"), "ab")
     assert [(caller.uid, caller.gid) for caller in identity.callers] == [(101, None), (102, 7)]
     assert (identity.settings.key_type, identity.settings.software, found.problems) == ("rsa2048", "Require", ())
-    assert configuration([view_of(read_resources, DATAPLANES)], "n3").identities == ()
+    assert configuration([view_read(read_resources, DATAPLANES)], "n3").identities == ()
 
 
 def test_the_version_is_that_of_the_content(read_resources: Read) -> None:
-    one, same = (configuration([view_of(read_resources, DATAPLANES)], "n1") for _ in range(2))
-    more = view_of(read_resources, DATAPLANES + dataplane("cart-3", CART + ', offload.mesh/uid: "9"'))
+    one, same = (configuration([view_read(read_resources, DATAPLANES)], "n1") for _ in range(2))
+    more = view_read(read_resources, DATAPLANES + dataplane("cart-3", CART + ', offload.mesh/uid: "9"'))
     assert one.version == same.version != configuration([more], "n1").version
     assert (
         one.version
-        != configuration([view_of(read_resources, DATAPLANES)], "n1", {("default", "identity"): "b"}).version
+        != configuration([view_read(read_resources, DATAPLANES)], "n1", {("default", "identity"): "b"}).version
     )
 
 
@@ -69,15 +69,15 @@ def test_the_version_is_that_of_the_content(read_resources: Read) -> None:
     ],
 )
 def test_what_cannot_be_is_said(read_resources: Read, text: str, says: str) -> None:
-    found = configuration([view_of(read_resources, text)], "n1")
+    found = configuration([view_read(read_resources, text)], "n1")
     assert any(says in problem for problem in found.problems), found.problems
 
 
 def test_dataplanes_on_envoys_own_tls_are_not_the_nodes(read_resources: Read) -> None:
     off = "---\ntype: MeshOffload\nname: all\nspec: {default: {mode: EnvoyTLS}}\n"
-    view = MeshView("default", [r for r in read_resources(MESH + DATAPLANES) if r.kind.type != "MeshOffload"])
+    view = view_of("default", [r for r in read_resources(MESH + DATAPLANES) if r.kind.type != "MeshOffload"])
     assert configuration([view], "n1").identities == ()
-    assert configuration([view_of(read_resources, DATAPLANES + off)], "n1").identities == ()
+    assert configuration([view_read(read_resources, DATAPLANES + off)], "n1").identities == ()
 
 
 # --- the service ------------------------------------------------------------------------------------------------------

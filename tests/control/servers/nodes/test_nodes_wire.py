@@ -9,10 +9,10 @@ import grpc
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from offload.v1 import node_pb2
 
 from control.ca.rotation import Event
 from control.servers.nodes import SERVICE
+from offload.v1 import node_pb2
 from tests.control.servers.nodes.world import CART_ID, WEB_ID, Node, World, request
 
 HELLO = node_pb2.NodeMessage(hello=node_pb2.Hello(daemon_version="1")).SerializeToString()

@@ -9,11 +9,11 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from offload.v1 import node_pb2, node_pb2_grpc
 
 from control.reconcile.control_plane import ControlPlane
 from control.servers.nodes import SERVICE, NodeServer
 from control.tokens.tokens import Tokens
+from offload.v1 import node_pb2, node_pb2_grpc
 from tests.control.resources import MESH_WITH_IDENTITY
 from tests.control.scene import Read
 

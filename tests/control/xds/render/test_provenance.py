@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from control.mesh.choice import Choice
 from control.mesh.view import MeshView
 from control.policies import POLICIES
 from control.xds.encoding.encode import CLUSTER, LISTENER, ROUTES
-from control.xds.quarantine import Choice
 from control.xds.render import proxy
-from control.xds.render.proxy import ProxyConfig
+from control.xds.render.context import ProxyConfig
 from tests.control.policies.test_scenarios import NAMES, text_of
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import yaml
 
-from control.mesh.view import MeshView
+from control.mesh.view import view_of
 from control.model.resource import Resource
 from control.xds.render import proxy
 from tests.control.resources import MESH_WITH_IDENTITY
@@ -21,7 +21,7 @@ def problems(read: Callable[[str], list[Resource]], pem: str, *domains: str) -> 
         for number, domain in enumerate(domains)
     ]
     text = "---\n".join([MESH_WITH_IDENTITY + WEB, *map(yaml.safe_dump, trusts)])
-    view = MeshView("default", read(text))
+    view = view_of("default", read(text))
     [dataplane] = view.dataplanes
     return proxy.render(view, dataplane).problems
 
