@@ -44,6 +44,11 @@ class Authority:
             return hashes.SHA384() if self.key.curve.key_size > 256 else hashes.SHA256()
         return hashes.SHA256() if isinstance(self.key, rsa.RSAPrivateKey) else None
 
+    @property
+    def ends_at(self) -> float:
+        """Seconds since 1970."""
+        return self.certificate.not_valid_after_utc.timestamp()
+
     def problem_at(self, now: datetime) -> str | None:
         """Why nobody takes a certificate of this CA now; None where it can sign."""
         begin, end = self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc

@@ -1,4 +1,4 @@
-"""MeshTrusts that the control plane made of a MeshIdentity which is there no more. Pure.
+"""MeshTrusts that the control plane made of a MeshIdentity which is there no more.
 
 Such a CA is trusted until nobody needs it: before the change has come to everybody, handshakes with certificates of it
 would fail. Then it goes, as its key did: a leaked one must not be good for ever.
@@ -6,12 +6,20 @@ would fail. Then it goes, as its key did: a leaked one must not be good for ever
 
 from __future__ import annotations
 
+import asyncio
+
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from control.ca.authorities import MANAGED_BY
 from control.mesh.view import MeshView
 from control.model.resource import Resource
+from control.reconcile.daemons import node_with_key
+from control.reconcile.state import State
+from control.store.errors import StoreError
+
+log = structlog.get_logger(__name__)
 
 
 def orphans(view: MeshView) -> list[Resource]:
@@ -32,3 +40,48 @@ def fingerprints(trust: Resource) -> frozenset[str]:
         for bundle in trust.spec.ca_bundles
         for certificate in x509.load_pem_x509_certificates(bundle.pem.value.encode())
     )
+
+
+class OrphanedTrust:
+    """Belongs to the event loop; the store is used from threads."""
+
+    def __init__(self, state: State) -> None:
+        self._store, self._identities, self._plans = state.store, state.identities, state.plans
+        self._proxies, self._pending = state.proxies, state.pending
+
+    async def retire(self, view: MeshView) -> None:
+        """The trust in a CA whose MeshIdentity was deleted ends when nobody needs it any more."""
+        for trust in orphans(view):
+            if not self._is_needed(view, trust):
+                await self._take_away(view.mesh, trust)
+
+    def _is_needed(self, view: MeshView, trust: Resource) -> bool:
+        """As far as is known: also where somebody has not heard of the newest yet."""
+        work = self._pending.work
+        if view.mesh in work.changed | work.moved:
+            return True
+        if not all(proxy.has_everything for proxy in self._proxies.of(view.mesh)):
+            return True
+        if self._plans.may_show(view.mesh, trust.name):
+            return True  # somebody still has, or may have, the identity that was deleted
+        gone = fingerprints(trust)
+        return any(self._uses(view, dataplane, trust, gone) for dataplane in view.dataplanes)
+
+    def _uses(self, view: MeshView, dataplane: Resource, trust: Resource, gone: frozenset[str]) -> bool:
+        identity, node = view.identity_of(dataplane), node_with_key(view, dataplane)
+        if identity is not None and identity.mesh_identity == trust.name:
+            return True
+        if identity is None or not node:
+            return False
+        last = self._identities.last_issuer(view.mesh, identity.spiffe_id, node)
+        return last is None or last in gone
+
+    async def _take_away(self, mesh: str, trust: Resource) -> None:
+        try:
+            await asyncio.to_thread(self._store.delete, "MeshTrust", mesh, trust.name, trust.version)
+            await asyncio.to_thread(self._identities.forget_of, mesh, fingerprints(trust))
+        except StoreError as error:
+            log.error("a MeshTrust cannot be taken away", mesh=mesh, name=trust.name, error=str(error))
+            return
+        log.info("the CA of a deleted MeshIdentity is not trusted any more", mesh=mesh, identity=trust.name)
+        self._pending.mark_changed([mesh])

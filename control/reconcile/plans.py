@@ -29,8 +29,8 @@ def record_name(mesh: str) -> str:
     return f"mesh/{mesh}/transitions"
 
 
-class Transitions:
-    """Belongs to the event loop; plans are made on threads, one of a mesh at a time (ControlPlane sees to that)."""
+class Plans:
+    """Belongs to the event loop; plans are made on threads, one of a mesh at a time (views.py sees to that)."""
 
     def __init__(
         self,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Set
 
 from control.mesh.choice import Made
 from control.mesh.evidence import Claims
+from control.metrics import Metrics
 from control.model.resource import Resource
+from control.xds.protocol.states import Phase
 from control.xds.protocol.stream import Stream
 from control.xds.snapshot import Snapshot
 
@@ -69,3 +72,45 @@ class Proxy:
     @property
     def has_offer(self) -> bool:
         return self.gone or self.refusal is not None or self.snapshot is not None
+
+    @property
+    def has_everything(self) -> bool:
+        """Whether it has acknowledged all that it was offered."""
+        if self.stream is None or self.snapshot is None:
+            return False
+        asked = [one for one in self.stream.subscriptions.values() if one.is_asked]
+        return bool(asked) and all(one.phase is Phase.SETTLED and not one.lags(self.snapshot) for one in asked)
+
+
+class Proxies:
+    """Those that are connected, by mesh; belongs to the event loop."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._by_mesh: dict[str, set[Proxy]] = defaultdict(set)
+
+    def of(self, mesh: str) -> Set[Proxy]:
+        return self._by_mesh[mesh]
+
+    def named(self, mesh: str, name: str) -> list[Proxy]:
+        """More than one while a proxy restarts."""
+        return [proxy for proxy in self._by_mesh[mesh] if proxy.name == name]
+
+    def all(self) -> Iterator[Proxy]:
+        return (proxy for connected in self._by_mesh.values() for proxy in connected)
+
+    @property
+    def meshes(self) -> list[str]:
+        """That have any."""
+        return [mesh for mesh, connected in self._by_mesh.items() if connected]
+
+    def add(self, proxy: Proxy) -> None:
+        self._by_mesh[proxy.mesh].add(proxy)
+        self._count(proxy.mesh)
+
+    def remove(self, proxy: Proxy) -> None:
+        self._by_mesh[proxy.mesh].discard(proxy)
+        self._count(proxy.mesh)
+
+    def _count(self, mesh: str) -> None:
+        self._metrics.proxies.labels(mesh).set(len(self._by_mesh[mesh]))

@@ -64,7 +64,7 @@ def add_tokens(app: FastAPI, plane: ControlPlane, tokens: Tokens) -> None:
         if (kind == "dataplane") != bool(mesh):
             raise HTTPException(400, "mesh: is needed for dataplane tokens, and for no others")
         if mesh:
-            await asyncio.to_thread(plane.store.get, "Mesh", "", mesh)
+            await asyncio.to_thread(plane.state.store.get, "Mesh", "", mesh)
 
     @app.post("/tokens/revocations", responses=errors.responses(400, 401, 404), **common)
     async def revoke(revocation: Revocation) -> Revoked:
@@ -144,14 +144,14 @@ def add_rotation(app: FastAPI, plane: ControlPlane) -> None:
             issuer=rotation.issuer.fingerprint,
             bundle=[authority.fingerprint for authority in rotation.bundle],
             issuer_not_after=rotation.issuer.certificate.not_valid_after_utc.isoformat(),
-            problem=rotation.issuer.problem_at(plane.identities.now()),
+            problem=rotation.issuer.problem_at(plane.state.identities.now()),
         )
 
     @app.get(path, responses=errors.responses(400, 401, 404, 409), **common)
     async def show(mesh: str, name: str) -> RotationState:
         """The stage of the rotation of its CA, and what it waits for."""
-        identity = await asyncio.to_thread(plane.store.get, "MeshIdentity", mesh, name)
-        return state(await asyncio.to_thread(plane.identities.authorities.rotation, identity))
+        identity = await asyncio.to_thread(plane.state.store.get, "MeshIdentity", mesh, name)
+        return state(await asyncio.to_thread(plane.state.identities.authorities.rotation, identity))
 
     @app.post(path, responses=errors.responses(400, 401, 404, 409), **common)
     async def step(mesh: str, name: str, wanted: RotationRequest) -> RotationState:
@@ -160,7 +160,7 @@ def add_rotation(app: FastAPI, plane: ControlPlane) -> None:
         `reset` puts another CA in the place of one that has ended, or with `force` of one that could still sign.
         """
         tell("ca_rotated", mesh=mesh, identity=name, action=wanted.action, forced=wanted.force)
-        identity = await asyncio.to_thread(plane.store.get, "MeshIdentity", mesh, name)
-        rotation = await plane.rotate(identity, Event(wanted.action), wanted.force)
+        identity = await asyncio.to_thread(plane.state.store.get, "MeshIdentity", mesh, name)
+        rotation = await plane.rotations.rotate(identity, Event(wanted.action), wanted.force)
         tell("ca_rotated", stage=rotation.stage.value, issuer=rotation.issuer.fingerprint)
         return state(rotation)

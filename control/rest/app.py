@@ -60,13 +60,13 @@ def _add_health(app: FastAPI, plane: ControlPlane) -> None:
     @app.get("/ready", tags=["health"], responses=errors.responses())
     async def ready() -> Any:
         """Whether the store can be read and written, else the reason; and what of it is left out."""
-        await asyncio.to_thread(plane.store.generation)
-        problem = plane.store.problem
+        await asyncio.to_thread(plane.state.store.generation)
+        problem = plane.state.store.problem
         if problem is not None:
             return errors.body(503, "The store does not answer", problem)
-        return Readiness(status="ready", left_out=sorted(plane.left_out.names)[:MAX_NAMED])
+        return Readiness(status="ready", left_out=sorted(plane.state.left_out.names)[:MAX_NAMED])
 
     @app.get("/metrics", tags=["health"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """For Prometheus."""
-        return Response(generate_latest(plane.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(plane.state.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -74,18 +74,19 @@ async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> 
     """Who it is, whether it is there, what it took and refused, and what waits for it or it for others."""
     identity, mode = view.identity_of(dataplane), ProxyPolicies(view, dataplane).offload.mode
     # In mode Offload the node's daemon has the certificate; one from before says nothing.
-    held = plane.identities.held(dataplane.mesh, dataplane.name) if mode == "EnvoyTLS" else None
-    choice = plane.quarantines.choice(view, dataplane)
+    held = plane.state.identities.held(dataplane.mesh, dataplane.name) if mode == "EnvoyTLS" else None
+    choice = plane.state.quarantines.choice(view, dataplane)
     problems = list(render(view, dataplane, choice=choice).problems)
-    left_out = plane.quarantines.left_out(dataplane.mesh, dataplane.name)
+    left_out = plane.state.quarantines.left_out(dataplane.mesh, dataplane.name)
     problems += [one.remark for one in left_out]
     problems += [one.remark for one in view.unreadable[:MAX_LEFT_OUT]]
     if identity is not None:
         problems += _trouble(plane, view.mesh, identity.mesh_identity, mode, held)
-    word, node = plane.unserved(view, dataplane), node_of(dataplane)
+    given, node = view.given(dataplane), node_of(dataplane)
+    word = plane.state.daemons.word(given) if given is not None else None
     if word is not None:
         problems.append(f"node {node} cannot sign for {identity.spiffe_id if identity else 'it'}: {word}")
-    presence = plane.transitions.presence_of(dataplane.mesh, dataplane.name)
+    presence = plane.state.plans.presence_of(dataplane.mesh, dataplane.name)
     if presence in (Presence.OFFLINE, Presence.LOST, Presence.NEW):
         problems.append(
             f"its proxy is {presence.value}: it gets no traffic (delete the Dataplane if it is gone for good)"
@@ -101,7 +102,9 @@ async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> 
         "leftOut": [_left_out(one) for one in left_out],
         "waits": [_wait(wait) for wait in waits],
         "settled": word is None and not any(wait.who == dataplane.name for wait in waits),
-        "connections": [_connection(plane, proxy) for proxy in plane.connected(dataplane.mesh, dataplane.name)],
+        "connections": [
+            _connection(plane, proxy) for proxy in plane.state.proxies.named(dataplane.mesh, dataplane.name)
+        ],
     }
 
 
@@ -123,12 +126,12 @@ def _wait(wait: Wait) -> dict[str, str]:
 
 def _trouble(plane: ControlPlane, mesh: str, mesh_identity: str, mode: str, held: Held | None) -> list[str]:
     """Of the CA of a proxy's identity, and what the proxy has all the same."""
-    trouble = plane.identities.authorities.trouble(mesh, mesh_identity)
+    trouble = plane.state.identities.authorities.trouble(mesh, mesh_identity)
     if trouble is None:
         return []
     if mode == "Offload":
         keeps = "its node keeps the certificate that it has, to its end"
-    elif held is not None and held.is_valid(plane.identities.now()):
+    elif held is not None and held.is_valid(plane.state.identities.now()):
         keeps = f"the proxy keeps its certificate until {held.not_after:%Y-%m-%d %H:%M} UTC"
     else:
         keeps = "the proxy has no certificate"
@@ -165,7 +168,7 @@ def _type(plane: ControlPlane, proxy: Proxy, subscription: Subscription) -> dict
         "wantedVersion": snapshot.version(type_url) if snapshot is not None else "",
     }
     if refused:
-        causes = [str(cause) for cause in plane.quarantines.causes(proxy.mesh, proxy.name, type_url)]
+        causes = [str(cause) for cause in plane.state.quarantines.causes(proxy.mesh, proxy.name, type_url)]
         state["refused"] = "; ".join(dict.fromkeys(one.detail for one in refused.values()))
         state["refusals"] = [
             {"resource": name, "because": one.detail, "changed": causes} for name, one in sorted(refused.items())

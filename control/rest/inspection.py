@@ -25,7 +25,7 @@ PREFIX = "/meshes/{mesh}/dataplanes/{name}"
 
 async def find(plane: ControlPlane, mesh: str, name: str) -> tuple[MeshView, Resource]:
     """Raises NotFound."""
-    view = await plane.view(mesh, fresh=True)
+    view = await plane.views.view(mesh, fresh=True)
     dataplane = view.get("Dataplane", name)
     if dataplane is None:
         raise NotFound(f"there is no Dataplane {name!r} in mesh {mesh!r}")
@@ -48,9 +48,9 @@ def add_to(app: FastAPI, plane: ControlPlane) -> None:
     @app.get("/meshes/{mesh}/_waiting", response_model=list[Waiting], **common)
     async def waiting(mesh: str) -> list[dict[str, str]]:
         """The steps of changes that wait for a proxy or a node, with whose they are and for whom they wait."""
-        if not await asyncio.to_thread(plane.store.has, "Mesh", "", mesh):
+        if not await asyncio.to_thread(plane.state.store.has, "Mesh", "", mesh):
             raise NotFound(f"there is no Mesh {mesh!r}")
-        return explain_proxy.waiting(await plane.view(mesh, fresh=True))
+        return explain_proxy.waiting(await plane.views.view(mesh, fresh=True))
 
     @app.get(PREFIX + "/_policies", response_model=list[PoliciesOfType], **hidden)
     @app.get(PREFIX + "/policies", response_model=list[PoliciesOfType], **common)
@@ -63,7 +63,9 @@ def add_to(app: FastAPI, plane: ControlPlane) -> None:
     async def xds(mesh: str, name: str, shadow: Shadow = False) -> dict[str, Any]:
         """The configuration that it should have, without secrets."""
         view, dataplane = await find(plane, mesh, name)
-        return explain_proxy.config(view, dataplane, plane.quarantines.choice(view, dataplane) | Choice(shadow=shadow))
+        return explain_proxy.config(
+            view, dataplane, plane.state.quarantines.choice(view, dataplane) | Choice(shadow=shadow)
+        )
 
     answers = errors.responses(400, 401, 404, 409, 502) | {
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "as Envoy writes it"}
@@ -75,11 +77,11 @@ def add_to(app: FastAPI, plane: ControlPlane) -> None:
     async def stats(mesh: str, name: str, filter: Filter = "", form: StatisticsForm = "text") -> PlainTextResponse:
         """The proxy's own statistics now; it has to be running, and its Dataplane to have networking.admin.port."""
         view, dataplane = await find(plane, mesh, name)
-        found = await asyncio.to_thread(proxy_statistics.read, plane.identities, view, dataplane, filter, form)
+        found = await asyncio.to_thread(proxy_statistics.read, plane.state.identities, view, dataplane, filter, form)
         return PlainTextResponse(found)
 
     @app.get(PREFIX + "/_access", response_model=list[Access], **common)
     async def access(mesh: str, name: str, caller: str) -> list[dict[str, Any]]:
         """Whether `caller` (a SPIFFE id) is let in by each inbound, and why."""
         view, dataplane = await find(plane, mesh, name)
-        return explain_proxy.access(view, dataplane, caller, plane.quarantines.choice(view, dataplane))
+        return explain_proxy.access(view, dataplane, caller, plane.state.quarantines.choice(view, dataplane))

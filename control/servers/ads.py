@@ -18,8 +18,9 @@ import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 
 from control.mesh.choice import Made
-from control.reconcile.control_plane import ControlPlane, Withheld
+from control.reconcile.control_plane import ControlPlane
 from control.reconcile.proxies import Proxy
+from control.reconcile.snapshots import Withheld
 from control.servers.requests import Refused, parsed, read
 from control.store.errors import StoreError
 from control.tokens.bearers import Bearers
@@ -86,26 +87,26 @@ class DiscoveryServer:
             with self._welcome(context.peer()):
                 first = await self._hello(requests, is_delta)
                 mesh, name = await self._dataplane(first.node, claims)
-                proxy = await self._plane.connect(mesh, name, claims.refusal, claims.expires_at)
+                proxy = await self._plane.connections.connect(mesh, name, claims.refusal, claims.expires_at)
                 try:
                     with self._bearers.stream(claims, proxy.is_void):
                         async for answer in self._converse(proxy, first, requests, is_delta):
                             yield answer
                 finally:
-                    self._plane.disconnect(proxy)
+                    self._plane.connections.disconnect(proxy)
         except Refused as refused:
-            self._plane.metrics.refused.labels(refused.reason).inc()
+            self._plane.state.metrics.refused.labels(refused.reason).inc()
             self._folded.warning(("xDS", refused.reason), "xDS stream ended", peer=context.peer(), reason=str(refused))
             await context.abort(refused.code, str(refused))
         except Withheld as withheld:
-            self._plane.metrics.refused.labels("withheld").inc()
+            self._plane.state.metrics.refused.labels("withheld").inc()
             self._folded.warning(("xDS", "withheld"), "xDS stream ended", peer=context.peer(), reason=str(withheld))
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(withheld))
         except StoreError as error:
-            self._plane.metrics.refused.labels("store").inc()
+            self._plane.state.metrics.refused.labels("store").inc()
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
         except Exception:
-            self._plane.metrics.refused.labels("internal").inc()
+            self._plane.state.metrics.refused.labels("internal").inc()
             log.exception("an xDS stream failed", peer=context.peer())
             await context.abort(grpc.StatusCode.INTERNAL, "the control plane failed; its log says why")
 
@@ -138,10 +139,10 @@ class DiscoveryServer:
         if mesh != claims.mesh:
             message = f"the token is for the mesh {claims.mesh!r}, not {mesh!r}"
             raise Refused(grpc.StatusCode.UNAUTHENTICATED, "token", message)
-        dataplane = (await self._plane.view(mesh)).get("Dataplane", name)
+        dataplane = (await self._plane.views.view(mesh)).get("Dataplane", name)
         if dataplane is None:
             # It may have been made a moment ago.
-            view = await self._plane.view(mesh, fresh=True)
+            view = await self._plane.views.view(mesh, fresh=True)
             dataplane, withheld = view.get("Dataplane", name), view.withheld(name)
             if withheld is not None:
                 raise Withheld(withheld)
@@ -157,7 +158,7 @@ class DiscoveryServer:
         self, proxy: Proxy, first: Heard, requests: AsyncIterator[bytes], is_delta: bool
     ) -> AsyncIterator[bytes]:
         if first.is_fresh:
-            self._plane.quarantines.restarted(proxy.mesh, proxy.name)
+            self._plane.connections.restarted(proxy)
         machine = proxy.stream = streams.delta() if is_delta else streams.state_of_the_world()
         waiting: asyncio.Queue[Heard | Refused | None] = asyncio.Queue(REQUESTS_WAITING)
         waiting.put_nowait(first)
@@ -196,7 +197,7 @@ class DiscoveryServer:
                         proxy.sent[action.type_url] = _made_of(served, action)
                         yield delta_bytes(action) if is_delta else response_bytes(action)
                 if served is proxy.snapshot and proxy.settles():
-                    self._plane.settled(proxy)
+                    self._plane.connections.settled(proxy)
                 await _woken(proxy.wake, machine.deadline)
         finally:
             reader.cancel()
@@ -204,10 +205,10 @@ class DiscoveryServer:
     async def _account(self, proxy: Proxy, action: Action) -> None:
         short = action.type_url.rpartition(".")[2] if not isinstance(action, Abort) else ""
         if isinstance(action, Acked):
-            self._plane.metrics.acks.labels(short).inc()
-            self._plane.took(proxy, action.type_url)
+            self._plane.state.metrics.acks.labels(short).inc()
+            self._plane.connections.took(proxy, action.type_url)
         elif isinstance(action, Nacked):
-            self._plane.metrics.nacks.labels(short).inc()
+            self._plane.state.metrics.nacks.labels(short).inc()
             log.warning(
                 "a proxy refused its configuration",
                 mesh=proxy.mesh,
@@ -216,7 +217,7 @@ class DiscoveryServer:
                 version=action.version,
                 detail=action.detail,
             )
-            await self._plane.refused(proxy, action.type_url, action.detail)
+            await self._plane.connections.refused(proxy, action.type_url, action.detail)
         elif isinstance(action, Abort):
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "excess", action.reason)
 

@@ -144,8 +144,8 @@ class NodeServer:
         # Where nodes come with their certificates; 0: there is no such port.
         self.port = 0
         self._sessions: set[NodeSession] = set()
-        plane.watch(self._changed)
-        plane.ask_nodes(self)
+        plane.pusher.watch(self._changed)
+        plane.state.daemons.ask(self)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Join takes a stream of the one request, the same on the wire: else gRPC reads it before we are asked."""
@@ -194,7 +194,7 @@ class NodeServer:
         return None
 
     async def _configuration(self, session: NodeSession) -> NodeConfiguration:
-        views = await self._plane.all_views()
+        views = await self._plane.views.all_views()
         wanted = configuration(views, session.name, await asyncio.to_thread(self._issuers, views))
         there = {(view.mesh, dataplane.name) for view in views for dataplane in view.dataplanes}
         return replace(wanted, identities=(*wanted.identities, *_leaving(session, wanted, there)))
@@ -204,7 +204,7 @@ class NodeServer:
         found = {}
         for view in views:
             for identity in view.of_type("MeshIdentity"):
-                fingerprint = self._plane.identities.authorities.issuer_fingerprint(identity)
+                fingerprint = self._plane.state.identities.authorities.issuer_fingerprint(identity)
                 if fingerprint is not None:
                     found[view.mesh, identity.name] = fingerprint
         return found
@@ -319,7 +319,7 @@ class NodeServer:
             reader.cancel()
             self._sessions.discard(session)
             if session.configuration is not None:
-                self._plane.mark_moved({one.mesh for one in session.configuration.identities})
+                self._plane.state.pending.mark_moved({one.mesh for one in session.configuration.identities})
 
     async def _converse(self, session: NodeSession, waiting: asyncio.Queue[Any]) -> AsyncIterator[Any]:
         while True:
@@ -374,7 +374,7 @@ class NodeServer:
             )
         else:
             session.applied_version, session.applied = applied.version, answered
-        self._plane.mark_moved({one.mesh for one in answered.identities})
+        self._plane.state.pending.mark_moved({one.mesh for one in answered.identities})
 
     def _serving(self, session: NodeSession, serving: Any) -> None:
         """Of its own identities only: what another node has is not for this one to say."""
@@ -384,7 +384,7 @@ class NodeServer:
         usable = _usable(session.answered) & _usable(session.configuration)
         session.serving = frozenset((spiffe_id, socket) for spiffe_id, socket in usable if spiffe_id in said)
         if session.serving != before:
-            self._plane.mark_moved({one.mesh for one in session.answered.identities})
+            self._plane.state.pending.mark_moved({one.mesh for one in session.answered.identities})
 
     def _sign(self, session: NodeSession, wanted: Any) -> Any:
         def refusal(status: grpc.StatusCode, message: str) -> Any:
@@ -402,7 +402,7 @@ class NodeServer:
             message = f"no dataplane on node {session.name!r} has the identity {wanted.spiffe_id[:2048]!r}"
             return refusal(grpc.StatusCode.PERMISSION_DENIED, message)
         try:
-            svid = self._plane.identities.sign(found.mesh, found.identity, wanted.request, session.name)
+            svid = self._plane.state.identities.sign(found.mesh, found.identity, wanted.request, session.name)
         except RefusedRequest as error:
             return refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except (UnusableAuthority, StoreError) as error:

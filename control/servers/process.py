@@ -221,7 +221,7 @@ class Service:
 
     def _publish_expiry(self) -> None:
         end = self.certificate.certificate.not_valid_after_utc.timestamp()
-        self.plane.metrics.show_end("server", end)
+        self.plane.state.metrics.show_end("server", end)
 
     async def ended(self) -> None:
         """Comes back, or raises what was the matter, when a part has stopped that should run for ever."""

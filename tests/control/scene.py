@@ -57,7 +57,7 @@ class Running:
         self.store.close()
 
     async def apply(self, text: str) -> None:
-        await self.plane.put_all(self.read(text))
+        await self.plane.changes.put_all(self.read(text))
 
     def token_file(self, name: str) -> Path:
         """Of a proxy."""

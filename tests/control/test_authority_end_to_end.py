@@ -45,7 +45,7 @@ async def eventually(condition: Callable[[], bool], seconds: float = 20) -> None
 
 
 async def problems(mesh: Live, name: str) -> str:
-    view = await mesh.running.plane.view("default", fresh=True)
+    view = await mesh.running.plane.views.view("default", fresh=True)
     dataplane = view.get("Dataplane", name)
     assert dataplane is not None
     return "; ".join((await explain_proxy.overview(mesh.running.plane, view, dataplane))["problems"])
@@ -56,7 +56,7 @@ async def step(mesh: Live, event: Event) -> Rotation:
     identity = mesh.running.store.get("MeshIdentity", "default", "identity")
     for _ in range(200):
         try:
-            return await mesh.running.plane.rotate(identity, event)
+            return await mesh.running.plane.rotations.rotate(identity, event)
         except WrongStage as late:
             last = late
             await asyncio.sleep(0.1)
@@ -73,7 +73,7 @@ async def test_a_restarted_envoy_gets_its_certificate_while_the_ca_cannot_be_use
     assert set(await mesh.call(50)) == {200}
     assert "the CA of MeshIdentity identity cannot be used: " in await problems(mesh, "backend-1")
     assert "the proxy keeps its certificate until" in await problems(mesh, "backend-1")
-    metrics = mesh.running.plane.metrics.registry
+    metrics = mesh.running.plane.state.metrics.registry
     await eventually(lambda: metrics.get_sample_value("mesh_ca_failing", {"identity": "default/identity"}) == 1.0)
 
 
@@ -81,7 +81,7 @@ async def test_a_reset_brings_a_mesh_back_whose_ca_has_ended(mesh: Live) -> None
     plane, identity = mesh.running.plane, mesh.running.store.get("MeshIdentity", "default", "identity")
     mesh.stop()
     for name in ("web-1", "backend-1"):
-        plane.identities.forget("default", name)
+        plane.state.identities.forget("default", name)
     end_the_ca(mesh)
     await mesh.running.stop()
     await mesh.running.start()
@@ -90,7 +90,7 @@ async def test_a_reset_brings_a_mesh_back_whose_ca_has_ended(mesh: Live) -> None
     await asyncio.sleep(2)
     assert set(await mesh.call(5)) <= {0, 503}
     assert "ended on" in await problems(mesh, "web-1")
-    await plane.rotate(identity, Event.RESET)
+    await plane.rotations.rotate(identity, Event.RESET)
     await mesh.until(200)
     assert set(await mesh.call(50)) == {200}
     assert (await step(mesh, Event.RETIRED)).stage is Stage.STABLE
@@ -99,13 +99,13 @@ async def test_a_reset_brings_a_mesh_back_whose_ca_has_ended(mesh: Live) -> None
 
 async def test_a_mesh_that_is_made_again_at_once_works_at_once(mesh: Live) -> None:
     plane = mesh.running.plane
-    before = plane.identities.issuer("default", "identity").fingerprint
+    before = plane.state.identities.issuer("default", "identity").fingerprint
     mesh.stop()
     for name in ("web-1", "backend-1"):
-        await plane.delete("Dataplane", "default", name)
-    await plane.delete("Mesh", "", "default")
+        await plane.changes.delete("Dataplane", "default", name)
+    await plane.changes.delete("Mesh", "", "default")
     await mesh.running.apply(MESH_WITH_IDENTITY + services(mesh.ports) + "---" + PERMISSION)
-    assert plane.identities.issuer("default", "identity").fingerprint != before
+    assert plane.state.identities.issuer("default", "identity").fingerprint != before
     mesh.start()
     await mesh.until(200)
     assert set(await mesh.call(20)) == {200}
@@ -114,7 +114,7 @@ async def test_a_mesh_that_is_made_again_at_once_works_at_once(mesh: Live) -> No
 async def test_a_managed_trust_that_is_deleted_is_there_again(mesh: Live) -> None:
     store, plane = mesh.running.store, mesh.running.plane
     before = store.get("MeshTrust", "default", "identity")
-    await plane.delete("MeshTrust", "default", "identity")
+    await plane.changes.delete("MeshTrust", "default", "identity")
     assert store.get("MeshTrust", "default", "identity").spec == before.spec
     foreign = generate(DOMAIN, datetime.now(UTC)).certificate_pem
     spec = before.spec.model_copy(
@@ -124,7 +124,7 @@ async def test_a_managed_trust_that_is_deleted_is_there_again(mesh: Live) -> Non
             ]
         }
     )
-    await plane.put(type(before)(before.kind, "default", "identity", spec, before.labels))
+    await plane.changes.put(type(before)(before.kind, "default", "identity", spec, before.labels))
     assert store.get("MeshTrust", "default", "identity").spec == before.spec
     store.delete("MeshTrust", "default", "identity")  # by somebody else
     await eventually(lambda: store.has("MeshTrust", "default", "identity"))
@@ -134,7 +134,7 @@ async def test_a_managed_trust_that_is_deleted_is_there_again(mesh: Live) -> Non
 async def test_a_deleted_identity_goes_with_its_ca_its_trust_and_its_certificates(mesh: Live) -> None:
     store, plane = mesh.running.store, mesh.running.plane
     assert len(store.secret_names("mesh/default/svid/")) == 2
-    await plane.delete("MeshIdentity", "default", "identity")
+    await plane.changes.delete("MeshIdentity", "default", "identity")
     assert store.secret_names("mesh/default/ca/") == []
     await eventually(lambda: not store.has("MeshTrust", "default", "identity"))
     await eventually(lambda: store.secret_names("mesh/default/svid/") == [])
@@ -157,12 +157,12 @@ async def test_checks_of_a_rotation_make_no_certificate_and_it_ends(
         mesh.start()
         await mesh.until(200)
         plane = mesh.running.plane
-        made = {name: plane.identities.held("default", name) for name in ("web-1", "backend-1")}
+        made = {name: plane.state.identities.held("default", name) for name in ("web-1", "backend-1")}
         for event in (Event.BEGIN, Event.DISTRIBUTED, Event.REPLACED, Event.RETIRED):
             await step(mesh, event)
             if event is Event.BEGIN:
-                await plane.view("default", fresh=True)
-                now = {name: plane.identities.held("default", name) for name in made}
+                await plane.views.view("default", fresh=True)
+                now = {name: plane.state.identities.held("default", name) for name in made}
                 assert now == made, "a check is a look"
         assert set(await mesh.call(20)) == {200}
 
@@ -232,13 +232,15 @@ DAY = 24 * 3600
 
 async def test_certificates_of_a_clock_that_was_ahead_are_replaced_within_moments(mesh: Live) -> None:
     running = mesh.running
-    right = {name: running.plane.identities.held("default", name) for name in ("web-1", "backend-1")}
+    right = {name: running.plane.state.identities.held("default", name) for name in ("web-1", "backend-1")}
     running.ahead = DAY  # past half of their life: they are renewed
-    await eventually(lambda: all(running.plane.identities.held("default", n) != held for n, held in right.items()))
-    fast = {name: running.plane.identities.held("default", name) for name in right}
+    await eventually(
+        lambda: all(running.plane.state.identities.held("default", n) != held for n, held in right.items())
+    )
+    fast = {name: running.plane.state.identities.held("default", name) for name in right}
     assert all(held is not None and not held.is_valid(datetime.now(UTC)) for held in fast.values())
     running.ahead = 0
-    await eventually(lambda: all(running.plane.identities.held("default", n) != held for n, held in fast.items()))
+    await eventually(lambda: all(running.plane.state.identities.held("default", n) != held for n, held in fast.items()))
     mesh.stop("backend-1")
     mesh.start("backend-1")
     await mesh.until(200)

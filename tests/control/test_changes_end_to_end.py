@@ -74,7 +74,7 @@ spec:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("control.reconcile.control_plane.POLL_S", 0.3)
+    monkeypatch.setattr("control.reconcile.poll.POLL_S", 0.3)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ async def there(tmp_path: Path, read_resources: Read, envoy_binary: Path) -> Asy
 
 
 async def view_of(there: Fleet) -> MeshView:
-    return await there.running.plane.view("default")
+    return await there.running.plane.views.view("default")
 
 
 async def service(there: Fleet) -> ServicePlan:
@@ -105,7 +105,7 @@ async def until_settled(there: Fleet) -> MeshView:
     for _ in range(400):
         view = await view_of(there)
         assert view.plan is not None
-        connected = [proxy for name in there.envoys for proxy in plane.connected("default", name)]
+        connected = [proxy for name in there.envoys for proxy in plane.state.proxies.named("default", name)]
         is_settled = (
             not view.plan.waits
             and {proxy.name for proxy in connected} >= set(there.envoys)
@@ -151,14 +151,14 @@ async def test_identities_come_change_and_go(there: Fleet) -> None:
             await until_settled(there)
             await load.more(50)
         # And they go.
-        await there.running.plane.delete("MeshIdentity", "default", "identity")
+        await there.running.plane.changes.delete("MeshIdentity", "default", "identity")
         view = await until_settled(there)
         assert not (await service(there)).tls
         assert view.plan is not None
         assert view.plan.facts["one"].identity is None
         await load.more(100)
     assert load.failed == {}
-    assert there.running.plane.metrics.nacks._metrics == {}
+    assert there.running.plane.state.metrics.nacks._metrics == {}
 
 
 async def test_clients_wait_for_the_last_server_which_is_named(there: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ async def test_clients_wait_for_the_last_server_which_is_named(there: Fleet, mon
     async with Load(there.port("call")) as load:
         await load.more(50)
         await until_settled(there)
-        [late] = plane.connected("default", "two")
+        [late] = plane.state.proxies.named("default", "two")
 
         def withheld(snapshot: Snapshot | None, _: object) -> None:
             assert snapshot is not None
@@ -184,7 +184,7 @@ async def test_clients_wait_for_the_last_server_which_is_named(there: Fleet, mon
         assert two is not None
         overview = await explain_proxy.overview(plane, view, two)
         assert ("service backend", "two") in {(wait["who"], wait["waitsFor"]) for wait in overview["waits"]}
-        assert plane.metrics.registry.get_sample_value("mesh_waiting_steps", {"mesh": "default", "step": TLS})
+        assert plane.state.metrics.registry.get_sample_value("mesh_waiting_steps", {"mesh": "default", "step": TLS})
         monkeypatch.undo()
         await there.running.apply(STRICT)
         await until_settled(there)
@@ -210,7 +210,7 @@ async def test_a_member_without_its_label_gets_no_traffic(there: Fleet) -> None:
         await there.application("three")
         await there.running.apply(backend(there, "three", labels="version: three"))
         there.start("three")
-        await eventually(lambda: there.running.plane.connected("default", "three"), "three to come")
+        await eventually(lambda: there.running.plane.state.proxies.named("default", "three"), "three to come")
         await eventually_waits(there, ("three", "three"))
         await load.more(100)
         # One that had it loses it.
@@ -246,7 +246,7 @@ async def test_an_offline_proxy_leaves_the_endpoints(there: Fleet) -> None:
     async with Load(there.port("call")) as load:
         await load.more(50)
         there.kill("two")
-        transitions = there.running.plane.transitions
+        transitions = there.running.plane.state.plans
         await eventually(lambda: transitions.presence_of("default", "two") is Presence.OFFLINE, "two is offline")
         # Until web has been told, and its Envoy has done it, every second call meets nobody.
         await eventually_without_failures(load, 100)

@@ -109,7 +109,7 @@ async def test_changes_follow(joined: Joined) -> None:
     await both(joined)
     await joined.plane.apply(mesh_on_node(joined.daemon.socket, "rsa2048"))
     await wait_for("RSA keys", lambda: {k.algorithm for i in joined.keys().identities for k in i.keys} == {"rsa2048"})
-    await joined.plane.plane.delete("Dataplane", "default", "web-1")
+    await joined.plane.plane.changes.delete("Dataplane", "default", "web-1")
     await wait_for("one identity less", lambda: [i.name for i in joined.keys().identities] == [BACKEND_ID])
 
 
@@ -171,16 +171,16 @@ async def test_a_bad_token_is_said_plainly(joined: Joined) -> None:
 
 async def test_a_ca_rotation_reaches_the_node(joined: Joined) -> None:
     await both(joined)
-    store, identities = joined.plane.store, joined.plane.plane.identities
+    store, identities = joined.plane.state.store, joined.plane.plane.state.identities
     resource = store.get("MeshIdentity", "default", "identity")
     before = await asyncio.to_thread(joined.identity, BACKEND_ID)
-    await joined.plane.plane.rotate(resource, Event.BEGIN)
+    await joined.plane.plane.rotations.rotate(resource, Event.BEGIN)
     await wait_for("both CAs", lambda: len(joined.identity(BACKEND_ID).trust_bundles[0].authorities) == 2)
 
     async def step(event: Event) -> None:
         for _ in range(200):
             try:
-                await joined.plane.plane.rotate(resource, event)
+                await joined.plane.plane.rotations.rotate(resource, event)
                 return
             except WrongStage as error:  # which names who is late
                 last = error

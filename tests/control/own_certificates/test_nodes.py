@@ -75,7 +75,7 @@ async def world(tmp_path: Path, read_resources: Read) -> AsyncIterator[World]:
     port = server.add_secure_port("127.0.0.1:0", serving.grpc_credentials())
     nodes.port = server.add_secure_port("127.0.0.1:0", certificates.grpc_credentials(serving))
     await server.start()
-    await plane.put_all(read_resources(MESH + DATAPLANES))
+    await plane.changes.put_all(read_resources(MESH + DATAPLANES))
     running = asyncio.create_task(plane.run())
     yield World(store, tokens, certificates, serving.ca_pem.encode(), port, now)
     await server.stop(0)

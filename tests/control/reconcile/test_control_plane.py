@@ -13,8 +13,9 @@ import pytest
 from control.kinds import KINDS
 from control.mesh.view import MeshView
 from control.model.resource import Resource
-from control.reconcile.control_plane import BUILDS_AT_ONCE, ControlPlane
+from control.reconcile.control_plane import ControlPlane
 from control.reconcile.proxies import Proxy
+from control.reconcile.snapshots import BUILDS_AT_ONCE
 from control.store.errors import StoreUnavailable
 from control.store.store import Store, StoreKey
 from control.xds.encoding.encode import ENDPOINTS
@@ -50,7 +51,7 @@ def backend(address: str) -> str:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("control.reconcile.control_plane.POLL_S", 0.2)
+    monkeypatch.setattr("control.reconcile.poll.POLL_S", 0.2)
 
 
 def open_store(folder: Path) -> Store:
@@ -61,7 +62,7 @@ def open_store(folder: Path) -> Store:
 async def plane(tmp_path: Path, read_resources: Read) -> AsyncIterator[ControlPlane]:
     store = open_store(tmp_path)
     plane = ControlPlane(store)
-    await plane.put_all(read_resources(MESH + WEB + "---" + backend("10.0.0.2")))
+    await plane.changes.put_all(read_resources(MESH + WEB + "---" + backend("10.0.0.2")))
     running = asyncio.create_task(plane.run())
     yield plane
     running.cancel()
@@ -83,15 +84,15 @@ async def until_it_has(proxy: Proxy, address: str) -> None:
 
 
 def builds(plane: ControlPlane) -> float:
-    (metric,) = plane.metrics.build.collect()
+    (metric,) = plane.state.metrics.build.collect()
     return next(sample.value for sample in metric.samples if sample.name.endswith("_count"))
 
 
 async def test_a_change_made_here_is_built_once(plane: ControlPlane, read_resources: Read) -> None:
-    proxy = await plane.connect("default", "web-1")
+    proxy = await plane.connections.connect("default", "web-1")
     await asyncio.sleep(1)
     before = builds(plane)
-    await plane.put_all(read_resources(backend("10.0.0.3")))
+    await plane.changes.put_all(read_resources(backend("10.0.0.3")))
     await until_it_has(proxy, "10.0.0.3")
     await asyncio.sleep(1)  # five looks for changes by others
     assert builds(plane) == before + 1
@@ -100,7 +101,7 @@ async def test_a_change_made_here_is_built_once(plane: ControlPlane, read_resour
 async def test_changes_by_others_are_noticed_and_built_once(
     plane: ControlPlane, read_resources: Read, tmp_path: Path
 ) -> None:
-    proxy, other = await plane.connect("default", "web-1"), open_store(tmp_path)
+    proxy, other = await plane.connections.connect("default", "web-1"), open_store(tmp_path)
     await asyncio.sleep(1)
     before = builds(plane)
     other.put_all(read_resources(backend("10.0.0.4")))
@@ -116,7 +117,7 @@ async def test_who_connects_during_a_push_keeps_the_newer_snapshot(
     plane: ControlPlane, read_resources: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own build began with the view before, and takes longer than the push."""
-    started, go_on, build = asyncio.Event(), asyncio.Event(), plane._build
+    started, go_on, build = asyncio.Event(), asyncio.Event(), plane.snapshots.of
 
     async def slow(view: MeshView, name: str) -> Snapshot | None:
         built = await build(view, name)
@@ -124,11 +125,11 @@ async def test_who_connects_during_a_push_keeps_the_newer_snapshot(
         await go_on.wait()
         return built
 
-    monkeypatch.setattr(plane, "_build", slow)
-    connecting = asyncio.create_task(plane.connect("default", "web-1"))
+    monkeypatch.setattr(plane.snapshots, "of", slow)
+    connecting = asyncio.create_task(plane.connections.connect("default", "web-1"))
     await started.wait()
-    [proxy] = plane.connected("default", "web-1")
-    await plane.put_all(read_resources(backend("10.0.0.5")))
+    [proxy] = plane.state.proxies.named("default", "web-1")
+    await plane.changes.put_all(read_resources(backend("10.0.0.5")))
     await until_it_has(proxy, "10.0.0.5")  # not the first push after the start, which may come between
     go_on.set()
     assert await connecting is proxy
@@ -138,8 +139,11 @@ async def test_who_connects_during_a_push_keeps_the_newer_snapshot(
 async def test_a_proxy_that_cannot_be_built_does_not_keep_the_others_from_theirs(
     plane: ControlPlane, read_resources: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good, bad = await plane.connect("default", "web-1"), await plane.connect("default", "backend-1")
-    build = plane.build
+    good, bad = (
+        await plane.connections.connect("default", "web-1"),
+        await plane.connections.connect("default", "backend-1"),
+    )
+    build = plane.snapshots.build
 
     def broken(view: MeshView, name: str) -> Snapshot | None:
         if name == "backend-1":
@@ -147,30 +151,30 @@ async def test_a_proxy_that_cannot_be_built_does_not_keep_the_others_from_theirs
         return build(view, name)
 
     kept = bad.snapshot
-    monkeypatch.setattr(plane, "build", broken)
-    await plane.put_all(read_resources(backend("10.0.0.6")))
+    monkeypatch.setattr(plane.snapshots, "build", broken)
+    await plane.changes.put_all(read_resources(backend("10.0.0.6")))
     await until_it_has(good, "10.0.0.6")
     assert bad.snapshot is kept
 
 
 async def test_a_deleted_dataplane_and_a_view_that_stays(plane: ControlPlane) -> None:
-    proxy = await plane.connect("default", "backend-1")
-    view = await plane.view("default")
-    assert await plane.view("default", fresh=True) is view
-    await plane.delete("Dataplane", "default", "backend-1")
+    proxy = await plane.connections.connect("default", "backend-1")
+    view = await plane.views.view("default")
+    assert await plane.views.view("default", fresh=True) is view
+    await plane.changes.delete("Dataplane", "default", "backend-1")
     async with asyncio.timeout(20):
         while not proxy.gone:
             proxy.wake.clear()
             await proxy.wake.wait()
-    assert (await plane.view("default")).get("Dataplane", "backend-1") is None
+    assert (await plane.views.view("default")).get("Dataplane", "backend-1") is None
 
 
 async def test_many_changes_are_one_push_and_builds_are_bounded(
     plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connected = [await plane.connect("default", "web-1") for _ in range(100)]
+    connected = [await plane.connections.connect("default", "web-1") for _ in range(100)]
     await asyncio.sleep(1)
-    before, build, now, most, lock = builds(plane), plane.build, 0, 0, threading.Lock()
+    before, build, now, most, lock = builds(plane), plane.snapshots.build, 0, 0, threading.Lock()
 
     def counted(view: MeshView, name: str) -> Snapshot | None:
         nonlocal now, most
@@ -184,11 +188,11 @@ async def test_many_changes_are_one_push_and_builds_are_bounded(
             with lock:
                 now -= 1
 
-    monkeypatch.setattr(plane, "build", counted)
+    monkeypatch.setattr(plane.snapshots, "build", counted)
     for proxy in connected:
         proxy.wake.clear()
     for _ in range(20):
-        plane.mark_changed(["default"])
+        plane.state.pending.mark_changed(["default"])
         await asyncio.sleep(0)
     async with asyncio.timeout(20):
         for proxy in connected:
@@ -202,7 +206,7 @@ async def test_many_changes_are_one_push_and_builds_are_bounded(
 async def test_a_look_that_fails_is_not_the_last(
     plane: ControlPlane, read_resources: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
-    proxy, other, failed = await plane.connect("default", "web-1"), open_store(tmp_path), 0
+    proxy, other, failed = await plane.connections.connect("default", "web-1"), open_store(tmp_path), 0
     await asyncio.sleep(1)
 
     def fails() -> None:
@@ -211,7 +215,7 @@ async def test_a_look_that_fails_is_not_the_last(
         if failed < 3:
             raise failure
 
-    monkeypatch.setattr(plane, "_publish_all", fails)
+    monkeypatch.setattr(plane.changes, "publish_all", fails)
     other.put_all(read_resources(backend("10.0.0.7")))
     await until_it_has(proxy, "10.0.0.7")
     assert failed >= 3

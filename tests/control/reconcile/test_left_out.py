@@ -12,7 +12,8 @@ import pytest
 
 from control.kinds import KINDS
 from control.model.resource import Resource
-from control.reconcile.control_plane import ControlPlane, Withheld
+from control.reconcile.control_plane import ControlPlane
+from control.reconcile.snapshots import Withheld
 from control.rest.app import make_app
 from control.rest.explain_proxy import overview
 from control.store.store import Store, StoreKey
@@ -48,10 +49,10 @@ ALL = MESH + DATAPLANE.format(name="web", address="10.0.0.1") + DATAPLANE.format
 
 @pytest.fixture
 async def plane(tmp_path: Path, read_resources: Read, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ControlPlane]:
-    monkeypatch.setattr("control.reconcile.control_plane.POLL_S", 0.2)
+    monkeypatch.setattr("control.reconcile.poll.POLL_S", 0.2)
     store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
     plane = ControlPlane(store)
-    await plane.put_all(read_resources(ALL))
+    await plane.changes.put_all(read_resources(ALL))
     running = asyncio.create_task(plane.run())
     yield plane
     running.cancel()
@@ -60,58 +61,58 @@ async def plane(tmp_path: Path, read_resources: Read, monkeypatch: pytest.Monkey
 
 
 def count(plane: ControlPlane, type_name: str, mesh: str = "default") -> float | None:
-    return plane.metrics.registry.get_sample_value("mesh_resources_left_out", {"mesh": mesh, "type": type_name})
+    return plane.state.metrics.registry.get_sample_value("mesh_resources_left_out", {"mesh": mesh, "type": type_name})
 
 
 async def test_changes_and_new_streams_go_on(plane: ControlPlane, read_resources: Read) -> None:
-    web = await plane.connect("default", "web")
-    write(plane.store, "MeshAccessLog", "logs", NEW_LOG)
-    write(plane.store, "MeshRateLimit", "limits", {})
+    web = await plane.connections.connect("default", "web")
+    write(plane.state.store, "MeshAccessLog", "logs", NEW_LOG)
+    write(plane.state.store, "MeshRateLimit", "limits", {})
     await eventually(lambda: count(plane, "MeshAccessLog") == 1 == count(plane, "MeshRateLimit"), "it is noticed")
     # A change reaches who is connected, and who comes gets what there is.
-    await plane.put_all(read_resources(DATAPLANE.format(name="db", address="10.0.0.9")))
+    await plane.changes.put_all(read_resources(DATAPLANE.format(name="db", address="10.0.0.9")))
 
     def endpoints(snapshot: Any) -> bytes:
         return next(iter(snapshot.of_type(ENDPOINTS).values())).any_bytes
 
     await eventually(lambda: b"10.0.0.9" in endpoints(web.snapshot), "it is noticed")
-    again = await plane.connect("default", "web")
+    again = await plane.connections.connect("default", "web")
     assert endpoints(again.snapshot) == endpoints(web.snapshot)
-    view = await plane.view("default")
+    view = await plane.views.view("default")
     problems = (await overview(plane, view, view.dataplanes[1]))["problems"]
     assert any("MeshAccessLog logs is left out" in problem and "Syslog" in problem for problem in problems)
-    await plane.delete("MeshAccessLog", "default", "logs")
+    await plane.changes.delete("MeshAccessLog", "default", "logs")
     await eventually(lambda: count(plane, "MeshAccessLog") == 0, "it is noticed")
 
 
 async def test_a_mesh_that_cannot_be_read_is_a_mesh(plane: ControlPlane) -> None:
-    await plane.connect("default", "web")
-    write(plane.store, "Mesh", "default", {"newField": 1}, mesh="")
+    await plane.connections.connect("default", "web")
+    write(plane.state.store, "Mesh", "default", {"newField": 1}, mesh="")
     await eventually(lambda: count(plane, "Mesh", mesh="") == 1, "it is noticed")
-    assert [view.mesh for view in await plane.all_views()] == ["default"]
-    write(plane.store, "Mesh", "default", {}, mesh="")
+    assert [view.mesh for view in await plane.views.all_views()] == ["default"]
+    write(plane.state.store, "Mesh", "default", {}, mesh="")
     await eventually(lambda: count(plane, "Mesh", mesh="") == 0, "it is noticed")
 
 
 async def test_a_proxy_whose_dataplane_cannot_be_read_keeps_what_it_has(plane: ControlPlane) -> None:
-    web, db = await plane.connect("default", "web"), await plane.connect("default", "db")
+    web, db = await plane.connections.connect("default", "web"), await plane.connections.connect("default", "db")
     before, of_db = web.snapshot, db.snapshot
-    write(plane.store, "Dataplane", "web", {"networking": {"address": "10.0.0.1", "newField": 1}})
-    write(plane.store, "Dataplane", "new", {"networking": {"address": "10.0.0.3"}})
-    plane.mark_changed(["default"])
+    write(plane.state.store, "Dataplane", "web", {"networking": {"address": "10.0.0.1", "newField": 1}})
+    write(plane.state.store, "Dataplane", "new", {"networking": {"address": "10.0.0.3"}})
+    plane.state.pending.mark_changed(["default"])
     await eventually(lambda: count(plane, "Dataplane") == 1 and db.snapshot is not of_db, "it is noticed")
     assert web.snapshot is before
     assert not web.gone
     with pytest.raises(Withheld, match="newField"):
-        await plane.connect("default", "web")
+        await plane.connections.connect("default", "web")
 
 
 async def test_it_is_shown(plane: ControlPlane) -> None:
-    write(plane.store, "MeshAccessLog", "logs", NEW_LOG)
-    write(plane.store, "MeshAccessLog", "second", NEW_LOG)
-    plane.mark_changed(["default"])
-    await plane.view("default", fresh=True)
-    tokens = Tokens(plane.store)
+    write(plane.state.store, "MeshAccessLog", "logs", NEW_LOG)
+    write(plane.state.store, "MeshAccessLog", "second", NEW_LOG)
+    plane.state.pending.mark_changed(["default"])
+    await plane.views.view("default", fresh=True)
+    tokens = Tokens(plane.state.store)
     transport = httpx.ASGITransport(make_app(plane, tokens, names=["mesh"]))
     headers = {"authorization": f"Bearer {tokens.issue('admin', 600)}"}
     async with httpx.AsyncClient(transport=transport, base_url="https://mesh", headers=headers) as client:

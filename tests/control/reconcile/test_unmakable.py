@@ -39,7 +39,7 @@ async def plane(tmp_path: Path, read_resources: Read) -> AsyncIterator[ControlPl
     http = ALL.replace(
         "ports: [{port: 80, targetPort: 8080}]", "ports: [{port: 80, targetPort: 8080, appProtocol: http}]"
     )
-    await plane.put_all(read_resources(http + LOG % "stdout"))
+    await plane.changes.put_all(read_resources(http + LOG % "stdout"))
     running = asyncio.create_task(plane.run())
     yield plane
     running.cancel()
@@ -48,11 +48,11 @@ async def plane(tmp_path: Path, read_resources: Read) -> AsyncIterator[ControlPl
 
 
 async def test_the_rest_goes_on(plane: ControlPlane, read_resources: Read) -> None:
-    web = await plane.connect("default", "web")
+    web = await plane.connections.connect("default", "web")
     kind = KINDS.of_type("MeshHTTPRoute")
     assert kind is not None
-    await plane.put(Resource(kind, "default", "bad", kind.spec.model_validate(ROUTE)))
-    await plane.put_all(read_resources(LOG % "stderr"))
+    await plane.changes.put(Resource(kind, "default", "bad", kind.spec.model_validate(ROUTE)))
+    await plane.changes.put_all(read_resources(LOG % "stderr"))
 
     def logs() -> bytes:
         assert web.snapshot is not None
@@ -61,14 +61,14 @@ async def test_the_rest_goes_on(plane: ControlPlane, read_resources: Read) -> No
     await eventually(lambda: b"/dev/stderr" in logs(), "another policy arrives")
     assert web.snapshot is not None
     assert "kri_msvc_default___db_80" in web.snapshot.of_type(ROUTES)
-    view = await plane.view("default")
+    view = await plane.views.view("default")
     dataplane = view.get("Dataplane", "web")
     assert dataplane is not None
     [one] = (await overview(plane, view, dataplane))["leftOut"]
     assert (one["type"], one["name"], one["resources"]) == ("MeshHTTPRoute", "bad", ["its configuration"])
     assert "AssertionError" in one["because"]
     # Who comes gets it too, and it counts again when it is mended.
-    await plane.connect("default", "web")
+    await plane.connections.connect("default", "web")
     del ROUTE["to"][0]["rules"][0]["default"]["filters"]  # type: ignore[index]
-    await plane.put(Resource(kind, "default", "bad", kind.spec.model_validate(ROUTE)))
-    await eventually(lambda: not plane.quarantines.left_out("default", "web"), "it counts again")
+    await plane.changes.put(Resource(kind, "default", "bad", kind.spec.model_validate(ROUTE)))
+    await eventually(lambda: not plane.state.quarantines.left_out("default", "web"), "it counts again")

@@ -265,11 +265,11 @@ async def test_tokens_are_for_meshes_that_are_there(api: Api) -> None:
         assert (await api(method, "/tokens/dataplane/keys?mesh=none"))[0] == 404
         assert (await api(method, "/tokens/dataplane/keys"))[0] == 400
         assert (await api(method, "/tokens/node/keys?mesh=default"))[0] == 400
-    assert api.plane.store.secret_names("mesh/none/") == []
+    assert api.plane.state.store.secret_names("mesh/none/") == []
 
 
 async def test_a_fault_of_ours_is_said_without_the_inside(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.plane.store, "read", lambda *_: 1 / 0)
+    monkeypatch.setattr(api.plane.state.store, "read", lambda *_: 1 / 0)
     status, error = await api("GET", "/meshes")
     assert (status, error["title"], "division" in str(error)) == (500, "Internal error", False)
 

@@ -287,7 +287,7 @@ async def test_who_shows_nothing_is_ended_and_a_stream_is_not(service: Service) 
     await eventually(lambda: len(service.fronts.grpc) == 1)
     assert await answer_to(reader) == b""
     writer.close()
-    turned = service.plane.metrics.turned_away.labels("gRPC", OVERDUE)
+    turned = service.plane.state.metrics.turned_away.labels("gRPC", OVERDUE)
     await eventually(lambda: turned._value.get() == 1)
     # A call that has shown a token counts as long as it goes on.
     with service.fronts.welcome("ipv4:127.0.0.1:1"):

@@ -64,7 +64,7 @@ class World:
         self.plane, self.tokens, self.stub, self.read = plane, tokens, stub, read
 
     async def apply(self, text: str) -> None:
-        await self.plane.put_all(self.read(text))
+        await self.plane.changes.put_all(self.read(text))
 
     def token(self, **claims: Any) -> str:
         return self.tokens.issue("dataplane", 600, claims.pop("mesh", "default"), **claims)

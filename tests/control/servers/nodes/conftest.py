@@ -24,7 +24,7 @@ async def world(tmp_path: Path, read_resources: Read) -> AsyncIterator[World]:
     nodes.add_to(server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    await plane.put_all(read_resources(MESH + DATAPLANES))
+    await plane.changes.put_all(read_resources(MESH + DATAPLANES))
     running = asyncio.create_task(plane.run())
     world = World(plane, tokens, nodes, port, read_resources)
     yield world

@@ -1,0 +1,101 @@
+"""The newest view of each mesh: what is stored, and what is given of it now."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from control.mesh.view import MeshView, view_of
+from control.model.resource import Resource
+from control.model.unreadable import Unreadable
+from control.reconcile.state import State
+
+
+@dataclass(frozen=True)
+class Current:
+    """A view, and what was known when it was read: the number of changes made here, and the store's generation."""
+
+    epoch: int
+    generation: int
+    # What is stored, and with what is given of it now.
+    wanted: MeshView
+    view: MeshView
+
+
+class Views:
+    """Belongs to the event loop; the store is used from threads."""
+
+    def __init__(self, state: State, zone: str) -> None:
+        self._store, self._authorities, self._zone = state.store, state.identities.authorities, zone
+        self._plans, self._left_out = state.plans, state.left_out
+        self._daemons, self._pending = state.daemons, state.pending
+        self._current: dict[str, Current] = {}
+        # A thousand proxies that come at once read a mesh once.
+        self._loading: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        # The views that proxies have.
+        self.offered: dict[str, MeshView] = {}
+
+    async def view(self, mesh: str, fresh: bool = False, moved: bool = False) -> MeshView:
+        """With what is given now of what is wanted. The same object as before where nothing has changed.
+
+        `fresh`: as the store has it now. `moved`: there is news of proxies or nodes since the last plan.
+        """
+        async with self._loading[mesh]:
+            epoch, kept = self._pending.epochs[mesh], self._current.get(mesh)
+            if kept is None or kept.epoch != epoch or fresh:
+                before = kept.wanted if kept is not None else None
+                generation, wanted = await asyncio.to_thread(self._load, mesh, before)
+            else:
+                generation, wanted = kept.generation, kept.wanted
+            if kept is None or kept.wanted is not wanted or moved:
+                before = kept.view if kept is not None else None
+                view = await self._plans.given(wanted, before, self._daemons.known(mesh))
+            else:
+                view = kept.view
+            self._current[mesh] = Current(epoch, generation, wanted, view)
+            return view
+
+    async def all_views(self) -> list[MeshView]:
+        return [await self.view(mesh) for mesh in await asyncio.to_thread(self._store.names, "Mesh")]
+
+    def current(self, mesh: str) -> MeshView | None:
+        """As it was read last."""
+        kept = self._current.get(mesh)
+        return kept.view if kept is not None else None
+
+    def all_current(self) -> Iterator[MeshView]:
+        return (kept.view for kept in list(self._current.values()))
+
+    def generation(self, mesh: str) -> int | None:
+        """Of the store, when the mesh was read last."""
+        kept = self._current.get(mesh)
+        return kept.generation if kept is not None else None
+
+    def forget(self, mesh: str) -> None:
+        self._current.pop(mesh, None)
+
+    def forget_others(self, meshes: Collection[str]) -> list[str]:
+        """All meshes but these; which they are."""
+        gone = [mesh for mesh in self._current if mesh not in meshes]
+        for mesh in gone:
+            self.forget(mesh)
+        return gone
+
+    def _load(self, mesh: str, before: MeshView | None) -> tuple[int, MeshView]:
+        # What is unreadable comes last: what stays in force of it has the same key.
+        known: Sequence[Resource | Unreadable] = (*before.resources, *before.unreadable) if before is not None else ()
+        content = self._store.read_mesh(mesh, {one.key: one for one in known})
+        without_ca = self._authorities.without(
+            resource for resource in content.resources if resource.kind.type == "MeshIdentity"
+        )
+        view = view_of(mesh, content.resources, self._zone, content.unreadable, without_ca)
+        self._left_out.show(mesh, view.unreadable)
+        if before is None or before.without_ca != view.without_ca:
+            return content.generation, view
+        now = (*view.resources, *view.unreadable)
+        if len(known) == len(now) and all(map(operator.is_, known, now)):
+            return content.generation, before
+        return content.generation, view
