@@ -177,7 +177,7 @@ def _check_collisions(networking: Networking) -> Iterator[Violation]:
         for index, outbound in enumerate(networking.outbound)
     ]
     if networking.admin is not None:
-        # Beside Envoy's own, the one for the control plane (xds/admin.py).
+        # Beside Envoy's own, the one for the control plane (xds/render/admin.py).
         hosts = dict.fromkeys((ADMIN_HOST, networking.address))
         places += [("spec.networking.admin", host, networking.admin.port) for host in hosts]
     for path, address, port in places:

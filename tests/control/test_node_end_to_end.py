@@ -171,7 +171,7 @@ async def test_a_bad_token_is_said_plainly(joined: Joined) -> None:
 
 async def test_a_ca_rotation_reaches_the_node(joined: Joined) -> None:
     await both(joined)
-    store, identities = joined.plane.state.store, joined.plane.plane.state.identities
+    store, identities = joined.plane.store, joined.plane.plane.state.identities
     resource = store.get("MeshIdentity", "default", "identity")
     before = await asyncio.to_thread(joined.identity, BACKEND_ID)
     await joined.plane.plane.rotations.rotate(resource, Event.BEGIN)

@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 import grpc
-from offload.v1 import private_key_pb2
 
+from offload.v1 import private_key_pb2
 from tests.offload.conftest import ME
 from tests.offload.daemon_process import (
     DaemonProcess,

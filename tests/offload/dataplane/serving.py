@@ -15,6 +15,7 @@ import grpc
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
+
 from offload.v1 import private_key_pb2, private_key_pb2_grpc
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PingFrame, SettingsFrame, WindowUpdateFrame
-from offload.v1 import private_key_pb2 as pb
 
+from offload.v1 import private_key_pb2 as pb
 from tests.offload.dataplane.raw_http2 import PREFACE, RawClient, grpc_frame, headers
 from tests.offload.dataplane.serving import Server, identity, tls13_input, wait_for, why_turned_away
 from tests.offload.dataplane.test_http2_hostile import ENHANCE_YOUR_CALM, memory_mib, request_bytes, serves

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from offload.v1 import private_key_pb2 as pb
 
+from offload.v1 import private_key_pb2 as pb
 from tests.offload.dataplane.raw_http2 import RawClient
 from tests.offload.dataplane.serving import SCHEMES, Server, identity, tls13_input, verify
 

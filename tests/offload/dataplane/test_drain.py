@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-from offload.v1 import private_key_pb2 as pb
 
+from offload.v1 import private_key_pb2 as pb
 from tests.offload.dataplane.raw_http2 import RawClient, grpc_frame
 from tests.offload.dataplane.serving import ECDSA_P256, RSA_PSS_SHA256, Server, identity, tls13_input, verify, wait_for
 

@@ -15,10 +15,10 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
-from offload.v1 import private_key_pb2 as pb
-from offload.v1 import private_key_pb2_grpc
 
 from offload._dataplane import Key
+from offload.v1 import private_key_pb2 as pb
+from offload.v1 import private_key_pb2_grpc
 from tests.offload.dataplane.serving import (
     ECDSA_P256,
     SCHEMES,

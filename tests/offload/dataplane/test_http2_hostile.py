@@ -22,8 +22,8 @@ from hyperframe.frame import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from offload.v1 import private_key_pb2 as pb
 
+from offload.v1 import private_key_pb2 as pb
 from tests.offload.dataplane.raw_http2 import PREFACE, RawClient, grpc_frame, headers
 from tests.offload.dataplane.serving import ECDSA_P256, Server, tls13_input, verify, wait_for
 

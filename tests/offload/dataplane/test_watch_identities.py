@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import grpc
 import pytest
-from offload.v1 import private_key_pb2 as pb
 
+from offload.v1 import private_key_pb2 as pb
 from tests.offload.dataplane.serving import Server, identity, wait_for
 
 OK = grpc.StatusCode.OK.value[0]

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.message import DecodeError, Message
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from offload.v1 import private_key_pb2 as pb
 
 OK, END, MALFORMED, TOO_LARGE = range(4)

@@ -10,11 +10,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
-from offload.v1 import node_pb2
 
 from offload.config.settings import Config
 from offload.mesh.client import BACKOFF_MAX_S, backoff_seconds
 from offload.mesh.configuration import Bound, Limits, read_configuration
+from offload.v1 import node_pb2
 from tests.offload.key_files import Authority
 
 CART = "spiffe://mesh.test/workload/cart"

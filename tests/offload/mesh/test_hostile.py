@@ -16,8 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from offload.v1 import admin_pb2, node_pb2
 
+from offload.v1 import admin_pb2, node_pb2
 from tests.offload.daemon_process import DaemonProcess, wait_for
 from tests.offload.key_files import key_pem
 

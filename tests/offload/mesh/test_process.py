@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
-from offload.v1 import admin_pb2
 
+from offload.v1 import admin_pb2
 from tests.control.mesh_process import ControlPlane
 from tests.control.resources import MESH_WITH_IDENTITY
 from tests.offload.daemon_process import DaemonProcess, command, environment, sign_request, wait_for

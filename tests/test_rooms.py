@@ -1,0 +1,69 @@
+"""Rooms know each other in one direction only: the contracts in pyproject.toml, computed from the imports.
+
+`.venv/bin/lint-imports` says in words what is broken. The loops that the last test makes show that a loop is found.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LINT = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True, no_logo=True))"
+CONTRACT = """
+[tool.importlinter]
+root_packages = ["house"]
+
+[[tool.importlinter.contracts]]
+name = "No loop"
+type = "acyclic_siblings"
+ancestors = ["house"]
+"""
+# By the kind of loop: files with what they import, for types alone too.
+LOOPS = {
+    "of files": {"room/a.py": "from house.room import b", "room/b.py": "from house.room.a import c"},
+    "of files, inside a function": {
+        "room/a.py": "def f():\n    import house.room.b",
+        "room/b.py": "import house.room.a",
+    },
+    "of folders": {
+        "room/a.py": "import house.hall.a",
+        "room/b.py": "",
+        "hall/a.py": "",
+        "hall/b.py": "import house.room.b",
+    },
+    "of a folder and a file beside it": {"room/a.py": "import house.door", "door.py": "import house.room.b"},
+    "by types alone": {
+        "room/a.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from house.room.b import B",
+        "room/b.py": "import house.room.a",
+    },
+}
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", LINT], cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_every_contract_is_kept() -> None:
+    result = lint(ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "0 broken" in result.stdout
+
+
+@pytest.mark.parametrize("loop", [None, *LOOPS])
+def test_a_loop_is_found(loop: str | None, tmp_path: Path) -> None:
+    files = {"room/a.py": "import house.hall.a", "room/b.py": "import house.room.a", "hall/a.py": ""}
+    for name, text in (LOOPS[loop] if loop is not None else files).items():
+        path = tmp_path / "house" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        for folder in (path.parent, tmp_path / "house"):
+            (folder / "__init__.py").touch()
+    (tmp_path / "house" / "room" / "b.py").touch()
+    (tmp_path / "pyproject.toml").write_text(CONTRACT)
+    result = lint(tmp_path)
+    assert (result.returncode != 0) == (loop is not None), result.stdout + result.stderr
+    assert loop is None or "No loop BROKEN" in result.stdout
