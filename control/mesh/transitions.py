@@ -35,11 +35,9 @@ ending their plaintext is what Strict is for.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
 from control.mesh.facts import (
-    COUNTS,
     Accepts,
     Call,
     Evidence,
@@ -54,6 +52,7 @@ from control.mesh.facts import (
     WantedProxy,
     WantedService,
 )
+from control.mesh.in_use import InUse
 from control.model.identity import Identity
 
 # Of `Wait.step`, for people; metrics count by the first word.
@@ -77,18 +76,10 @@ def plan(wanted: Wanted, record: Record, evidence: Evidence) -> Plan:
     return _Planner(wanted, record, evidence).plan()
 
 
-@dataclass(frozen=True)
-class _Caller:
-    """A proxy that calls, or may be calling, a service: all the ways in which it may do so."""
-
-    name: str
-    calls: tuple[tuple[Facts, Call], ...]
-
-
 class _Planner:
     def __init__(self, wanted: Wanted, record: Record, evidence: Evidence) -> None:
         self._wanted, self._record, self._evidence = wanted, record, evidence
-        self._callers = self._find_callers()
+        self._in_use = InUse(evidence, wanted.digests)
         self._services_of: dict[str, list[str]] = defaultdict(list)
         for name, service in wanted.services.items():
             for member in service.members:
@@ -110,64 +101,8 @@ class _Planner:
         facts = {name: self._facts(name, proxy, calls[name]) for name, proxy in self._wanted.proxies.items()}
         return Plan(facts, services, retained, self._held(holdings), tuple(sorted(self._waits)))
 
-    # --- what is known ------------------------------------------------------------------------------------------------
-
-    def _find_callers(self) -> Mapping[str, list[_Caller]]:
-        found: dict[str, list[_Caller]] = defaultdict(list)
-        for name, known in self._evidence.proxies.items():
-            if known.presence is Presence.LOST:
-                continue
-            ways: dict[str, list[tuple[Facts, Call]]] = defaultdict(list)
-            for facts in known.possible:
-                for service, call in facts.calls.items():
-                    ways[service].append((facts, call))
-            for service, calls in ways.items():
-                found[service].append(_Caller(name, tuple(calls)))
-        return found
-
-    def _callers_of(self, service: str, member: str, tls: bool) -> Iterator[_Caller]:
-        """Who may be calling this member in this way."""
-        for caller in self._callers.get(service, ()):
-            if caller.name != member and any(
-                call.tls is tls and member not in call.without for _, call in caller.calls
-            ):
-                yield caller
-
-    def _surely(self, name: str, holds: Callable[[Facts], bool]) -> bool:
-        """Of everything that it may be using; and of a proxy of which nothing is known but that it was there before."""
-        known = self._evidence.of(name)
-        return all(map(holds, known.possible)) if known.possible else known.presence is not Presence.NEW
-
-    def _latest(self, name: str) -> Facts | None:
-        possible = self._evidence.of(name).possible
-        return possible[-1] if possible else None
-
-    def _counts(self, member: str) -> bool:
-        return self._evidence.of(member).presence in COUNTS
-
-    def _serves(self, place: Place | None, identity: Identity) -> bool:
-        if place is None or not place.node:
-            return True
-        node = self._evidence.nodes.get(place.node)
-        return node is not None and (identity.spiffe_id, place.socket) in node.serves
-
-    def _verifies(self, facts: Facts, domain: str) -> bool:
-        """Whether peers of this trust domain are believed, by what its CAs are now."""
-        needed = (domain, self._wanted.digests.get(domain, "none"))
-        if needed not in facts.trusts:
-            return False
-        if facts.place is None or not facts.place.node:
-            return True
-        node = self._evidence.nodes.get(facts.place.node)
-        return node is not None and needed in node.trusts
-
     def _wait(self, who: str, step: str, waits_for: str, reason: str) -> None:
         self._waits.add(Wait(who, step, waits_for, reason))
-
-    def _how(self, name: str, reason: str) -> str:
-        """With what is the matter, where it is not there."""
-        presence = self._evidence.of(name).presence
-        return reason if presence is Presence.HERE else f"{reason} ({presence.value})"
 
     # --- services -----------------------------------------------------------------------------------------------------
 
@@ -196,7 +131,7 @@ class _Planner:
         return bool(with_identity) and (strict or len(with_identity) == len(service.members))
 
     def _may_begin_tls(self, name: str, service: WantedService, with_identity: list[str]) -> bool:
-        counting = [member for member in service.members if self._counts(member)]
+        counting = [member for member in service.members if self._in_use.counts(member)]
         if not service.pinned and not with_identity:
             return False
         lacking = [member for member in counting if member not in with_identity]
@@ -204,59 +139,47 @@ class _Planner:
             for member in lacking:
                 self._wait(service_step(name), TLS, member, "it has no identity")
             return False
-        users = [c for c in self._callers.get(name, ()) if any(not call.tls for _, call in c.calls)]
+        users = [c for c in self._in_use.callers(name) if any(not call.tls for _, call in c.calls)]
         if not users:
             return True
-        late = [member for member in counting if not self._takes_tls(member, service.members[member], served=True)]
+        late = [
+            member for member in counting if not self._in_use.takes_tls(member, service.members[member], served=True)
+        ]
         for member in late:
-            self._wait(service_step(name), TLS, member, self._how(member, "it has not acknowledged that it takes TLS"))
+            self._wait(
+                service_step(name), TLS, member, self._in_use.how(member, "it has not acknowledged that it takes TLS")
+            )
         domains = {
             proxy.identity.trust_domain for user in users if (proxy := self._proxy(user.name)) and proxy.identity
         }
         for member in counting:
             for domain in sorted(domains):
-                if not self._surely(member, lambda facts, domain=domain: self._verifies(facts, domain)):  # type: ignore[misc]
+                if not self._in_use.surely(member, lambda facts, domain=domain: self._in_use.verifies(facts, domain)):  # type: ignore[misc]
                     self._wait(
                         service_step(name),
                         TLS,
                         member,
-                        self._how(member, f"it does not verify callers of {domain} yet"),
+                        self._in_use.how(member, f"it does not verify callers of {domain} yet"),
                     )
                     late.append(member)
         return bool(counting) and not late
 
     def _may_end_tls(self, name: str, service: WantedService) -> bool:
-        if not any(call.tls for caller in self._callers.get(name, ()) for _, call in caller.calls):
+        if not any(call.tls for caller in self._in_use.callers(name) for _, call in caller.calls):
             return True
-        counting = [member for member in service.members if self._counts(member)]
-        late = [member for member in counting if not self._takes_plaintext(member, service.members[member])]
+        counting = [member for member in service.members if self._in_use.counts(member)]
+        late = [member for member in counting if not self._in_use.takes_plaintext(member, service.members[member])]
         for member in late:
             self._wait(
                 service_step(name),
                 PLAINTEXT,
                 member,
-                self._how(member, "it has not acknowledged that it takes plaintext"),
+                self._in_use.how(member, "it has not acknowledged that it takes plaintext"),
             )
         return not late
 
     def _proxy(self, name: str) -> WantedProxy | None:
         return self._wanted.proxies.get(name)
-
-    def _takes_tls(self, member: str, sections: Iterable[str], served: bool = False) -> bool:
-        """`served`: and its node's daemon, where it has the key, says that it serves it."""
-
-        def takes(facts: Facts) -> bool:
-            identity = facts.identity
-            if identity is None or (served and not self._serves(facts.place, identity)):
-                return False
-            return all((one := facts.inbounds.get(section)) is not None and one.tls for section in sections)
-
-        return self._surely(member, takes)
-
-    def _takes_plaintext(self, member: str, sections: Iterable[str]) -> bool:
-        return self._surely(
-            member, lambda facts: all((one := facts.inbounds.get(s)) is not None and one.plaintext for s in sections)
-        )
 
     def _server_ids(self, service: WantedService) -> tuple[str, ...]:
         if service.pinned:
@@ -273,18 +196,20 @@ class _Planner:
         ends = not service.pinned and all(self._wanted.proxies[m].identity is None for m in service.members)
         for member, sections in service.members.items():
             lost = self._wanted.proxies[member].identity is None and not ends and not service.pinned
-            if not self._counts(member):
+            if not self._in_use.counts(member):
                 out.add(member)
-            elif lost or not self._takes_tls(member, sections):
+            elif lost or not self._in_use.takes_tls(member, sections):
                 out.add(member)
                 why = "it has no identity" if lost else "it has not acknowledged that it takes TLS"
                 if in_use:
-                    self._wait(member, TRAFFIC, member, self._how(member, f"{name} is called by mutual TLS, and {why}"))
+                    self._wait(
+                        member, TRAFFIC, member, self._in_use.how(member, f"{name} is called by mutual TLS, and {why}")
+                    )
         return frozenset(out)
 
     def _without_plaintext(self, service: WantedService) -> frozenset[str]:
         """Those that take none; but not all, since nobody is the worse for trying."""
-        gone = {member for member in service.members if not self._counts(member)}
+        gone = {member for member in service.members if not self._in_use.counts(member)}
         deaf = {
             member
             for member, sections in service.members.items()
@@ -303,7 +228,7 @@ class _Planner:
 
     def _holding(self, name: str, proxy: WantedProxy) -> tuple[Identity | None, Place | None]:
         """Whom the proxy shows, and where its key is."""
-        latest = self._latest(name)
+        latest = self._in_use.latest(name)
         if (
             latest is None
             or latest.identity is None
@@ -320,15 +245,17 @@ class _Planner:
         """Whether somebody still calls it by TLS, or it somebody, though it is to have no identity."""
         needed = False
         for service in self._services_of.get(name, ()):
-            for caller in self._callers_of(service, name, tls=True):
-                self._wait(name, NO_TLS, caller.name, self._how(caller.name, f"it calls {service} by mutual TLS"))
+            for caller in self._in_use.callers_of(service, name, tls=True):
+                self._wait(
+                    name, NO_TLS, caller.name, self._in_use.how(caller.name, f"it calls {service} by mutual TLS")
+                )
                 needed = True
         for service in proxy.calls:
             members = self._wanted.services[service].members if self._services[service].tls else {}
             for member, sections in members.items():
-                if self._counts(member) and not self._takes_plaintext(member, sections):
+                if self._in_use.counts(member) and not self._in_use.takes_plaintext(member, sections):
                     reason = f"it takes no plaintext, and {name} calls {service}"
-                    self._wait(name, NO_TLS, member, self._how(member, reason))
+                    self._wait(name, NO_TLS, member, self._in_use.how(member, reason))
                     needed = True
         return needed
 
@@ -340,28 +267,28 @@ class _Planner:
             self._wait(name, step, waits_for, reason)
             late.append(waits_for)
 
-        if place is not None and not self._serves(place, identity):
+        if place is not None and not self._in_use.serves(place, identity):
             waits(OFFLOAD, NODE + place.node, f"its daemon does not serve {identity.spiffe_id} at {place.socket}")
         if latest.identity == identity:
             return late
         domain = identity.trust_domain
         for service in self._services_of.get(name, ()):
-            for caller in self._callers_of(service, name, tls=True):
+            for caller in self._in_use.callers_of(service, name, tls=True):
                 uses = [(facts, call) for facts, call in caller.calls if call.tls and name not in call.without]
                 if any(identity.spiffe_id not in call.server_ids for _, call in uses):
                     reason = f"it calls {service} and does not accept {identity.spiffe_id} yet"
-                    waits(NEW_IDENTITY, caller.name, self._how(caller.name, reason))
-                if any(not self._verifies(facts, domain) for facts, _ in uses):
+                    waits(NEW_IDENTITY, caller.name, self._in_use.how(caller.name, reason))
+                if any(not self._in_use.verifies(facts, domain) for facts, _ in uses):
                     reason = f"it calls {service} and does not verify {domain} yet"
-                    waits(NEW_IDENTITY, caller.name, self._how(caller.name, reason))
+                    waits(NEW_IDENTITY, caller.name, self._in_use.how(caller.name, reason))
         for service, call in latest.calls.items():
             members = self._wanted.services[service].members if call.tls and service in self._wanted.services else {}
             for member in members:
-                if not self._counts(member) or member in call.without or member == name:
+                if not self._in_use.counts(member) or member in call.without or member == name:
                     continue
-                if not self._surely(member, lambda facts: self._verifies(facts, domain)):
+                if not self._in_use.surely(member, lambda facts: self._in_use.verifies(facts, domain)):
                     reason = f"it is called by {name} and does not verify {domain} yet"
-                    waits(NEW_IDENTITY, member, self._how(member, reason))
+                    waits(NEW_IDENTITY, member, self._in_use.how(member, reason))
         return late
 
     def _retained(self, given: Iterable[Identity | None]) -> dict[str, str]:
@@ -393,7 +320,7 @@ class _Planner:
 
     def _calls(self, name: str, proxy: WantedProxy) -> dict[str, Call]:
         identity, place = self._holdings[name]
-        latest = self._latest(name)
+        latest = self._in_use.latest(name)
         return {
             service: self._shared[service, self._calls_by_tls(name, identity, place, latest, service)]
             for service in proxy.calls
@@ -413,15 +340,15 @@ class _Planner:
         late = [
             member
             for member, sections in self._wanted.services[service].members.items()
-            if self._counts(member)
+            if self._in_use.counts(member)
             and member not in before.without
-            and self._takes_plaintext(member, sections)
-            and not self._surely(member, lambda facts: self._verifies(facts, identity.trust_domain))
+            and self._in_use.takes_plaintext(member, sections)
+            and not self._in_use.surely(member, lambda facts: self._in_use.verifies(facts, identity.trust_domain))
         ]
         for member in late:
             reason = f"it does not verify callers of {identity.trust_domain} yet"
-            self._wait(name, TLS, member, self._how(member, reason))
-        served = self._serves(place, identity)
+            self._wait(name, TLS, member, self._in_use.how(member, reason))
+        served = self._in_use.serves(place, identity)
         if not served and place is not None:
             reason = f"its daemon does not serve {identity.spiffe_id} at {place.socket}"
             self._wait(name, TLS, NODE + place.node, reason)
@@ -442,7 +369,7 @@ class _Planner:
         if identity is None:
             taken = {section: Accepts(True, False) for section in proxy.plaintext}
             return Facts(None, place, self._trusts, taken, calls)
-        latest, wants = self._latest(name), proxy.identity is not None
+        latest, wants = self._in_use.latest(name), proxy.identity is not None
         inbounds = {}
         for section, wanted in proxy.plaintext.items():
             before = latest.inbounds.get(section) if latest is not None else None
@@ -456,10 +383,10 @@ class _Planner:
         for service in self._services_of.get(name, ()):
             if section not in self._wanted.services[service].members[name]:
                 continue
-            callers = {caller.name for caller in self._callers_of(service, name, tls=False)}
+            callers = {caller.name for caller in self._in_use.callers_of(service, name, tls=False)}
             if name not in self._services[service].without[False]:
                 callers.update(caller for caller in self._by_plaintext.get(service, ()) if caller != name)
             for caller in sorted(callers):
-                self._wait(name, STRICT, caller, self._how(caller, f"it calls {service} by plaintext"))
+                self._wait(name, STRICT, caller, self._in_use.how(caller, f"it calls {service} by plaintext"))
                 found = True
         return found

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,16 +20,16 @@ from control.ca.authority import UnusableAuthority
 from control.ca.identities import RENEWAL_JITTER
 from control.ca.issue import RefusedRequest
 from control.mesh.facts import NodeKnown
-from control.mesh.node_configuration import NodeConfiguration, NodeIdentity, configuration
+from control.mesh.node_configuration import NodeConfiguration, configuration
 from control.mesh.view import MeshView
 from control.mesh.wanted import digest_of
 from control.own_certificates.nodes import NodeCertificates, NodeClaims
 from control.reconcile.control_plane import ControlPlane
 from control.servers.ads import HELLO_TIMEOUT_S, Welcome, unbounded
-from control.servers.door import group_of
-from control.servers.doorkeeper import peer_of_grpc
 from control.servers.node_messages import to_message
+from control.servers.node_session import UNANSWERED_MAX, NodeSession, leaving, usable, woken
 from control.servers.requests import Refused, parsed, read
+from control.servers.strangers import Strangers, TooManyStrangers
 from control.store.errors import StoreError
 from control.tokens.bearers import Bearers
 from control.tokens.tokens import Claims, InvalidToken, Tokens
@@ -43,76 +41,6 @@ log = structlog.get_logger(__name__)
 SERVICE = "offload.v1.NodeService"
 
 REQUESTS_WAITING = 256
-# Nodes that join with an ended certificate and no token any more; seldom, as it means a day without a connection.
-STRANGERS = 16
-STRANGERS_PER_ADDRESS = 2
-# So often is it asked whether a node's certificate has ended.
-LOOK_S = 1.0
-# The identity of a deleted dataplane stays at its node for so long: until then those who call it have other endpoints,
-# and its last connections have ended. No certificate is signed for it any more.
-LEAVING_S = 10.0
-# Configurations that a daemon has not answered; its answer to an older one says nothing any more.
-UNANSWERED_MAX = 64
-
-
-@dataclass(eq=False)
-class NodeSession:
-    """A connected daemon."""
-
-    name: str
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    # Whether the meshes have changed since its configuration was made.
-    is_stale: bool = True
-    configuration: NodeConfiguration | None = None
-    # The newest version that it took, and what it could not do of the one it answered last.
-    applied_version: str = ""
-    problems: tuple[str, ...] = ()
-    # Configurations that it has not answered yet, by version, the oldest first; and the last that it answered.
-    sent: dict[str, NodeConfiguration] = field(default_factory=dict)
-    answered: NodeConfiguration | None = None
-    # The last that it took, without a problem.
-    applied: NodeConfiguration | None = None
-    # (SPIFFE id, socket) that its callers can use now; of identities of the last configuration that it answered.
-    serving: frozenset[tuple[str, str]] = frozenset()
-    # (mesh, SPIFFE id) of deleted dataplanes, and when the daemon is to forget them (monotonic).
-    leaving: dict[tuple[str, str], float] = field(default_factory=dict)
-    # Seconds since 1970: when the certificate that opened the stream ends.
-    ends_at: float | None = None
-    # Why its token, or the one that its certificate came of, counts no more.
-    void: str | None = None
-
-    def is_void(self, reason: str) -> None:
-        """The end of the stream."""
-        self.void = reason
-        self.wake.set()
-
-    def look_again(self) -> None:
-        self.is_stale = True
-        self.wake.set()
-
-
-class TooManyStrangers(Exception):
-    """The request of one more is not read now."""
-
-
-class Strangers:
-    """Calls without a token or certificate whose request is read: it may have an ended certificate, and up to 4 MiB."""
-
-    def __init__(self) -> None:
-        self._of: Counter[str] = Counter()
-
-    @contextlib.contextmanager
-    def one(self, peer: str) -> Iterator[None]:
-        address = group_of(peer_of_grpc(peer)[0])
-        if self._of[address] >= STRANGERS_PER_ADDRESS or self._of.total() >= STRANGERS:
-            raise TooManyStrangers("too many nodes join without a token at once: try again")
-        self._of[address] += 1
-        try:
-            yield
-        finally:
-            self._of[address] -= 1
-            if self._of[address] == 0:
-                del self._of[address]
 
 
 async def _first(requests: AsyncIterator[bytes]) -> Any:
@@ -197,7 +125,7 @@ class NodeServer:
         views = await self._plane.views.all_views()
         wanted = configuration(views, session.name, await asyncio.to_thread(self._issuers, views))
         there = {(view.mesh, dataplane.name) for view in views for dataplane in view.dataplanes}
-        return replace(wanted, identities=(*wanted.identities, *_leaving(session, wanted, there)))
+        return replace(wanted, identities=(*wanted.identities, *leaving(session, wanted, there)))
 
     def _issuers(self, views: Sequence[MeshView]) -> dict[tuple[str, str], str]:
         """Also of a CA that cannot sign: what a node has of it stays until another one is there."""
@@ -336,7 +264,7 @@ class NodeServer:
                     if len(session.sent) > UNANSWERED_MAX:
                         del session.sent[next(iter(session.sent))]
                     # What it no longer is to have may be on its way out already.
-                    session.serving &= _usable(wanted)
+                    session.serving &= usable(wanted)
                     yield node_pb2.ControlMessage(configuration=to_message(wanted))
             while not waiting.empty():
                 message = waiting.get_nowait()
@@ -355,7 +283,7 @@ class NodeServer:
                 elif kind == "certificate_request":
                     answer = await asyncio.to_thread(self._sign, session, message.certificate_request)
                     yield node_pb2.ControlMessage(certificate_answer=answer)
-            await _woken(session)
+            await woken(session)
 
     def _applied(self, session: NodeSession, applied: Any) -> None:
         session.problems = tuple(problem[:1000] for problem in applied.problems[:100])
@@ -381,8 +309,8 @@ class NodeServer:
         if session.answered is None or session.configuration is None:
             return
         before, said = session.serving, frozenset(serving.spiffe_ids)
-        usable = _usable(session.answered) & _usable(session.configuration)
-        session.serving = frozenset((spiffe_id, socket) for spiffe_id, socket in usable if spiffe_id in said)
+        can = usable(session.answered) & usable(session.configuration)
+        session.serving = frozenset((spiffe_id, socket) for spiffe_id, socket in can if spiffe_id in said)
         if session.serving != before:
             self._plane.state.pending.mark_moved({one.mesh for one in session.answered.identities})
 
@@ -412,39 +340,3 @@ class NodeServer:
         renew_at = svid.half_life.timestamp() + half * RENEWAL_JITTER * random.uniform(-1, 1)  # noqa: S311 (no secret)
         der = [certificate.public_bytes(serialization.Encoding.DER) for certificate in chain]
         return node_pb2.CertificateAnswer(id=wanted.id, certificate_chain=der, renew_at=int(renew_at))
-
-
-async def _woken(session: NodeSession) -> None:
-    """The clock is looked at every second, since it can be set. TimeoutError when the node's certificate has ended."""
-    while True:
-        if session.ends_at is not None and time.time() >= session.ends_at:
-            raise TimeoutError
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(session.wake.wait(), None if session.ends_at is None else LOOK_S)
-            return
-
-
-def _leaving(session: NodeSession, wanted: NodeConfiguration, there: Set[tuple[str, str]]) -> list[NodeIdentity]:
-    """Identities that the node has of dataplanes that were deleted a moment ago."""
-    before = session.configuration.identities if session.configuration is not None else ()
-    kept, now = [], time.monotonic()
-    for one in before:
-        key = one.mesh, one.identity.spiffe_id
-        if wanted.find(*key) is not None or any((one.mesh, name) in there for name in one.dataplanes):
-            session.leaving.pop(key, None)
-            continue
-        if key not in session.leaving:
-            session.leaving[key] = now + LEAVING_S
-            asyncio.get_running_loop().call_later(LEAVING_S + 0.1, session.look_again)
-        if now < session.leaving[key]:
-            kept.append(replace(one, dataplanes=()))
-    return kept
-
-
-def _usable(wanted: NodeConfiguration) -> frozenset[tuple[str, str]]:
-    """(SPIFFE id, socket) of a configuration that is served in full."""
-    return frozenset(
-        (one.identity.spiffe_id, socket)
-        for one in wanted.identities
-        for socket in (one.settings.socket, *one.former_sockets)
-    )

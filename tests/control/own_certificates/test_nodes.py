@@ -20,7 +20,8 @@ from control.model.resource import Resource
 from control.own_certificates.nodes import COME_BACK, LIFETIME, NodeCertificates, NodeClaims
 from control.own_certificates.serving import ServingCertificate
 from control.reconcile.control_plane import ControlPlane
-from control.servers.nodes import STRANGERS_PER_ADDRESS, NodeServer
+from control.servers.nodes import NodeServer
+from control.servers.strangers import STRANGERS_PER_ADDRESS
 from control.store.store import Store, StoreKey
 from control.tokens.tokens import InvalidToken, Tokens
 from offload._dataplane import Key

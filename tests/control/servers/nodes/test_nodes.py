@@ -346,7 +346,7 @@ async def test_a_node_serves_the_former_socket_until_its_proxies_have_gone_over(
 async def test_a_deleted_dataplane_leaves_its_node_a_moment_later(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("control.servers.nodes.LEAVING_S", 1.0)
+    monkeypatch.setattr("control.servers.node_session.LEAVING_S", 1.0)
     node = await world.join("n2")
     await next_configuration(node, lambda found: bool(found.identities))
     await world.plane.changes.delete("Dataplane", "default", "web-1")

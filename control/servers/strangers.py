@@ -1,0 +1,38 @@
+"""Nodes that join with an ended certificate and no token any more: few of their requests are read at once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+
+from control.servers.door import group_of
+from control.servers.doorkeeper import peer_of_grpc
+
+# Seldom, as it means a day without a connection.
+STRANGERS = 16
+STRANGERS_PER_ADDRESS = 2
+
+
+class TooManyStrangers(Exception):
+    """The request of one more is not read now."""
+
+
+class Strangers:
+    """Calls without a token or certificate whose request is read: it may have an ended certificate, and up to 4 MiB."""
+
+    def __init__(self) -> None:
+        self._of: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def one(self, peer: str) -> Iterator[None]:
+        address = group_of(peer_of_grpc(peer)[0])
+        if self._of[address] >= STRANGERS_PER_ADDRESS or self._of.total() >= STRANGERS:
+            raise TooManyStrangers("too many nodes join without a token at once: try again")
+        self._of[address] += 1
+        try:
+            yield
+        finally:
+            self._of[address] -= 1
+            if self._of[address] == 0:
+                del self._of[address]
