@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -9,7 +10,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, CertificatePublicKeyTypes
 from cryptography.x509.oid import NameOID
 
 # Long, because ending a CA is done by rotation and not by expiry; the same as Kuma's generated CAs.
@@ -18,6 +19,7 @@ AUTHORITY_LIFETIME = timedelta(days=3650)
 CLOCK_SKEW = timedelta(minutes=1)
 
 _PEM = serialization.Encoding.PEM
+_NOBODY = x509.Name([])
 
 
 class UnusableAuthority(ValueError):
@@ -55,6 +57,37 @@ class Authority:
         if end <= now:
             return f"the certificate ended on {end:%Y-%m-%d %H:%M} UTC"
         return f"the certificate is not valid before {begin:%Y-%m-%d %H:%M} UTC" if now < begin else None
+
+    def leaf(
+        self,
+        key: CertificatePublicKeyTypes,
+        now: datetime,
+        until: datetime,
+        purposes: Sequence[x509.ObjectIdentifier],
+        subject: x509.Name = _NOBODY,
+        names: Sequence[x509.GeneralName] = (),
+    ) -> x509.Certificate:
+        """A certificate for handshakes. It has names, or else a subject."""
+        issuer = self.certificate.subject
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
+        builder = builder.serial_number(x509.random_serial_number())
+        builder = builder.not_valid_before(now - CLOCK_SKEW).not_valid_after(until)
+        if names:
+            # Critical, because the subject is empty (RFC 5280, 4.2.1.6).
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
+        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        builder = builder.add_extension(key_usage(), critical=True)
+        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+        builder = builder.add_extension(self._identifier(), critical=False)
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        return builder.sign(self.key, self.hash_algorithm)  # type: ignore[arg-type]  # None: Ed25519
+
+    def _identifier(self) -> x509.AuthorityKeyIdentifier:
+        try:
+            own = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        except x509.ExtensionNotFound:
+            return x509.AuthorityKeyIdentifier.from_issuer_public_key(self.certificate.public_key())  # type: ignore[arg-type]
+        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
     def to_pem(self) -> tuple[str, str]:
         """(certificate, key), for the store, which seals it."""

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from control.ca.authority import CLOCK_SKEW, Authority, key_usage
+from control.ca.authority import Authority
 from control.model.reference import spiffe_id_problem
 
 # Larger requests are no requests for an SVID.
@@ -104,27 +104,9 @@ def issue(
     # A certificate that outlives its CA would fail at the CA's end, without warning.
     not_after = min(now + expiry, authority.certificate.not_valid_after_utc)
     uses = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
-    builder = x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(authority.certificate.subject)
-    builder = builder.public_key(key).serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(now - CLOCK_SKEW).not_valid_after(not_after)
-    # Critical, because the subject is empty (RFC 5280, 4.2.1.6).
-    uri = x509.UniformResourceIdentifier(spiffe_id)
-    builder = builder.add_extension(x509.SubjectAlternativeName([uri]), critical=True)
-    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(key_usage(), critical=True)
-    builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
-    builder = builder.add_extension(_authority_identifier(authority), critical=False)
-    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-    certificate = builder.sign(authority.key, authority.hash_algorithm)  # type: ignore[arg-type]  # None for Ed25519
+    names = [x509.UniformResourceIdentifier(spiffe_id)]
+    certificate = authority.leaf(key, now, not_after, uses, names=names)
     return Svid(certificate, certificate.public_bytes(serialization.Encoding.PEM).decode(), now)
-
-
-def _authority_identifier(authority: Authority) -> x509.AuthorityKeyIdentifier:
-    try:
-        own = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    except x509.ExtensionNotFound:
-        return x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.certificate.public_key())  # type: ignore[arg-type]
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
 
 def svid_problems(certificate: x509.Certificate) -> Iterator[str]:

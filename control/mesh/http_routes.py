@@ -9,7 +9,7 @@ from control.mesh.view import Destination, MeshView
 from control.model.reference import BackendRef
 from control.policies.matching import outbound_entries
 from control.policies.meshhttproute import generate
-from control.policies.meshhttproute.generate import Config
+from envoy_ext.render import Config
 
 TYPE = "MeshHTTPRoute"
 

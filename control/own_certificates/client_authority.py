@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from control.ca.authority import CLOCK_SKEW, key_usage
 from control.ca.issue import key_of_request
 from control.own_certificates.serving import own_authority
 from control.store.store import Store
@@ -61,20 +60,11 @@ class ClientAuthority:
 
     def issue(self, request: bytes, name: str, jti: str, valid: timedelta) -> x509.Certificate:
         """For the key of a PKCS#10 request (DER). RefusedRequest."""
-        key, now, issuer = key_of_request(request, ""), self.now(), self._authority.certificate
-        subject = [(NameOID.COMMON_NAME, name), (NameOID.SERIAL_NUMBER, jti)]
-        builder = x509.CertificateBuilder().issuer_name(issuer.subject)
-        builder = builder.subject_name(x509.Name([x509.NameAttribute(oid, value) for oid, value in subject]))
-        builder = builder.public_key(key).serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(now - CLOCK_SKEW).not_valid_after(now + valid)
-        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(key_usage(), critical=True)
+        key, now = key_of_request(request, ""), self.now()
+        attributes = [(NameOID.COMMON_NAME, name), (NameOID.SERIAL_NUMBER, jti)]
+        subject = x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes])
         # Not for servers: with it a client could stand in for the control plane.
-        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-        own = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
-        builder = builder.add_extension(own, critical=False)
-        return builder.sign(self._authority.key, self._authority.hash_algorithm)  # type: ignore[arg-type]  # None: Ed25519
+        return self._authority.leaf(key, now, now + valid, [ExtendedKeyUsageOID.CLIENT_AUTH], subject)
 
     def check(self, load: Callable[[bytes], x509.Certificate], data: bytes, grace: timedelta = timedelta(0)) -> Holder:
         """Of a certificate that TLS has verified: whose it is. InvalidToken where it counts no more.

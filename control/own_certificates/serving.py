@@ -13,11 +13,11 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import structlog
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from control.ca.authority import CLOCK_SKEW, Authority, begun_now, generate, key_usage, load
+from control.ca.authority import Authority, begun_now, generate, load
 from control.store.errors import Conflict
 from control.store.store import Store
 
@@ -63,18 +63,8 @@ class ServingCertificate:
 
     def _renew(self) -> tuple[str, str]:
         key, now, authority = ec.generate_private_key(ec.SECP256R1()), self._now(), self.authority
-        builder = x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(authority.certificate.subject)
-        builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(now - CLOCK_SKEW).not_valid_after(now + LIFETIME)
-        names = x509.SubjectAlternativeName([_general_name(name) for name in self._names])
-        builder = builder.add_extension(names, critical=True)
-        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(key_usage(), critical=True)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        identifier = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-        own = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
-        builder = builder.add_extension(own, critical=False)
-        certificate = builder.sign(authority.key, hashes.SHA256())
+        names, purposes = [_general_name(name) for name in self._names], [ExtendedKeyUsageOID.SERVER_AUTH]
+        certificate = authority.leaf(key.public_key(), now, now + LIFETIME, purposes, names=names)
         pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
         chain = certificate.public_bytes(pem).decode()
         key_pem = key.private_bytes(pem, form, serialization.NoEncryption()).decode()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from control.policies.meshaccesslog.schema import Backend, Conf, FileBackend
-
-Config = dict[str, Any]
+from envoy_ext.render import Config
 
 _FILE = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
 

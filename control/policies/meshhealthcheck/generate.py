@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 from control.policies.meshhealthcheck.schema import (
     Conf,
@@ -14,8 +13,7 @@ from control.policies.meshhealthcheck.schema import (
     HttpHealthCheck,
     TcpHealthCheck,
 )
-
-Config = dict[str, Any]
+from envoy_ext.render import Config
 
 # Kuma's: slow enough for a large mesh, where every client asks every endpoint.
 DEFAULT_INTERVAL = timedelta(minutes=1)

@@ -21,8 +21,8 @@ from control.policies.meshhttproute.schema import (
     RuleConf,
     URLRewrite,
 )
+from envoy_ext.render import Config
 
-Config = dict[str, Any]
 # The name of the cluster that a backendRef means, or None where it means nothing that exists.
 Resolve = Callable[[BackendRef], str | None]
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from control.policies.meshhealthcheck.generate import seconds
 from control.policies.meshloadbalancingstrategy.schema import Conf, HashPolicy, LeastRequest, LoadBalancer, RingHash
-
-Config = dict[str, Any]
+from envoy_ext.render import Config
 
 _HASH_FUNCTIONS = {"XXHash": "XX_HASH", "MurmurHash2": "MURMUR_HASH_2"}
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from control.policies.meshmetric.schema import Conf
-
-Config = dict[str, Any]
+from envoy_ext.render import Config
 
 
 def routes(conf: Conf | None, cluster: str) -> list[tuple[int, Config]]:

@@ -14,9 +14,8 @@ from control.policies.meshoffload.schema import Conf, KeyType
 from control.policies.meshtls.generate import resumes, versions
 from control.policies.meshtls.schema import Conf as TlsConf
 from envoy_ext import render
+from envoy_ext.render import Config
 from envoy_ext.settings import DEFAULT_DAEMON_SOCKET, SpiffeMatch, TlsSettings, TlsVersion, UpstreamTlsSettings
-
-Config = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,9 @@ The sockets of mode Offload are rendered by MeshOffload; the versions and cipher
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from control.policies.meshtls.schema import Conf, TlsVersion
-
-Config = dict[str, Any]
+from envoy_ext.render import Config
 
 _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
 # Without a policy: what a key of usage tls13 can do, and every client of the mesh speaks.

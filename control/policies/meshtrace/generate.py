@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 from urllib.parse import urlsplit
 
 from control.model.opentelemetry_backend import MeshOpenTelemetryBackendSpec
 from control.model.resource import Resource
 from control.policies.meshtrace.schema import Backend, Conf, Tag, ZipkinBackend
-
-Config = dict[str, Any]
+from envoy_ext.render import Config
 
 _TRACE = "type.googleapis.com/envoy.config.trace.v3."
 CLUSTER = "self_tracing_collector"

@@ -13,13 +13,13 @@ the proxy's acknowledgement, and nothing has to be drained.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from control.model.reference import EVERYONE, Match
 from control.policies.matching import Entry
 from control.policies.meshtrafficpermission.schema import RuleConf
+from envoy_ext.render import Config
 
-Config = dict[str, Any]
 # Where the verified SPIFFE id of the caller stands: in the certificate that Envoy's own TLS has checked, or in filter
 # state that the module's companion filter has set.
 PeerSource = Literal["uri_san", "filter_state"]

@@ -40,8 +40,7 @@ from google.protobuf import any_pb2, descriptor_pool, json_format, message_facto
 from xds.type.v3 import typed_struct_pb2
 
 from control.xds.encoding import api_rules
-
-Config = dict[str, Any]
+from envoy_ext.render import Config
 
 PREFIX = "type.googleapis.com/"
 CLUSTER = PREFIX + "envoy.config.cluster.v3.Cluster"

@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 from control.xds.encoding import encode
-from control.xds.encoding.encode import Config, Encoded
+from control.xds.encoding.encode import Encoded
+from envoy_ext.render import Config
 
 T = TypeVar("T")
 
