@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +68,16 @@ def test_a_loop_is_found(loop: str | None, tmp_path: Path) -> None:
     result = lint(tmp_path)
     assert (result.returncode != 0) == (loop is not None), result.stdout + result.stderr
     assert loop is None or "No loop BROKEN" in result.stdout
+
+
+def test_every_room_of_the_control_plane_is_described() -> None:
+    text = (ROOT / "docs" / "design" / "architecture.md").read_text()
+    section = text.partition("## The control plane\n")[2].partition("\n##")[0]
+    rows = [line.split("|") for line in section.splitlines() if line.startswith("| `")]
+    said = {name.removesuffix("<policy>/") for row in rows for name in re.findall(r"`([^`]+)`", row[1])}
+    control = ROOT / "control"
+    rooms = {f"{path.parent.name}/" for path in control.glob("*/__init__.py")}
+    files = {path.name for path in control.glob("*.py")} - {"__init__.py"}
+    assert rooms | files <= said, "a room that nobody describes"
+    assert {name for name in said if not (control / name).exists()} == set(), "a room that is not there"
+    assert all(row[2].strip() for row in rows)

@@ -140,7 +140,7 @@ def restore(
     """Put a backup in place. The control plane must not be running."""
     from control.kinds import KINDS
     from control.store import backup as store
-    from control.store.store import StoreKey
+    from control.store.database import StoreKey
 
     files, passphrase = _files(data), _passphrase()
     key = StoreKey(passphrase=passphrase) if passphrase else StoreKey(file=files.key)

@@ -37,10 +37,11 @@ from control.servers.listener import Connection, Listener
 from control.servers.nodes import NodeServer
 from control.servers.ports import GrpcServer, Port
 from control.settings import Address, CannotServe, Files, write_private
+from control.store.database import StoreKey
 from control.store.engine import shown, sqlite_path
 from control.store.errors import IncompatibleStore, StoreError, WrongStoreKey
 from control.store.lock import share
-from control.store.store import Store, StoreKey
+from control.store.store import Store
 from control.tokens.tokens import Tokens
 from offload.host.systemd import Notifier
 from offload.reporting import failure

@@ -8,10 +8,11 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 
 from control.model.resource import Kinds
+from control.store.database import StoreKey
 from control.store.engine import sqlite_path
 from control.store.errors import IncompatibleStore, StoreError
 from control.store.lock import alone
-from control.store.store import Store, StoreKey
+from control.store.store import Store
 
 
 class BackupFailed(StoreError):

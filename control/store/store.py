@@ -1,29 +1,18 @@
-"""Resources and secrets, kept. Every method is one transaction; nothing is cached, so a restart loses nothing."""
+"""Persistent resources and sealed secrets. Every method is one transaction; nothing is cached."""
 
 from __future__ import annotations
 
-import base64
-import secrets as random
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
 
 from control.model.resource import Kinds, Resource
 from control.model.unreadable import Unreadable, read_spec
-from control.store import migrate, sealing
-from control.store.engine import make_engine, sqlite_path
-from control.store.errors import Conflict, IncompatibleStore, NotFound, StoreUnavailable, WrongStoreKey
+from control.store.database import Database, Observe, StoreKey, timestamp
+from control.store.errors import Conflict, IncompatibleStore, NotFound
 from control.store.tables import facts, resources, revocations, secrets
-
-Observe = Callable[[str, float], None]
 
 
 def ca_secret(mesh: str, identity: str) -> str:
@@ -38,26 +27,14 @@ def svid_secret(mesh: str, dataplane: str) -> str:
 
 Key = tuple[str, str, str]
 
-_KEY_CHECK = "key-check"
-_SALT = "passphrase-salt"
 _GENERATION = "generation"
-_PROBE = "last-probe"
 _ISSUED = "issued/"
-_RESTORED = "restored"
 # Of a revocation, after the end of its token: a clock that was ahead for a while must not bring the token back.
 FORGOTTEN_AFTER_S = 366 * 24 * 3600
 # Of the id of something issued, after its end, when it opens nothing any more.
 KEPT_AFTER_S = 7 * 24 * 3600
 # Asked for by name in one query; SQLite takes 32,766 values, older ones 999.
 _ROWS_AT_ONCE = 400
-
-
-@dataclass(frozen=True)
-class StoreKey:
-    """What secrets are sealed with: exactly one of the two."""
-
-    file: Path | None = None
-    passphrase: str | None = None
 
 
 class MeshContent(NamedTuple):
@@ -68,100 +45,13 @@ class MeshContent(NamedTuple):
     unreadable: Sequence[Unreadable]
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-class Store:
-    """`observe` is told each operation's name and seconds."""
+class Store(Database):
+    """The resources, secrets and issued credentials of one database."""
 
     def __init__(self, url: str, key: StoreKey, kinds: Kinds, observe: Observe | None = None) -> None:
-        """Opens, migrates and checks the key. Raises IncompatibleStore, WrongStoreKey, StoreUnavailable."""
-        self.url, self._kinds, self._observe = url, kinds, observe
-        # Why the last write failed; None when it was done. Reads may go on all the same: of a full disk, for example.
-        self.problem: str | None = None
-        # SQLite has one writer at a time, and lets those that wait try again now and then, in no order, until one has
-        # waited too long. Those of this process, which are nearly all, take their turns instead.
-        path = sqlite_path(url)
-        self._writing = threading.Lock() if path is not None else nullcontext()
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path.touch(mode=0o600)
-        self._engine = make_engine(url)
-        with self._transaction("open", writes=True) as connection:
-            migrate.upgrade(connection)
-            self._sealer = self._open_sealer(connection, key)
-
-    def close(self) -> None:
-        self._engine.dispose()
-
-    @contextmanager
-    def _transaction(self, operation: str, writes: bool = False) -> Iterator[sa.Connection]:
-        began = time.perf_counter()
-        try:
-            with (
-                self._writing if writes else nullcontext(),
-                self._engine.execution_options(writes=writes).begin() as connection,
-            ):
-                yield connection
-            if writes:
-                self.problem = None
-        except DBAPIError as error:
-            lost = StoreUnavailable(f"the store ({self._engine.url!r}) failed at {operation!r}: {error.orig}")
-            if writes:
-                self.problem = str(lost)
-            raise lost from error
-        finally:
-            if self._observe is not None:
-                self._observe(operation, time.perf_counter() - began)
-
-    # --- the key ------------------------------------------------------------------------------------------------------
-
-    def _open_sealer(self, connection: sa.Connection, key: StoreKey) -> sealing.Sealer:
-        if (key.file is None) == (key.passphrase is None):
-            raise WrongStoreKey("the store needs either a key file or a passphrase")
-        if key.passphrase is not None:
-            salt = self._fact(
-                connection, _SALT, lambda: base64.b64encode(random.token_bytes(sealing.SALT_SIZE)).decode()
-            )
-            sealer = sealing.Sealer(sealing.key_from_passphrase(key.passphrase, base64.b64decode(salt)))
-        else:
-            assert key.file is not None
-            sealer = sealing.Sealer(sealing.key_from_file(key.file))
-        check = self._fact(connection, _KEY_CHECK, lambda: base64.b64encode(sealer.seal(_KEY_CHECK, b"")).decode())
-        try:
-            sealer.open(_KEY_CHECK, base64.b64decode(check))
-        except WrongStoreKey:
-            given = f"key file {key.file}" if key.file else "passphrase"
-            raise WrongStoreKey(f"the {given} is not the one that this store was made with") from None
-        return sealer
-
-    @staticmethod
-    def _fact(connection: sa.Connection, name: str, make: Callable[[], str]) -> str:
-        """The fact; made where it is not there yet."""
-        value = connection.execute(sa.select(facts.c.value).where(facts.c.name == name)).scalar()
-        if value is None:
-            value = make()
-            connection.execute(facts.insert().values(name=name, value=value))
-        return str(value)
-
-    # --- a restore ----------------------------------------------------------------------------------------------------
-
-    def note_restore(self, note: str) -> None:
-        """That the store was a backup: for the control plane that starts with it."""
-        with self._transaction("restored", writes=True) as connection:
-            connection.execute(facts.delete().where(facts.c.name == _RESTORED))
-            connection.execute(facts.insert().values(name=_RESTORED, value=note))
-
-    def take_restore(self) -> str | None:
-        """The note of a restore that nobody has taken yet."""
-        with self._transaction("restored") as connection:
-            note = connection.execute(sa.select(facts.c.value).where(facts.c.name == _RESTORED)).scalar()
-        if note is None:
-            return None
-        with self._transaction("restored", writes=True) as connection:
-            gone = connection.execute(facts.delete().where(facts.c.name == _RESTORED)).rowcount
-        return str(note) if gone else None
+        """As Database."""
+        super().__init__(url, key, observe)
+        self._kinds = kinds
 
     # --- resources ----------------------------------------------------------------------------------------------------
 
@@ -174,13 +64,6 @@ class Store:
     def _read_generation(connection: sa.Connection) -> int:
         value = connection.execute(sa.select(facts.c.value).where(facts.c.name == _GENERATION)).scalar()
         return int(value or 0)
-
-    def probe(self) -> None:
-        """Writes something small, so that a store that takes no changes is noticed before somebody has one."""
-        with self._transaction("probe", writes=True) as connection:
-            where = facts.c.name == _PROBE
-            if connection.execute(facts.update().where(where).values(value=_now())).rowcount == 0:
-                connection.execute(facts.insert().values(name=_PROBE, value=_now()))
 
     @staticmethod
     def _advance(connection: sa.Connection) -> None:
@@ -289,7 +172,7 @@ class Store:
         content = {"labels": dict(resource.labels), "spec": resource.spec.to_data()}
         if row is not None and row.labels == content["labels"] and row.spec == content["spec"]:
             return self._resource(self._read(row))
-        now = _now()
+        now = timestamp()
         if row is None:
             type_name, mesh, name = resource.key
             values = {"type": type_name, "mesh": mesh, "name": name, **content}
@@ -376,9 +259,11 @@ class Store:
             if (only_new and row is not None) or (expected is not None and current != expected):
                 raise Conflict(f"the secret {name!r} was changed by somebody else; read it again")
             if row is None:
-                connection.execute(secrets.insert().values(name=name, sealed=sealed, version=1, modified_at=_now()))
+                connection.execute(
+                    secrets.insert().values(name=name, sealed=sealed, version=1, modified_at=timestamp())
+                )
             else:
-                values = {"sealed": sealed, "version": row.version + 1, "modified_at": _now()}
+                values = {"sealed": sealed, "version": row.version + 1, "modified_at": timestamp()}
                 connection.execute(secrets.update().where(secrets.c.name == name).values(**values))
 
     def delete_secret(self, name: str) -> None:

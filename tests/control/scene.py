@@ -18,7 +18,8 @@ from control.own_certificates.serving import ServingCertificate
 from control.reconcile.control_plane import ControlPlane
 from control.servers.ads import DiscoveryServer
 from control.servers.nodes import NodeServer
-from control.store.store import Store, StoreKey
+from control.store.database import StoreKey
+from control.store.store import Store
 from control.tokens.tokens import Tokens
 from control.xds.render.bootstrap import ControlPlaneAddress, ProxyIdentity, bootstrap
 

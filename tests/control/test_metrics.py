@@ -17,7 +17,8 @@ from control.kinds import KINDS
 from control.metrics import Metrics
 from control.model.resource import Resource
 from control.reconcile.control_plane import ControlPlane
-from control.store.store import Store, StoreKey
+from control.store.database import StoreKey
+from control.store.store import Store
 from tests.control.resources import MESH_WITH_IDENTITY
 
 Read = Callable[[str], list[Resource]]

@@ -60,8 +60,8 @@ def add(context: ProxyContext, config: ProxyConfig) -> None:
         of_types = partial(provenance.of_destination, context.shared, context.policies, destination)
         config.made_of[CLUSTER][name] = of_types(_BALANCING, _HEALTH) | of_tls
         aware = balancing.is_locality_aware(_balancing(context, destination))
-        tls = context.view.calls_by_tls(context.dataplane, destination.service)
-        config.reached.append(Reached(destination, aware, tls))
+        by_tls = context.view.calls_by_tls(context.dataplane, destination.service)
+        config.reached.append(Reached(destination, aware, by_tls))
 
 
 def _missing(outbound: Outbound) -> str:

@@ -10,7 +10,8 @@ import pytest
 from control.ca.identities import Identities
 from control.kinds import KINDS
 from control.model.resource import Resource
-from control.store.store import Store, StoreKey
+from control.store.database import StoreKey
+from control.store.store import Store
 from tests.control.ca.made import Clock, Read, identity
 
 

@@ -14,7 +14,8 @@ import yaml
 
 from control.kinds import KINDS
 from control.settings import Address, parse_address
-from control.store.store import Store, StoreKey
+from control.store.database import StoreKey
+from control.store.store import Store
 from tests.control.another_version import NEW_LOG, write
 from tests.control.mesh_process import MESH, ROOT, ControlPlane
 

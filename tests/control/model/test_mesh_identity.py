@@ -20,7 +20,8 @@ from control.model.mesh_identity import MeshIdentitySpec, best_matched
 from control.model.reference import spiffe_id_problem
 from control.model.resource import parse
 from control.model.violation import InvalidResource
-from control.store.store import Store, StoreKey
+from control.store.database import StoreKey
+from control.store.store import Store
 from tests.control.resources import MESH_WITH_IDENTITY
 
 

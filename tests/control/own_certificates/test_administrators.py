@@ -20,7 +20,8 @@ from control.kinds import KINDS
 from control.own_certificates.administrators import LONGEST, AdminCertificates
 from control.own_certificates.nodes import NodeCertificates, NodeClaims
 from control.own_certificates.serving import ServingCertificate
-from control.store.store import Store, StoreKey
+from control.store.database import StoreKey
+from control.store.store import Store
 from control.tokens.tokens import InvalidToken
 from tests.control.mesh_process import ControlPlane
 

@@ -22,7 +22,8 @@ from control.own_certificates.serving import ServingCertificate
 from control.reconcile.control_plane import ControlPlane
 from control.servers.nodes import NodeServer
 from control.servers.strangers import STRANGERS_PER_ADDRESS
-from control.store.store import Store, StoreKey
+from control.store.database import StoreKey
+from control.store.store import Store
 from control.tokens.tokens import InvalidToken, Tokens
 from offload._dataplane import Key
 from offload.mesh.node_certificate import NodeCertificate, Request, make_request, proof, take

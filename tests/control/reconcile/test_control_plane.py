@@ -16,8 +16,9 @@ from control.model.resource import Resource
 from control.reconcile.control_plane import ControlPlane
 from control.reconcile.proxies import Proxy
 from control.reconcile.snapshots import BUILDS_AT_ONCE
+from control.store.database import StoreKey
 from control.store.errors import StoreUnavailable
-from control.store.store import Store, StoreKey
+from control.store.store import Store
 from control.xds.encoding.encode import ENDPOINTS
 from control.xds.snapshot import Snapshot
 

@@ -16,7 +16,8 @@ from control.reconcile.control_plane import ControlPlane
 from control.reconcile.snapshots import Withheld
 from control.rest.app import make_app
 from control.rest.explain_proxy import overview
-from control.store.store import Store, StoreKey
+from control.store.database import StoreKey
+from control.store.store import Store
 from control.tokens.tokens import Tokens
 from control.xds.encoding.encode import ENDPOINTS
 from tests.control.another_version import NEW_LOG, write

@@ -12,7 +12,8 @@ from control.kinds import KINDS
 from control.model.resource import Resource
 from control.reconcile.control_plane import ControlPlane
 from control.rest.explain_proxy import overview
-from control.store.store import Store, StoreKey
+from control.store.database import StoreKey
+from control.store.store import Store
 from control.xds.encoding.encode import LISTENER, ROUTES
 from tests.control.fleet import eventually
 from tests.control.reconcile.test_left_out import ALL

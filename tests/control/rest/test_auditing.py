@@ -21,7 +21,8 @@ from control.reconcile.control_plane import ControlPlane
 from control.rest.app import make_app
 from control.rest.auditing import UNTOLD
 from control.rest.limits import READS
-from control.store.store import Store, StoreKey
+from control.store.database import StoreKey
+from control.store.store import Store
 from control.tokens.tokens import Tokens
 
 BODIES: dict[tuple[str, str], Any] = {

@@ -17,7 +17,8 @@ from control.reconcile.control_plane import ControlPlane
 from control.rest.app import make_app
 from control.rest.guard import OPEN
 from control.rest.limits import MAX_BODY_BYTES, READS
-from control.store.store import Store, StoreKey
+from control.store.database import StoreKey
+from control.store.store import Store
 from control.tokens import tokens as of_tokens
 from control.tokens.tokens import Tokens, TooManyKeys
 

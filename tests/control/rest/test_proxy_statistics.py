@@ -28,7 +28,8 @@ from control.ca.issue import RefusedRequest, issue
 from control.kinds import KINDS
 from control.model.identity import Identity, control_plane_id
 from control.rest import proxy_statistics
-from control.store.store import Store, StoreKey, svid_secret
+from control.store.database import StoreKey
+from control.store.store import Store, svid_secret
 from tests.control.mesh_process import MESH, ROOT, ControlPlane, free_port
 from tests.control.resources import MESH_WITH_IDENTITY
 

@@ -10,7 +10,8 @@ import pytest
 from control.kinds import KINDS
 from control.model.resource import Resource
 from control.store.backup import BackupFailed, backup, restore
-from control.store.store import Store, StoreKey
+from control.store.database import StoreKey
+from control.store.store import Store
 
 Read = Callable[[str], list[Resource]]
 

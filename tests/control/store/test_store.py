@@ -16,9 +16,10 @@ from alembic.runtime.migration import MigrationContext
 from control.kinds import KINDS
 from control.model.resource import Resource
 from control.store import engine, migrate
+from control.store.database import StoreKey
 from control.store.engine import make_engine
 from control.store.errors import Conflict, IncompatibleStore, NotFound, StoreUnavailable, WrongStoreKey
-from control.store.store import Store, StoreKey
+from control.store.store import Store
 from control.store.tables import metadata
 
 Read = Callable[[str], list[Resource]]

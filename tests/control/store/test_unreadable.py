@@ -14,8 +14,9 @@ from control.mesh.view import MeshView, view_of
 from control.model.resource import Resource
 from control.model.unreadable import Unreadable
 from control.policies.meshtrafficpermission.generate import decide
+from control.store.database import StoreKey
 from control.store.errors import IncompatibleStore
-from control.store.store import Store, StoreKey
+from control.store.store import Store
 from control.xds.render.inbounds import permission_entries
 from tests.control.another_version import NEW_LOG, write
 

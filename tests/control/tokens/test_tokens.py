@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from control.kinds import KINDS
 from control.model.resource import Resource
+from control.store.database import StoreKey
 from control.store.errors import Conflict, NotFound
-from control.store.store import FORGOTTEN_AFTER_S, KEPT_AFTER_S, Store, StoreKey
+from control.store.store import FORGOTTEN_AFTER_S, KEPT_AFTER_S, Store
 from control.tokens.tokens import MAX_NEW_KEYS, MAX_TOKEN_BYTES, InvalidToken, Tokens
 
 Read = Callable[[str], list[Resource]]

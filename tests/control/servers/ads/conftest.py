@@ -11,7 +11,8 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from control.kinds import KINDS
 from control.reconcile.control_plane import ControlPlane
 from control.servers.ads import DiscoveryServer
-from control.store.store import Store, StoreKey
+from control.store.database import StoreKey
+from control.store.store import Store
 from control.tokens.tokens import Tokens
 from tests.control.servers.ads.world import MESH, Read, World
 

@@ -14,7 +14,8 @@ from control.kinds import KINDS
 from control.reconcile.control_plane import ControlPlane
 from control.rest.explain_proxy import overview
 from control.servers.ads import delta_bytes, response_bytes
-from control.store.store import Store, StoreKey
+from control.store.database import StoreKey
+from control.store.store import Store
 from control.xds.encoding.encode import CLUSTER, ENDPOINTS, LISTENER, SECRET, intern
 from control.xds.protocol.messages import Respond
 from tests.control.servers.ads.world import BACKEND_2, IDENTITY, MESH, NAME, Client, World, addresses, names_of

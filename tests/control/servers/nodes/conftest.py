@@ -10,7 +10,8 @@ import pytest
 from control.kinds import KINDS
 from control.reconcile.control_plane import ControlPlane
 from control.servers.nodes import NodeServer
-from control.store.store import Store, StoreKey
+from control.store.database import StoreKey
+from control.store.store import Store
 from control.tokens.tokens import Tokens
 from tests.control.scene import Read
 from tests.control.servers.nodes.world import DATAPLANES, MESH, World
