@@ -169,6 +169,7 @@ class DiscoveryServer:
             while True:
                 proxy.wake.clear()
                 actions: list[Action] = []
+                has_ended = False
                 if proxy.gone:
                     message = f"the Dataplane {proxy.name!r} was deleted"
                     raise Refused(grpc.StatusCode.NOT_FOUND, "dataplane", message)
@@ -182,7 +183,8 @@ class DiscoveryServer:
                 while not waiting.empty():
                     said = waiting.get_nowait()
                     if said is None:
-                        return
+                        has_ended = True
+                        break
                     if isinstance(said, Refused):
                         raise said
                     if said.node not in ("", first.node):
@@ -198,6 +200,9 @@ class DiscoveryServer:
                         yield delta_bytes(action) if is_delta else response_bytes(action)
                 if served is proxy.snapshot and proxy.settles():
                     self._plane.connections.settled(proxy)
+                # What it said last counts, also where it is read together with the end of the stream.
+                if has_ended:
+                    return
                 await _woken(proxy.wake, machine.deadline)
         finally:
             reader.cancel()
