@@ -155,7 +155,7 @@ def _trust_to_check_with(settings: Config) -> Trust:
     """Ours; or, for root, that of the daemon's user, as whom a service manager will start it."""
     from offload.filesystem.trusted_paths import Trust
 
-    trust = Trust.of(settings)
+    trust = settings.security.trust()
     if os.geteuid() != 0 or settings.admin is None:
         return trust
     folder = settings.admin.path.parent

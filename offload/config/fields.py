@@ -1,4 +1,4 @@
-"""The kinds of values that the configuration has, and what is wrong with those that are none; for `config`."""
+"""The types of configuration values, and why a value is rejected."""
 
 from __future__ import annotations
 
@@ -113,12 +113,3 @@ Id = Annotated[int, Field(ge=0, lt=ID_MAX)]
 User = Annotated[int | str, BeforeValidator(_user)]
 Group = Annotated[int | str, BeforeValidator(_group)]
 Address = Annotated[str, AfterValidator(_address)]
-
-
-def user_id(user: str | int) -> int:
-    """KeyError when a name is gone since it was checked."""
-    return user if isinstance(user, int) else pwd.getpwnam(user).pw_uid
-
-
-def group_id(group: str | int) -> int:
-    return group if isinstance(group, int) else grp.getgrnam(group).gr_gid

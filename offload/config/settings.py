@@ -22,11 +22,11 @@ from offload.config.fields import (
     Section,
     SocketPath,
     User,
-    group_id,
     parse_address,
     shards_setting,
-    user_id,
 )
+from offload.filesystem.accounts import group_id, user_id
+from offload.filesystem.trusted_paths import Trust
 
 if TYPE_CHECKING:
     from offload import _dataplane
@@ -471,6 +471,11 @@ class Security(Section):
         if self.user is not None and not self.sandbox:
             raise ValueError("'user' without 'sandbox: true' would leave the daemon its other rights; set both")
         return self
+
+    def trust(self) -> Trust:
+        """Whose files and folders the daemon accepts. KeyError when a user no longer exists."""
+        becomes = None if self.user is None else user_id(self.user)
+        return Trust.of(becomes, [user_id(user) for user in self.trusted_users])
 
 
 class Config(Section):

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from offload.config.settings import Config
-from offload.filesystem.trusted_paths import Trust
 from offload.host.handover import HandoverServer
 from offload.host.listeners import Listener, SocketError
-from offload.interfaces.admin import AdminServer, Steered
-from offload.interfaces.metrics import Measured, MetricsServer
+from offload.interfaces.admin import AdminServer
+from offload.interfaces.daemon_view import Observed, Steered
+from offload.interfaces.metrics import MetricsServer
 from offload.reporting import logs
 from offload.reporting.folded_log import FoldedLog
 
@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 5.0  # for the daemon before us to leave its admin socket and
 POLL_SECONDS = 0.05
 
 
-class Served(Steered, Measured, Protocol):
+class Served(Steered, Observed, Protocol):
     """What both show of the daemon."""
 
 
@@ -88,7 +88,7 @@ class Interfaces:
 
     def _try(self, config: Config) -> None:
         if config.admin:
-            trust = Trust.of(config)
+            trust = config.security.trust()
             self._admin = self._admin or AdminServer(self._daemon, config.admin, trust)
             self._handover = self._handover or HandoverServer(
                 config.admin, self._offer, self._after, trust, self._folded

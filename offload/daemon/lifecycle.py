@@ -12,17 +12,16 @@ import signal
 import time
 from collections.abc import Callable, MutableMapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from offload import __version__, _dataplane
 from offload.config.changes import differences, taken_over
-from offload.config.fields import user_id
 from offload.config.file import ConfigError
 from offload.config.settings import MESH_ISSUER, Config, Mesh, Sockets, socket_folders
 from offload.daemon.data_plane import DataPlaneError, backend_reason, log_backend, make_data_plane, starting
 from offload.daemon.endpoints import Interfaces
-from offload.filesystem.trusted_paths import Trust
+from offload.filesystem.accounts import user_id
 from offload.host import sandbox
 from offload.host.handover import ANSWER_SECONDS, Handover, HandoverError
 from offload.host.listeners import Listener, SocketError, make_listener, open_listeners, wanted
@@ -32,6 +31,7 @@ from offload.identities.keyring import DirectoryWatcher, Keyring
 from offload.identities.plan import Changes, Plan
 from offload.identities.uses import IdentityUses
 from offload.interfaces.audit import AuditLog
+from offload.interfaces.daemon_view import ReloadReport
 from offload.issuing.generator import GeneratedIdentities, orders_of
 from offload.mesh.configuration import Bound, Limits
 from offload.mesh.membership import Membership
@@ -68,13 +68,6 @@ class Event:
     taken: frozenset[str] | None = None
 
 
-@dataclass(frozen=True)
-class ReloadReport:
-    configuration_error: str = ""
-    needs_restart: tuple[str, ...] = ()
-    changes: Changes = field(default_factory=lambda: Changes((), (), ()))
-
-
 class Daemon:
     """`load` reads the configuration again. `run` is called once, in the main thread."""
 
@@ -109,7 +102,7 @@ class Daemon:
         self._lost: set[str] = set()  # sockets whose file is gone, and that it has been said of
         self._taken: dict[str, Listener] = {}
         self._programs = sandbox.programs_are_started(config)
-        self._trust = Trust.of(config)
+        self._trust = config.security.trust()
         self._sandbox = sandbox.InForce()
 
     # ---- for the admin server and the metrics, on their threads ----

@@ -1,10 +1,20 @@
-"""Users and groups by name where they have one, for messages."""
+"""Users and groups: numbers for the kernel, names for people."""
 
 from __future__ import annotations
 
 import grp
 import pwd
 from contextlib import suppress
+
+
+def user_id(user: str | int) -> int:
+    """KeyError for a name that does not exist (any more)."""
+    return user if isinstance(user, int) else pwd.getpwnam(user).pw_uid
+
+
+def group_id(group: str | int) -> int:
+    """KeyError for a name that does not exist (any more)."""
+    return group if isinstance(group, int) else grp.getgrnam(group).gr_gid
 
 
 def name_of_user(uid: int) -> str:

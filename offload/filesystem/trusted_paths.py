@@ -19,12 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
-
-from offload.config.fields import user_id
-
-if TYPE_CHECKING:
-    from offload.config.settings import Config
+from typing import Self
 
 SYMLINKS_MAX = 40  # as the kernel has it
 NO_ACL = (errno.ENODATA, errno.ENOTSUP)  # none on this file, and a file system without them
@@ -87,14 +82,13 @@ class Trust:
     _private: dict[int, bool] = field(default_factory=dict, compare=False)
 
     @staticmethod
-    def of(config: Config | None = None) -> Trust:
-        """Of this process, and of what it becomes. KeyError when a user is gone since the configuration was read."""
-        own = {0, os.geteuid()}
-        security = None if config is None else config.security
-        if security is not None and security.user is not None:
-            own.add(user_id(security.user))
-        others = {user_id(user) for user in security.trusted_users} if security is not None else set()
-        return Trust(frozenset(own | others), frozenset(own), config is not None)
+    def of(becomes: int | None = None, trusted_users: Iterable[int] | None = None) -> Trust:
+        """Of this process, and of the user that it becomes.
+
+        `trusted_users`: of the configuration; None where there is no configuration that could name any.
+        """
+        own = frozenset({0, os.geteuid()} | ({becomes} if becomes is not None else set()))
+        return Trust(own | frozenset(trusted_users or ()), own, trusted_users is not None)
 
     def afresh(self) -> Trust:
         """For one look, which asks for the members of each group once: they may be others at the next."""

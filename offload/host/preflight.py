@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from offload import _dataplane
-from offload.config.fields import group_id, user_id
 from offload.config.settings import Config, DedicatedSocket, Selector, Socket, wanted_sockets
-from offload.filesystem.accounts import name_of_group, name_of_user
+from offload.filesystem.accounts import group_id, name_of_group, name_of_user, user_id
 from offload.host.runtime_folder import way_out
 from offload.identities.plan import Plan
 

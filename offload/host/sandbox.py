@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from offload import _dataplane
-from offload.config.fields import user_id
 from offload.config.settings import Config, Socket, wanted_sockets
+from offload.filesystem.accounts import user_id
 from offload.reporting import logs
 
 # Loaded late otherwise: from where the new user may not be let in, or with libraries of their own.

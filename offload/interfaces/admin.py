@@ -10,17 +10,17 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from offload import __version__, _dataplane
-from offload.config.settings import AdminSocket, Config
+from offload.config.settings import AdminSocket
 from offload.filesystem.trusted_paths import Trust
 from offload.host.listeners import (
     SocketError,
@@ -30,16 +30,14 @@ from offload.host.listeners import (
     take_possession,
     umask_for,
 )
-from offload.identities.plan import IdentityInForce, KeyPair, Plan, Problem
+from offload.identities.plan import IdentityInForce, KeyPair, Problem
 from offload.identities.schemes import schemes_for
 from offload.identities.uses import IdentityUse, IdentityUses
+from offload.interfaces.daemon_view import Steered
 from offload.mesh.configuration import Bound
 from offload.mesh.membership import Membership
 from offload.reporting import logs
 from offload.v1 import admin_pb2, admin_pb2_grpc, private_key_pb2
-
-if TYPE_CHECKING:
-    from offload.daemon.lifecycle import ReloadReport
 
 SERVED = private_key_pb2.DESCRIPTOR.services_by_name["PrivateKeyService"].full_name
 THREADS = 8  # a watcher holds one
@@ -60,26 +58,6 @@ _BOUNDS = (
     ("grpc.server_handshake_timeout_ms", 5_000),
 )
 INTERVAL_DEFAULT_MS, INTERVAL_MIN_MS = 1000, 100
-
-
-class Steered(Protocol):
-    """What the daemon shows of itself."""
-
-    config: Config
-    started_at: float
-    draining: bool
-
-    @property
-    def plan(self) -> Plan: ...
-    @property
-    def membership(self) -> Membership | None: ...
-    def limits(self) -> tuple[Bound, Bound]: ...
-    def statistics(self) -> _dataplane.Statistics: ...
-    def identity_uses(self) -> IdentityUses: ...
-    def backend_reason(self) -> str: ...
-    def sandbox(self) -> str: ...
-    def ask_stop(self, why: str) -> None: ...
-    def ask_reload(self, why: str) -> Future[ReloadReport]: ...
 
 
 class AdminServer:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -26,9 +25,10 @@ from offload import __version__, _dataplane
 from offload.identities.plan import Plan
 from offload.identities.uses import IdentityUses
 from offload.interfaces.audit import AuditLog
+from offload.interfaces.daemon_view import Observed
 from offload.interfaces.scrape_exchange import Page, Scrape
 from offload.interfaces.scrape_server import ScrapeServer
-from offload.issuing.generator import GeneratedIdentities, IssuanceStatus
+from offload.issuing.generator import IssuanceStatus
 from offload.mesh.membership import Membership
 from offload.reporting.folded_log import FoldedLog
 
@@ -39,25 +39,10 @@ PAGES_MAX = 8  # plain or OpenMetrics, each also compressed, and what versions o
 COMPRESSION = 1  # text of this kind shrinks to a tenth already
 
 
-class Measured(Protocol):
-    started_at: float
-
-    @property
-    def plan(self) -> Plan: ...
-    @property
-    def generated(self) -> GeneratedIdentities: ...
-    @property
-    def audit(self) -> AuditLog | None: ...
-    @property
-    def membership(self) -> Membership | None: ...
-    def statistics(self) -> _dataplane.Statistics: ...
-    def identity_uses(self) -> IdentityUses: ...
-
-
 class MetricsServer(ScrapeServer):
     """Serves /metrics over HTTP from construction until `stop`. SocketError when the address cannot be taken."""
 
-    def __init__(self, daemon: Measured, host: str, port: int, folded: FoldedLog) -> None:
+    def __init__(self, daemon: Observed, host: str, port: int, folded: FoldedLog) -> None:
         registry = CollectorRegistry()
         registry.register(DaemonCollector(daemon))
         registry.register(_EndedCollector(self))
@@ -109,7 +94,7 @@ class _EndedCollector(Collector):
 
 
 class DaemonCollector(Collector):
-    def __init__(self, daemon: Measured) -> None:
+    def __init__(self, daemon: Observed) -> None:
         self._daemon = daemon
 
     def describe(self) -> Iterable[Metric]:

@@ -207,7 +207,7 @@ def order(name: str, source: GenerateSource, issuer: Issuer) -> Order:
 
 def orders_of(config: Config) -> dict[str, Order]:
     """What the configuration file wants to be generated."""
-    trust = Trust.of(config)
+    trust = config.security.trust()
     return {
         name: order(name, identity.generate, make_issuer(config.issuers[identity.generate.issuer], trust))
         for name, identity in config.identities.items()

@@ -19,7 +19,7 @@ from offload.config.settings import Config
 from offload.filesystem.trusted_paths import Trust, UntrustedPathError, Walk, check_place, read_trusted
 
 STRANGER, FRIEND = 12345, 23456
-TRUST = Trust.of(Config.model_validate({"security": {"trusted_users": [FRIEND]}}))
+TRUST = Config.model_validate({"security": {"trusted_users": [FRIEND]}}).security.trust()
 
 
 @pytest.fixture

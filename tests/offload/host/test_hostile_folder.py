@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from offload.config.settings import Config, DedicatedSocket
-from offload.filesystem.trusted_paths import Trust
 from offload.host.listeners import SocketError, make_listener
 from offload.reporting import exit_codes
 from tests.offload.conftest import ME
@@ -80,7 +79,7 @@ def test_a_socket_made_again_and_again_beside_an_attacker(place: Path) -> None:
     victim.write_text("root's")
     victim.chmod(0o600)
     settings = DedicatedSocket(name="cart", path=place / "cart" / "offload.sock", owner=WORKLOAD, mode="0666")  # type: ignore[arg-type]  # as in YAML
-    trust = Trust.of(Config.model_validate({"security": {"trusted_users": [WORKLOAD]}}))
+    trust = Config.model_validate({"security": {"trusted_users": [WORKLOAD]}}).security.trust()
     made = exchanged = 0
     with attack(place / "cart", victim):
         end = time.monotonic() + SECONDS

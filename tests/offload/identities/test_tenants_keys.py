@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from offload.config.settings import Config
-from offload.filesystem.trusted_paths import Trust
 from offload.identities.directory import KeysDirectory
 from tests.offload.key_files import Authority, key_id, pem, shared_key, write_pair
 from tests.offload.node import Node
@@ -124,7 +123,7 @@ def test_a_file_of_a_tenant_is_refused(node: Node, authority: Authority) -> None
 @pytest.mark.root
 def test_a_hard_link_in_a_folder_of_a_trusted_tenant(node: Node) -> None:
     """Root's own key under another name: its owner says nothing."""
-    trust = Trust.of(Config.model_validate({"security": {"trusted_users": [TENANT]}}))
+    trust = Config.model_validate({"security": {"trusted_users": [TENANT]}}).security.trust()
     node.directory = KeysDirectory(node.folder, trust)
     os.chown(node.folder / "cart", TENANT, TENANT)
     (node.folder / "cart" / "tls.crt").write_bytes((node.folder / "www" / "tls.crt").read_bytes())
