@@ -94,8 +94,10 @@ def check_config(
     from offload.host import preflight
     from offload.host.listeners import untrusted_folders
     from offload.identities.directory import KeysDirectory
+    from offload.identities.in_force import Plan
     from offload.identities.keyring import look
-    from offload.identities.plan import Plan
+    from offload.identities.plan import plan as planned
+    from offload.identities.warnings import warnings_of
     from offload.interfaces.admin import identity_message, problem_message
 
     if user is not None:
@@ -107,7 +109,9 @@ def check_config(
         err.print(f"[bold red]error:[/] {plain(reason)}")
     if refusals:
         fail("the daemon would not start with these folders", exit_codes.CONFIGURATION)
-    plan = look(KeysDirectory(settings.keys.directory, trust), settings, Plan())
+    inputs = look(KeysDirectory(settings.keys.directory, trust), settings, Plan())
+    plan = planned(inputs)
+    warnings = warnings_of(plan, inputs)
     findings = preflight.examine(settings, plan)
     identities = [identity_message(identity) for identity in plan.identities.values()]
     problems = [problem_message(problem) for problem in plan.problems]
@@ -117,15 +121,15 @@ def check_config(
                 "config": settings.model_dump(mode="json"),
                 "identities": identities_as_json(identities),
                 "problems": problems_as_json(problems),
-                "remarks": [{"identity": r.identity, "text": r.text} for r in plan.remarks],
+                "remarks": [{"identity": w.identity, "text": w.text} for w in warnings],
                 "host": [{"where": f.where, "text": f.text, "fatal": f.fatal} for f in findings],
             }
         )
     else:
         out.print(f"configuration: good ({_chosen(config) or 'defaults'})", soft_wrap=True)
         print_identities(identities)
-        for remark in plan.remarks:
-            err.print(f"[yellow]note:[/] identity '{plain(remark.identity)}' {plain(remark.text)}")
+        for warning in warnings:
+            err.print(f"[yellow]note:[/] identity '{plain(warning.identity)}' {plain(warning.text)}")
         print_problems(problems)
         for finding in findings:
             word = "[bold red]it will not start:[/]" if finding.fatal else "[bold yellow]will not work:[/]"

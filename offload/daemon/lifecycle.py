@@ -27,9 +27,10 @@ from offload.host.handover import ANSWER_SECONDS, Handover, HandoverError
 from offload.host.listeners import Listener, SocketError, make_listener, open_listeners, wanted
 from offload.host.runtime_folder import make_folder
 from offload.host.systemd import ActivationError, Notifier, take_sockets
-from offload.identities.keyring import DirectoryWatcher, Keyring
-from offload.identities.plan import Changes, Plan
+from offload.identities.in_force import Changes, Plan
+from offload.identities.keyring import Keyring
 from offload.identities.uses import IdentityUses
+from offload.identities.watcher import DirectoryWatcher
 from offload.interfaces.audit import AuditLog
 from offload.interfaces.daemon_view import ReloadReport
 from offload.issuing.generator import GeneratedIdentities, orders_of
@@ -493,7 +494,7 @@ class Daemon:
             self._log.exception(
                 "the keys directory could not be taken over; what was in force stays", reason=str(error)
             )
-            return Changes((), (), ())
+            return Changes()
         if difference:
             self._notifier.send(self._status())
         if self._membership:

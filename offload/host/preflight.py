@@ -21,7 +21,7 @@ from offload import _dataplane
 from offload.config.settings import Config, DedicatedSocket, Selector, Socket, wanted_sockets
 from offload.filesystem.accounts import group_id, name_of_group, name_of_user, user_id
 from offload.host.runtime_folder import way_out
-from offload.identities.plan import Plan
+from offload.identities.in_force import Plan
 
 # Of locked memory, at most: without keys, and for each key. Measured: 0.6 MiB with two shards; 4.6 KiB for P-256, P-384
 # and Ed25519, and 8.6, 10.1 and 11.8 KiB for RSA-2048, -3072 and -4096. The rest is for blocks that are not full.

@@ -6,19 +6,17 @@ and logs what is new. Used by one thread at a time; what other threads read (`cu
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-
-from watchfiles import watch
 
 from offload import _dataplane
 from offload.config.settings import Config
 from offload.filesystem.trusted_paths import Trust
 from offload.identities.directory import KeysDirectory
-from offload.identities.plan import NONE_GENERATED, Changes, Generated, Plan, bundle_files, changes, plan, rule_of
+from offload.identities.in_force import NONE_GENERATED, Changes, Generated, Plan, changes, rule_of
+from offload.identities.inputs import Inputs, bundle_files
+from offload.identities.plan import plan
+from offload.identities.warnings import IdentityWarning, warnings_of
 from offload.reporting.logs import get_logger
 
 CAP_SYS_PTRACE = 1 << 19
@@ -32,13 +30,15 @@ class Keyring:
         self._directory = KeysDirectory(directory, trust)
         self._log = get_logger()
         self.current = Plan()
+        self._warnings: tuple[IdentityWarning, ...] = ()
         self.names: dict[int, str] = {}  # of the identities, by the numbers that the data plane counts them with
         self._last_number = 0
 
     def refresh(self, config: Config, generated: Generated) -> Changes:
         """Reads the directory again and puts into force what is good in it, and what was generated."""
         before = self.current
-        new = look(self._directory, config, before, generated)
+        inputs = look(self._directory, config, before, generated)
+        new = plan(inputs)
         difference = changes(before.identities, new.identities)
         if difference:
             numbers = self._numbers(before, new)
@@ -47,6 +47,7 @@ class Keyring:
             self._warn_of_executables(new)
         self.current = new
         self._report(before, new, difference)
+        self._warn(warnings_of(new, inputs))
         return difference
 
     def _numbers(self, before: Plan, new: Plan) -> dict[str, int]:
@@ -90,9 +91,6 @@ class Keyring:
                 )
         for path in sorted({p.path for p in before.problems} - {p.path for p in new.problems}):
             self._log.info("a file refused before is no longer a problem", file=path)
-        for remark in new.remarks:
-            if remark not in before.remarks:
-                self._log.warning("identity " + remark.text, identity=remark.identity)
         for name in difference.removed:
             self._log.info("identity removed", identity=name)
         for name in (*difference.added, *difference.changed):
@@ -106,77 +104,19 @@ class Keyring:
                 allowed=[selector.words() for selector in identity.settings.selectors],
             )
 
+    def _warn(self, new: tuple[IdentityWarning, ...]) -> None:
+        for warning in new:
+            if warning not in self._warnings:
+                self._log.warning("identity " + warning.text, identity=warning.identity)
+        self._warnings = new
 
-def look(directory: KeysDirectory, config: Config, before: Plan, generated: Generated = NONE_GENERATED) -> Plan:
-    """What `before` becomes with what is on disk now; changes nothing."""
-    return plan(before.identities, directory.look(bundle_files(config)), config, datetime.now(UTC), generated)
+
+def look(directory: KeysDirectory, config: Config, before: Plan, generated: Generated = NONE_GENERATED) -> Inputs:
+    """What there is to plan with now; changes nothing."""
+    return Inputs(before.identities, directory.look(bundle_files(config)), config, datetime.now(UTC), generated)
 
 
 def _may_read_executables() -> bool:
     status = Path("/proc/self/status").read_text()
     effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
     return bool(int(effective, 16) & CAP_SYS_PTRACE)
-
-
-class DirectoryWatcher(threading.Thread):
-    """Calls back when something in a directory changed, and every `rescan_seconds` in any case.
-
-    inotify sees changes at once but not everywhere (network file systems, symlinks that lead out of the directory), and
-    it can run out of watches; the periodic call is what is certain, and the only one without `debounce_ms`.
-    """
-
-    def __init__(
-        self, directory: Path, debounce_ms: int | None, rescan_seconds: int, changed: Callable[[], None]
-    ) -> None:
-        super().__init__(name="keys-watcher", daemon=True)
-        self._directory = directory
-        self._debounce_ms = debounce_ms
-        self._rescan_seconds = rescan_seconds
-        self._changed = changed
-        self._stop_event = threading.Event()
-
-    def run(self) -> None:
-        log = get_logger()
-        told = ""
-        while self._debounce_ms is None and not self._stop_event.wait(self._rescan_seconds):
-            self._changed()
-        while not self._stop_event.is_set():
-            try:
-                self._watch(self._debounce_ms or 0)
-                told = ""
-            except OSError as error:
-                if told != str(error):
-                    told = str(error)
-                    log.warning(
-                        "cannot watch the keys directory; looking at it now and then",
-                        directory=str(self._directory),
-                        reason=told,
-                        seconds=self._rescan_seconds,
-                    )
-                self._stop_event.wait(self._rescan_seconds)
-                self._changed()
-
-    def _watch(self, debounce_ms: int) -> None:
-        """Until told to stop, or until another directory stands in the place of the one that is watched."""
-        watched = self._inode()
-        for _ in watch(
-            self._directory,
-            watch_filter=None,
-            debounce=max(1600, debounce_ms),
-            step=debounce_ms,
-            stop_event=self._stop_event,
-            rust_timeout=self._rescan_seconds * 1000,
-            yield_on_timeout=True,
-            raise_interrupt=False,
-        ):
-            self._changed()
-            if self._inode() != watched:
-                return
-
-    def _inode(self) -> tuple[int, int]:
-        status = os.stat(self._directory)
-        return status.st_dev, status.st_ino
-
-    def stop(self) -> None:
-        self._stop_event.set()
-        self.join(timeout=5)

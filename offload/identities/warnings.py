@@ -2,49 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from math import ceil
-from typing import TYPE_CHECKING
 
-from offload.config.settings import Config
-from offload.identities.directory import Listing
-
-if TYPE_CHECKING:
-    from offload.identities.plan import IdentityInForce
+from offload.identities.in_force import KeyPair, Plan
+from offload.identities.inputs import Inputs
 
 
 @dataclass(frozen=True)
-class Remark:
-    """Something that can be used and yet is probably not meant."""
-
+class IdentityWarning:
     identity: str
     text: str
 
 
-def remarks(
-    identities: Iterable[IdentityInForce], config: Config, now: datetime, listing: Listing | None = None
-) -> tuple[Remark, ...]:
-    found: list[Remark] = []
+def warnings_of(plan: Plan, inputs: Inputs) -> tuple[IdentityWarning, ...]:
+    """Each once. `inputs` are what the plan was made from."""
+    found: list[IdentityWarning] = []
     users: dict[bytes, str] = {}
-    for identity in identities:
+    for identity in plan.identities.values():
         name = identity.name
         if not identity.settings.selectors:
-            found.append(Remark(name, "has no selectors, so nobody may use it; add some under 'identities'"))
+            found.append(IdentityWarning(name, "has no selectors, so nobody may use it; add some under 'identities'"))
         for pair in identity.pairs:
-            days = (pair.chain.chain_not_after - now.timestamp()) / 86400
-            renews = pair.renew_at is not None and pair.renew_at > now.timestamp()
-            if days < 0:
-                found.append(Remark(name, f"{pair.certificate_file} has expired and peers refuse it"))
-            elif days < config.keys.warn_before_expiry_days and not renews:
-                found.append(Remark(name, f"{pair.certificate_file} expires within {ceil(days)} days"))
-            if not pair.chain.dns_names and not pair.chain.uris:
-                found.append(Remark(name, f"{pair.certificate_file} names nobody: no DNS name or URI in it"))
+            found += [IdentityWarning(name, text) for text in _of_pair(pair, inputs)]
             other = users.setdefault(pair.key.key_id, name)
             if other != name:
-                found.append(Remark(name, f"has the same key as '{other}': whoever may use one may use the other"))
-    if listing is not None:
-        for name, files in listing.entries.items():
-            found += [Remark(name, f"{f.path} {f.exposure}") for f in files if f.exposure is not None]
+                text = f"has the same key as '{other}': whoever may use one may use the other"
+                found.append(IdentityWarning(name, text))
+    for name, files in inputs.listing.entries.items():
+        found += [IdentityWarning(name, f"{f.path} {f.exposure}") for f in files if f.exposure is not None]
     return tuple(dict.fromkeys(found))
+
+
+def _of_pair(pair: KeyPair, inputs: Inputs) -> Iterator[str]:
+    days = (pair.chain.chain_not_after - inputs.now.timestamp()) / 86400
+    renews = pair.renew_at is not None and pair.renew_at > inputs.now.timestamp()
+    if days < 0:
+        yield f"{pair.certificate_file} has expired and peers refuse it"
+    elif days < inputs.config.keys.warn_before_expiry_days and not renews:
+        yield f"{pair.certificate_file} expires within {ceil(days)} days"
+    if not pair.chain.dns_names and not pair.chain.uris:
+        yield f"{pair.certificate_file} names nobody: no DNS name or URI in it"

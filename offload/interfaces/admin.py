@@ -30,7 +30,7 @@ from offload.host.listeners import (
     take_possession,
     umask_for,
 )
-from offload.identities.plan import IdentityInForce, KeyPair, Problem
+from offload.identities.in_force import IdentityInForce, KeyPair, Problem
 from offload.identities.schemes import schemes_for
 from offload.identities.uses import IdentityUse, IdentityUses
 from offload.interfaces.daemon_view import Steered

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from offload import _dataplane
 from offload.config.settings import Config
-from offload.identities.plan import Changes, Plan
+from offload.identities.in_force import Changes, Plan
 from offload.identities.uses import IdentityUses
 from offload.interfaces.audit import AuditLog
 from offload.issuing.generator import GeneratedIdentities
@@ -25,7 +25,7 @@ class ReloadReport:
 
     configuration_error: str = ""
     needs_restart: tuple[str, ...] = ()
-    changes: Changes = field(default_factory=lambda: Changes((), (), ()))
+    changes: Changes = field(default_factory=Changes)
 
 
 class Observed(Protocol):

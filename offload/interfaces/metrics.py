@@ -22,7 +22,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from offload import __version__, _dataplane
-from offload.identities.plan import Plan
+from offload.identities.in_force import Plan
 from offload.identities.uses import IdentityUses
 from offload.interfaces.audit import AuditLog
 from offload.interfaces.daemon_view import Observed

@@ -19,7 +19,7 @@ from offload import _dataplane
 from offload.config.settings import SPIFFE_SCHEME, Config, GenerateSource
 from offload.config.settings import Issuer as IssuerSettings
 from offload.filesystem.trusted_paths import Trust
-from offload.identities.plan import Generated, KeyPair, TrustBundle
+from offload.identities.in_force import Generated, KeyPair, TrustBundle
 from offload.issuing.exec_program import ExecIssuer
 from offload.issuing.issuer import Issuer, IssuerError, Wanted, check
 from offload.issuing.local_ca import LocalCaIssuer

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from offload.config.settings import MESH_ISSUER, SPIFFE_SCHEME, Config, Identity, wanted_sockets
 from offload.identities.certificates import CertificateError, read_authorities
-from offload.identities.plan import TrustBundle
+from offload.identities.in_force import TrustBundle
 from offload.v1 import node_pb2
 
 FROM_MESH = "the control plane"

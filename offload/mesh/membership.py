@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 
 from offload.config.settings import Config, Mesh
 from offload.filesystem.trusted_paths import Trust
-from offload.identities.plan import TrustBundle
+from offload.identities.in_force import TrustBundle
 from offload.issuing.generator import Order, order
 from offload.mesh.client import ClientStatus, MeshClient, MeshIssuer
 from offload.mesh.configuration import Limits, MeshConfiguration, read_configuration

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from offload.config.settings import Config
 from offload.identities.directory import KeysDirectory
-from offload.identities.plan import IdentityInForce, Plan, bundle_files, plan
+from offload.identities.in_force import IdentityInForce, Plan
+from offload.identities.inputs import Inputs, bundle_files
+from offload.identities.plan import plan
+from offload.identities.warnings import warnings_of
 from offload.v1 import private_key_pb2
 from tests.offload.key_files import NOW
 
@@ -27,8 +30,14 @@ class Node:
         self.config = Config.model_validate({"keys": {"directory": str(self.folder)} | keys, "identities": identities})
 
     def look(self, now: datetime.datetime = NOW) -> Plan:
-        self.plan = plan(self.plan.identities, self.directory.look(bundle_files(self.config)), self.config, now)
+        listing = self.directory.look(bundle_files(self.config))
+        self._inputs = Inputs(self.plan.identities, listing, self.config, now)
+        self.plan = plan(self._inputs)
         return self.plan
+
+    def warnings(self, now: datetime.datetime = NOW) -> list[str]:
+        """Of what is in force after a look."""
+        return [warning.text for warning in warnings_of(self.look(now), self._inputs)]
 
     def reasons(self) -> list[str]:
         return [f"{Path(p.path).name}: {p.reason}" for p in self.plan.problems]

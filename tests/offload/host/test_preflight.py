@@ -21,7 +21,7 @@ from offload import _dataplane
 from offload.config.settings import Config
 from offload.host import preflight
 from offload.host.preflight import Account, may
-from offload.identities.plan import Plan
+from offload.identities.in_force import Plan
 from offload.reporting import exit_codes
 from tests.offload.cli.test_cli import Ended
 from tests.offload.conftest import ME

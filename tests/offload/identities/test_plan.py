@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from offload.identities.plan import RETIREMENT_SECONDS, rule_of
+from offload.identities.in_force import rule_of
+from offload.identities.sealing import RETIREMENT_SECONDS
 from tests.offload.key_files import (
     DAY,
     NOW,
@@ -124,9 +125,9 @@ def test_the_rule_says_who_and_for_what(keys: Path, authority: Authority) -> Non
 def test_without_selectors_nobody_may_use_it_and_that_is_said(keys: Path, authority: Authority) -> None:
     key = shared_key("p256")
     write_pair(keys, "www", key, authority.issue(key))
-    found = Node(keys).look()
-    assert rule_of(found.identities["www"])["selectors"] == []
-    assert [r.text for r in found.remarks] == ["has no selectors, so nobody may use it; add some under 'identities'"]
+    node = Node(keys)
+    assert rule_of(node.look().identities["www"])["selectors"] == []
+    assert node.warnings() == ["has no selectors, so nobody may use it; add some under 'identities'"]
 
 
 def test_an_identity_with_a_name_that_no_file_can_have(keys: Path, authority: Authority) -> None:
@@ -134,9 +135,9 @@ def test_an_identity_with_a_name_that_no_file_can_have(keys: Path, authority: Au
     write_pair(keys, "cart", key, authority.issue(key))
     name = "spiffe://mesh.example/ns/shop/sa/cart"
     rule: dict[str, object] = {"source": {"files": "cart"}, "selectors": EVERYBODY}
-    found = Node(keys, **{name: rule}).look()
-    assert list(found.identities) == [name]
-    assert found.remarks == ()
+    node = Node(keys, **{name: rule})
+    assert list(node.look().identities) == [name]
+    assert node.warnings() == []
 
 
 def test_the_version_depends_on_the_content_only(keys: Path, authority: Authority) -> None:

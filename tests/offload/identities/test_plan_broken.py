@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from offload.identities.directory import KeysDirectory
-from offload.identities.plan import changes, rule_of
+from offload.identities.in_force import changes, rule_of
 from offload.v1 import private_key_pb2
 from tests.offload.key_files import DAY, NOW, Authority, key_pem, pem, shared_key, spki, write_pair
 from tests.offload.node import EVERYBODY, Node, algorithms
@@ -233,18 +233,17 @@ def test_a_configured_identity_without_files(keys: Path) -> None:
 def test_expiry_while_it_serves_is_said_and_goes_on(keys: Path, authority: Authority) -> None:
     write_pair(keys, "www", _KEY, authority.issue(_KEY, end=10 * DAY))
     node = Node(keys, www={"selectors": EVERYBODY})
-    assert node.look().remarks == ()
-    assert [r.text for r in node.look(NOW + 5 * DAY).remarks] == [f"{keys}/www.crt expires within 5 days"]
-    late = node.look(NOW + 11 * DAY)
-    assert list(late.identities) == ["www"]
-    assert [r.text for r in late.remarks] == [f"{keys}/www.crt has expired and peers refuse it"]
+    assert node.warnings() == []
+    assert node.warnings(NOW + 5 * DAY) == [f"{keys}/www.crt expires within 5 days"]
+    late = NOW + 11 * DAY
+    assert list(node.look(late).identities) == ["www"]
+    assert node.warnings(late) == [f"{keys}/www.crt has expired and peers refuse it"]
 
 
-def test_remarks(keys: Path, authority: Authority) -> None:
+def test_warnings(keys: Path, authority: Authority) -> None:
     write_pair(keys, "www", _KEY, authority.issue(_KEY, dns=()))
     write_pair(keys, "xxx", _KEY, authority.issue(_KEY))
-    texts = [r.text for r in Node(keys, www={"selectors": EVERYBODY}, xxx={"selectors": EVERYBODY}).look().remarks]
-    assert texts == [
+    assert Node(keys, www={"selectors": EVERYBODY}, xxx={"selectors": EVERYBODY}).warnings() == [
         f"{keys}/www.crt names nobody: no DNS name or URI in it",
         "has the same key as 'www': whoever may use one may use the other",
     ]
@@ -259,8 +258,8 @@ def test_a_key_that_every_user_can_read(authority: Authority) -> None:
             pytest.skip("the temporary folder is closed to other users: nothing in it is exposed")
         write_pair(keys, "xxx", _KEY, authority.issue(_KEY))
         (keys / "xxx.key").chmod(0o644)
-        texts = [r.text for r in Node(keys, xxx={"selectors": EVERYBODY}).look().remarks]
-        assert texts == [f"{keys}/xxx.key can be read by every user: chmod o-r {keys}/xxx.key"]
+        warnings = Node(keys, xxx={"selectors": EVERYBODY}).warnings()
+        assert warnings == [f"{keys}/xxx.key can be read by every user: chmod o-r {keys}/xxx.key"]
 
 
 _files = st.dictionaries(
@@ -333,7 +332,7 @@ def test_an_identity_that_is_too_large_is_refused_alone(
     keys: Path, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the size of its message; with what was in force before, as far as its keys are still there."""
-    monkeypatch.setattr("offload.identities.plan.MESSAGE_MAX", 8000)
+    monkeypatch.setattr("offload.identities.sealing.MESSAGE_MAX", 8000)
     bundle = tmp_path / "bundle.pem"
     bundle.write_bytes(authority.pem)
     for name in ("www", "other"):

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.monitoring.dashboard import dashboard
 from offload import _dataplane
-from offload.identities.plan import Plan
+from offload.identities.in_force import Plan
 from offload.identities.uses import IdentityUses
 from offload.interfaces.metrics import DaemonCollector
 from offload.issuing.generator import GeneratedIdentities
