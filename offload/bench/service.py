@@ -20,7 +20,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from offload._dataplane import DataPlane, Key
-from offload.config.settings import DataPlane as DataPlaneSettings
+from offload.config.data_plane import DataPlane as DataPlaneSettings
 from offload.v1 import private_key_pb2
 
 if TYPE_CHECKING:

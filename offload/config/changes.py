@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from offload.config.settings import Config, Sockets
+from offload.config.settings import Config
+from offload.config.sockets import Sockets
 
 # Everything else needs a restart. Dedicated sockets come and go too; the daemon makes them.
 LIVE_SECTIONS = frozenset({"identities", "issuers", "logging"})

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from offload import _dataplane
-from offload.config.settings import Config, DataPlane
+from offload.config.data_plane import DataPlane
+from offload.config.settings import Config
 from offload.reporting import logs
 
 # For listeners, key files while they are read, logs, admin and metrics, threads.

@@ -18,13 +18,15 @@ from enum import Enum, auto
 from offload import __version__, _dataplane
 from offload.config.changes import differences, taken_over
 from offload.config.file import ConfigError
-from offload.config.settings import MESH_ISSUER, Config, Mesh, Sockets, socket_folders
+from offload.config.issuers import MESH_ISSUER, Mesh
+from offload.config.settings import Config
+from offload.config.sockets import Sockets
 from offload.daemon.data_plane import DataPlaneError, backend_reason, log_backend, make_data_plane, starting
 from offload.daemon.endpoints import Interfaces
 from offload.filesystem.accounts import user_id
 from offload.host import sandbox
 from offload.host.handover import ANSWER_SECONDS, Handover, HandoverError
-from offload.host.listeners import Listener, SocketError, make_listener, open_listeners, wanted
+from offload.host.listeners import Listener, SocketError, make_listener, open_listeners
 from offload.host.runtime_folder import make_folder
 from offload.host.systemd import ActivationError, Notifier, take_sockets
 from offload.identities.in_force import Changes, Plan
@@ -191,7 +193,7 @@ class Daemon:
     def _make_folders(self) -> None:
         """Creates missing socket folders, owned by the user that the daemon becomes and makes sockets there as."""
         user = self.config.security.user
-        for folder in socket_folders(self.config):
+        for folder in self.config.socket_folders():
             if make_folder(folder, self._trust, None if user is None else user_id(user)):
                 self._log.info("made the folder of a socket", folder=str(folder))
 
@@ -391,7 +393,7 @@ class Daemon:
         for name in [name for name, listener in self._listeners.items() if listener.lost]:
             path = str(self._listeners[name].socket.getsockname())
             try:
-                settings = wanted(self.config.sockets)[name]
+                settings = self.config.sockets.by_name()[name]
                 make_folder(settings.path.parent, self._trust)
                 made = make_listener(name, settings, self._trust)
             except SocketError as error:

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from offload.config.fields import SOCKET_PATH_MAX
-from offload.config.settings import AdminSocket, Sockets
+from offload.config.sockets import AdminSocket, Sockets
 from offload.filesystem.trusted_paths import Trust
-from offload.host.listeners import Listener, SocketError, bind, check_folder, clear_the_way, remove_socket_file, wanted
+from offload.host.listeners import Listener, SocketError, bind, check_folder, clear_the_way, remove_socket_file
 from offload.reporting import logs
 from offload.reporting.folded_log import FoldedLog
 
@@ -261,7 +261,7 @@ class Handover:
 
     def take(self, sockets: Sockets) -> dict[str, Listener]:
         """Those that this configuration wants at the same path, and those that systemd made."""
-        named = wanted(sockets)
+        named = sockets.by_name()
         fitting = [
             name
             for name, listener in self.offered.items()

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from offload import _dataplane
-from offload.config.settings import MAIN_SOCKET, Config, Socket, Sockets, wanted_sockets
+from offload.config.settings import Config
+from offload.config.sockets import Socket, Sockets
 from offload.filesystem.trusted_paths import Trust, UntrustedPathError, check_place
 
 BACKLOG = 1024
@@ -59,17 +60,11 @@ class Listener:
         self.socket.close()
 
 
-def wanted(sockets: Sockets) -> dict[str, Socket]:
-    """Every socket of the configuration, by name."""
-    named: dict[str, Socket] = {s.name: s for s in sockets.dedicated}
-    return ({MAIN_SOCKET: sockets.main} if sockets.main else {}) | named
-
-
 def open_listeners(
     sockets: Sockets, handed_over: dict[str, socket.socket], taken: Mapping[str, Listener], trust: Trust
 ) -> list[Listener]:
     """All sockets of the configuration; those from systemd, or of the daemon before us, as they are. SocketError."""
-    named = wanted(sockets)
+    named = sockets.by_name()
     for name in handed_over:
         if name not in named:
             raise SocketError(
@@ -129,7 +124,7 @@ def check_folder(path: Path, trust: Trust) -> None:
 def untrusted_folders(config: Config, trust: Trust) -> list[str]:
     """Why the daemon would make none of its sockets at these paths, of the folders that are there."""
     reasons: list[str] = []
-    for settings in (*wanted_sockets(config.sockets), *([config.admin] if config.admin else [])):
+    for settings in config.all_sockets():
         try:
             check_place(settings.path.parent, trust)
         except UntrustedPathError as error:

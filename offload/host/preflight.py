@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from offload import _dataplane
-from offload.config.settings import Config, DedicatedSocket, Selector, Socket, wanted_sockets
+from offload.config.identities import Selector
+from offload.config.settings import Config
+from offload.config.sockets import DedicatedSocket, Socket
 from offload.filesystem.accounts import group_id, name_of_group, name_of_user, user_id
 from offload.host.runtime_folder import way_out
 from offload.identities.in_force import Plan
@@ -62,7 +64,7 @@ class Account:
 def examine(config: Config, plan: Plan) -> tuple[Finding, ...]:
     """Everything that can be told beforehand, for the user who asks."""
     served = _served_paths()
-    running = any(str(one.path) in served for one in wanted_sockets(config.sockets))
+    running = any(str(one.path) in served for one in config.sockets.by_name().values())
     return (
         *_folders(config, served),
         *([] if running else _ports(config)),
@@ -77,7 +79,7 @@ def examine(config: Config, plan: Plan) -> tuple[Finding, ...]:
 
 def _folders(config: Config, served: frozenset[str]) -> Iterator[Finding]:
     me = Account.own()
-    paths = [(_field(one), one.path) for one in wanted_sockets(config.sockets)]
+    paths = [(_field(one), one.path) for one in config.sockets.by_name().values()]
     paths += [("admin.path", config.admin.path)] if config.admin else []
     for where, path in paths:
         if str(path) in served:
@@ -175,7 +177,7 @@ def _ignores_the_limit(config: Config) -> bool:
 
 
 def _callers(config: Config, served: frozenset[str]) -> Iterator[Finding]:
-    sockets = {getattr(one, "name", "main"): one for one in wanted_sockets(config.sockets)}
+    sockets = config.sockets.by_name()
     for name, identity in config.identities.items():
         for selector in identity.selectors:
             caller = _caller(selector)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from offload import _dataplane
-from offload.config.settings import Config, Socket, wanted_sockets
+from offload.config.settings import Config
 from offload.filesystem.accounts import user_id
 from offload.reporting import logs
 
@@ -79,8 +79,7 @@ def _confine(config: Config, programs: bool) -> int:
         # What a program of the operator writes is his to know. Other processes are closed to it all the same.
         _dataplane.confine([], [], ["/"])
         return version
-    sockets: list[Socket] = [*wanted_sockets(config.sockets), *([config.admin] if config.admin else [])]
-    folders = {str(socket.path.parent) for socket in sockets}
+    folders = [str(folder) for folder in config.socket_folders()]
     # Nothing in /proc: whoever writes /proc/self/task/TID/mem writes our code, whatever its protection is.
     files = [] if config.audit.path is None else [str(config.audit.path.parent)]
     # One that is not there is of a socket that a service manager made.

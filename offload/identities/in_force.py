@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from offload import _dataplane
-from offload.config.settings import Identity
+from offload.config.identities import Identity
 from offload.identities.certificates import Chain
 
 

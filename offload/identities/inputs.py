@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from offload.config.settings import Config, Identity
+from offload.config.identities import Identity
+from offload.config.settings import Config
 from offload.identities.directory import KeyFile, Listing
 from offload.identities.in_force import NONE_GENERATED, Generated, IdentityInForce
 

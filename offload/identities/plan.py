@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from offload.config.settings import Identity
+from offload.config.identities import Identity
 from offload.identities.bundles import bundles_of
 from offload.identities.in_force import IdentityInForce, KeyPair, Plan, Problem, TrustBundle
 from offload.identities.inputs import Inputs, Wanted, wanted, wanted_identities

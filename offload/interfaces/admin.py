@@ -20,7 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from offload import __version__, _dataplane
-from offload.config.settings import AdminSocket
+from offload.config.sockets import AdminSocket
 from offload.filesystem.trusted_paths import Trust
 from offload.host.listeners import (
     SocketError,

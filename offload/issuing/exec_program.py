@@ -20,7 +20,7 @@ from typing import IO
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from offload.config.settings import ExecProgram
+from offload.config.issuers import ExecProgram
 from offload.filesystem.trusted_paths import Trust, UntrustedPathError, Walk
 from offload.identities.certificates import UNREADABLE
 from offload.issuing.issuer import Issued, IssuerError, Wanted

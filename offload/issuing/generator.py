@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from offload import _dataplane
-from offload.config.settings import SPIFFE_SCHEME, Config, GenerateSource
-from offload.config.settings import Issuer as IssuerSettings
+from offload.config.identities import SPIFFE_SCHEME, GenerateSource
+from offload.config.issuers import Issuer as IssuerSettings
+from offload.config.settings import Config
 from offload.filesystem.trusted_paths import Trust
 from offload.identities.in_force import Generated, KeyPair, TrustBundle
 from offload.issuing.exec_program import ExecIssuer

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from offload.config.settings import LocalCa
+from offload.config.issuers import LocalCa
 from offload.filesystem.trusted_paths import Trust, UntrustedPathError, read_trusted
 from offload.identities.certificates import UNREADABLE
 from offload.issuing.issuer import Issued, IssuerError, Wanted

@@ -21,7 +21,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from offload import __version__
-from offload.config.settings import Mesh
+from offload.config.issuers import Mesh
 from offload.filesystem.trusted_paths import Trust, UntrustedPathError, read_trusted
 from offload.issuing.issuer import Issued, IssuerError, Wanted
 from offload.mesh.node_certificate import Credential, NodeCertificate, make_request, proof, take

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from offload.config.settings import MESH_ISSUER, SPIFFE_SCHEME, Config, Identity, wanted_sockets
+from offload.config.identities import SPIFFE_SCHEME, Identity
+from offload.config.issuers import MESH_ISSUER
+from offload.config.settings import Config
 from offload.identities.certificates import CertificateError, read_authorities
 from offload.identities.in_force import TrustBundle
 from offload.v1 import node_pb2
@@ -122,7 +124,7 @@ def _unfit(wanted: node_pb2.MeshIdentity, config: Config, has_vector_kernels: bo
         return f"the usage has to be {' or '.join(USAGES)}, not {wanted.usage[:20]!r}"
     if name in config.identities:
         return "the daemon's own configuration has an identity of that name"
-    sockets = [str(socket.path) for socket in wanted_sockets(config.sockets)]
+    sockets = [str(socket.path) for socket in config.sockets.by_name().values()]
     if wanted.socket and wanted.socket not in sockets:
         return f"its socket {wanted.socket[:108]} is none of this daemon's ({', '.join(sockets)})"
     if wanted.software == node_pb2.MeshIdentity.FORBID and not has_vector_kernels:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from offload.config.settings import Config, Mesh
+from offload.config.issuers import Mesh
+from offload.config.settings import Config
 from offload.filesystem.trusted_paths import Trust
 from offload.identities.in_force import TrustBundle
 from offload.issuing.generator import Order, order

@@ -12,8 +12,9 @@ import pytest
 
 from offload.config.fields import parse_address
 from offload.config.file import ConfigError, load_config, parse_yaml
+from offload.config.identities import Identity, Selector
 from offload.config.reference import reference
-from offload.config.settings import Config, Identity, Selector
+from offload.config.settings import Config
 from tests.offload.daemon_process import DaemonProcess
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from offload.config.settings import DataPlane
+from offload.config.data_plane import DataPlane
 from offload.daemon.data_plane import within_descriptors
 
 

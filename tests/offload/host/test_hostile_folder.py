@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from offload.config.settings import Config, DedicatedSocket
+from offload.config.settings import Config
+from offload.config.sockets import DedicatedSocket
 from offload.host.listeners import SocketError, make_listener
 from offload.reporting import exit_codes
 from tests.offload.conftest import ME

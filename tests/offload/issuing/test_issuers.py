@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from offload._dataplane import Key
-from offload.config.settings import ExecProgram, LocalCa
+from offload.config.issuers import ExecProgram, LocalCa
 from offload.issuing.exec_program import ExecIssuer
 from offload.issuing.issuer import IssuerError, Wanted, check
 from offload.issuing.local_ca import LocalCaIssuer
@@ -112,7 +112,7 @@ sys.path.insert(0, {root!r})
 from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from offload.config.settings import LocalCa
+from offload.config.issuers import LocalCa
 from offload.issuing.issuer import Wanted
 from offload.issuing.local_ca import LocalCaIssuer
 csr = x509.load_pem_x509_csr(sys.stdin.buffer.read()).public_bytes(Encoding.DER)

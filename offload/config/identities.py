@@ -1,0 +1,183 @@
+"""Settings of identities: where their keys come from, who may use them for what, and whom they trust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from offload.config.fields import AbsolutePath, Group, Id, Name, Section, User
+from offload.config.sockets import MAIN_SOCKET
+from offload.filesystem.accounts import group_id, user_id
+
+if TYPE_CHECKING:
+    from offload import _dataplane
+
+SPIFFE_SCHEME = "spiffe://"
+
+KeyType = Literal["p256", "p384", "rsa2048", "rsa3072", "rsa4096", "ed25519"]
+Usage = Literal["tls13", "tls12+13", "any"]
+
+
+class TrustBundleFile(Section):
+    """CA certificates that a peer's chain may end in."""
+
+    file: AbsolutePath = Field(description="PEM with one or more CA certificates.")
+    trust_domain: str = Field(default="", description="Only for this SPIFFE trust domain; empty: not bound to one.")
+
+
+class Keys(Section):
+    directory: AbsolutePath = Field(
+        default=Path("/etc/offload/keys"),
+        description="Where the system's other daemons keep what an administrator provides.",
+    )
+    watch: bool = Field(default=True, description="A rotated certificate should serve at once, without a signal.")
+    debounce_ms: int = Field(
+        default=200, ge=10, le=60_000, description="Chain and key are two files: wait until both have been written."
+    )
+    rescan_seconds: int = Field(
+        default=30,
+        ge=1,
+        le=86_400,
+        description="Finds what inotify cannot see: network file systems, targets of symlinks.",
+    )
+    warn_before_expiry_days: int = Field(
+        default=7, ge=0, le=3650, description="Time for a person to act on a certificate that nobody renews."
+    )
+    trust_bundles: tuple[TrustBundleFile, ...] = Field(
+        default=(), description="For identities that name none of their own; empty: peers are not verified with them."
+    )
+
+
+class Selector(Section):
+    """Matches a caller when every field given does."""
+
+    uid: Id | None = Field(default=None, description="The caller's user id.")
+    user: User | None = Field(default=None, description="The same by name; a number is taken too.")
+    gid: Id | None = Field(default=None, description="The caller's primary or a supplementary group id.")
+    group: Group | None = Field(default=None, description="The same by name.")
+    executable: AbsolutePath | None = Field(
+        default=None, description="Compared with /proc/PID/exe; only beside another field than the main socket."
+    )
+    cgroup: str | None = Field(default=None, description="Beginning of the cgroup path, up to a '/'; not the root.")
+    socket: Name | None = Field(default=None, description="Came through the socket of this name.")
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if not self.model_fields_set or all(getattr(self, f) is None for f in type(self).model_fields):
+            raise ValueError("a selector needs at least one field, or it would match every caller")
+        if self.uid is not None and self.user is not None:
+            raise ValueError("give 'uid' or 'user', not both")
+        if self.gid is not None and self.group is not None:
+            raise ValueError("give 'gid' or 'group', not both")
+        if self.cgroup is not None and not self.cgroup.startswith("/"):
+            raise ValueError(f"cgroup must begin with '/', as in /proc/PID/cgroup, not '{self.cgroup}'")
+        # `socket: main` by itself says openly that everybody fits who may open it.
+        if not self.is_proof and (self.cgroup is not None or self.executable is not None):
+            if self.cgroup is not None:
+                raise ValueError(
+                    f"every process of the host is in cgroup '{self.cgroup}': name one below it, or who the caller is "
+                    "(uid, user, gid, group, or a dedicated socket)"
+                )
+            raise ValueError(
+                f"'executable' {'alone' if self.socket is None else 'with the socket of everybody'} is no proof: "
+                "whoever may run that program can have it load code of his own (LD_PRELOAD) or trace it; name "
+                "the caller too: uid, user, gid, group, cgroup, or a dedicated socket"
+            )
+        return self
+
+    @property
+    def is_proof(self) -> bool:
+        """Whether a field is given that a caller cannot choose for himself; the main socket is for everybody."""
+        named = any(f is not None for f in (self.uid, self.user, self.gid, self.group))
+        dedicated = self.socket not in (None, MAIN_SOCKET)
+        return named or dedicated or (self.cgroup is not None and self.cgroup.strip("/") != "")
+
+    def rule(self) -> _dataplane.Selector:
+        """For the data plane: numbers in place of names."""
+        rule: _dataplane.Selector = {}
+        if (user := self.user if self.uid is None else self.uid) is not None:
+            rule["uid"] = user_id(user)
+        if (group := self.group if self.gid is None else self.gid) is not None:
+            rule["gid"] = group_id(group)
+        if self.executable is not None:
+            rule["executable"] = str(self.executable)
+        if self.cgroup is not None:
+            rule["cgroup"] = self.cgroup
+        if self.socket is not None:
+            rule["socket"] = self.socket
+        return rule
+
+    def words(self) -> str:
+        """For people: "user envoy (uid 101), socket cart"."""
+        parts = []
+        if self.uid is not None:
+            parts.append(f"uid {self.uid}")
+        if self.user is not None:
+            parts.append(f"user {self.user} (uid {user_id(self.user)})")
+        if self.gid is not None:
+            parts.append(f"gid {self.gid}")
+        if self.group is not None:
+            parts.append(f"group {self.group} (gid {group_id(self.group)})")
+        others = {f: getattr(self, f) for f in ("executable", "cgroup", "socket")}
+        parts += [f"{field} {value}" for field, value in others.items() if value is not None]
+        return ", ".join(parts)
+
+
+class GenerateSource(Section):
+    """Generated on this node, in locked memory: a new key for each certificate, none on disk."""
+
+    issuer: Name = Field(description="One of 'issuers'.")
+    key_type: KeyType = Field(default="p256", description="The cheapest that every TLS peer takes.")
+    dns_names: tuple[Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")], ...] = Field(
+        default=(), description="In the certificate, beside the SPIFFE id that the identity's name is."
+    )
+
+
+class Source(Section):
+    """Where an identity's keys are from: exactly one kind. Files are <files>/*.{pem,crt,cer,key}, or <files>.crt with
+    <files>.key, or <files>.pem in the keys directory."""
+
+    files: Annotated[str, Field(pattern=r"^[^/.\x00][^/\x00]*$")] | None = Field(
+        default=None, description="For names that no file can have."
+    )
+    generate: GenerateSource | None = Field(default=None, description="unset: from files.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.files is None) == (self.generate is None):
+            raise ValueError("give exactly one of 'files' and 'generate'")
+        return self
+
+
+class Identity(Section):
+    source: Source | None = Field(default=None, description="unset: files named like the identity.")
+    selectors: tuple[Selector, ...] = Field(
+        default=(), description="Deny by default: without a selector nobody may use it."
+    )
+    usage: Usage = Field(
+        default="tls13", description="The narrowest: a captured sidecar can sign only TLS 1.3 handshakes."
+    )
+    decrypt: bool = Field(
+        default=False, description="RSA key exchange has no forward secrecy; TLS 1.3 does not have it."
+    )
+    trust_bundles: tuple[TrustBundleFile, ...] | None = Field(
+        default=None, description="unset: ca.crt or ca.pem beside the key pair, else keys.trust_bundles."
+    )
+
+    @property
+    def generate(self) -> GenerateSource | None:
+        return self.source.generate if self.source else None
+
+    def files_name(self, name: str) -> str | None:
+        """What its files are named like; None when it is generated."""
+        if self.generate:
+            return None
+        return self.source.files if self.source and self.source.files else name
+
+    @model_validator(mode="after")
+    def _decrypt_needs_tls12(self) -> Self:
+        if self.decrypt and self.usage == "tls13":
+            raise ValueError("'decrypt' is TLS 1.2 RSA key exchange: it needs usage 'tls12+13' or 'any'")
+        return self
