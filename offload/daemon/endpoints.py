@@ -23,7 +23,7 @@ class Served(Steered, Observed, Protocol):
     """What both show of the daemon."""
 
 
-class Interfaces:
+class Endpoints:
     """`offer` and `after` are the two ends of a handover (HandoverServer); what strangers cause goes to `folded`. Used
     by the daemon's one thread."""
 
