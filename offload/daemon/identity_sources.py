@@ -17,7 +17,8 @@ from offload.filesystem.trusted_paths import Trust
 from offload.identities.in_force import Changes
 from offload.identities.keyring import Keyring
 from offload.identities.watcher import DirectoryWatcher
-from offload.issuing.generator import GeneratedIdentities, orders_of
+from offload.issuing.generator import GeneratedIdentities
+from offload.issuing.orders import orders_of
 from offload.mesh.configuration import Bound, Limits
 from offload.mesh.membership import Membership
 from offload.reporting import logs

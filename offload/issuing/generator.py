@@ -16,37 +16,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from offload import _dataplane
-from offload.config.identities import SPIFFE_SCHEME, GenerateSource
-from offload.config.issuers import Issuer as IssuerSettings
-from offload.config.settings import Config
-from offload.filesystem.trusted_paths import Trust
 from offload.identities.in_force import Generated, KeyPair, TrustBundle
-from offload.issuing.exec_program import ExecIssuer
-from offload.issuing.issuer import Issuer, IssuerError, Wanted, check
-from offload.issuing.local_ca import LocalCaIssuer
+from offload.issuing.issuer import IssuerError, check
+from offload.issuing.orders import Order
 from offload.issuing.renewal import Renewal, State
 from offload.reporting.logs import get_logger
 
 ISSUING_AT_ONCE = 4  # identities that wait for their issuers side by side
 LOOK_SECONDS = 1.0  # clocks can be set, and machines can sleep: what is due then must not wait for the old time
 GENERATED_HERE = "generated on this node"
-
-
-def make_issuer(settings: IssuerSettings, trust: Trust) -> Issuer:
-    if settings.local_ca is not None:
-        return LocalCaIssuer(settings.local_ca, trust)
-    if settings.exec is not None:
-        return ExecIssuer(settings.exec, trust)
-    raise ValueError("an issuer of no kind")  # the configuration has refused that
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is wanted for one identity; another order means another certificate. Issuers compare by their settings."""
-
-    source: GenerateSource
-    issuer: Issuer
-    wanted: Wanted
 
 
 @dataclass
@@ -199,18 +177,3 @@ class GeneratedIdentities:
             not_after=chain.chain_not_after,
             renewal_in_seconds=round(entry.renewal.due_at - now),
         )
-
-
-def order(name: str, source: GenerateSource, issuer: Issuer) -> Order:
-    uris = (name,) if name.startswith(SPIFFE_SCHEME) else ()
-    return Order(source, issuer, Wanted(name, uris, source.dns_names))
-
-
-def orders_of(config: Config) -> dict[str, Order]:
-    """What the configuration file wants to be generated."""
-    trust = config.security.trust()
-    return {
-        name: order(name, identity.generate, make_issuer(config.issuers[identity.generate.issuer], trust))
-        for name, identity in config.identities.items()
-        if identity.generate is not None
-    }

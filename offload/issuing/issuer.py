@@ -2,7 +2,7 @@
 
 An issuer is given a certificate request and gives a chain. It is called on a thread of its own, may take its time, and
 is not trusted to have done what was asked: `check` holds the chain against the request before it is put into force.
-To add an issuer: a class with `issue`, its settings in `config.settings.Issuer`, a line in `generator.make_issuer`. The
+To add an issuer: a class with `issue`, its settings in `config.settings.Issuer`, a line in `orders.make_issuer`. The
 mesh control plane is one too (mesh/client.py).
 """
 

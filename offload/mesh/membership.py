@@ -11,7 +11,7 @@ from offload.config.issuers import Mesh
 from offload.config.settings import Config
 from offload.filesystem.trusted_paths import Trust
 from offload.identities.in_force import TrustBundle
-from offload.issuing.generator import Order, order
+from offload.issuing.orders import Order, order
 from offload.mesh.client import ClientStatus, MeshClient, MeshIssuer
 from offload.mesh.configuration import Limits, MeshConfiguration, read_configuration
 from offload.reporting.logs import get_logger
