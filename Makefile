@@ -12,7 +12,8 @@ STAMPS := build/.stamps
 
 # Every file that the native build reads.
 SOURCES := $(shell find kernels offload envoy_ext benchmarks/native tests/native -type f \
-             \( -name '*.c' -o -name '*.h' -o -name '*.cc' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.proto' \
+             \( -name '*.c' -o -name '*.h' -o -name '*.cc' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' \
+             -o -name '*.proto' \
              -o -name '*.map' -o -name '*.cmake' -o -name CMakeLists.txt -o -path 'kernels/generate/*.py' \) \
              ! -name '_kernels.c' ! -name '_dataplane.c' ! -name '_testing.c' 2>/dev/null) CMakeLists.txt setup.py
 
@@ -164,7 +165,7 @@ test-ct: build ## statistical test that the vector kernels take constant time (a
 
 C_FILES := $(shell find kernels offload envoy_ext benchmarks tests -type f \( -name '*.c' -o -name '*.h' -o -name '*.cc' \) \
              ! -name '_kernels.c' ! -name '_dataplane.c' ! -name '_testing.c' 2>/dev/null)
-CYTHON_FILES := $(shell find kernels offload tests -name '*.pyx' -o -name '*.pxd' 2>/dev/null)
+CYTHON_FILES := $(shell find kernels offload tests -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' 2>/dev/null)
 
 .PHONY: lint tidy format
 lint: setup ## ruff, mypy, cython-lint, clang-format

@@ -19,7 +19,7 @@ Bytes = NDArray[np.uint8]
 ALGORITHMS: tuple[str, ...]
 LANES: int
 
-class BadKey(ValueError):
+class InvalidKey(ValueError):
     """A key that cannot be used; the message names the file and the reason, and never shows key material."""
 
 class Backend(NamedTuple):
@@ -49,7 +49,7 @@ class Key:
 
     @staticmethod
     def load(path: str | PathLike[str]) -> Key:
-        """Read PEM or DER (PKCS#8, PKCS#1, SEC1; not encrypted) natively. Raises BadKey with file and reason."""
+        """Read PEM or DER (PKCS#8, PKCS#1, SEC1; not encrypted) natively. Raises InvalidKey with file and reason."""
     @staticmethod
     def generate(algorithm: str) -> Key: ...
     @property

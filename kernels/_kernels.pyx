@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 
-class BadKey(ValueError):
+class InvalidKey(ValueError):
     """A key that cannot be used; the message says why (and never shows key material)."""
 
 
@@ -80,7 +80,7 @@ cdef class Key:
         if self.handle == NULL:
             raise TypeError("use Key.load or Key.generate")
         if secret_is_lost(self.handle):
-            raise BadKey("the key was made before this process was forked; its memory is the parent's alone")
+            raise InvalidKey("the key was made before this process was forked; its memory is the parent's alone")
         return self.handle
 
     @staticmethod
@@ -94,7 +94,7 @@ cdef class Key:
         with nogil:
             handle = kernel_key_read(c_name, error)
         if handle == NULL:
-            raise BadKey(f"{os.fsdecode(path)}: {error.decode(errors='replace')}")
+            raise InvalidKey(f"{os.fsdecode(path)}: {error.decode(errors='replace')}")
         return Key.wrap(handle)
 
     @staticmethod
@@ -105,7 +105,7 @@ cdef class Key:
         with nogil:
             handle = kernel_key_generate(which, error)
         if handle == NULL:
-            raise BadKey(f"{algorithm}: {error.decode(errors='replace')}")
+            raise InvalidKey(f"{algorithm}: {error.decode(errors='replace')}")
         return Key.wrap(handle)
 
     @property

@@ -6,8 +6,8 @@ from typing_extensions import Buffer
 
 from kernels._kernels import ALGORITHMS as ALGORITHMS
 from kernels._kernels import LANES as LANES
-from kernels._kernels import BadKey as BadKey
 from kernels._kernels import Bytes, Keys, Outcome
+from kernels._kernels import InvalidKey as InvalidKey
 from kernels._kernels import Key as Key
 from kernels._kernels import backend_for as backend_for
 from kernels._kernels import backends as backends

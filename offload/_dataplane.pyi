@@ -1,13 +1,13 @@
 """The native data plane as Python sees it: handles, public material, and plain numbers; never key bytes.
 
 Contract between `offload/dataplane` (C) and the daemon (Python). All calls are cheap and thread-safe; none runs an
-operation on the calling thread except `calibrate`, `sign_once` and `benchmark`, which release the GIL.
+operation on the calling thread except `calibrate` and `benchmark`, which release the GIL.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NotRequired, TypedDict
 
-class KeyError_(ValueError):
+class InvalidKey(ValueError):
     """A key file that cannot be used; the message names the file and the reason."""
 
 class Key:
@@ -142,6 +142,7 @@ class KeyUse(TypedDict):
     listener: str
     executable: str  # empty when it could not be read
 
+LANES: int  # operations in a batch, at most
 QUEUE_SECONDS_BOUNDS: Sequence[float]
 RUN_SECONDS_BOUNDS: Sequence[float]
 

@@ -13,6 +13,7 @@ import typer
 from rich import box
 from rich.table import Table
 
+from offload.backends import BACKENDS, LANES
 from offload.bench.prediction import Load, Measured, host_factor, predict
 from offload.bench.verdict import Choice, Verdict, judge, summary
 from offload.cli.output import Format, Output, err, fail, out, print_json
@@ -22,9 +23,8 @@ if TYPE_CHECKING:  # native: what needs no signature, --version and --help, has 
     from offload import _dataplane
     from offload.bench import service
 
-BATCHES = range(1, 9)
+BATCHES = range(1, LANES + 1)
 BATCHES_SHOWN = (1, 2, 4, 8)  # in the table, for which 80 columns have to do
-BACKENDS = ("software", "ifma8")
 
 
 class Algorithm(StrEnum):

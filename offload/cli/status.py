@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from offload.backends import LANES
 from offload.cli.keys import callers_in_words, done_in_words
 from offload.cli.output import (
     CALL_SECONDS,
@@ -28,7 +29,6 @@ from offload.cli.output import (
 from offload.reporting.untrusted_text import escaped
 from offload.v1 import admin_pb2
 
-LANES = 8
 IDENTITIES_SHOWN = 8  # offload keys list shows all
 BARS = " ▁▂▃▄▅▆▇█"
 UNSHOWN_WHEN_EMPTY = ("failed", "per s", "redone")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from offload import _dataplane
+from offload.backends import LANES
 from offload.config.data_plane import DataPlane
 from offload.config.settings import Config
 from offload.reporting import logs
@@ -94,7 +95,7 @@ def log_backend(config: Config, statistics: _dataplane.Statistics) -> None:
 
 
 def _crossover(batch: int) -> str:
-    return "never" if batch > 8 else f"from {batch}"
+    return "never" if batch > LANES else f"from {batch}"
 
 
 def within_descriptors(settings: DataPlane, limit: int) -> DataPlane:

@@ -22,6 +22,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from offload import __version__, _dataplane
+from offload.backends import BACKENDS, LANES
 from offload.identities.in_force import Plan
 from offload.identities.uses import IdentityUses
 from offload.interfaces.audit import AuditLog
@@ -32,8 +33,6 @@ from offload.issuing.generator import IssuanceStatus
 from offload.mesh.membership import Membership
 from offload.reporting.folded_log import FoldedLog
 
-LANES = 8
-BACKENDS = ("software", "ifma8")
 FRESH_SECONDS = 0.25  # several scrapers at once cost one rendering; rates are taken over much more
 PAGES_MAX = 8  # plain or OpenMetrics, each also compressed, and what versions of them peers may name
 COMPRESSION = 1  # text of this kind shrinks to a tenth already

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels import ALGORITHMS, BadKey, Key, Scheme, sign_messages
+from kernels import ALGORITHMS, InvalidKey, Key, Scheme, sign_messages
 
 from .conftest import CRYPTOGRAPHY_VECTORS, public_key, rsa_key
 
@@ -88,7 +88,7 @@ def kernels_hash():
 
 
 def refused(load, data: bytes, reason: str) -> None:
-    with pytest.raises(BadKey, match=reason) as caught:
+    with pytest.raises(InvalidKey, match=reason) as caught:
         load.bytes(data)
     assert str(load.folder) in str(caught.value), "the message names the file"
 
@@ -228,7 +228,7 @@ def test_files_that_cannot_be_read(tmp_path):
     ]:
         if str(path).endswith("pipe"):
             os.mkfifo(path)
-        with pytest.raises(BadKey, match=reason):
+        with pytest.raises(InvalidKey, match=reason):
             Key.load(path)
 
 
@@ -245,7 +245,7 @@ def test_handles_are_made_by_load_and_generate_alone(pool):
 
 def test_errors_hold_no_key_material(privates, load):
     x = privates["rsa2048"].private_numbers()
-    with pytest.raises(BadKey) as caught:
+    with pytest.raises(InvalidKey) as caught:
         load.bytes(rsa_der(0, x.public_numbers.n, 65537, x.d + 2, x.p, x.q, x.dmp1, x.dmq1, x.iqmp))
     text = str(caught.value).lower()
     assert hex(x.p)[2:18] not in text
@@ -269,7 +269,7 @@ def test_garbage_is_refused_or_works(load, privates):
             data[position % len(data)] = value
         try:
             key = load.bytes(bytes(data))
-        except BadKey:
+        except InvalidKey:
             return
         schemes = {"p256": Scheme.ECDSA_P256_SHA256, "p384": Scheme.ECDSA_P384_SHA384, "ed25519": Scheme.ED25519}
         result = sign_messages(schemes.get(key.algorithm, Scheme.RSA_PSS_SHA256), key, [b"x"])

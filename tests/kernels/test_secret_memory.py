@@ -193,7 +193,7 @@ if key:
     print(t.sign_messages(0x0804, key, [b"x"] * 3, "software").status.tolist())
     try:
         t.Key.generate("rsa2048")
-    except t.BadKey as refusal:
+    except t.InvalidKey as refusal:
         print(refusal)
     del blocks
     print(t.sign_messages(0x0804, key, [b"x"]).status.tolist())
@@ -226,7 +226,7 @@ if child == 0:
     try:
         t.sign_messages(0x0403, key, [b"x"])
         os._exit(1)
-    except t.BadKey as refusal:
+    except t.InvalidKey as refusal:
         assert "forked" in str(refusal)
     del key, block
     fresh = t.SecretBlock(5000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from offload import _dataplane, backends
 from offload.config.data_plane import DataPlane
 from offload.daemon.data_plane import within_descriptors
 
@@ -27,3 +28,7 @@ def test_connections_are_no_more_than_descriptors(limit: int, served: int) -> No
     settings = within_descriptors(DataPlane(), limit)
     assert settings.max_connections == served
     assert settings.connections_without_identity <= max(1, served // 8)
+
+
+def test_lanes_are_those_of_the_kernels() -> None:
+    assert backends.LANES == _dataplane.LANES
