@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ name = "No loop"
 type = "acyclic_siblings"
 ancestors = ["house"]
 """
+PACKAGES = ("kernels", "envoy_ext", "offload", "control", "deploy", "benchmarks")
 # By the kind of loop: files with what they import, for types alone too.
 LOOPS = {
     "of files": {"room/a.py": "from house.room import b", "room/b.py": "from house.room.a import c"},
@@ -68,6 +70,45 @@ def test_a_loop_is_found(loop: str | None, tmp_path: Path) -> None:
     result = lint(tmp_path)
     assert (result.returncode != 0) == (loop is not None), result.stdout + result.stderr
     assert loop is None or "No loop BROKEN" in result.stdout
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """The Python files of all packages, to be changed."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            to = tmp_path / path.relative_to(ROOT)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, to)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("path", "module", "contract"),
+    [
+        ("offload/identities/in_force.py", "offload.identities.plan", "No loop of files or folders"),
+        ("offload/filesystem/accounts.py", "offload.config.settings", "No loop of files or folders"),
+        ("control/untrusted_text.py", "control.logs", "No loop of files or folders"),
+        ("offload/host/systemd.py", "offload.daemon.events", "The rooms of offload know"),
+        ("offload/reporting/logs.py", "control.logs", "Packages know"),
+        ("control/logs.py", "offload.identities.schemes", "The control plane knows no part"),
+    ],
+)
+def test_an_import_against_a_contract_is_found(copied: Path, path: str, module: str, contract: str) -> None:
+    with (copied / path).open("a") as file:
+        file.write(f"\nimport {module}\n")
+    result = lint(copied)
+    assert result.returncode == 1, result.stdout + result.stderr
+    broken = [line for line in result.stdout.splitlines() if line.endswith("BROKEN")]
+    assert any(line.startswith(contract) for line in broken), result.stdout
+
+
+def test_a_new_part_of_offload_needs_its_place(copied: Path) -> None:
+    (copied / "offload" / "helpers.py").touch()
+    result = lint(copied)
+    assert result.returncode == 1
+    assert "offload.helpers" in result.stdout
 
 
 def test_every_room_of_the_control_plane_is_described() -> None:
