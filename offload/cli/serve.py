@@ -112,7 +112,8 @@ def check_config(
     inputs = look(KeysDirectory(settings.keys.directory, trust), settings, Plan())
     plan = planned(inputs)
     warnings = warnings_of(plan, inputs)
-    findings = preflight.examine(settings, plan)
+    algorithms = [pair.key.algorithm for identity in plan.identities.values() for pair in identity.pairs]
+    findings = preflight.examine(settings, algorithms)
     identities = [identity_message(identity) for identity in plan.identities.values()]
     problems = [problem_message(problem) for problem in plan.problems]
     if output is Format.json:

@@ -22,15 +22,14 @@ from offload.config.identities import Selector
 from offload.config.settings import Config
 from offload.config.sockets import DedicatedSocket, Socket
 from offload.filesystem.accounts import group_id, name_of_group, name_of_user, user_id
+from offload.host import capabilities
 from offload.host.runtime_folder import way_out
-from offload.identities.in_force import Plan
 
 # Of locked memory, at most: without keys, and for each key. Measured: 0.6 MiB with two shards; 4.6 KiB for P-256, P-384
 # and Ed25519, and 8.6, 10.1 and 11.8 KiB for RSA-2048, -3072 and -4096. The rest is for blocks that are not full.
 MEMORY_BYTES = 1 << 20
 MEMORY_OF_KEY = {"p256": 8 << 10, "p384": 8 << 10, "ed25519": 8 << 10}
 MEMORY_OF_RSA_KEY = 16 << 10
-CAP_IPC_LOCK = 14
 PORT_HINTS = {
     errno.EADDRINUSE: "; another process has it",
     errno.EACCES: "; ports below 1024 are for root",
@@ -61,14 +60,14 @@ class Account:
         return cls(os.geteuid(), frozenset({os.getegid(), *os.getgroups()}))
 
 
-def examine(config: Config, plan: Plan) -> tuple[Finding, ...]:
-    """Everything that can be told beforehand, for the user who asks."""
+def examine(config: Config, algorithms: Sequence[str]) -> tuple[Finding, ...]:
+    """Everything that can be told beforehand, for the user who asks; `algorithms`: one for each key there will be."""
     served = _served_paths()
     running = any(str(one.path) in served for one in config.sockets.by_name().values())
     return (
         *_folders(config, served),
         *([] if running else _ports(config)),
-        *_memory(config, plan),
+        *_memory(config, algorithms),
         *_audit(config),
         *_callers(config, served),
     )
@@ -141,11 +140,10 @@ def locked_memory(algorithms: Sequence[str]) -> int:
     return MEMORY_BYTES + sum(MEMORY_OF_KEY.get(algorithm, MEMORY_OF_RSA_KEY) for algorithm in algorithms)
 
 
-def _memory(config: Config, plan: Plan) -> Iterator[Finding]:
+def _memory(config: Config, algorithms: Sequence[str]) -> Iterator[Finding]:
     if config.security.allow_unlocked_memory:
         return
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    algorithms = [pair.key.algorithm for identity in plan.identities.values() for pair in identity.pairs]
     wanted = locked_memory(algorithms)
     if limit != resource.RLIM_INFINITY and limit < wanted and not _ignores_the_limit(config):
         keys = f"{len(algorithms)} key{'' if len(algorithms) == 1 else 's'}"
@@ -166,11 +164,10 @@ def _ignores_the_limit(config: Config) -> bool:
     """Whether the daemon keeps CAP_IPC_LOCK, which root has; the sandbox gives it up, and so does another user."""
     if config.security.sandbox or config.security.user is not None:
         return False
-    with suppress(OSError, ValueError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("CapEff:"):
-                return bool(int(line.split()[1], 16) >> CAP_IPC_LOCK & 1)
-    return os.geteuid() == 0
+    try:
+        return capabilities.has(capabilities.IPC_LOCK)
+    except OSError:
+        return os.geteuid() == 0
 
 
 # ---- callers ----

@@ -12,14 +12,13 @@ from pathlib import Path
 from offload import _dataplane
 from offload.config.settings import Config
 from offload.filesystem.trusted_paths import Trust
+from offload.host import capabilities
 from offload.identities.directory import KeysDirectory
 from offload.identities.in_force import NONE_GENERATED, Changes, Generated, Plan, changes, rule_of
 from offload.identities.inputs import Inputs, bundle_files
 from offload.identities.plan import plan
 from offload.identities.warnings import IdentityWarning, warnings_of
 from offload.reporting.logs import get_logger
-
-CAP_SYS_PTRACE = 1 << 19
 
 
 class Keyring:
@@ -70,7 +69,7 @@ class Keyring:
                 "selectors with an executable fit nobody: the sandbox (Landlock) closes other processes to the daemon",
                 identities=named,
             )
-        elif named and not _may_read_executables():
+        elif named and not capabilities.has(capabilities.SYS_PTRACE):
             self._log.warning(
                 "selectors with an executable fit only callers of the daemon's own user: it has no CAP_SYS_PTRACE",
                 identities=named,
@@ -114,9 +113,3 @@ class Keyring:
 def look(directory: KeysDirectory, config: Config, before: Plan, generated: Generated = NONE_GENERATED) -> Inputs:
     """What there is to plan with now; changes nothing."""
     return Inputs(before.identities, directory.look(bundle_files(config)), config, datetime.now(UTC), generated)
-
-
-def _may_read_executables() -> bool:
-    status = Path("/proc/self/status").read_text()
-    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
-    return bool(int(effective, 16) & CAP_SYS_PTRACE)

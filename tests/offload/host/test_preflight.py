@@ -21,7 +21,6 @@ from offload import _dataplane
 from offload.config.settings import Config
 from offload.host import preflight
 from offload.host.preflight import Account, may
-from offload.identities.in_force import Plan
 from offload.reporting import exit_codes
 from tests.offload.cli.test_cli import Ended
 from tests.offload.conftest import ME
@@ -136,7 +135,7 @@ def findings_of_memory(
 ) -> list[preflight.Finding]:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
     monkeypatch.setattr(_dataplane, "secret_memory_kind", lambda: kind)
-    return list(preflight._memory(Config.model_validate({"security": security}), Plan()))
+    return list(preflight._memory(Config.model_validate({"security": security}), []))
 
 
 def test_edges_of_locked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
