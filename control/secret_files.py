@@ -7,8 +7,9 @@ program makes itself it makes with mode 0600, and refuses where it finds it othe
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
+
+from offload.filesystem.exposure import exposure as judge
 
 
 def exposure(path: Path) -> str | None:
@@ -18,8 +19,5 @@ def exposure(path: Path) -> str | None:
     OSError.
     """
     real = path.resolve(strict=True)
-    if not real.stat().st_mode & stat.S_IROTH:
-        return None
-    if any(not folder.stat().st_mode & stat.S_IXOTH for folder in real.parents):
-        return None
-    return f"{path} is a secret and can be read by every user: chmod o-r {path}"
+    exposed = judge(str(path), real.stat(), (folder.stat() for folder in real.parents))
+    return f"{path} is a secret and {exposed}" if exposed else None

@@ -1,6 +1,6 @@
 """Rooms know each other in one direction only: the contracts in pyproject.toml, computed from the imports.
 
-`.venv/bin/lint-imports` says in words what is broken. The loops that the last test makes show that a loop is found.
+`.venv/bin/lint-imports` says in words what is broken. Loops made on purpose show that one is found.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from offload.filesystem.exposure import exposure
+
 SYMLINKS_MAX = 40  # as the kernel has it
 NO_ACL = (errno.ENODATA, errno.ENOTSUP)  # none on this file, and a file system without them
 PRIVATE_GROUP_ACL = "system.posix_acl_access"
@@ -55,6 +57,16 @@ class Step:
     @property
     def is_folder(self) -> bool:
         return stat.S_ISDIR(self.status.st_mode)
+
+    def exposure(self) -> str | None:
+        """Of a secret: that every user can read it, and the way out; None where that is not so."""
+        return exposure(self.path, self.status, (folder.status for folder in self._folders()))
+
+    def _folders(self) -> Iterator[Step]:
+        folder = self.parent
+        while folder is not None:
+            yield folder
+            folder = folder.parent
 
     def is_same(self, other: Step) -> bool:
         """One and the same file or folder; both are open, so their numbers are nobody else's."""
@@ -216,22 +228,6 @@ def check_place(folder: Path, trust: Trust, groups_may_write: bool = False) -> N
             )
 
 
-def exposure(file: Step) -> str | None:
-    """That every user can read the file, a secret, as a sentence with the way out; None where that is not so.
-
-    It is used all the same: orchestrators mount secrets with mode 0644 into folders of one container. Through a folder
-    that is closed to others nobody comes to it.
-    """
-    if not file.status.st_mode & stat.S_IROTH:
-        return None
-    folder = file.parent
-    while folder is not None:
-        if not folder.status.st_mode & stat.S_IXOTH:
-            return None
-        folder = folder.parent
-    return f"can be read by every user: chmod o-r {file.path}"
-
-
 def read_trusted(path: Path, trust: Trust, warn: Callable[[str], None] | None = None) -> bytes:
     """What is in a file whose way is trusted. UntrustedPathError, OSError.
 
@@ -243,7 +239,7 @@ def read_trusted(path: Path, trust: Trust, warn: Callable[[str], None] | None = 
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(file.status.st_mode):
             raise OSError(errno.EINVAL, "is not a regular file", str(path))
-        if warn is not None and (exposed := exposure(file)):
+        if warn is not None and (exposed := file.exposure()):
             warn(f"{path} {exposed}")
         return Path(file.again).read_bytes()
 

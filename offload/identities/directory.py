@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from offload import _dataplane
-from offload.filesystem.trusted_paths import Step, Trust, UntrustedPathError, Walk, exposure
+from offload.filesystem.trusted_paths import Step, Trust, UntrustedPathError, Walk
 
 SUFFIXES = frozenset({".pem", ".crt", ".cer", ".key"})
 # A file changed this recently may change again within the clock tick of its time stamp, so it is read again next time.
@@ -230,7 +230,7 @@ def _read_file(path: str, file: Step, no_key: str | None, has_keys: bool) -> Key
         if not os.access(file.again, os.R_OK, effective_ids=True):
             problem += f"; let the daemon's group read it: chgrp {os.getegid()} FILE && chmod g+r FILE"
         return KeyFile(shown, problem=problem)
-    return KeyFile(shown, tuple(certificates), key, None, None if key is None else exposure(file))
+    return KeyFile(shown, tuple(certificates), key, None, None if key is None else file.exposure())
 
 
 def _all_files(listing: Listing) -> Iterable[KeyFile]:

@@ -10,7 +10,6 @@ import pytest
 
 from control.secret_files import exposure
 from control.store.engine import shown
-from offload.filesystem import trusted_paths
 from offload.filesystem.trusted_paths import Trust, Walk
 
 
@@ -27,7 +26,7 @@ def public() -> Iterator[Path]:
 
 def by_the_daemon(path: Path) -> str | None:
     with Walk(Trust.of()) as walk:
-        return trusted_paths.exposure(walk.to(path))
+        return walk.to(path).exposure()
 
 
 @pytest.mark.parametrize("judge", [exposure, by_the_daemon])
