@@ -6,7 +6,8 @@ from libc.stdlib cimport calloc, free
 
 include "binding/marshalling.pxi"
 include "binding/keys.pxi"
-include "binding/certificates.pxi"
+include "binding/pem_certificates.pxi"
+include "binding/certificate_check.pxi"
 include "binding/keyring.pxi"
 include "binding/statistics.pxi"
 include "binding/host.pxi"

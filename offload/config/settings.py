@@ -146,6 +146,11 @@ class Config(Section):
                 f"(spiffe://...) or give 'dns_names'"
             )
 
+    def bundle_files(self) -> tuple[Path, ...]:
+        """The trust bundle files that it names, each once."""
+        lists = [self.keys.trust_bundles, *(identity.trust_bundles or () for identity in self.identities.values())]
+        return tuple(dict.fromkeys(bundle.file for bundles in lists for bundle in bundles))
+
     def all_sockets(self) -> tuple[Socket, ...]:
         """Those of callers, and the admin socket."""
         return (*self.sockets.by_name().values(), *([self.admin] if self.admin else []))

@@ -31,6 +31,7 @@ from offload import _dataplane
 from offload.filesystem.trusted_paths import Step, Trust, UntrustedPathError, Walk
 
 SUFFIXES = frozenset({".pem", ".crt", ".cer", ".key"})
+BUNDLE_NAMES = frozenset({"ca.crt", "ca.pem"})
 # A file changed this recently may change again within the clock tick of its time stamp, so it is read again next time.
 SETTLED_NS = 2_000_000_000
 # A version of a secret is exchanged within a millisecond or two; a look takes about as long.
@@ -47,6 +48,11 @@ class KeyFile:
     key: _dataplane.Key | None = None
     problem: str | None = None
     exposure: str | None = None  # of a private key: who can read it that should not, and the way out
+
+    @property
+    def is_bundle(self) -> bool:
+        """Whether it holds a trust bundle, by its name."""
+        return self.key is None and Path(self.path).name in BUNDLE_NAMES
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from offload.filesystem.trusted_paths import Trust
 from offload.host import capabilities
 from offload.identities.directory import KeysDirectory
 from offload.identities.in_force import NONE_GENERATED, Changes, Generated, Plan, changes, rule_of
-from offload.identities.inputs import Inputs, bundle_files
+from offload.identities.inputs import Inputs
 from offload.identities.plan import plan
 from offload.identities.warnings import IdentityWarning, warnings_of
 from offload.reporting.logs import get_logger
@@ -112,4 +112,4 @@ class Keyring:
 
 def look(directory: KeysDirectory, config: Config, before: Plan, generated: Generated = NONE_GENERATED) -> Inputs:
     """What there is to plan with now; changes nothing."""
-    return Inputs(before.identities, directory.look(bundle_files(config)), config, datetime.now(UTC), generated)
+    return Inputs(before.identities, directory.look(config.bundle_files()), config, datetime.now(UTC), generated)

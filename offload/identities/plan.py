@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from offload.config.identities import Identity
-from offload.identities.bundles import bundles_of
-from offload.identities.in_force import IdentityInForce, KeyPair, Plan, Problem, TrustBundle
+from offload.identities.in_force import IdentityInForce, Plan, Problem
 from offload.identities.inputs import Inputs, Wanted, wanted, wanted_identities
-from offload.identities.pairs import generated_pair, pairs_from_files
+from offload.identities.material import material_of
 from offload.identities.sealing import sealed
 
 
@@ -28,7 +27,7 @@ def plan(inputs: Inputs) -> Plan:
         problems.append(_not_listed(inputs))
     identities: dict[str, IdentityInForce] = {}
     for name, one in sorted(everyone.items()):
-        pairs, bundles, its_problems = _material(one, inputs, is_listed)
+        pairs, bundles, its_problems = material_of(one, inputs, is_listed)
         problems += its_problems
         if pairs:
             identity, too_large = sealed(one, pairs, bundles, inputs.now)
@@ -36,25 +35,6 @@ def plan(inputs: Inputs) -> Plan:
             if identity is not None:
                 identities[name] = identity
     return Plan(identities, tuple(problems))
-
-
-Material = tuple[tuple[KeyPair, ...], tuple[TrustBundle, ...], list[Problem]]
-
-
-def _material(one: Wanted, inputs: Inputs, is_listed: bool) -> Material:
-    """Key pairs and trust bundles of an identity, and what of them cannot be used."""
-    if one.files_name is None:
-        pairs, problems = generated_pair(one, inputs.generated)
-    elif is_listed:
-        pairs, problems = pairs_from_files(one, inputs.now)
-    else:
-        # Who may use the keys is the configuration's to say all the same.
-        return (one.before.pairs, one.before.bundles, []) if one.before else ((), (), [])
-    bundles, bundle_problems = bundles_of(one, inputs)
-    problems += bundle_problems
-    if not pairs and one.files_name is not None and one.name in inputs.config.identities:
-        problems.append(_no_pair(one.name, one.files_name, inputs))
-    return pairs, bundles, problems
 
 
 def _needs_directory(everyone: Mapping[str, Wanted], inputs: Inputs) -> bool:
@@ -69,11 +49,3 @@ def _needs_directory(everyone: Mapping[str, Wanted], inputs: Inputs) -> bool:
 def _not_listed(inputs: Inputs) -> Problem:
     directory, reason = str(inputs.config.keys.directory), inputs.listing.problem or ""
     return Problem("", directory, reason, previous_kept=bool(inputs.previous))
-
-
-def _no_pair(name: str, files_name: str, inputs: Inputs) -> Problem:
-    reason = (
-        f"no usable key pair; expected certificate and key in this folder or in {files_name}.crt and "
-        f"{files_name}.key or {files_name}.pem"
-    )
-    return Problem(name, str(inputs.config.keys.directory / files_name), reason)

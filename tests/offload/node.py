@@ -8,7 +8,7 @@ from pathlib import Path
 from offload.config.settings import Config
 from offload.identities.directory import KeysDirectory
 from offload.identities.in_force import IdentityInForce, Plan
-from offload.identities.inputs import Inputs, bundle_files
+from offload.identities.inputs import Inputs
 from offload.identities.plan import plan
 from offload.identities.warnings import warnings_of
 from offload.v1 import private_key_pb2
@@ -30,7 +30,7 @@ class Node:
         self.config = Config.model_validate({"keys": {"directory": str(self.folder)} | keys, "identities": identities})
 
     def look(self, now: datetime.datetime = NOW) -> Plan:
-        listing = self.directory.look(bundle_files(self.config))
+        listing = self.directory.look(self.config.bundle_files())
         self._inputs = Inputs(self.plan.identities, listing, self.config, now)
         self.plan = plan(self._inputs)
         return self.plan
