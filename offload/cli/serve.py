@@ -85,9 +85,9 @@ def check_config(
     1: it would, but some key file is refused, or somebody whom a selector names could not connect. 0: all good.
     """
     if show_reference:
-        from offload.config.reference import reference
+        from offload.config.reference import reference_table
 
-        typer.echo(reference(), nl=False)
+        typer.echo(reference_table(), nl=False)
         return
     from offload import _dataplane
     from offload.cli.keys import identities_as_json, print_identities, print_problems, problems_as_json
