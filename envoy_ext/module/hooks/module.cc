@@ -145,7 +145,7 @@ TLS_OFFLOAD_HOOK const void *envoy_dynamic_module_on_network_filter_config_new(a
   std::string error;
   auto settings = parse_filter_settings(view(config), error);
   if (!settings) return refuse(what, error);
-  auto made = CompanionFilterConfig::create(envoy, std::move(*settings), connects(), error);
+  auto made = CompanionFilterConfig::create(envoy, *settings, connects(), error);
   return made != nullptr ? made.release() : refuse(what, error);
 }
 
