@@ -23,8 +23,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import machine, outputs, tools
-from benchmarks.handshake import measure, plan, results, rig, run
+from benchmarks import machine
+from benchmarks.handshake import plan, results, rig, run
+from deploy import output_paths
+from deploy.load import tools, usage
 from deploy.node import daemon
 from deploy.node.certificates import Authority, Leaf
 from deploy.node.daemon import Counters, Daemon
@@ -71,9 +73,9 @@ def saturated(running: Daemon, leaf: Leaf) -> dict[str, Any]:
     rounds = []
     for _ in range(ROUNDS):
         # The daemon's CPU time and its counters span the same moments, the tool's warm-up included.
-        counters, cpu = running.counters(), measure.process_cpu_ns(running.pid)
+        counters, cpu = running.counters(), usage.process_cpu_ns(running.pid)
         result = tools.keyload(socket=running.socket, certificate=leaf.certificate_file, **SATURATION)
-        cpu, span = measure.process_cpu_ns(running.pid) - cpu, running.counters().since(counters)
+        cpu, span = usage.process_cpu_ns(running.pid) - cpu, running.counters().since(counters)
         if result["failures"]:
             raise NodeError(f"operations failed: {result['failures_by_reason']}")
         operations = span.answered(leaf.key_type)
@@ -157,7 +159,7 @@ def show(found: Mapping[str, Any]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", type=outputs.file, metavar="FILE", help="write the figures here too")
+    parser.add_argument("--json", type=output_paths.file, metavar="FILE", help="write the figures here too")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="tls-offload-bench-"))
     try:

@@ -25,9 +25,10 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import machine, outputs
+from benchmarks import machine
 from benchmarks.control.mesh import SHARED, Mesh, cluster_name
-from benchmarks.handshake.measure import process_cpu_ns
+from deploy import output_paths
+from deploy.load.usage import process_cpu_ns
 from deploy.node.processes import NodeError, Processes, interruptible
 
 T = TypeVar("T")
@@ -199,7 +200,7 @@ def show(found: Sequence[dict[str, float]]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.control", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", type=outputs.file, metavar="FILE", help="write the figures here too")
+    parser.add_argument("--json", type=output_paths.file, metavar="FILE", help="write the figures here too")
     parser.add_argument("--proxies", type=int, action="append", help=f"how many; may be repeated {list(SIZES)}")
     parser.add_argument("--services", type=int, default=SERVICES, help=f"[{SERVICES}]")
     options = parser.parse_args()

@@ -16,11 +16,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks import machine, outputs
+from benchmarks import machine
 from benchmarks.handshake import charts, page, plan, prediction, results, scaling
 from benchmarks.handshake.rig import Rig, modes_of_this_host
 from benchmarks.handshake.run import run
-from benchmarks.tools import LoadToolError
+from deploy import output_paths
+from deploy.load.tools import LoadToolError
 from deploy.node import envoy
 from deploy.node.processes import NodeError, Processes, interruptible
 
@@ -32,9 +33,9 @@ def arguments() -> argparse.Namespace:
         prog="python -m benchmarks.handshake",
         description="Compares stock Envoy with the same Envoy and the offload, interleaved in one run on this host.",
     )
-    parser.add_argument("--json", type=outputs.file, metavar="FILE", help="write all figures here")
+    parser.add_argument("--json", type=output_paths.file, metavar="FILE", help="write all figures here")
     parser.add_argument(
-        "--report", type=outputs.folder, metavar="DIR", help="index.html, charts and results.json go here"
+        "--report", type=output_paths.folder, metavar="DIR", help="index.html, charts and results.json go here"
     )
     parser.add_argument("--quick", action="store_true", help="at most 3 minutes, for CI and newcomers")
     parser.add_argument("--keys", nargs="+", choices=plan.KEYS, default=plan.KEYS, help="only these key types")

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.handshake import plan, results
-from benchmarks.tools import LoadToolError
+from deploy.load.tools import LoadToolError
 
 SECONDS = 300
 GOAL = 0.15

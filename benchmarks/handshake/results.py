@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from benchmarks.handshake.plan import KEYS, Load, headline
 from benchmarks.handshake.rig import Slice
-from benchmarks.latencies import Latencies
+from deploy.load.latencies import Latencies
 
 Cell = dict[str, Any]
 

@@ -12,9 +12,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, tools
-from benchmarks.handshake import measure
+from benchmarks import machine
 from benchmarks.handshake.plan import KEYS, MODES, Load
+from deploy.load import tools, usage
 from deploy.node import daemon, envoy
 from deploy.node.certificates import Authority, Leaf
 from deploy.node.daemon import Counters, Daemon
@@ -39,11 +39,11 @@ class Slice:
     """One load on one contender, once."""
 
     load: Mapping[str, Any]  # tlsload's result
-    envoy: measure.Usage
-    daemon: measure.Usage
+    envoy: usage.Usage
+    daemon: usage.Usage
     counters: Counters | None  # None: stock has no daemon
-    caller: measure.Usage = field(
-        default_factory=measure.Usage
+    caller: usage.Usage = field(
+        default_factory=usage.Usage
     )  # the Envoy in the client's place; of nobody where that is tlsload
 
 
@@ -69,8 +69,8 @@ class Contender:
         )
 
     def memory_kib(self) -> dict[str, int]:
-        own = {"envoy": measure.memory_kib(self.envoys[0].pid)}
-        return own | ({"daemon": measure.memory_kib(self.daemon.pid)} if self.daemon else {})
+        own = {"envoy": usage.memory_kib(self.envoys[0].pid)}
+        return own | ({"daemon": usage.memory_kib(self.daemon.pid)} if self.daemon else {})
 
 
 def listener_name(key: str, mtls: bool) -> str:
@@ -172,7 +172,7 @@ class Rig:
         daemons = [contender.daemon.pid] if contender.daemon else []
         counters = contender.daemon.counters() if contender.daemon else None
         handshakes = contender.handshakes() if load.two_envoys else 0
-        before = [measure.usage_of(pids) for pids in (envoys, daemons, callers)]
+        before = [usage.usage_of(pids) for pids in (envoys, daemons, callers)]
         result = tools.tlsload(
             *contender.addresses(load),
             duration=seconds,
@@ -185,7 +185,7 @@ class Rig:
         self._processes.check()
         if not result["handshakes"]:
             raise NodeError(f"{mode}: no handshake in {load.name}: {result['failures_by_reason']}")
-        after = [measure.usage_of(pids) for pids in (envoys, daemons, callers)]
+        after = [usage.usage_of(pids) for pids in (envoys, daemons, callers)]
         span = contender.daemon.counters().since(counters) if contender.daemon and counters else None
         if load.two_envoys and contender.handshakes() - handshakes < result["handshakes"]:
             raise NodeError(f"{mode}: {load.name}: requests shared connections, so they are not handshakes")

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import tools
-from benchmarks.handshake import measure
+from deploy.load import tools, usage
 from deploy.node import daemon
 from deploy.node.certificates import Authority
 from deploy.node.processes import NodeError, Processes
@@ -49,11 +48,11 @@ def measured(
         with Processes(place) as processes:
             running = daemon.start(processes, "daemon", leaves, place, settings)
             for leaf in leaves:
-                cpu = measure.process_cpu_ns(running.pid)
+                cpu = usage.process_cpu_ns(running.pid)
                 result = tools.keyload(
                     socket=running.socket, certificate=leaf.certificate_file, duration=duration, **LOAD
                 )
-                cpu = measure.process_cpu_ns(running.pid) - cpu
+                cpu = usage.process_cpu_ns(running.pid) - cpu
                 if result["failures"]:
                     raise NodeError(f"{leaf.name}, {threads} threads: {result['failures_by_reason']}")
                 yield {

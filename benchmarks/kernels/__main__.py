@@ -15,15 +15,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import outputs
 from benchmarks.kernels.contenders import ALGORITHMS, LANES
 from benchmarks.kernels.measure import Times, cpu_name, measure, pin, versions
 from benchmarks.kernels.ports import MULTIPLICATIONS, Ports
+from deploy import output_paths
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__.split("\n")[0])
-    parser.add_argument("--json", type=outputs.file, metavar="FILE", help="the times; the charts stand beside it")
+    parser.add_argument("--json", type=output_paths.file, metavar="FILE", help="the times; the charts stand beside it")
     parser.add_argument("--rounds", type=int, default=25, help="rounds per algorithm; the fastest counts (default 25)")
     parser.add_argument("--core", type=int, help="the core to run on (default: the last one)")
     parser.add_argument("--no-chart", action="store_true", help="no PNG and SVG")

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import outputs
 from benchmarks.handshake import plan
 from benchmarks.handshake.rig import Rig, modes_of_this_host
 from benchmarks.profile import flame, stacks
-from benchmarks.tools import LoadToolError
+from deploy import output_paths
+from deploy.load.tools import LoadToolError
 from deploy.node.processes import NodeError, Processes, interruptible
 
 SECONDS = 8.0
@@ -46,7 +46,7 @@ def arguments() -> argparse.Namespace:
         description="Flame graphs of Envoy and daemon under full handshakes (TLS 1.3, 64 at once), with perf.",
     )
     parser.add_argument(
-        "--report", type=outputs.folder, metavar="DIR", required=True, help="for the pictures, SVG and PNG"
+        "--report", type=output_paths.folder, metavar="DIR", required=True, help="for the pictures, SVG and PNG"
     )
     parser.add_argument("--keys", nargs="+", choices=plan.KEYS, default=["rsa2048", "p256"], help="which key types")
     modes = modes_of_this_host()

@@ -21,11 +21,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks import machine, outputs
+from benchmarks import machine
 from benchmarks.handshake.run import rotated
 from benchmarks.records import results
 from benchmarks.records.loads import LOADS, Load
 from benchmarks.records.rig import STOCK, Rig, Slice
+from deploy import output_paths
 from deploy.node import envoy
 from deploy.node.processes import NodeError, Processes, interruptible
 
@@ -34,7 +35,7 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.records", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", type=outputs.file, metavar="FILE", help="write the figures here too")
+    parser.add_argument("--json", type=output_paths.file, metavar="FILE", help="write the figures here too")
     parser.add_argument("--rounds", type=int, default=25, help="slices per load and contender (25)")
     parser.add_argument("--loads", default="", metavar="TEXT", help="only loads with this in their name")
     parser.add_argument(

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.handshake.measure import Usage, usage
 from benchmarks.records.loads import DOWN, MEGABYTE, SMALL, UP, Load, Report, parse
+from deploy.load.usage import Usage, usage
 from deploy.node import daemon, envoy
 from deploy.node.certificates import Authority
 from deploy.node.envoy import Config, Envoy

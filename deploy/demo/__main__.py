@@ -18,12 +18,12 @@ from typing import Any
 
 from rich.markup import escape
 
-from benchmarks import outputs
-from benchmarks.tools import LoadToolError
 from control.cli.client import ApiError, Unreachable
+from deploy import output_paths
 from deploy.demo import clients, report, scene, sidecars
 from deploy.demo.mesh import parts, show
 from deploy.demo.progress import console, step
+from deploy.load.tools import LoadToolError
 from deploy.node import memory_search
 from deploy.node.daemon import Daemon
 from deploy.node.envoy import Envoy
@@ -48,7 +48,7 @@ def output_folder(text: str) -> Path:
         raise argparse.ArgumentTypeError(
             f"{path} holds files that no demo made, and the demo empties its folder; choose one that is not there yet"
         )
-    return outputs.folder(text)
+    return output_paths.folder(text)
 
 
 def empty(folder: Path) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import tools
 from deploy.demo.backend import GREETING
+from deploy.load import tools
 
 SECONDS = 20
 

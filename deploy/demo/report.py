@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import RenderableType
 from rich.table import Table
 
-from benchmarks.latencies import Latencies
 from deploy.demo.clients import Visit
 from deploy.demo.sidecars import CALLER, INTRUDER, SidecarFindings
+from deploy.load.latencies import Latencies
 from deploy.node.certificates import Leaf
 from deploy.node.daemon import Counters
 from deploy.node.memory_search import Search

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from benchmarks import tools
+from deploy.load import tools
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 

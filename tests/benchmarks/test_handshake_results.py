@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from benchmarks.handshake import charts, page, publish, results
-from benchmarks.handshake.measure import Usage
 from benchmarks.handshake.plan import KEYS, MODES, Load, between_envoys, headline, many_sidecars, open_loop
 from benchmarks.handshake.rig import Slice
+from deploy.load.usage import Usage
 from deploy.node.daemon import Counters
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import tools
+from deploy.load import tools
 
 from .conftest import KeyPair
 from .signer import Signer, serving

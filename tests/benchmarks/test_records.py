@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.handshake.measure import Usage
 from benchmarks.records import results
 from benchmarks.records.loads import LOADS, MEGABYTE, UP, Load, Report, parse
 from benchmarks.records.rig import MODULE, STOCK, Rig, Slice
+from deploy.load.usage import Usage
 from deploy.node import envoy
 from deploy.node.processes import NodeError, Processes
 

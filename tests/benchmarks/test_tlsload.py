@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from benchmarks import tools
-from benchmarks.latencies import Latencies
+from deploy.load import tools
+from deploy.load.latencies import Latencies
 
 from .conftest import KeyPair, StartServer, free_port
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import tools
+from deploy.load import tools
 from deploy.node import envoy
 from deploy.node.certificates import Authority, Leaf
 from deploy.node.processes import NodeError, Processes

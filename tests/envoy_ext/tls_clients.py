@@ -14,7 +14,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from benchmarks import tools
+from deploy.load import tools
 
 TIMEOUT = 20.0
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from hyperframe.frame import SettingsFrame
 
-from benchmarks import tools
+from deploy.load import tools
 from tests.faults.attackers import ATTACKS
 from tests.offload.daemon_process import ROOT, DaemonProcess, environment
 from tests.offload.dataplane.raw_http2 import PREFACE

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks import tools
+from deploy.load import tools
 from offload.interfaces.metrics import FRESH_SECONDS
 from tests.conftest import cpu_has_ifma
 from tests.envoy_ext.mesh import CART, PRICES

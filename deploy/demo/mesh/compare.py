@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from rich.console import RenderableType
 from rich.table import Table
 
-from benchmarks.handshake.measure import process_cpu_ns
 from deploy.demo.mesh import calls
 from deploy.demo.mesh.parts import CART, WEB, Mesh
 from deploy.demo.mesh.result import Step
 from deploy.demo.mesh.steps import FROM_CART, SETTLED
 from deploy.demo.traffic import wait_for
+from deploy.load.usage import process_cpu_ns
 from deploy.node import memory_search
 from offload.v1 import private_key_pb2
 

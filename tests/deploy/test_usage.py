@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.handshake import measure
+from deploy.load import usage
 
 BUSY = "import time\nprint('go', flush=True)\nwhile True: time.perf_counter()"
 IDLE = "import time\nprint('go', flush=True)\ntime.sleep(600)"
@@ -26,9 +26,9 @@ def child(request: pytest.FixtureRequest) -> Iterator[tuple[int, bool]]:
 
 def test_cpu_time_of_a_span(child: tuple[int, bool]) -> None:
     pid, busy = child
-    before = measure.usage(pid)
+    before = usage.usage(pid)
     time.sleep(0.4)
-    used = measure.usage(pid) - before
+    used = usage.usage(pid) - before
     if busy:
         assert used.cpu_ns > 10_000_000
         assert sum(used.thread_ns.values()) == pytest.approx(used.cpu_ns, rel=0.2)
@@ -37,12 +37,12 @@ def test_cpu_time_of_a_span(child: tuple[int, bool]) -> None:
 
 
 def test_memory_is_that_of_a_python_process(child: tuple[int, bool]) -> None:
-    assert 1_000 < measure.memory_kib(child[0]) < 500_000
+    assert 1_000 < usage.memory_kib(child[0]) < 500_000
 
 
 def test_usages_add_up() -> None:
-    one = measure.Usage(10, {"a": 7, "b": 3}, 2)
-    assert one + one == measure.Usage(20, {"a": 14, "b": 6}, 4)
+    one = usage.Usage(10, {"a": 7, "b": 3}, 2)
+    assert one + one == usage.Usage(20, {"a": 14, "b": 6}, 4)
     assert (one + one) - one == one
 
 
@@ -50,4 +50,4 @@ def test_a_process_that_is_gone() -> None:
     with subprocess.Popen(["true"]) as process:
         process.wait()
     with pytest.raises((ProcessLookupError, FileNotFoundError, OSError)):
-        measure.usage(process.pid)
+        usage.usage(process.pid)

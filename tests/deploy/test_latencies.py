@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.latencies import Latencies
+from deploy.load.latencies import Latencies
 
 
 def test_quantiles_are_those_of_the_values() -> None:
