@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
-from deploy.node.processes import NodeError
+from deploy.node.waiting import wait_for
 
 Answer = TypeVar("Answer", bound=Hashable)
 CALLS_AT_ONCE = 4
@@ -36,15 +35,6 @@ def traffic(call: Callable[[], Mapping[Answer, int]], at_once: int = CALLS_AT_ON
         stop.set()
         for thread in threads:
             thread.join()
-
-
-def wait_for(what: str, condition: Callable[[], object], seconds: float = 20) -> None:
-    """NodeError when it does not come true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise NodeError(f"waited {seconds:.0f} s in vain for {what}")
-        time.sleep(0.02)
 
 
 def wait_for_requests(counts: Counter[Answer], more: int, seconds: float = 20) -> None:

@@ -12,10 +12,11 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from deploy.node.waiting import wait_for
 from tests.control.mesh_process import ControlPlane
 from tests.deploy.promtool import promtool
 from tests.offload.conftest import ME
-from tests.offload.daemon_process import DaemonProcess, wait_for
+from tests.offload.daemon_process import DaemonProcess
 from tests.offload.issuing.test_generator import CART, Generating
 from tests.offload.key_files import Authority, shared_key, write_pair
 from tests.offload.mesh.test_process import CART as MESH_CART

@@ -30,9 +30,10 @@ from deploy.demo.mesh.compare import Measured
 from deploy.demo.mesh.example import Example
 from deploy.demo.mesh.parts import Mesh
 from deploy.demo.mesh.result import Step
-from deploy.demo.traffic import traffic, wait_for, wait_for_requests
+from deploy.demo.traffic import traffic, wait_for_requests
 from deploy.node import envoy
 from deploy.node.processes import NodeError, Processes
+from deploy.node.waiting import wait_for
 
 FILES = sorted(example.FOLDER.glob("*.yaml"))
 SMALL = steps.Sizes(each=20, canary=300, background=20, down_seconds=0.5)

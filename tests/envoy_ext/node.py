@@ -5,8 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import ssl
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from deploy.node import envoy
 from deploy.node.processes import Processes
+from deploy.node.waiting import wait_for
 from envoy_ext import location, render
 from envoy_ext.settings import TlsSettings
 from tests.envoy_ext.tls_clients import Client
@@ -133,15 +133,6 @@ class EnvoyNode:
     def resident_kib(self) -> int:
         status = Path(f"/proc/{self.running.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
-
-
-# `...`: a lambda in a loop has the loop's variables as its defaults.
-def wait_for(what: str, condition: Callable[..., T], seconds: float = 20) -> T:
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, f"waited {seconds} s in vain for: {what}"
-        time.sleep(0.02)
-    return value
 
 
 def listener_log(folder: Path, name: str) -> render.Config:

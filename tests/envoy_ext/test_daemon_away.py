@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from deploy.node.processes import Processes
+from deploy.node.waiting import wait_for
 from envoy_ext import render
 from envoy_ext.settings import TlsSettings
 from offload.reporting import exit_codes
 from tests.envoy_ext import node
-from tests.envoy_ext.node import EnvoyNode, Material, wait_for
+from tests.envoy_ext.node import EnvoyNode, Material
 from tests.envoy_ext.tls_clients import Client
 from tests.offload.daemon_process import DaemonProcess
 

@@ -8,9 +8,10 @@ import subprocess
 
 import pytest
 
+from deploy.node.waiting import wait_for
 from tests.envoy_ext import backends
 from tests.envoy_ext.conftest import Node
-from tests.envoy_ext.node import TLS12, TLS13, wait_for
+from tests.envoy_ext.node import TLS12, TLS13
 
 pytestmark = pytest.mark.envoy
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from deploy.node.processes import Processes
+from deploy.node.waiting import wait_for
 from envoy_ext import render
 from envoy_ext.settings import TlsSettings
 from tests.envoy_ext import node
 from tests.envoy_ext.conftest import Behind
-from tests.envoy_ext.node import EnvoyNode, Material, wait_for
+from tests.envoy_ext.node import EnvoyNode, Material
 from tests.offload.daemon_process import DaemonProcess
 
 pytestmark = pytest.mark.envoy

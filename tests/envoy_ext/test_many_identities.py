@@ -12,12 +12,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from deploy.node.processes import Processes
+from deploy.node.waiting import wait_for
 from envoy_ext import render
 from envoy_ext.settings import TlsSettings
 from offload.v1 import private_key_pb2 as pb
 from tests.envoy_ext import node
 from tests.envoy_ext.facade import Change, facade
-from tests.envoy_ext.node import ME, EnvoyNode, Material, wait_for
+from tests.envoy_ext.node import ME, EnvoyNode, Material
 from tests.envoy_ext.tls_clients import common_name
 from tests.offload.daemon_process import DaemonProcess
 from tests.offload.key_files import DAY, NOW, pem, shared_key, write_pair

@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from deploy.node.processes import Processes
+from deploy.node.waiting import wait_for
 from envoy_ext import authorization, render
 from envoy_ext.settings import FILTER_STATE_KEYS, SpiffeMatch
 from tests.envoy_ext import mesh, node
@@ -139,7 +140,7 @@ def test_every_fact(told: Told, alice: Path, resumed: bool) -> None:
         assert signed["backend"] in ("software", "ifma8")
         assert 1 <= int(signed["batch_size"]) <= 8
         assert int(signed["operation_us"]) > 0
-    logged = node.wait_for("the log", lambda: told.envoy.access_log("facts"))
+    logged = wait_for("the log", lambda: told.envoy.access_log("facts"))
     assert set(FILTER_STATE_KEYS) <= set(logged[-1])
     assert logged[-1]["peer_spiffe_id"] == ALICE
     assert logged[-1]["peer_serial"] == "0a11ce"

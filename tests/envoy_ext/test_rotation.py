@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from deploy.node.processes import Processes
+from deploy.node.waiting import wait_for
 from envoy_ext import render
 from envoy_ext.settings import TlsSettings
 from tests.envoy_ext import node
-from tests.envoy_ext.node import TLS13, EnvoyNode, Material, wait_for
+from tests.envoy_ext.node import TLS13, EnvoyNode, Material
 from tests.envoy_ext.tls_clients import leaf_of
 from tests.offload.daemon_process import DaemonProcess
 from tests.offload.key_files import PrivateKey, make_key, write_pair

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.node.processes import Processes
+from deploy.node.waiting import wait_for
 from envoy_ext import render
 from envoy_ext.settings import TlsSettings
 from tests.envoy_ext import node
@@ -75,25 +76,25 @@ def logged(
 
 def test_a_name_that_is_one_is_published(logged: Logged) -> None:
     assert b"x-server-name: de.shop.test" in logged.say("lenient", b"DE.shop.test")
-    node.wait_for("its line", lambda: b"begin - [de.shop.test] end\n" in logged.text_log("lenient"))
+    wait_for("its line", lambda: b"begin - [de.shop.test] end\n" in logged.text_log("lenient"))
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_refused_name_is_one_line(logged: Logged, kind: str) -> None:
     lines, said = len(logged.text_log("strict").splitlines()), logged.envoy.log().count("a malformed server name")
     assert logged.say("strict", HOSTILE[kind]) == b""
-    node.wait_for("its line", lambda: len(logged.text_log("strict").splitlines()) > lines)
+    wait_for("its line", lambda: len(logged.text_log("strict").splitlines()) > lines)
     last = logged.text_log("strict").split(b"\n")
     assert len(last) == lines + 2, "one line, and nothing behind it"
     assert last[-2].startswith(b"begin client_sent_a_malformed_server_name_'"), last[-2]
     assert last[-2].endswith(b"' [-] end"), last[-2]
     assert all(0x20 <= byte <= 0x7E for byte in last[-2])
     assert b"forged" in last[-2]
-    entry = node.wait_for("its JSON line", lambda: read_json_lines(logged.folder / "strict.log")[lines:])[0]
+    entry = wait_for("its JSON line", lambda: read_json_lines(logged.folder / "strict.log")[lines:])[0]
     assert entry["server_name"] is None
     assert entry["tls_failure"].isascii()
     assert entry["tls_failure"].isprintable()
-    node.wait_for("Envoy's line", lambda: logged.envoy.log().count("a malformed server name") > said)
+    wait_for("Envoy's line", lambda: logged.envoy.log().count("a malformed server name") > said)
     assert not [line for line in logged.envoy.log().splitlines() if line.startswith(("forged", "\x1b"))]
 
 
@@ -104,5 +105,5 @@ def test_a_served_name_is_not_published(logged: Logged, kind: str) -> None:
     answer = logged.say("lenient", HOSTILE[kind])
     assert b"200 OK" in answer
     assert b"forged" not in answer
-    node.wait_for("its line", lambda: len(logged.text_log("lenient").splitlines()) > lines)
+    wait_for("its line", lambda: len(logged.text_log("lenient").splitlines()) > lines)
     assert logged.text_log("lenient").splitlines()[lines:] == [b"begin - [-] end"]

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from deploy.node.processes import Processes
+from deploy.node.waiting import wait_for
 from envoy_ext import render
 from envoy_ext.settings import SpiffeMatch
 from tests.envoy_ext import mesh, node
 from tests.envoy_ext.conftest import Behind
 from tests.envoy_ext.mesh import CART, PRICES, Services, exactly, request
-from tests.envoy_ext.node import EnvoyNode, wait_for
+from tests.envoy_ext.node import EnvoyNode
 from tests.offload.key_files import Authority
 
 pytestmark = pytest.mark.envoy

@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 
 from deploy.node.processes import Processes
+from deploy.node.waiting import wait_for
 from envoy_ext import render
 from tests.envoy_ext import mesh
 from tests.envoy_ext.mesh import PRICES, Services, request
-from tests.envoy_ext.node import EnvoyNode, wait_for
+from tests.envoy_ext.node import EnvoyNode
 from tests.offload.key_files import key_pem, make_key, pem
 
 pytestmark = pytest.mark.envoy

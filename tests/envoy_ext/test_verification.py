@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from deploy.node.processes import Processes
+from deploy.node.waiting import wait_for
 from envoy_ext import render
 from envoy_ext.settings import SpiffeMatch, TlsSettings
 from tests.envoy_ext import mesh, node
@@ -266,14 +267,14 @@ def test_a_new_revocation_list_is_taken_up(verifying: Verifying, tmp_path: Path)
         return False
 
     replace(revocation_list(authority, [REVOKED_SERIAL, 0xA11CE]))
-    node.wait_for("the new list", is_refused)
+    wait_for("the new list", is_refused)
     replace(b"nonsense")
-    node.wait_for("a word about it", lambda: "the lists read before stay in force" in log_after(verifying, is_refused))
+    wait_for("a word about it", lambda: "the lists read before stay in force" in log_after(verifying, is_refused))
     assert is_refused(), "what was read before stays in force"
     replace(revocation_list(authority, [], NOW - HOUR))
-    node.wait_for("the old list to be refused", lambda: is_refused() and expired_list(verifying))
+    wait_for("the old list to be refused", lambda: is_refused() and expired_list(verifying))
     replace(revocation_list(authority, [REVOKED_SERIAL]))
-    node.wait_for("the first list again", lambda: not is_refused())
+    wait_for("the first list again", lambda: not is_refused())
 
 
 def log_after(verifying: Verifying, handshake: Callable[[], bool]) -> str:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from deploy.node.processes import Processes
+from deploy.node.waiting import wait_for
 from envoy_ext import render
 from tests.envoy_ext import mesh, node
 from tests.envoy_ext.mesh import Services
@@ -234,7 +235,7 @@ def publish_lists(chains: Chains, *lists: bytes) -> None:
             chains.get("crl", probe)
         return chains.envoy.stats()["revocation_updates"] > updates
 
-    node.wait_for("the new lists", taken_up)
+    wait_for("the new lists", taken_up)
 
 
 def test_revocation_of_an_intermediate(chains: Chains, tmp_path: Path) -> None:
@@ -274,7 +275,7 @@ def test_lists_that_cannot_be_read_change_nothing(chains: Chains, tmp_path: Path
             assert ALICE in chains.get("crl", alice)
             return chains.envoy.stats()["revocation_failures"] > failures
 
-        node.wait_for("a word about the file", noticed)
+        wait_for("a word about the file", noticed)
         chains.refuses("crl", revoked, "CERTIFICATE_REVOKED", "certificate revoked", "revoked")
 
 
@@ -332,7 +333,7 @@ def test_a_session_from_before_the_new_ca_costs_no_connection(tmp_path: Path, pr
     updates = server.stats()["identity_updates"]
     services.trust(new)
     services.daemon.signal(signal.SIGHUP)
-    node.wait_for("the new trust", lambda: server.stats()["identity_updates"] > updates)
+    wait_for("the new trust", lambda: server.stats()["identity_updates"] > updates)
     context.load_cert_chain(Certificate().write(tmp_path / "new.pem", new))
     with client.connect(context, session) as connection:
         assert f"x-peer_spiffe_id: {ALICE}" in client.get(connection).decode()

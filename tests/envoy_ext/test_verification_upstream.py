@@ -13,9 +13,10 @@ import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from deploy.node.processes import Processes
+from deploy.node.waiting import wait_for
 from envoy_ext import render
 from envoy_ext.settings import SpiffeMatch
-from tests.envoy_ext import mesh, node
+from tests.envoy_ext import mesh
 from tests.envoy_ext.mesh import Services
 from tests.envoy_ext.node import EnvoyNode
 from tests.envoy_ext.test_verification import HOUR, NOW, Certificate, revocation_list
@@ -156,7 +157,7 @@ def test_refused(
 ) -> None:
     calling.server.version = version
     refuses(calling, cluster, certificate.write(tmp_path / "server.pem", calling.services.authority), alert)
-    node.wait_for("the reason in the log", lambda: any(reason in each for each in calling.reasons(cluster)))
+    wait_for("the reason in the log", lambda: any(reason in each for each in calling.reasons(cluster)))
     assert calling.envoy.stats()[f"upstream_peers_rejected_{counter}"] >= 1
 
 
@@ -170,7 +171,7 @@ def refuses(calling: Calling, cluster: str, certificate: Path, alert: str) -> No
     """The request fails, the server is told why, and it is counted once for each connection that Envoy tried."""
     errors, before = len(calling.server.errors), calling.envoy.stats()
     assert calling.call(cluster, certificate) == 503
-    node.wait_for(alert, lambda: any(alert in error for error in calling.server.errors[errors:]))
+    wait_for(alert, lambda: any(alert in error for error in calling.server.errors[errors:]))
     after = calling.envoy.stats()
     by_reason = [key for key in after if key.startswith("upstream_peers_rejected_")]
     refused = after["upstream_peers_rejected"] - before["upstream_peers_rejected"]

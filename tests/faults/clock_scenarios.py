@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from deploy.node.waiting import wait_for
 from tests.envoy_ext.mesh import CART, PRICES
-from tests.envoy_ext.node import wait_for
 from tests.faults.rig import Result, Rig, none_failed, rig, saw_reason
 from tests.faults.wall_clock import WallClock
 from tests.offload.key_files import Authority, key_pem

@@ -18,10 +18,11 @@ from typing import Any
 
 from deploy.node import envoy
 from deploy.node.processes import Processes
+from deploy.node.waiting import wait_for
 from envoy_ext import render
 from tests.envoy_ext import mesh
 from tests.envoy_ext.mesh import Services
-from tests.envoy_ext.node import EnvoyNode, wait_for
+from tests.envoy_ext.node import EnvoyNode
 from tests.faults.stranger import Stranger
 from tests.offload.daemon_process import DaemonProcess
 

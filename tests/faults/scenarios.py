@@ -17,10 +17,10 @@ from typing import Any
 import yaml
 
 from deploy.load import tools
+from deploy.node.waiting import wait_for
 from offload.interfaces.metrics import FRESH_SECONDS
 from tests.conftest import cpu_has_ifma
 from tests.envoy_ext.mesh import CART, PRICES
-from tests.envoy_ext.node import wait_for
 from tests.faults import (
     clock_scenarios,
     document_scenarios,

@@ -11,8 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256, Hash
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from deploy.node.waiting import wait_for
 from offload.v1 import private_key_pb2_grpc
-from tests.offload.daemon_process import sign_request, status_of, wait_for
+from tests.offload.daemon_process import sign_request, status_of
 
 EVERY_S = 0.1
 DEADLINE_S = 2.0

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from deploy.node.envoy import HotRestart
+from deploy.node.waiting import wait_for
 from tests.envoy_ext import node
-from tests.envoy_ext.node import EnvoyNode, wait_for
+from tests.envoy_ext.node import EnvoyNode
 from tests.faults.rig import SETTLED, Result, Rig, none_failed, rig
 
 UPGRADES = 2

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import grpc
 import yaml
 
+from deploy.node.waiting import wait_for
 from offload.v1 import admin_pb2_grpc, private_key_pb2, private_key_pb2_grpc
 from tests.json_lines import read_json_lines
 
@@ -34,16 +34,6 @@ def environment(**more: str) -> dict[str, str]:
     """Ours, without what would change the daemon's settings."""
     mine = {k: v for k, v in os.environ.items() if not k.startswith(("OFFLOAD_", "LISTEN_", "NOTIFY_", "WATCHDOG_"))}
     return mine | {"PYTHONPATH": str(ROOT)} | more
-
-
-def wait_for(what: str, condition: Callable[[], Any], seconds: float = START_SECONDS) -> Any:
-    """The first true value of the condition."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"waited {seconds} s in vain for: {what}")
 
 
 def _states(pid: int) -> Iterator[str]:

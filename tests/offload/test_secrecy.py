@@ -20,6 +20,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from deploy.node.waiting import wait_for
 from offload.reporting import exit_codes
 from offload.v1 import admin_pb2
 from tests.offload.conftest import ME
@@ -30,7 +31,6 @@ from tests.offload.daemon_process import (
     environment,
     sign_request,
     status_of,
-    wait_for,
 )
 from tests.offload.key_files import Authority, key_id, key_pem, pem, secret_forms, shared_key, write_pair
 

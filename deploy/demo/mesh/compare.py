@@ -23,9 +23,9 @@ from deploy.demo.mesh import calls
 from deploy.demo.mesh.parts import CART, WEB, Mesh
 from deploy.demo.mesh.result import Step
 from deploy.demo.mesh.steps import FROM_CART, SETTLED
-from deploy.demo.traffic import wait_for
 from deploy.load.usage import process_cpu_ns
 from deploy.node import memory_search
+from deploy.node.waiting import wait_for
 from offload.v1 import private_key_pb2
 
 MODES: Mapping[str, str] = {"EnvoyTLS": "envoy-tls", "Offload": "offload"}  # mode: file of resources/

@@ -13,12 +13,12 @@ from control.model.resource import Resource
 from deploy.demo.mesh import calls
 from deploy.demo.mesh.calls import Call
 from deploy.demo.mesh.example import Example, own_network
-from deploy.demo.traffic import wait_for
 from deploy.node import daemon, dataplane
 from deploy.node.control_plane import ControlPlane
 from deploy.node.daemon import Daemon, Membership
 from deploy.node.envoy import Envoy
 from deploy.node.processes import Process, Processes
+from deploy.node.waiting import wait_for
 
 NODE = "node-1"
 WEB, CART, BLUE, GREEN = "web-1", "cart-1", "prices-blue-1", "prices-green-1"

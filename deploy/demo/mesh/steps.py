@@ -16,7 +16,8 @@ from deploy.demo.mesh import calls
 from deploy.demo.mesh.calls import NO_ANSWER
 from deploy.demo.mesh.parts import BLUE, IDENTITY, Mesh, spiffe_id
 from deploy.demo.mesh.result import Step, by_version
-from deploy.demo.traffic import traffic, wait_for, wait_for_requests
+from deploy.demo.traffic import traffic, wait_for_requests
+from deploy.node.waiting import wait_for
 
 DENIED = "403"
 FROM_BLUE, FROM_GREEN, FROM_CART = "200 prices-blue", "200 prices-green", "200 cart"

@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from deploy.node.waiting import wait_for
 from offload.daemon.data_plane import backend_reason
 from offload.reporting import exit_codes
 from offload.v1 import admin_pb2, private_key_pb2
@@ -19,7 +20,6 @@ from tests.offload.conftest import ME
 from tests.offload.daemon_process import (
     DaemonProcess,
     sign_request,
-    wait_for,
 )
 from tests.offload.key_files import Authority, key_id, shared_key, write_pair
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import grpc
 
+from deploy.node.waiting import wait_for
 from offload.v1 import private_key_pb2
 from tests.offload.conftest import ME
 from tests.offload.daemon_process import (
     DaemonProcess,
     sign_request,
     status_of,
-    wait_for,
 )
 from tests.offload.key_files import Authority, key_id, key_pem, pem, shared_key, write_pair
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,12 +159,3 @@ def why_turned_away(raw: socket.socket) -> str:
         frame += piece
     assert frame[3] == 7, "GOAWAY"
     return frame[17:].decode()
-
-
-# `...`: a lambda in a loop has the loop's variables as its defaults.
-def wait_for(condition: Callable[..., bool], seconds: float = 20) -> None:
-    """Looks again until it holds; the bound only ends a test that would hang."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "the condition did not come true"
-        time.sleep(0.001)

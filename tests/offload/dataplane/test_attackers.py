@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 import pytest
 from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PingFrame, SettingsFrame, WindowUpdateFrame
 
+from deploy.node.waiting import wait_for
 from offload.v1 import private_key_pb2 as pb
 from tests.offload.dataplane.raw_http2 import PREFACE, RawClient, grpc_frame, headers
-from tests.offload.dataplane.serving import Server, identity, tls13_input, wait_for, why_turned_away
+from tests.offload.dataplane.serving import Server, identity, tls13_input, why_turned_away
 from tests.offload.dataplane.test_http2_hostile import ENHANCE_YOUR_CALM, memory_mib, request_bytes, serves
 
 NOBODY = [{"uid": 2**32 - 2}]
@@ -68,7 +69,7 @@ def test_refused_calls_to_a_peer_that_does_not_read(server: Server) -> None:
         client.socket.settimeout(20)
         client.read_available()
         assert any(answer.status == "12" for answer in client.answers.values())
-    wait_for(lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
     assert server.plane.statistics()["streams"] == 0
 
 
@@ -94,7 +95,7 @@ def test_who_takes_nothing_for_long_is_closed(make_server: Callable[..., Server]
         waiting = RawClient(blocked, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0})
         stream = waiting.open("Sign")
         waiting.data(stream, grpc_frame(request_bytes(server)), end=True)
-        wait_for(lambda: server.plane.statistics()["connections"] == 0)
+        wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
     assert refusals(server)["does_not_read"] == 2
     serves(server)
 
@@ -277,7 +278,7 @@ def test_connections_of_one_user_are_bounded(make_server: Callable[..., Server])
             assert "max_connections_per_user: 3" in why_turned_away(fourth)
         assert refusals(server)["too_many_connections_of_user"] == 1
         clients[0].socket.close()
-        wait_for(lambda: server.plane.statistics()["connections"] == 2)
+        wait_for("2 connections", lambda: server.plane.statistics()["connections"] == 2)
         serves(server)
 
 
@@ -360,7 +361,7 @@ def test_who_loses_its_identity_takes_queued_operations_along(make_server: Calla
         client.ping()  # the server's windows are in force
         stream = client.open("Stream")
         client.data(stream, b"".join(grpc_frame(batch.SerializeToString()) for batch in batches), end=True)
-        wait_for(lambda: server.plane.statistics()["queued"] > 0)
+        wait_for("queued", lambda: server.plane.statistics()["queued"] > 0)
         allow(server, NOBODY)
         with server.connect() as refused:
             assert "max_connections_without_identity: 1" in why_turned_away(refused)
@@ -370,7 +371,7 @@ def test_who_loses_its_identity_takes_queued_operations_along(make_server: Calla
         results = [r for m in answer.messages() for r in pb.ResultBatch.FromString(m).results]
         assert sorted(r.id for r in results) == list(range(count))  # what was accepted is done, the rest refused
         assert sum(r.status == 0 for r in results) >= queued
-    wait_for(lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
     allow(server)
     serves(server)
 
@@ -383,7 +384,7 @@ def test_who_loses_its_identity_keeps_no_more_than_strangers_have(make_server: C
         for client in clients:
             client.ping()
         allow(server, NOBODY)
-        wait_for(lambda: server.plane.statistics()["connections"] == 2)
+        wait_for("2 connections", lambda: server.plane.statistics()["connections"] == 2)
         assert refusals(server)["too_many_connections_without_identity"] == 3
         for client in clients:
             client.socket.settimeout(0.2)
@@ -413,7 +414,7 @@ def test_memory_of_one_user_is_bounded_over_its_connections(make_server: Callabl
         assert memory_mib() - before < 30
         found = refusals(server)
         assert found["user_memory"] + found["too_large"] > 20
-    wait_for(lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
     serves(server)
 
 
@@ -422,11 +423,11 @@ def test_a_connection_beyond_the_memory_of_its_user_is_refused(make_server: Call
     with contextlib.ExitStack() as held:
         for _ in range(64):
             held.enter_context(server.connect())
-        wait_for(lambda: server.plane.statistics()["connections"] >= 60)
+        wait_for("at least 60 connections", lambda: server.plane.statistics()["connections"] >= 60)
         with server.connect() as refused:
             assert "data_plane.user_memory_mib: 1" in why_turned_away(refused)
         assert refusals(server)["user_memory"] > 0
-    wait_for(lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
     serves(server)
 
 
@@ -437,7 +438,7 @@ def test_a_connection_that_outgrows_the_memory_of_its_user_hears_why(make_server
         client.ping()
         for _ in range(70):  # each holds 16 KiB
             held.enter_context(server.connect())
-        wait_for(lambda: refusals(server)["user_memory"] > 0)
+        wait_for("a refusal for memory", lambda: refusals(server)["user_memory"] > 0)
         # Headers that take more than one turn, and behind them, in the same read, more than there is room for: a
         # connection holds 16 KiB, so less than that is left.
         frames = bomb(client, 12)
@@ -447,7 +448,7 @@ def test_a_connection_that_outgrows_the_memory_of_its_user_hears_why(make_server
         assert client.goaway is not None
         assert client.goaway.error_code == ENHANCE_YOUR_CALM
         assert b"data_plane.user_memory_mib: 1" in client.goaway.additional_data
-    wait_for(lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
     serves(server)
 
 
@@ -482,7 +483,7 @@ def test_a_connection_without_calls_ends(make_server: Callable[..., Server]) -> 
         assert client.goaway.error_code == 0
         while silent.recv(65536):
             pass
-        wait_for(lambda: server.plane.statistics()["connections"] == 0)
+        wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
 
 
 def test_who_watches_is_not_idle(make_server: Callable[..., Server]) -> None:
@@ -521,7 +522,7 @@ def test_strangers_who_connect_all_the_time_are_refused_before_they_cost_much(se
             break
     else:
         pytest.fail("5,000 connections, and none was refused")
-    wait_for(lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
     for _ in range(600):
         server.connect("cart").close()
     with RawClient(server.connect("cart")) as client:
@@ -557,4 +558,4 @@ def test_who_connects_all_the_time_does_not_stop_others(server: Server) -> None:
         with server.connect() as one:
             one.sendall(PREFACE)
     serves(server)
-    wait_for(lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)

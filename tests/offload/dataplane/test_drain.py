@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
+from deploy.node.waiting import wait_for
 from offload.v1 import private_key_pb2 as pb
 from tests.offload.dataplane.raw_http2 import RawClient, grpc_frame
-from tests.offload.dataplane.serving import ECDSA_P256, RSA_PSS_SHA256, Server, identity, tls13_input, verify, wait_for
+from tests.offload.dataplane.serving import ECDSA_P256, RSA_PSS_SHA256, Server, identity, tls13_input, verify
 
 if TYPE_CHECKING:
     from offload._dataplane import KeyRule
@@ -62,7 +63,7 @@ def test_no_unary_call_is_lost_over_restarts(make_server: Callable[..., Server],
         current = server
         for _ in range(RESTARTS):
             before = len(done)
-            wait_for(lambda before=before: len(done) > before + 20)
+            wait_for("20 more that are done", lambda before=before: len(done) > before + 20)
             current = restart(make_server, current)
         stop.set()
         for thread in threads:
@@ -105,7 +106,7 @@ def test_no_operation_of_a_stream_is_lost_over_restarts(make_server: Callable[..
     thread.start()
     for _ in range(8):
         before = len(answered)
-        wait_for(lambda before=before: len(answered) > before + 60)
+        wait_for("60 more answers", lambda before=before: len(answered) > before + 60)
         current = restart(make_server, current)
     stop.set()
     thread.join()
@@ -247,11 +248,11 @@ def test_stop_under_load_does_not_wait_for_clients(make_server: Callable[..., Se
     server = make_server(backend="software")
     clients = [RawClient(server.connect()) for _ in range(10)]
     # One that is not accepted yet is not the data plane's to close: it waits at the listening socket, which is ours.
-    wait_for(lambda: server.plane.statistics()["connections"] == len(clients))
+    wait_for("all connections", lambda: server.plane.statistics()["connections"] == len(clients))
     message = pb.OperationBatch(operations=[operation(server, n) for n in range(200)])
     for client in clients * 2:
         client.data(client.open("Stream"), grpc_frame(message.SerializeToString()))
-    wait_for(lambda: server.plane.statistics()["queued"] > 500)
+    wait_for("more than 500 queued", lambda: server.plane.statistics()["queued"] > 500)
     server.plane.stop()
     for client in clients:
         client.wait_closed()

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from deploy.node.waiting import wait_for
 from offload._dataplane import Key
 from offload.v1 import private_key_pb2 as pb
 from offload.v1 import private_key_pb2_grpc
@@ -26,7 +27,6 @@ from tests.offload.dataplane.serving import (
     identity,
     tls13_input,
     verify,
-    wait_for,
     why_turned_away,
 )
 
@@ -288,7 +288,7 @@ def occupy(server: Server, stub: Stub, count: int = 100) -> tuple[Requests, grpc
     call = stub.Stream(iter(requests))
     for start in range(0, count, 250):
         requests.send(*(operation(server.keys["rsa2048"], 10**6 + n) for n in range(start, min(start + 250, count))))
-    wait_for(lambda: server.plane.statistics()["queued"] > 0)
+    wait_for("queued", lambda: server.plane.statistics()["queued"] > 0)
     return requests, call
 
 
@@ -307,9 +307,8 @@ def test_server_keeps_the_deadline_itself(slow: Server) -> None:
         with pytest.raises(grpc.RpcError):
             call.result()
         # Whoever was first, the client's reset or our own clock: it left the queue without being run.
-        wait_for(
-            lambda: {("CANCELLED", "none"), ("DEADLINE_EXCEEDED", "none")} & slow.operations("rsa2048").keys() != set()
-        )
+        ended = {("CANCELLED", "none"), ("DEADLINE_EXCEEDED", "none")}
+        wait_for("the end of the operation", lambda: bool(ended & slow.operations("rsa2048").keys()))
 
 
 def test_timeout_of_an_operation_in_a_stream(slow: Server) -> None:
@@ -357,11 +356,11 @@ def test_cancelled_calls_leave_the_queue(slow: Server) -> None:
     with slow.stub() as stub:
         _requests, busy = occupy(slow, stub, 900)
         calls = [stub.Sign.future(sign_request(key, n)) for n in range(50)]
-        wait_for(lambda: slow.plane.statistics()["streams"] == 51)
+        wait_for("51 streams", lambda: slow.plane.statistics()["streams"] == 51)
         for call in calls:
             call.cancel()
         busy.cancel()
-        wait_for(lambda: slow.plane.statistics()["queued"] == 0)
+        wait_for("no queued", lambda: slow.plane.statistics()["queued"] == 0)
         stub.Sign(sign_request(key))
 
 
@@ -370,7 +369,7 @@ def test_a_client_that_vanishes_leaves_nothing_behind(slow: Server) -> None:
         with slow.stub() as stub:
             _held = occupy(slow, stub, 50)
     for gauge in ("queued", "connections", "streams"):
-        wait_for(lambda gauge=gauge: dict(slow.plane.statistics())[gauge] == 0)
+        wait_for(f"no {gauge}", lambda gauge=gauge: dict(slow.plane.statistics())[gauge] == 0)
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------------
@@ -399,7 +398,7 @@ def test_bound_of_the_queue(make_server: Callable[..., Server]) -> None:
             r.status for b in other.Stream(iter([pb.OperationBatch(operations=[operation(key, 1)])])) for r in b.results
         ] == [0]  # others still get in
         # All were in one message, so most found the queue full; they are counted a moment after the others are in.
-        wait_for(lambda: server.plane.statistics()["refusals"]["queue_full"] >= 150)
+        wait_for("at least 150 queue full", lambda: server.plane.statistics()["refusals"]["queue_full"] >= 150)
         call.cancel()
 
 
@@ -412,9 +411,9 @@ def test_limits_change_while_it_runs(make_server: Callable[..., Server]) -> None
     with server.stub() as stub:
         _requests, call = occupy(server, stub, 200)
         # All were in one message, so most found the queue full; they are counted a moment after the others are in.
-        wait_for(lambda: server.plane.statistics()["refusals"]["queue_full"] >= 150)
+        wait_for("at least 150 queue full", lambda: server.plane.statistics()["refusals"]["queue_full"] >= 150)
         call.cancel()
-    wait_for(lambda: server.plane.statistics()["queued"] == 0)
+    wait_for("no queued", lambda: server.plane.statistics()["queued"] == 0)
     server.plane.set_limits(1000, 4096)
     before = server.plane.statistics()["refusals"]["queue_full"]
     with server.stub() as stub:
@@ -443,7 +442,7 @@ def test_a_quiet_client_beside_a_flooding_one(make_server: Callable[..., Server]
         thread.start()
     try:
         with server.stub() as quiet:
-            wait_for(lambda: server.plane.statistics()["queued"] > 400)
+            wait_for("more than 400 queued", lambda: server.plane.statistics()["queued"] > 400)
             for seed in range(20):
                 requests = iter([pb.OperationBatch(operations=[operation(key, seed)])])
                 (result,) = [r for b in quiet.Stream(requests) for r in b.results]
@@ -466,7 +465,7 @@ def test_connection_limit(make_server: Callable[..., Server]) -> None:
     assert server.plane.statistics()["refusals"]["too_many_connections"] >= 1
     for connection in held:
         connection.close()
-    wait_for(lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
     with server.stub() as stub:
         stub.Sign(sign_request(server.keys["p256"]))
 
@@ -476,7 +475,7 @@ def test_1000_idle_connections(server: Server) -> None:
     idle = [server.connect() for _ in range(1000)]
     try:
         with server.stub() as stub:
-            wait_for(lambda: server.plane.statistics()["connections"] >= 1000)
+            wait_for("at least 1000 connections", lambda: server.plane.statistics()["connections"] >= 1000)
             for seed in range(50):
                 verify(key.public_key_der, ECDSA_P256, stub.Sign(sign_request(key, seed)).signature, tls13_input(seed))
     finally:

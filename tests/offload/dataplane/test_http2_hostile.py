@@ -23,9 +23,10 @@ from hyperframe.frame import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from deploy.node.waiting import wait_for
 from offload.v1 import private_key_pb2 as pb
 from tests.offload.dataplane.raw_http2 import PREFACE, RawClient, grpc_frame, headers
-from tests.offload.dataplane.serving import ECDSA_P256, Server, tls13_input, verify, wait_for
+from tests.offload.dataplane.serving import ECDSA_P256, Server, tls13_input, verify
 
 ENHANCE_YOUR_CALM = 11
 NO_ERROR = 0
@@ -325,7 +326,7 @@ def test_many_resets_are_served(server: Server) -> None:
             client.send(*frames)
             client.ping()
         assert client.call("Sign", request_bytes(server)).status == "0"
-    wait_for(lambda: server.plane.statistics()["streams"] == 0)
+    wait_for("no streams", lambda: server.plane.statistics()["streams"] == 0)
     assert server.plane.statistics()["queued"] == 0
 
 
@@ -426,7 +427,7 @@ def test_a_client_that_never_reads(make_server: Callable[..., Server]) -> None:
             SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 2**30}), WindowUpdateFrame(0, window_increment=2**30)
         )
         client.ping()
-    wait_for(lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
 
 
 @pytest.mark.parametrize("tail", [b"", b"\0\0\0", grpc_frame(b"abcd")[:-1]])
@@ -482,8 +483,8 @@ def test_connections_drop_in_the_middle(server: Server) -> None:
             client.step()
         client.socket.close()
     serves(server)
-    wait_for(lambda: server.plane.statistics()["connections"] == 0)
-    wait_for(lambda: server.plane.statistics()["queued"] == 0)
+    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no queued", lambda: server.plane.statistics()["queued"] == 0)
 
 
 # --- descriptors that somebody else has too ---------------------------------------------------------------------------
@@ -514,7 +515,7 @@ def test_connections_that_end_while_a_child_has_them(server: Server) -> None:
         for client in clients:
             client.socket.shutdown(socket.SHUT_RDWR)
             client.socket.close()
-        wait_for(lambda: server.plane.statistics()["connections"] == 0)
+        wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
         for _ in range(50):
             serves(server)
 
@@ -539,4 +540,4 @@ def test_paused_and_running_calls_of_a_connection_that_breaks(make_server: Calla
                 client.data(stream, batch(server, range(60), "rsa2048"))
         client.socket.close()
     serves(server)
-    wait_for(lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)

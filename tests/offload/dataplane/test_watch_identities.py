@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import grpc
 import pytest
 
+from deploy.node.waiting import wait_for
 from offload.v1 import private_key_pb2 as pb
-from tests.offload.dataplane.serving import Server, identity, wait_for
+from tests.offload.dataplane.serving import Server, identity
 
 OK = grpc.StatusCode.OK.value[0]
 NOT_FOUND = grpc.StatusCode.NOT_FOUND.value[0]
@@ -62,10 +63,10 @@ def test_news_of_many(server: Server) -> None:
         server.plane.set_identities([identity(f"id-{n}", [], version=n + 1 if n else 9) for n in range(3)])
         assert version(it.next()) == ("id-0", OK, 9), "only what changed"
         it.ask(unwatch=["id-1", "never-asked"])
-        wait_for(lambda: server.plane.statistics()["watchers"] == 2)
+        wait_for("2 watchers", lambda: server.plane.statistics()["watchers"] == 2)
         server.plane.set_identities([identity(f"id-{n}", [], version=20 + n) for n in range(3)])
         assert sorted(version(it.next()) for _ in range(2)) == [("id-0", OK, 20), ("id-2", OK, 22)]
-    wait_for(lambda: server.plane.statistics()["watchers"] == 0)
+    wait_for("no watchers", lambda: server.plane.statistics()["watchers"] == 0)
 
 
 def test_a_refusal_ends_nothing_and_the_identity_comes_when_it_is_there(server: Server) -> None:
@@ -142,8 +143,10 @@ def test_refusals_that_nobody_reads_end_the_call(server: Server) -> None:
     with server.stub() as stub:
         requests = [pb.WatchIdentitiesRequest(watch=names[at : at + 30]) for at in range(0, len(names), 30)] * 100
         call = stub.WatchIdentities(iter(requests), timeout=60)
-        wait_for(lambda: server.plane.statistics()["refusals"]["too_many_watches"] > 1024)
-        wait_for(lambda: server.plane.statistics()["watchers"] == 0)
+        wait_for(
+            "more than 1024 too many watches", lambda: server.plane.statistics()["refusals"]["too_many_watches"] > 1024
+        )
+        wait_for("no watchers", lambda: server.plane.statistics()["watchers"] == 0)
         with pytest.raises(grpc.RpcError) as caught:
             for _ in call:
                 pass
@@ -190,7 +193,7 @@ def test_the_names_of_one_message_are_bounded(server: Server, unwatched: int) ->
         it.ask(watch, [*unwatch, "one-more"])
         assert "256" in ends(it, grpc.StatusCode.INVALID_ARGUMENT)
     assert server.plane.statistics()["refusals"]["too_many_watches"] == 1
-    wait_for(lambda: server.plane.statistics()["watchers"] == 0)
+    wait_for("no watchers", lambda: server.plane.statistics()["watchers"] == 0)
 
 
 @pytest.mark.parametrize("field", ["watch", "unwatch"])
@@ -218,7 +221,7 @@ def test_who_has_no_identity_watches_less(server: Server) -> None:
         for at in range(0, len(names), ITEMS_MAX):
             one.ask([f"more-{name}" for name in names[at : at + ITEMS_MAX]])
         assert {one.next().status for _ in names} == {NOT_FOUND}, "it is a stranger no more"
-    wait_for(lambda: server.plane.statistics()["watchers"] == 0)
+    wait_for("no watchers", lambda: server.plane.statistics()["watchers"] == 0)
 
 
 def test_draining_ends_the_call(server: Server) -> None:

@@ -18,10 +18,11 @@ from typing import Any
 import grpc
 import pytest
 
+from deploy.node.waiting import wait_for
 from offload.reporting import exit_codes
 from offload.v1 import admin_pb2, private_key_pb2_grpc
 from tests.offload.conftest import ME
-from tests.offload.daemon_process import DaemonProcess, sign_request, wait_for
+from tests.offload.daemon_process import DaemonProcess, sign_request
 from tests.offload.key_files import Authority, key_id, shared_key, write_pair
 
 REQUEST = sign_request(key_id(shared_key("p256")), 0x0403)

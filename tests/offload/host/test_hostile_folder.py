@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from deploy.node.waiting import wait_for
 from offload.config.settings import Config
 from offload.config.sockets import DedicatedSocket
 from offload.host.listeners import SocketError, make_listener
 from offload.reporting import exit_codes
 from tests.offload.conftest import ME
-from tests.offload.daemon_process import DaemonProcess, command, environment, folder_of_root, wait_for
+from tests.offload.daemon_process import DaemonProcess, command, environment, folder_of_root
 from tests.offload.key_files import Authority, shared_key, write_pair
 
 pytestmark = pytest.mark.root

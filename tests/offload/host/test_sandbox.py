@@ -17,6 +17,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from deploy.node.waiting import wait_for
 from offload import _dataplane
 from offload.reporting import exit_codes
 from offload.v1 import admin_pb2
@@ -28,7 +29,6 @@ from tests.offload.daemon_process import (
     environment,
     folder_of_root,
     sign_request,
-    wait_for,
 )
 from tests.offload.key_files import Authority, key_id, shared_key, write_pair
 

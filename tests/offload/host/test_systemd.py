@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.node.waiting import wait_for
 from offload.host.systemd import Notifier, take_sockets
 from offload.reporting import exit_codes
 from offload.v1 import admin_pb2
@@ -26,7 +27,6 @@ from tests.offload.daemon_process import (
     environment,
     listening_socket,
     sign_request,
-    wait_for,
 )
 from tests.offload.key_files import key_id, shared_key
 

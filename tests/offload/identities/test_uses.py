@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from deploy.node.waiting import wait_for
 from offload.identities.uses import CALLERS_MAX, IdentityUses
 from tests.offload.conftest import ME
-from tests.offload.daemon_process import CERTIFICATE_VERIFY, DaemonProcess, command, environment, sign_request, wait_for
+from tests.offload.daemon_process import CERTIFICATE_VERIFY, DaemonProcess, command, environment, sign_request
 from tests.offload.interfaces.test_metrics import scrape, total
 from tests.offload.key_files import Authority, key_id, shared_key, write_pair
 

@@ -12,10 +12,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from deploy.node.waiting import wait_for
 from offload.interfaces.admin import CONNECTIONS_MAX
 from offload.v1 import admin_pb2
 from tests.offload.conftest import ME
-from tests.offload.daemon_process import DaemonProcess, sign_request, status_of, wait_for
+from tests.offload.daemon_process import DaemonProcess, sign_request, status_of
 from tests.offload.key_files import key_id, shared_key
 
 

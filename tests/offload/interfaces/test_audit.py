@@ -15,12 +15,13 @@ from typing import Any
 import grpc
 import pytest
 
+from deploy.node.waiting import wait_for
 from offload.config.settings import Audit
 from offload.interfaces.audit import AuditLog
 from offload.v1 import private_key_pb2
 from tests.json_lines import read_json_lines
 from tests.offload.conftest import ME
-from tests.offload.daemon_process import DaemonProcess, sign_request, status_of, wait_for
+from tests.offload.daemon_process import DaemonProcess, sign_request, status_of
 from tests.offload.key_files import key_id, shared_key
 
 WWW = key_id(shared_key("p256"))

@@ -11,12 +11,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.monitoring.dashboard import dashboard
+from deploy.node.waiting import wait_for
 from offload import _dataplane
 from offload.identities.in_force import Plan
 from offload.identities.uses import IdentityUses
 from offload.interfaces.metrics import DaemonCollector
 from offload.issuing.generator import GeneratedIdentities
-from tests.offload.daemon_process import DaemonProcess, sign_request, status_of, wait_for
+from tests.offload.daemon_process import DaemonProcess, sign_request, status_of
 from tests.offload.key_files import key_id, shared_key
 
 ROOT = Path(__file__).resolve().parents[3]

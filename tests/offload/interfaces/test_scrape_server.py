@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from deploy.node.waiting import wait_for
 from offload.interfaces import scrape_server
 from offload.interfaces.scrape_exchange import Page, Scrape
 from offload.interfaces.scrape_server import CONNECTIONS_MAX, ProcessorBudget, ScrapeServer
 from offload.reporting.folded_log import FoldedLog
 from offload.reporting.logs import get_logger
-from tests.offload.daemon_process import DaemonProcess, sign_request, wait_for
+from tests.offload.daemon_process import DaemonProcess, sign_request
 from tests.offload.key_files import key_id, shared_key
 
 REQUEST = b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n"

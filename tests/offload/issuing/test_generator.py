@@ -17,8 +17,9 @@ import pytest
 import yaml
 from cryptography import x509
 
+from deploy.node.waiting import wait_for
 from offload.v1 import admin_pb2, private_key_pb2
-from tests.offload.daemon_process import DaemonProcess, command, environment, sign_request, status_of, wait_for
+from tests.offload.daemon_process import DaemonProcess, command, environment, sign_request, status_of
 from tests.offload.issuing.test_issuers import CERTIFY, ROOT
 from tests.offload.key_files import Authority, key_pem
 

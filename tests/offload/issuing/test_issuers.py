@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from deploy.node.waiting import wait_for
 from offload._dataplane import Key
 from offload.config.issuers import ExecProgram, LocalCa
 from offload.issuing.exec_program import ExecIssuer
 from offload.issuing.issuer import IssuerError, Wanted, check
 from offload.issuing.local_ca import LocalCaIssuer
-from tests.offload.daemon_process import wait_for
 from tests.offload.key_files import Authority, key_pem
 
 CART = "spiffe://mesh.test/ns/shop/sa/cart"

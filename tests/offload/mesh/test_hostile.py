@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from deploy.node.waiting import wait_for
 from offload.v1 import admin_pb2, node_pb2
-from tests.offload.daemon_process import DaemonProcess, wait_for
+from tests.offload.daemon_process import DaemonProcess
 from tests.offload.key_files import key_pem
 
 GARBAGE = b"\xff\xff\xff"

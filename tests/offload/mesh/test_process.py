@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.node.waiting import wait_for
 from offload.v1 import admin_pb2
 from tests.control.mesh_process import ControlPlane
 from tests.control.resources import MESH_WITH_IDENTITY
-from tests.offload.daemon_process import DaemonProcess, command, environment, sign_request, wait_for
+from tests.offload.daemon_process import DaemonProcess, command, environment, sign_request
 from tests.offload.issuing.test_generator import SCHEMES
 
 CART = "spiffe://default.default.mesh.local/workload/cart"

@@ -7,9 +7,10 @@ from typing import Any
 
 import grpc
 
+from deploy.node.waiting import wait_for
 from offload.reporting.folded_log import AT_ONCE_MAX, INTERVAL_SECONDS, KINDS_MAX, NOT_TOLD_APART, FoldedLog
 from tests.offload.conftest import ME
-from tests.offload.daemon_process import DaemonProcess, sign_request, status_of, wait_for
+from tests.offload.daemon_process import DaemonProcess, sign_request, status_of
 
 
 class Lines:
