@@ -8,13 +8,14 @@ import json
 import os
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 
 from control.cli.dataplane import envoy_arguments
 from deploy.demo.mesh.applications import application
+from deploy.node.waiting import eventually
 from envoy_ext.location import SEARCH_PATH_VARIABLE
 from tests.control.mesh_process import free_port
 from tests.control.scene import Read, Running, until
@@ -80,14 +81,6 @@ async def fleet(
         await made.stop()
 
 
-async def eventually(holds: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
-    for _ in range(int(seconds / 0.05)):
-        if holds():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"not within {seconds:.0f} s: {what}")
-
-
 class Load:
     """Requests one after the other on `callers` clients, from the first that is answered on; as `async with`."""
 
@@ -123,7 +116,7 @@ class Load:
     async def more(self, requests: int) -> None:
         """Waits until so many more have been answered well."""
         wanted = self.seen["200"] + requests
-        await eventually(lambda: self.seen["200"] >= wanted, f"{requests} more requests answered: {self.seen}")
+        await eventually(f"{requests} more requests answered: {self.seen}", lambda: self.seen["200"] >= wanted)
 
     @property
     def failed(self) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from control.ca.authority import AUTHORITY_LIFETIME, generate
 from control.ca.rotation import Event, Rotation, Stage, WrongStage
 from control.model.violation import InvalidResource
 from control.rest import explain_proxy
+from deploy.node.waiting import eventually
 from tests.control.live_mesh import PERMISSION, Live, Ports, live, services
 from tests.control.resources import MESH_WITH_IDENTITY
 from tests.control.scene import Read
@@ -34,14 +35,6 @@ def end_the_ca(mesh: Live) -> None:
     store = mesh.running.store
     ended = generate(DOMAIN, datetime.now(UTC) - AUTHORITY_LIFETIME)
     store.put_secret("mesh/default/ca/identity", Rotation(Stage.STABLE, ended).to_json().encode())
-
-
-async def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
-    for _ in range(int(seconds / 0.1)):
-        if condition():
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"waited {seconds} s in vain")
 
 
 async def problems(mesh: Live, name: str) -> str:
@@ -74,7 +67,10 @@ async def test_a_restarted_envoy_gets_its_certificate_while_the_ca_cannot_be_use
     assert "the CA of MeshIdentity identity cannot be used: " in await problems(mesh, "backend-1")
     assert "the proxy keeps its certificate until" in await problems(mesh, "backend-1")
     metrics = mesh.running.plane.state.metrics.registry
-    await eventually(lambda: metrics.get_sample_value("mesh_ca_failing", {"identity": "default/identity"}) == 1.0)
+    await eventually(
+        "the metric of failing CAs",
+        lambda: metrics.get_sample_value("mesh_ca_failing", {"identity": "default/identity"}) == 1.0,
+    )
 
 
 async def test_a_reset_brings_a_mesh_back_whose_ca_has_ended(mesh: Live) -> None:
@@ -127,7 +123,7 @@ async def test_a_managed_trust_that_is_deleted_is_there_again(mesh: Live) -> Non
     await plane.changes.put(type(before)(before.kind, "default", "identity", spec, before.labels))
     assert store.get("MeshTrust", "default", "identity").spec == before.spec
     store.delete("MeshTrust", "default", "identity")  # by somebody else
-    await eventually(lambda: store.has("MeshTrust", "default", "identity"))
+    await eventually("the trust", lambda: store.has("MeshTrust", "default", "identity"))
     assert set(await mesh.call(20)) == {200}
 
 
@@ -136,8 +132,8 @@ async def test_a_deleted_identity_goes_with_its_ca_its_trust_and_its_certificate
     assert len(store.secret_names("mesh/default/svid/")) == 2
     await plane.changes.delete("MeshIdentity", "default", "identity")
     assert store.secret_names("mesh/default/ca/") == []
-    await eventually(lambda: not store.has("MeshTrust", "default", "identity"))
-    await eventually(lambda: store.secret_names("mesh/default/svid/") == [])
+    await eventually("the trust to go", lambda: not store.has("MeshTrust", "default", "identity"))
+    await eventually("the secrets to go", lambda: store.secret_names("mesh/default/svid/") == [])
     await mesh.until(200)  # in plaintext
     assert set(await mesh.call(20)) == {200}
 
@@ -235,12 +231,16 @@ async def test_certificates_of_a_clock_that_was_ahead_are_replaced_within_moment
     right = {name: running.plane.state.identities.held("default", name) for name in ("web-1", "backend-1")}
     running.ahead = DAY  # past half of their life: they are renewed
     await eventually(
-        lambda: all(running.plane.state.identities.held("default", n) != held for n, held in right.items())
+        "new certificates",
+        lambda: all(running.plane.state.identities.held("default", n) != held for n, held in right.items()),
     )
     fast = {name: running.plane.state.identities.held("default", name) for name in right}
     assert all(held is not None and not held.is_valid(datetime.now(UTC)) for held in fast.values())
     running.ahead = 0
-    await eventually(lambda: all(running.plane.state.identities.held("default", n) != held for n, held in fast.items()))
+    await eventually(
+        "new certificates",
+        lambda: all(running.plane.state.identities.held("default", n) != held for n, held in fast.items()),
+    )
     mesh.stop("backend-1")
     mesh.start("backend-1")
     await mesh.until(200)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from control.ca.authority import Authority, generate, key_usage
 from control.xds.encoding.encode import ROUTES, SECRET
-from tests.control.fleet import eventually
+from deploy.node.waiting import eventually
 from tests.control.live_mesh import Live, live
 from tests.control.scene import Read, answer
 
@@ -75,7 +75,7 @@ async def permit(scene: Live, text: str) -> None:
     routes = proxy.stream.subscriptions[ROUTES]
     before = routes.acked_version
     await scene.running.apply(text)
-    await eventually(lambda: routes.acked_version != before, "the routes with the permission")
+    await eventually("the routes with the permission", lambda: routes.acked_version != before)
 
 
 async def test_who_is_let_in(tmp_path: Path, read_resources: Read, envoy_binary: Path) -> None:
@@ -124,7 +124,7 @@ async def test_a_server_is_believed_by_the_cas_of_its_own_trust_domain(
         secrets = proxy.stream.subscriptions[SECRET]
         before = secrets.acked_version
         await scene.running.apply(json.dumps(trust))
-        await eventually(lambda: secrets.acked_version != before, "the other trust domain")
+        await eventually("the other trust domain", lambda: secrets.acked_version != before)
         await scene.until(200)
         scene.stop("backend-1")
         # Whoever stands in its place, at the same port.

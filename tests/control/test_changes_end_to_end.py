@@ -13,7 +13,8 @@ from control.mesh.transitions import TLS
 from control.mesh.view import MeshView
 from control.rest import explain_proxy
 from control.xds.snapshot import Snapshot
-from tests.control.fleet import Fleet, Load, eventually, fleet
+from deploy.node.waiting import eventually
+from tests.control.fleet import Fleet, Load, fleet
 from tests.control.scene import Read
 
 pytestmark = pytest.mark.envoy
@@ -210,7 +211,7 @@ async def test_a_member_without_its_label_gets_no_traffic(there: Fleet) -> None:
         await there.application("three")
         await there.running.apply(backend(there, "three", labels="version: three"))
         there.start("three")
-        await eventually(lambda: there.running.plane.state.proxies.named("default", "three"), "three to come")
+        await eventually("three to come", lambda: there.running.plane.state.proxies.named("default", "three"))
         await eventually_waits(there, ("three", "three"))
         await load.more(100)
         # One that had it loses it.
@@ -247,7 +248,7 @@ async def test_an_offline_proxy_leaves_the_endpoints(there: Fleet) -> None:
         await load.more(50)
         there.kill("two")
         transitions = there.running.plane.state.plans
-        await eventually(lambda: transitions.presence_of("default", "two") is Presence.OFFLINE, "two is offline")
+        await eventually("two is offline", lambda: transitions.presence_of("default", "two") is Presence.OFFLINE)
         # Until web has been told, and its Envoy has done it, every second call meets nobody.
         await eventually_without_failures(load, 100)
         load.seen.clear()
@@ -256,5 +257,5 @@ async def test_an_offline_proxy_leaves_the_endpoints(there: Fleet) -> None:
         # When it is back, it is called again.
         there.start("two")
         load.texts.clear()
-        await eventually(lambda: load.texts["two"] > 0, "two is called again")
+        await eventually("two is called again", lambda: load.texts["two"] > 0)
     assert load.failed == {}

@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.control.fleet import Fleet, Load, eventually, fleet
+from deploy.node.waiting import eventually
+from tests.control.fleet import Fleet, Load, fleet
 from tests.control.scene import Read
 
 pytestmark = pytest.mark.envoy
@@ -65,7 +66,7 @@ async def test_an_endpoint_that_is_taken_away_gets_no_request_although_it_is_wel
             there.start(name)
         there.start("web")
         async with Load(there.port("call")) as load:
-            await eventually(lambda: load.texts["one"] and load.texts["two"], "both answer")
+            await eventually("both answer", lambda: load.texts["one"] and load.texts["two"])
             async with httpx.AsyncClient() as client:
                 stats = f"http://127.0.0.1:{there.port('web-admin')}/stats?filter=membership_healthy"
                 for _ in range(900):  # one that has not passed a check yet would go anyway
@@ -102,7 +103,7 @@ async def test_those_who_start_after_the_first_check_are_known_within_moments(
     async with fleet(tmp_path, read_resources, envoy_binary) as there:
         await there.running.apply(mesh(there))
         there.start("web")
-        await eventually(lambda: there.running.plane.state.proxies.named("default", "web"), "web")
+        await eventually("web", lambda: there.running.plane.state.proxies.named("default", "web"))
         await asyncio.sleep(3)
         await there.application("one")
         bad = await sick(there.port("two-app"))

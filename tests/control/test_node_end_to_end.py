@@ -17,6 +17,7 @@ from cryptography import x509
 
 from control.ca.rotation import Event, Stage, WrongStage
 from control.model.resource import Resource
+from deploy.node.waiting import eventually
 from offload.v1 import admin_pb2, private_key_pb2
 from tests.control.offloaded_pair import Ports, offloaded, two_services
 from tests.control.scene import Running
@@ -51,14 +52,6 @@ class Joined:
             return next(iter(stub.WatchIdentity(private_key_pb2.WatchIdentityRequest(identity=name), timeout=10)))
 
 
-async def wait_for(what: str, condition: Callable[[], Any], seconds: float = 60) -> Any:
-    for _ in range(int(seconds / 0.05)):
-        if found := await asyncio.to_thread(condition):
-            return found
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"waited {seconds} s in vain for: {what}")
-
-
 @pytest.fixture
 async def joined(tmp_path: Path, read_resources: Callable[[str], list[Resource]]) -> AsyncIterator[Joined]:
     plane, daemon = Running(tmp_path, read_resources), DaemonProcess(tmp_path)
@@ -83,7 +76,7 @@ async def both(joined: Joined) -> list[Any]:
         identities = list(joined.keys().identities)
         return identities if {i.name for i in identities} == {BACKEND_ID, WEB_ID} else []
 
-    return list(await wait_for("both identities", there))
+    return list(await eventually("both identities", there))
 
 
 async def test_identities_come_and_keys_stay(joined: Joined) -> None:
@@ -101,16 +94,18 @@ async def test_identities_come_and_keys_stay(joined: Joined) -> None:
     leaf = x509.load_der_x509_certificate(identity.credentials[0].certificate_chain[0])
     leaf.verify_directly_issued_by(x509.load_der_x509_certificate(identity.trust_bundles[0].authorities[0]))
     assert joined.daemon.events("connected to the control plane")
-    await wait_for("the daemon's word", lambda: [s.applied_version for s in joined.plane.nodes.sessions("n1")] != [""])
+    await eventually(
+        "the daemon's word", lambda: [s.applied_version for s in joined.plane.nodes.sessions("n1")] != [""]
+    )
     assert not (joined.folder / "keys").exists(), "nothing was written"
 
 
 async def test_changes_follow(joined: Joined) -> None:
     await both(joined)
     await joined.plane.apply(mesh_on_node(joined.daemon.socket, "rsa2048"))
-    await wait_for("RSA keys", lambda: {k.algorithm for i in joined.keys().identities for k in i.keys} == {"rsa2048"})
+    await eventually("RSA keys", lambda: {k.algorithm for i in joined.keys().identities for k in i.keys} == {"rsa2048"})
     await joined.plane.plane.changes.delete("Dataplane", "default", "web-1")
-    await wait_for("one identity less", lambda: [i.name for i in joined.keys().identities] == [BACKEND_ID])
+    await eventually("one identity less", lambda: [i.name for i in joined.keys().identities] == [BACKEND_ID])
 
 
 async def test_a_wait_that_no_policy_sets_is_the_nodes_own_and_status_says_who_set_it(joined: Joined) -> None:
@@ -124,7 +119,7 @@ async def test_a_wait_that_no_policy_sets_is_the_nodes_own_and_status_says_who_s
     assert (now.queue_limit > 0, now.queue_limit_set_by) == (True, "data_plane.queue_limit")
     policy = f"{{mode: Offload, socket: {joined.daemon.socket}, batch: {{maxWaitUs: 0, maxQueue: 100}}}}"
     await joined.plane.apply(f"type: MeshOffload\nname: all\nspec: {{default: {policy}}}")
-    await wait_for("the policy's wait", lambda: limits().max_wait_us == 0)
+    await eventually("the policy's wait", lambda: limits().max_wait_us == 0)
     now = await asyncio.to_thread(limits)
     assert now.max_wait_set_by.startswith("MeshOffload, for spiffe://")
     assert (now.queue_limit, now.queue_limit_set_by.partition(",")[0]) == (100, "MeshOffload")
@@ -133,21 +128,23 @@ async def test_a_wait_that_no_policy_sets_is_the_nodes_own_and_status_says_who_s
 async def test_what_the_node_cannot_do_is_said(joined: Joined) -> None:
     await both(joined)
     await joined.plane.apply(mesh_on_node(Path("/run/somewhere/else.sock")))
-    await wait_for("the daemon's word", lambda: any(s.problems for s in joined.plane.nodes.sessions("n1")))
+    await eventually("the daemon's word", lambda: any(s.problems for s in joined.plane.nodes.sessions("n1")))
     (session,) = joined.plane.nodes.sessions("n1")
     assert all("/run/somewhere/else.sock is none of this daemon's" in problem for problem in session.problems)
     assert not await joined.plane.nodes.has_bundle("n1"), "a version with problems does not count"
-    await wait_for("nothing is served", lambda: not joined.keys().identities)
+    await eventually("nothing is served", lambda: not joined.keys().identities)
 
 
 async def test_the_control_plane_goes_and_comes_back(joined: Joined) -> None:
     before = {i.name: i.version for i in await both(joined)}
     await joined.plane.stop()
-    await wait_for("the daemon to notice", lambda: joined.daemon.events("not connected to the control plane; " + STAYS))
+    await eventually(
+        "the daemon to notice", lambda: joined.daemon.events("not connected to the control plane; " + STAYS)
+    )
     assert {i.name: i.version for i in joined.keys().identities} == before, "what is in force stays"
     await joined.plane.start()
-    await wait_for("the daemon again", lambda: joined.plane.nodes.sessions("n1"))
-    await wait_for("its word", lambda: [s.applied_version for s in joined.plane.nodes.sessions("n1")] != [""])
+    await eventually("the daemon again", lambda: joined.plane.nodes.sessions("n1"))
+    await eventually("its word", lambda: [s.applied_version for s in joined.plane.nodes.sessions("n1")] != [""])
     assert {i.name: i.version for i in joined.keys().identities} == before, "and there was nothing to renew"
 
 
@@ -163,10 +160,10 @@ async def test_a_bad_token_is_said_plainly(joined: Joined) -> None:
         events = joined.daemon.events("not connected to the control plane; " + STAYS)
         return any("refuses the node token" in event["reason"] for event in events)
 
-    await wait_for("the refusal", refused)
+    await eventually("the refusal", refused)
     token = joined.plane.tokens.issue("node", 600, name="n1")
     (joined.folder / "token").write_text(token)
-    await wait_for("the daemon with a good token", lambda: joined.plane.nodes.sessions("n1"))
+    await eventually("the daemon with a good token", lambda: joined.plane.nodes.sessions("n1"))
 
 
 async def test_a_ca_rotation_reaches_the_node(joined: Joined) -> None:
@@ -175,7 +172,7 @@ async def test_a_ca_rotation_reaches_the_node(joined: Joined) -> None:
     resource = store.get("MeshIdentity", "default", "identity")
     before = await asyncio.to_thread(joined.identity, BACKEND_ID)
     await joined.plane.plane.rotations.rotate(resource, Event.BEGIN)
-    await wait_for("both CAs", lambda: len(joined.identity(BACKEND_ID).trust_bundles[0].authorities) == 2)
+    await eventually("both CAs", lambda: len(joined.identity(BACKEND_ID).trust_bundles[0].authorities) == 2)
 
     async def step(event: Event) -> None:
         for _ in range(200):
@@ -195,8 +192,8 @@ async def test_a_ca_rotation_reaches_the_node(joined: Joined) -> None:
         current = identities.authorities.rotation(resource).issuer.certificate
         return bool(now.key_id != before.credentials[0].key_id and leaf.issuer == current.subject)
 
-    await wait_for("certificates of the new CA", renewed)
+    await eventually("certificates of the new CA", renewed)
     await step(Event.REPLACED)
-    await wait_for("one CA", lambda: len(joined.identity(BACKEND_ID).trust_bundles[0].authorities) == 1)
+    await eventually("one CA", lambda: len(joined.identity(BACKEND_ID).trust_bundles[0].authorities) == 1)
     await step(Event.RETIRED)
     assert identities.authorities.rotation(resource).stage is Stage.STABLE

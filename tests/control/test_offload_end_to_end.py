@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from control.rest import proxy_statistics
-from tests.control.fleet import Load, eventually
+from deploy.node.waiting import eventually
+from tests.control.fleet import Load
 from tests.control.offloaded_pair import IN_ENVOY, MODULE, PERMISSION, Ports, are_in, offloaded, offloaded_pair
 from tests.control.scene import Read, Running, answer, until
 from tests.offload.daemon_process import DaemonProcess
@@ -112,6 +113,6 @@ async def test_switches_lose_no_call(running: Running, ports: Ports, in_daemon: 
     async with Load(ports.call, callers=4, pause=0) as load:
         for policy, place in ((IN_ENVOY, False), (in_daemon, True)) * 3:
             await running.apply(policy)
-            await eventually(lambda wanted=place: are_in(running, offloaded=wanted), f"{policy}: {load.failed}")  # type: ignore[misc]
+            await eventually(f"{policy}: {load.failed}", lambda wanted=place: are_in(running, offloaded=wanted))
             await load.more(200)
     assert load.failed == {}

@@ -10,7 +10,8 @@ import pytest
 
 from control.cli.dataplane import DRAIN_S
 from control.xds.encoding.encode import LISTENER
-from tests.control.fleet import Fleet, eventually, fleet
+from deploy.node.waiting import eventually
+from tests.control.fleet import Fleet, fleet
 from tests.control.resources import MESH_WITH_IDENTITY
 from tests.control.scene import Read
 
@@ -93,7 +94,7 @@ async def test_a_tcp_connection_ends_soon_after_its_permission(
         listeners = proxy.stream.subscriptions[LISTENER]
         before = listeners.acked_version
         await there.running.apply(PERMISSION % "nobody")
-        await eventually(lambda: listeners.acked_version != before, "the listener without the permission")
+        await eventually("the listener without the permission", lambda: listeners.acked_version != before)
         acknowledged = time.monotonic()
         await used_to_its_end(reader, writer)
         assert time.monotonic() < acknowledged + DRAIN_S + 2

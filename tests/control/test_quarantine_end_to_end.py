@@ -12,7 +12,8 @@ import pytest
 from control.kinds import KINDS
 from control.model.resource import Resource
 from control.rest.explain_proxy import overview
-from tests.control.fleet import Fleet, eventually, fleet
+from deploy.node.waiting import eventually
+from tests.control.fleet import Fleet, fleet
 from tests.control.resources import MESH_WITH_IDENTITY
 from tests.control.scene import Read, answer, until
 
@@ -93,7 +94,7 @@ async def left_out(there: Fleet, name: str, *policies: str) -> dict[str, Any]:
     def holds() -> bool:
         return [one.type for one in there.running.plane.state.quarantines.left_out("default", name)] == [*policies]
 
-    await eventually(holds, f"{name} without {policies}")
+    await eventually(f"{name} without {policies}", holds)
     return await shown(there, name)
 
 
@@ -208,7 +209,7 @@ async def test_a_refusal_is_shown_as_long_as_it_lasts(
                 await asyncio.sleep(0.1)
             raise AssertionError(await refused())
 
-        await eventually(lambda: there.running.plane.state.proxies.named("default", "backend"), "connected")
+        await eventually("connected", lambda: there.running.plane.state.proxies.named("default", "backend"))
         await asyncio.sleep(1)
         await there.running.apply(text.replace(inbound, elsewhere + inbound))
         await until_refused(["self_inbound_second"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from control.rest import explain_proxy
+from deploy.node.waiting import eventually
 from offload.v1 import node_pb2, node_pb2_grpc
 from tests.control.live_mesh import Live, live
 from tests.control.scene import Read, Running
@@ -26,14 +27,6 @@ async def mesh(tmp_path: Path, read_resources: Read, envoy_binary: Path) -> Asyn
         yield scene
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 30) -> None:
-    for _ in range(int(seconds / 0.05)):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"waited {seconds} s in vain")
-
-
 def connected(mesh: Live, name: str) -> bool:
     return bool(mesh.running.plane.state.proxies.named("default", name))
 
@@ -45,10 +38,10 @@ async def test_a_token_that_has_ended_is_renewed_in_its_file_without_a_restart(m
     await asyncio.sleep(1.5)
     await running.stop()
     await running.start()
-    await eventually(lambda: connected(mesh, "web-1"))
+    await eventually("web-1 to be connected", lambda: connected(mesh, "web-1"))
     assert not connected(mesh, "backend-1"), "its token has ended"
     file.write_text(running.tokens.issue("dataplane", 600, "default", name="backend-1"))
-    await eventually(lambda: connected(mesh, "backend-1"))
+    await eventually("backend-1 to be connected", lambda: connected(mesh, "backend-1"))
     assert set(await mesh.call(20)) == {200}
 
 
@@ -57,12 +50,12 @@ async def test_a_revoked_token_ends_its_stream_and_no_other(mesh: Live) -> None:
     file = running.token_file("backend-1")
     [stays], [goes] = (running.plane.state.proxies.named("default", name) for name in ("web-1", "backend-1"))
     running.tokens.revoke(file.read_text())
-    await eventually(lambda: not connected(mesh, "backend-1"), 3)
+    await eventually("backend-1 to be sent away", lambda: not connected(mesh, "backend-1"))
     assert goes.void == "the token was revoked"
     assert running.plane.state.proxies.named("default", "web-1") == [stays]
     assert set(await mesh.call(20)) == {200}, "it goes on with what it has"
     file.write_text(running.tokens.issue("dataplane", 600, "default", name="backend-1"))
-    await eventually(lambda: connected(mesh, "backend-1"))
+    await eventually("backend-1 to be connected", lambda: connected(mesh, "backend-1"))
 
 
 async def test_the_streams_of_a_signing_key_end_with_it(mesh: Live) -> None:
@@ -70,8 +63,8 @@ async def test_the_streams_of_a_signing_key_end_with_it(mesh: Live) -> None:
     running.tokens.add_key("dataplane", "default")
     running.token_file("web-1").write_text(running.tokens.issue("dataplane", 600, "default", name="web-1"))
     running.tokens.remove_key("1", "dataplane", "default")
-    await eventually(lambda: not connected(mesh, "backend-1"), 3)
-    await eventually(lambda: connected(mesh, "web-1"))
+    await eventually("backend-1 to be sent away", lambda: not connected(mesh, "backend-1"))
+    await eventually("web-1 to be connected", lambda: connected(mesh, "web-1"))
 
 
 async def test_no_dump_shows_the_token_and_inspect_shows_its_end(mesh: Live) -> None:

@@ -7,8 +7,9 @@ import asyncio
 from control.kinds import KINDS
 from control.model.resource import Resource
 from control.model.violation import InvalidResource
+from deploy.node.waiting import eventually
 from tests.control.another_version import NEW_LOG, write
-from tests.control.fleet import Fleet, Load, eventually
+from tests.control.fleet import Fleet, Load
 from tests.faults.mesh_rig import (
     IDENTITY,
     NOBODY,
@@ -54,14 +55,14 @@ async def _put_refused_log(there: Fleet) -> None:
     assert kind is not None
     await there.running.plane.changes.put(Resource(kind, "default", "refused", kind.spec.model_validate(_REFUSED_LOG)))
     quarantines = there.running.plane.state.quarantines
-    await eventually(lambda: quarantines.left_out("default", "one"), "the access log is left out")
+    await eventually("the access log is left out", lambda: quarantines.left_out("default", "one"))
 
 
 async def _another_server(there: Fleet, load: Load) -> None:
     await there.application("three")
     await there.running.apply(backend(there, "three"))
     there.start("three")
-    await eventually(lambda: load.texts["three"], "the third server is called")
+    await eventually("the third server is called", lambda: load.texts["three"])
     await asyncio.sleep(SETTLE_S)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import httpx
 
+from deploy.node.waiting import eventually
 from tests.conftest import envoy_path
-from tests.control.fleet import Load, eventually
+from tests.control.fleet import Load
 from tests.control.offloaded_pair import IN_ENVOY, PERMISSION, Pair, Ports, are_in, offloaded, offloaded_pair
 from tests.control.scene import until
 from tests.faults.mesh_rig import NONE_FAILS, SETTLE_S, read
@@ -50,7 +51,7 @@ def _scenario(name: str, function: str, steps: Steps, before: str) -> Scenario:
 async def _switches(pair: Pair, in_daemon: str) -> None:
     for policy, place in ((in_daemon, True), (IN_ENVOY, False)) * (SWITCHES // 2):
         await pair.control_plane.apply(policy)
-        await eventually(lambda wanted=place: are_in(pair.control_plane, wanted), policy)  # type: ignore[misc]
+        await eventually(policy, lambda wanted=place: are_in(pair.control_plane, wanted))
 
 
 async def _daemon_is_away(pair: Pair, in_daemon: str) -> None:

@@ -20,8 +20,8 @@ from control.store.database import StoreKey
 from control.store.store import Store
 from control.tokens.tokens import Tokens
 from control.xds.encoding.encode import ENDPOINTS
+from deploy.node.waiting import eventually
 from tests.control.another_version import NEW_LOG, write
-from tests.control.fleet import eventually
 
 Read = Callable[[str], list[Resource]]
 
@@ -69,30 +69,30 @@ async def test_changes_and_new_streams_go_on(plane: ControlPlane, read_resources
     web = await plane.connections.connect("default", "web")
     write(plane.state.store, "MeshAccessLog", "logs", NEW_LOG)
     write(plane.state.store, "MeshRateLimit", "limits", {})
-    await eventually(lambda: count(plane, "MeshAccessLog") == 1 == count(plane, "MeshRateLimit"), "it is noticed")
+    await eventually("it is noticed", lambda: count(plane, "MeshAccessLog") == 1 == count(plane, "MeshRateLimit"))
     # A change reaches who is connected, and who comes gets what there is.
     await plane.changes.put_all(read_resources(DATAPLANE.format(name="db", address="10.0.0.9")))
 
     def endpoints(snapshot: Any) -> bytes:
         return next(iter(snapshot.of_type(ENDPOINTS).values())).any_bytes
 
-    await eventually(lambda: b"10.0.0.9" in endpoints(web.snapshot), "it is noticed")
+    await eventually("it is noticed", lambda: b"10.0.0.9" in endpoints(web.snapshot))
     again = await plane.connections.connect("default", "web")
     assert endpoints(again.snapshot) == endpoints(web.snapshot)
     view = await plane.views.view("default")
     problems = (await overview(plane, view, view.dataplanes[1]))["problems"]
     assert any("MeshAccessLog logs is left out" in problem and "Syslog" in problem for problem in problems)
     await plane.changes.delete("MeshAccessLog", "default", "logs")
-    await eventually(lambda: count(plane, "MeshAccessLog") == 0, "it is noticed")
+    await eventually("it is noticed", lambda: count(plane, "MeshAccessLog") == 0)
 
 
 async def test_a_mesh_that_cannot_be_read_is_a_mesh(plane: ControlPlane) -> None:
     await plane.connections.connect("default", "web")
     write(plane.state.store, "Mesh", "default", {"newField": 1}, mesh="")
-    await eventually(lambda: count(plane, "Mesh", mesh="") == 1, "it is noticed")
+    await eventually("it is noticed", lambda: count(plane, "Mesh", mesh="") == 1)
     assert [view.mesh for view in await plane.views.all_views()] == ["default"]
     write(plane.state.store, "Mesh", "default", {}, mesh="")
-    await eventually(lambda: count(plane, "Mesh", mesh="") == 0, "it is noticed")
+    await eventually("it is noticed", lambda: count(plane, "Mesh", mesh="") == 0)
 
 
 async def test_a_proxy_whose_dataplane_cannot_be_read_keeps_what_it_has(plane: ControlPlane) -> None:
@@ -101,7 +101,7 @@ async def test_a_proxy_whose_dataplane_cannot_be_read_keeps_what_it_has(plane: C
     write(plane.state.store, "Dataplane", "web", {"networking": {"address": "10.0.0.1", "newField": 1}})
     write(plane.state.store, "Dataplane", "new", {"networking": {"address": "10.0.0.3"}})
     plane.state.pending.mark_changed(["default"])
-    await eventually(lambda: count(plane, "Dataplane") == 1 and db.snapshot is not of_db, "it is noticed")
+    await eventually("it is noticed", lambda: count(plane, "Dataplane") == 1 and db.snapshot is not of_db)
     assert web.snapshot is before
     assert not web.gone
     with pytest.raises(Withheld, match="newField"):

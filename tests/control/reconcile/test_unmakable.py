@@ -15,7 +15,7 @@ from control.rest.explain_proxy import overview
 from control.store.database import StoreKey
 from control.store.store import Store
 from control.xds.encoding.encode import LISTENER, ROUTES
-from tests.control.fleet import eventually
+from deploy.node.waiting import eventually
 from tests.control.reconcile.test_left_out import ALL
 
 Read = Callable[[str], list[Resource]]
@@ -59,7 +59,7 @@ async def test_the_rest_goes_on(plane: ControlPlane, read_resources: Read) -> No
         assert web.snapshot is not None
         return b"".join(one.any_bytes for one in web.snapshot.of_type(LISTENER).values())
 
-    await eventually(lambda: b"/dev/stderr" in logs(), "another policy arrives")
+    await eventually("another policy arrives", lambda: b"/dev/stderr" in logs())
     assert web.snapshot is not None
     assert "kri_msvc_default___db_80" in web.snapshot.of_type(ROUTES)
     view = await plane.views.view("default")
@@ -72,4 +72,4 @@ async def test_the_rest_goes_on(plane: ControlPlane, read_resources: Read) -> No
     await plane.connections.connect("default", "web")
     del ROUTE["to"][0]["rules"][0]["default"]["filters"]  # type: ignore[index]
     await plane.changes.put(Resource(kind, "default", "bad", kind.spec.model_validate(ROUTE)))
-    await eventually(lambda: not plane.state.quarantines.left_out("default", "web"), "it counts again")
+    await eventually("it counts again", lambda: not plane.state.quarantines.left_out("default", "web"))

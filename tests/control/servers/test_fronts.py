@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,11 @@ from control.servers.doorkeeper import Doorkeeper
 from control.servers.process import ServeSettings, Service
 from control.settings import Address, Files
 from control.tokens.tokens import InvalidToken, Tokens
+from deploy.node.waiting import eventually
 from tests.control.mesh_process import ControlPlane
 
 LOCAL = Address("127.0.0.1", 0)
 LIMIT_S = 60.0
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    for _ in range(int(LIMIT_S / 0.05)):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"waited {LIMIT_S} s in vain")
 
 
 @pytest.fixture
@@ -100,7 +93,7 @@ async def test_a_byte_now_and_then_does_not_keep_a_connection(
     if dripping is not None:
         dripping.cancel()
     writer.transport.abort()
-    await eventually(lambda: len(service.fronts.api) == 0)
+    await eventually("0 connections", lambda: len(service.fronts.api) == 0)
 
 
 async def test_an_answer_that_nobody_takes_is_not_kept(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,8 +102,8 @@ async def test_an_answer_that_nobody_takes_is_not_kept(service: Service, monkeyp
     reader, writer = await connect(service, b"")
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     writer.write(requests)
-    await eventually(lambda: len(service.fronts.api) == 1)
-    await eventually(lambda: len(service.fronts.api) == 0)
+    await eventually("1 connections", lambda: len(service.fronts.api) == 1)
+    await eventually("0 connections", lambda: len(service.fronts.api) == 0)
     writer.transport.abort()
     del reader
 
@@ -123,7 +116,7 @@ async def test_a_large_body_without_credentials_is_answered_and_not_taken(servic
             writer.write(b"a" * 50_000)
             await writer.drain()
     await answer_to(reader)
-    await eventually(lambda: len(service.fronts.api) == 0)
+    await eventually("0 connections", lambda: len(service.fronts.api) == 0)
     writer.transport.abort()
 
 
@@ -135,7 +128,7 @@ async def test_an_administrator_is_no_stranger_and_silent_ones_make_room(service
     assert (len(service.fronts.api), service.fronts.api.strangers) == (1, 0)
     most = service.fronts.bounds["API"].strangers_per_address
     silent = [await connect(service, tls=False) for _ in range(most + 20)]
-    await eventually(lambda: service.fronts.api.strangers == most)
+    await eventually("all strangers that may come", lambda: service.fronts.api.strangers == most)
     assert await answer_to(silent[0][0]) == b""  # the oldest was ended
     writer.write(request)
     assert b"HTTP/1.1 200 " in await asyncio.wait_for(reader.readuntil(b" 200 "), LIMIT_S)
@@ -143,7 +136,7 @@ async def test_an_administrator_is_no_stranger_and_silent_ones_make_room(service
     assert b" 200 " in await another.readline()
     for one in (writer, its_writer, *(writer for _, writer in silent)):
         one.transport.abort()
-    await eventually(lambda: len(service.fronts.api) == 0)
+    await eventually("0 connections", lambda: len(service.fronts.api) == 0)
 
 
 async def test_no_descriptor_is_no_storm(
@@ -161,7 +154,7 @@ async def test_no_descriptor_is_no_storm(
     monkeypatch.setattr(socket.socket, "accept", fails)
     with caplog.at_level(logging.INFO):
         waits = asyncio.create_task(connect(service, b"GET /healthy HTTP/1.1\r\n" + HEAD + b"\r\n"))
-        await eventually(lambda: tried >= 3)
+        await eventually("3 attempts", lambda: tried >= 3)
     monkeypatch.setattr(socket.socket, "accept", accept)
     reader, writer = await asyncio.wait_for(waits, LIMIT_S)  # it is taken when there is a descriptor again
     assert b" 200 " in await reader.readline()
@@ -240,11 +233,11 @@ async def test_an_administrator_who_leaves_while_he_is_looked_at_is_not_counted_
     monkeypatch.setattr(listener.Connection, "authenticated", told)
     request = b"GET /meshes HTTP/1.1\r\n" + HEAD + f"authorization: Bearer {token}\r\n\r\n".encode()
     _, writer = await connect(service, request)
-    await eventually(asked.is_set)
+    await eventually("the request", asked.is_set)
     writer.transport.abort()
-    await eventually(lambda: len(service.fronts.api) == 0)
+    await eventually("0 connections", lambda: len(service.fronts.api) == 0)
     goes_on.set()
-    await eventually(welcomed.is_set)
+    await eventually("the welcome", welcomed.is_set)
     assert len(service.fronts.api) == 0
 
 
@@ -271,7 +264,7 @@ async def test_an_administrator_does_not_wait_behind_tokens_of_strangers(
             open_stream = channel.stream_stream(f"/{SERVICE}/StreamAggregatedResources")
             calls += [open_stream(iter(()), metadata=[("authorization", "Bearer x")]) for _ in range(10)]
         ended = [asyncio.create_task(call.code()) for call in calls]
-        await eventually(asked.is_set)
+        await eventually("the request", asked.is_set)
         await asyncio.sleep(0.5)  # for the others to get there; were they late, this would only be easier
         request = b"GET /meshes HTTP/1.1\r\n" + HEAD + f"authorization: Bearer {token}\r\n\r\n".encode()
         reader, writer = await connect(service, request)
@@ -284,15 +277,15 @@ async def test_an_administrator_does_not_wait_behind_tokens_of_strangers(
 async def test_who_shows_nothing_is_ended_and_a_stream_is_not(service: Service) -> None:
     object.__setattr__(service.fronts.bounds["gRPC"], "stranger_s", 2.0)
     reader, writer = await asyncio.open_connection("127.0.0.1", service.xds.port)
-    await eventually(lambda: len(service.fronts.grpc) == 1)
+    await eventually("1 connections", lambda: len(service.fronts.grpc) == 1)
     assert await answer_to(reader) == b""
     writer.close()
     turned = service.plane.state.metrics.turned_away.labels("gRPC", OVERDUE)
-    await eventually(lambda: turned._value.get() == 1)
+    await eventually("the count", lambda: turned._value.get() == 1)
     # A call that has shown a token counts as long as it goes on.
     with service.fronts.welcome("ipv4:127.0.0.1:1"):
         assert (len(service.fronts.grpc), service.fronts.grpc.strangers) == (1, 0)
-    await eventually(lambda: len(service.fronts.grpc) == 0)  # there never was such a connection
+    await eventually("0 connections", lambda: len(service.fronts.grpc) == 0)  # there never was such a connection
 
 
 async def test_grpc_itself_takes_no_more_than_it_is_told(tmp_path: Path) -> None:
@@ -303,7 +296,7 @@ async def test_grpc_itself_takes_no_more_than_it_is_told(tmp_path: Path) -> None
     service._tasks[2].cancel()  # no doorkeeper
     there = [await asyncio.open_connection("127.0.0.1", service.xds.port) for _ in range(40)]
     ended = [asyncio.create_task(reader.read()) for reader, _ in there]
-    await eventually(lambda: sum(task.done() for task in ended) >= 24)
+    await eventually("24 ended", lambda: sum(task.done() for task in ended) >= 24)
     for task in ended:
         task.cancel()
     await asyncio.gather(*ended, return_exceptions=True)

@@ -14,7 +14,8 @@ from control.servers.door import OF_ADDRESS, Bounds, Door, Sent
 from control.servers.doorkeeper import Doorkeeper
 from control.servers.process import ServeSettings, Service
 from control.settings import Address, Files
-from tests.control.servers.test_fronts import LIMIT_S, LOCAL, eventually
+from deploy.node.waiting import eventually
+from tests.control.servers.test_fronts import LIMIT_S, LOCAL
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (that is what is tried)
 
@@ -100,8 +101,8 @@ async def test_the_api_takes_one_connection_of_an_address_and_port(tmp_path: Pat
     with contextlib.ExitStack() as stack:
         first, second = twins(stack, *((address, service.api.port) for address in ("127.0.0.1", "127.0.0.2")))
         turned = service.plane.state.metrics.turned_away.labels("API", OF_ADDRESS)
-        await eventually(lambda: turned._value.get() == 1)
+        await eventually("the count", lambda: turned._value.get() == 1)
         assert len(service.fronts.api) == 1
         assert is_open(first) != is_open(second)
-    await eventually(lambda: len(service.fronts.api) == 0)
+    await eventually("0 connections", lambda: len(service.fronts.api) == 0)
     await service.stop()

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from control.settings import Address, Files
 from control.store.errors import StoreError
 from control.xds.encoding.encode import CLUSTER
 from deploy.node.processes import Processes
+from deploy.node.waiting import wait_for
 from tests.control.mesh_process import ROOT, ControlPlane
 from tests.faults.wall_clock import WallClock
 
@@ -183,26 +184,18 @@ def test_a_first_start_with_a_clock_that_is_ahead_is_mended_when_it_is_right(tmp
         )
     try:
         token = control_plane.data / "admin.token"
-        eventually(token.exists)
+        wait_for("the token", token.exists)
         assert control_plane.run("get", "meshes").returncode != 0
         clock.is_ahead_by(0)
-        eventually(lambda: control_plane.run("get", "meshes").returncode == 0)
+        wait_for("the API", lambda: control_plane.run("get", "meshes").returncode == 0)
         before = token.read_text()
         clock.is_ahead_by(60 * 24 * 3600)  # the token is past half of its life, and certificates are due
-        eventually(lambda: token.read_text() != before)
+        wait_for("a new token", lambda: token.read_text() != before)
         clock.is_ahead_by(0)
-        eventually(lambda: control_plane.run("get", "meshes").returncode == 0)
+        wait_for("the API", lambda: control_plane.run("get", "meshes").returncode == 0)
     finally:
         process.terminate()
         process.wait(20)
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
-    for _ in range(int(seconds / 0.1)):
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"waited {seconds} s in vain")
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no IPv6")

@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pytest
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 from control.xds.encoding.encode import CLUSTER, LISTENER, SECRET
+from deploy.node.waiting import wait_for
 from tests.control.mesh_process import ControlPlane
 from tests.control.resources import MESH_WITH_IDENTITY
 
@@ -135,14 +136,6 @@ class Running:
             answer = proxy.answer()
         assert len(answer.resources) == 2
         proxy.close()
-
-
-def wait_for(what: str, condition: Callable[[], object], seconds: float = 30) -> None:
-    for _ in range(int(seconds / 0.1)):
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"waited {seconds} s in vain for {what}")
 
 
 @pytest.fixture(scope="module")
