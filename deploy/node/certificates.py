@@ -5,18 +5,62 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 KEY_TYPES = ("rsa2048", "rsa3072", "rsa4096", "p256", "p384")
 DAYS = 30
+
+
+def named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def uri_names(uris: Iterable[str]) -> list[x509.GeneralName]:
+    return [x509.UniformResourceIdentifier(uri) for uri in uris]
+
+
+def unsigned(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: CertificatePublicKeyTypes,
+    *,
+    begins: datetime.datetime | None = None,
+    ends: datetime.datetime | None = None,
+    serial: int | None = None,
+    is_ca: bool | None = False,
+    path_length: int | None = None,
+    names: Sequence[x509.GeneralName] = (),
+    names_are_critical: bool = False,
+) -> x509.CertificateBuilder:
+    """A certificate to which more extensions may be added before it is signed.
+
+    It begins an hour ago and ends after DAYS unless told otherwise. `is_ca` None leaves the basic constraints out.
+    """
+    start = begins or datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(serial or x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(ends or start + datetime.timedelta(days=DAYS))
+    )
+    if is_ca is not None:
+        builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=path_length), critical=True)
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=names_are_critical)
+    return builder
 
 
 def make_key(key_type: str) -> PrivateKey:
@@ -50,11 +94,9 @@ class Authority:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "TLS offload demo CA")])
-        self._certificate = (
-            _unsigned(self._name, self._name, self._key)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .sign(self._key, hashes.SHA256())
+        self._name = named("TLS offload demo CA")
+        self._certificate = unsigned(self._name, self._name, self._key.public_key(), is_ca=True, path_length=0).sign(
+            self._key, hashes.SHA256()
         )
         self.ca_file = folder / "ca.pem"
         self.ca_file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
@@ -70,13 +112,10 @@ class Authority:
             x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")),
         ]
         if uri:
-            names.append(x509.UniformResourceIdentifier(uri))
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name}.demo.test")])
+            names += uri_names([uri])
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         certificate = (
-            _unsigned(subject, self._name, key)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            unsigned(named(f"{name}.demo.test"), self._name, key.public_key(), names=names)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .sign(self._key, hashes.SHA256())
         )
@@ -96,16 +135,3 @@ def write_private(path: Path, content: bytes) -> None:
     """A file that only its owner can read, from its first moment on."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(content)
-
-
-def _unsigned(subject: x509.Name, issuer: x509.Name, key: PrivateKey) -> x509.CertificateBuilder:
-    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=DAYS))
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import socket
 import subprocess
 import time
@@ -14,9 +13,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
 
 from deploy.load import tools
+from deploy.node.certificates import named, unsigned
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
@@ -40,20 +39,8 @@ class KeyPair:
 
 
 def make_pair(folder: Path, name: str, key: PrivateKey) -> KeyPair:
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
+    subject, names = named("localhost"), [x509.DNSName("localhost")]
+    certificate = unsigned(subject, subject, key.public_key(), is_ca=True, names=names).sign(key, hashes.SHA256())
     pair = KeyPair(key, folder / f"{name}.pem", folder / f"{name}.key")
     pair.certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     pair.key_path.write_bytes(

@@ -7,7 +7,6 @@ import copy
 import os
 import subprocess
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from control.kinds import KINDS
 from control.mesh.view import MeshView, view_of
@@ -25,6 +23,7 @@ from control.model import documents
 from control.model.identity import Credential
 from control.model.resource import Resource
 from control.xds.encoding import encode
+from deploy.node.certificates import named, unsigned, uri_names
 from tests.control.rendered import Rendered
 
 MESH = """
@@ -75,19 +74,10 @@ def read_resources() -> Callable[[str], list[Resource]]:
 def authority() -> tuple[str, Credential]:
     """(PEM of a CA, a certificate of it for spiffe://default.default.mesh.local/workload/web)."""
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")]), datetime.now(UTC)
-
-    def certificate(public_key: ec.EllipticCurvePublicKey, is_ca: bool) -> x509.CertificateBuilder:
-        builder = x509.CertificateBuilder().issuer_name(name).subject_name(name if is_ca else x509.Name([]))
-        builder = builder.public_key(public_key).serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(now - timedelta(minutes=1)).not_valid_after(now + timedelta(hours=1))
-        return builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-
-    root = certificate(ca_key.public_key(), True).sign(ca_key, hashes.SHA256())
-    san = x509.SubjectAlternativeName(
-        [x509.UniformResourceIdentifier("spiffe://default.default.mesh.local/workload/web")]
-    )
-    leaf = certificate(key.public_key(), False).add_extension(san, critical=True).sign(ca_key, hashes.SHA256())
+    name, names = named("test CA"), uri_names(["spiffe://default.default.mesh.local/workload/web"])
+    root = unsigned(name, name, ca_key.public_key(), is_ca=True).sign(ca_key, hashes.SHA256())
+    builder = unsigned(x509.Name([]), name, key.public_key(), names=names, names_are_critical=True)
+    leaf = builder.sign(ca_key, hashes.SHA256())
     pem = serialization.Encoding.PEM
     key_pem = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
     credential = Credential(leaf.public_bytes(pem).decode(), key_pem)

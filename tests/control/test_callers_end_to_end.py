@@ -6,7 +6,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from control.ca.authority import Authority, generate, key_usage
 from control.xds.encoding.encode import ROUTES, SECRET
+from deploy.node.certificates import unsigned, uri_names
 from deploy.node.waiting import eventually
 from tests.control.live_mesh import Live, live
 from tests.control.scene import Read, answer
@@ -39,13 +40,16 @@ def permission(**fields: tuple[str, str]) -> str:
 
 def certificate(folder: Path, issuer: Authority, uris: Sequence[str]) -> Path:
     """For either end; it names whatever is wanted. With its key, as PEM."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    builder = x509.CertificateBuilder().subject_name(x509.Name([])).public_key(key.public_key())
-    builder = builder.issuer_name(issuer.certificate.subject).serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
-    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri) for uri in uris])
-    builder = builder.add_extension(names, critical=True).add_extension(key_usage(), critical=True)
-    made = builder.sign(issuer.key, issuer.hash_algorithm)  # type: ignore[arg-type]  # as in issue.py
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = unsigned(
+        x509.Name([]),
+        issuer.certificate.subject,
+        key.public_key(),
+        is_ca=None,
+        names=uri_names(uris),
+        names_are_critical=True,
+    )
+    made = builder.add_extension(key_usage(), critical=True).sign(issuer.key, issuer.hash_algorithm)  # type: ignore[arg-type]  # as in issue.py
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     path = folder / "made.pem"
     path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(*form))

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from deploy.node import envoy
+from deploy.node.certificates import named, unsigned, uri_names
 from deploy.node.processes import Processes
 from deploy.node.waiting import wait_for
 from envoy_ext import location, render
@@ -67,20 +68,14 @@ class Material:
         key: PrivateKey = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
         ends = now + datetime.timedelta(days=1) if valid else now - datetime.timedelta(minutes=5)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "client")]))
-            .issuer_name(signer.certificate.subject)
-            .public_key(key.public_key())
-            .serial_number(0x1234ABCD)
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(ends)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        )
-        if uris:
-            names = [x509.UniformResourceIdentifier(uri) for uri in uris]
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        builder = unsigned(
+            named("client"),
+            signer.certificate.subject,
+            key.public_key(),
+            serial=0x1234ABCD,
+            ends=ends,
+            names=uri_names(uris),
+        ).add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
         path.write_bytes(pem(builder.sign(signer.key, hashes.SHA256())) + key_pem(key))
         return path
 

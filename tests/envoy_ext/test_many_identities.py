@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from deploy.node.certificates import named, unsigned
 from deploy.node.processes import Processes
 from deploy.node.waiting import wait_for
 from envoy_ext import render
@@ -21,7 +22,7 @@ from tests.envoy_ext.facade import Change, facade
 from tests.envoy_ext.node import ME, EnvoyNode, Material
 from tests.envoy_ext.tls_clients import common_name
 from tests.offload.daemon_process import DaemonProcess
-from tests.offload.key_files import DAY, NOW, pem, shared_key, write_pair
+from tests.offload.key_files import pem, shared_key, write_pair
 
 pytestmark = pytest.mark.envoy
 
@@ -100,13 +101,10 @@ def test_an_identity_that_is_too_large_is_refused_alone(
 def padded_authorities(material: Material) -> Iterator[bytes]:
     """CA certificates of 600 KB in all: each has a long extension that nobody knows."""
     for number in range(3):
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"large {number}")])
+        name, key = named(f"large {number}"), material.authority.key
         padding = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.55555.1"), bytes(200_000))
-        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).serial_number(number + 1)
-        builder = builder.public_key(material.authority.key.public_key())
-        builder = builder.not_valid_before(NOW - DAY).not_valid_after(NOW + 30 * DAY)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        yield pem(builder.add_extension(padding, critical=False).sign(material.authority.key, hashes.SHA256()))
+        builder = unsigned(name, name, key.public_key(), is_ca=True).add_extension(padding, critical=False)
+        yield pem(builder.sign(key, hashes.SHA256()))
 
 
 def test_a_daemon_without_the_shared_call(

@@ -12,8 +12,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
+from deploy.node.certificates import named, unsigned, uri_names
 from deploy.node.processes import Processes
 from deploy.node.waiting import wait_for
 from envoy_ext import render
@@ -46,23 +47,19 @@ class Certificate:
 
     def write(self, path: Path, issuer: Authority, between: Sequence[x509.Certificate] = ()) -> Path:
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "client")]))
-            .issuer_name(issuer.certificate.subject)
-            .public_key(key.public_key())
-            .serial_number(self.serial or x509.random_serial_number())
-            .not_valid_before(self.begins)
-            .not_valid_after(self.ends)
-            .add_extension(x509.BasicConstraints(ca=self.is_ca, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(self.purposes), critical=False)
-        )
+        builder = unsigned(
+            named("client"),
+            issuer.certificate.subject,
+            key.public_key(),
+            begins=self.begins,
+            ends=self.ends,
+            serial=self.serial,
+            is_ca=self.is_ca,
+            names=uri_names(self.uris),
+        ).add_extension(x509.ExtendedKeyUsage(self.purposes), critical=False)
         if self.usage is not None:
             flags = dict.fromkeys(KEY_USAGES, False) | dict.fromkeys(self.usage, True)
             builder = builder.add_extension(x509.KeyUsage(**flags), critical=True)
-        if self.uris:
-            names = [x509.UniformResourceIdentifier(uri) for uri in self.uris]
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         path.write_bytes(pem(builder.sign(issuer.key, hashes.SHA256()), *between) + key_pem(key))
         return path
 

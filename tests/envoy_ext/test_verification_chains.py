@@ -13,8 +13,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from deploy.node.certificates import named, unsigned, uri_names
 from deploy.node.processes import Processes
 from deploy.node.waiting import wait_for
 from envoy_ext import render
@@ -42,23 +42,19 @@ def authority(
 ) -> Authority:
     """A CA, or (`ca` false) who would like to be one."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(parent.certificate.subject if parent else subject)
-        .public_key(key.public_key())
-        .serial_number(serial or x509.random_serial_number())
-        .not_valid_before(NOW - HOUR)
-        .not_valid_after(NOW + HOUR)
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
+    builder = unsigned(
+        named(name),
+        parent.certificate.subject if parent else named(name),
+        key.public_key(),
+        begins=NOW - HOUR,
+        ends=NOW + HOUR,
+        serial=serial,
+        is_ca=ca,
+        path_length=path_length,
+        names=uri_names(uris),
     )
-    if uris:
-        names = [x509.UniformResourceIdentifier(uri) for uri in uris]
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     if permitted:
-        domains = [x509.UniformResourceIdentifier(domain) for domain in permitted]
-        builder = builder.add_extension(x509.NameConstraints(domains, None), critical=True)
+        builder = builder.add_extension(x509.NameConstraints(uri_names(permitted), None), critical=True)
     return Authority(key, builder.sign(parent.key if parent else key, hashes.SHA256()))
 
 

@@ -13,7 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from cryptography.x509.oid import NameOID
+
+from deploy.node.certificates import named, unsigned, uri_names
 
 NOW = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
 DAY = datetime.timedelta(days=1)
@@ -77,7 +78,7 @@ class Authority:
     def make(name: str = "test CA", parent: Authority | None = None) -> Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = build_certificate(
-            name, key, parent.key if parent else key, parent.certificate.subject if parent else _name(name), ca=True
+            name, key, parent.key if parent else key, parent.certificate.subject if parent else named(name), ca=True
         )
         return Authority(key, certificate)
 
@@ -110,26 +111,11 @@ def build_certificate(
     usage: x509.KeyUsage | None = None,
     uris: Sequence[str] = (),
 ) -> x509.Certificate:
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(_name(name))
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW + begin)
-        .not_valid_after(NOW + end)
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-    )
-    names = [x509.DNSName(d) for d in dns] + [x509.UniformResourceIdentifier(uri) for uri in uris]
-    if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    names = [*(x509.DNSName(d) for d in dns), *uri_names(uris)]
+    builder = unsigned(named(name), issuer, key.public_key(), begins=NOW + begin, ends=NOW + end, is_ca=ca, names=names)
     if usage:
         builder = builder.add_extension(usage, critical=True)
     return builder.sign(issuer_key, hashes.SHA256())
-
-
-def _name(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 def pem(*certificates: x509.Certificate) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from control.ca.identities import Identities
 from control.kinds import KINDS
@@ -22,6 +20,7 @@ from control.model.resource import parse
 from control.model.violation import InvalidResource
 from control.store.database import StoreKey
 from control.store.store import Store
+from deploy.node.certificates import named, unsigned
 from tests.control.resources import MESH_WITH_IDENTITY
 
 
@@ -105,12 +104,8 @@ def test_spiffe_ids(spiffe_id: str, problem: str | None) -> None:
 
 def certificate(is_authority: bool, constraints: bool = True) -> str:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(hours=1))
-    if constraints:
-        builder = builder.add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+    name = named("test")
+    builder = unsigned(name, name, key.public_key(), is_ca=is_authority if constraints else None)
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 

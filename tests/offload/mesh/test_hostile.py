@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from deploy.node.certificates import unsigned
 from deploy.node.waiting import wait_for
 from offload.v1 import admin_pb2, node_pb2
 from tests.offload.daemon_process import DaemonProcess
@@ -29,13 +29,9 @@ Script = Sequence[bytes]
 def self_signed() -> tuple[bytes, bytes]:
     """(certificate, key) of 127.0.0.1, as PEM."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = (
-        builder.serial_number(1).not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(days=1))
-    )
-    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    certificate = builder.add_extension(names, critical=True).sign(key, hashes.SHA256())
+    names = [x509.IPAddress(ip_address("127.0.0.1"))]
+    builder = unsigned(name, name, key.public_key(), is_ca=None, names=names, names_are_critical=True)
+    certificate = builder.sign(key, hashes.SHA256())
     return certificate.public_bytes(Encoding.PEM), key_pem(key)
 
 
