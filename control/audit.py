@@ -1,8 +1,8 @@
-"""The audit log: who changed what of the meshes, from where, and what was issued to whom; one JSON object a line.
+"""The audit log: who changed what in which mesh, from where, and what was issued to whom; one JSON object per line.
 
-Lines go to the server's log (standard output), or to a file of their own. What cannot be written is counted, in a
-metric, and changes go on: the disk that refuses a line most likely refuses the change too. A line holds no secret: of
-tokens and certificates their ids.
+Lines go to the server's log (standard output), or to a separate file. A line that cannot be written is counted in a
+metric, and the change goes through: the disk that refuses a line most likely refuses the change too. A line holds no
+secret: tokens and certificates appear by their ids.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from offload.filesystem.trusted_paths import Trust
 
 log = structlog.get_logger(__name__)
 
-# Of those that nobody has let in: what strangers write must not fill a disk. The others are counted.
+# Limit for unauthorized requests: what strangers cause must not fill a disk. Lines beyond it are only counted.
 STRANGERS_PER_SECOND = 10
-# Of a text that somebody else chose.
+# Limit for a text that somebody else chose.
 MAX_CHARS = 512
 
 
@@ -54,7 +54,7 @@ class Audit:
         lost: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Raises OSError where there is a file, and it cannot be written."""
+        """Raises OSError if a file is named and cannot be written."""
         self._lost, self._clock = lost, clock
         self._lock = threading.Lock()
         self._file = AuditFile(path, Trust.of()) if path is not None else None
@@ -64,7 +64,7 @@ class Audit:
             self._file.open()
 
     def write(self, event: str, by: Who | None, source: str, **fields: Any) -> None:
-        """`by`: None of somebody who was not let in. `source`: an address, or empty where it is this host."""
+        """`by`: None if the request was unauthorized. `source`: an address, or empty for this host."""
         with self._lock:
             now = self._clock()
             if self._is_too_much(by, now):
@@ -107,7 +107,7 @@ class Audit:
 
 
 def _print(line: str) -> Exception | None:
-    """As the log's own lines are written: with a lock, so that none is within another."""
+    """Written under a lock, as the log's own lines are, so that lines never interleave."""
     try:
         structlog.PrintLogger(sys.stdout).msg(line)
     except (OSError, ValueError) as error:  # ValueError: standard output is closed
@@ -124,5 +124,5 @@ def _bounded(value: Any) -> Any:
 
 
 def moment(seconds: float) -> str:
-    """Of seconds since 1970, as the log writes it."""
+    """Formats seconds since 1970 as the log does."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

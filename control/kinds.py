@@ -1,4 +1,4 @@
-"""Every type of resource that this control plane knows: the one list, out of the model and the policies' folders."""
+"""Every type of resource that this control plane knows: the one list, from the model and the policies' folders."""
 
 from __future__ import annotations
 

@@ -13,18 +13,18 @@ import structlog
 from control.untrusted_text import escaped_all
 from offload.reporting.folded_log import INTERVAL_SECONDS, FoldedLog
 
-# uvicorn has a line for each request that is no HTTP, and asyncio a trace for whatever it cannot do.
+# uvicorn logs every request that is not HTTP, and asyncio a trace for everything that it cannot do.
 _LIBRARIES = ("uvicorn.error", "asyncio")
-# Of a message, which may name an object that is there once: what tells one kind from another.
+# Length of a message's start that tells one kind from another; the rest may name an object that occurs only once.
 _KIND_CHARS = 40
 _KINDS_MAX = 64
 
 
 def configure() -> None:
-    """Escapes every value of every event from now on, and shows no values in traces."""
+    """Escapes every value of every event from now on, and hides the values of variables in traces."""
     renderer = structlog.dev.ConsoleRenderer
     defaults = [p for p in structlog.get_config()["processors"] if p is not _escaped and not isinstance(p, renderer)]
-    # By default a trace has the values of all variables: tokens and keys of CAs among them.
+    # By default a trace shows the values of all variables: tokens and keys of CAs among them.
     last = renderer(colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[_escaped, *defaults, last])
 
@@ -36,8 +36,8 @@ def _escaped(_logger: object, _method: str, event: MutableMapping[str, Any]) -> 
 
 
 class FoldedLibraries(logging.Filter):
-    """Of each kind of message of a library, one in each interval comes as it is, perhaps with its trace; the others are
-    counted in `folded`."""
+    """Passes one message of each kind of a library per interval, perhaps with its trace; the others are counted in
+    `folded`."""
 
     def __init__(self, folded: FoldedLog) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 
 
 class Metrics:
-    """One instance a process; tests make their own."""
+    """One instance per process; tests create their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -105,19 +105,19 @@ class Metrics:
         self._failing: set[str] = set()
 
     def show_failing(self, identities: Iterable[str]) -> None:
-        """Those whose CA cannot sign now; what failed before, and is not among them, is at 0."""
+        """The identities whose CA cannot sign now; a former one that is not among them is set to 0."""
         now = set(identities)
         for name in now | self._failing:
             self.failing.labels(name).set(name in now)
         self._failing |= now
 
     def show_end(self, certificate: str, end: float) -> None:
-        """`end`: seconds since 1970."""
+        """`end`: expiry, in seconds since 1970."""
         self._certificates.add(certificate)
         self.certificate_expiry.labels(certificate).set(end)
 
     def forget_ends(self, certificate: str) -> None:
-        """Of one that is there no more, and of all below it, where it is a mesh."""
+        """Drops the expiry of a certificate that no longer exists; for a mesh, all below it."""
         gone = {name for name in self._certificates if name == certificate or name.startswith(certificate + "/")}
         for name in gone:
             self.certificate_expiry.remove(name)
@@ -128,7 +128,7 @@ class Metrics:
         self._failing -= failing
 
     def show_quarantined(self, mesh: str, counts: Mapping[str, int]) -> None:
-        """By type of policy."""
+        """`counts`: quarantined policies by type."""
         for type_name in self._quarantined.get(mesh, set()) | counts.keys():
             self.quarantined.labels(mesh, type_name).set(counts.get(type_name, 0))
         self._quarantined[mesh] = set(counts)

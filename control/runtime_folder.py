@@ -3,9 +3,9 @@
 Theory of operation
 -------------------
 `mesh dataplane run` becomes Envoy, so nothing of it is left that could clean up at the end. Instead a folder belongs
-to whoever holds the lock on it: the descriptor is inherited by Envoy and closed by the kernel, however Envoy ends. The
-next proxy of that name takes the same folder; while the one before still runs (a restart that overlaps), it takes
-another beside it, `default.web-1+2`. Folders in which nobody runs any more are removed at each start.
+to the holder of its lock: the descriptor is inherited by Envoy and closed by the kernel, however Envoy ends. The next
+proxy of that name takes the same folder; while the previous one still runs (a restart that overlaps), it takes
+another beside it, `default.web-1+2`. Folders of proxies that no longer run are removed at each start.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pathlib import Path
 
 BOOTSTRAP, SOCKET = "bootstrap.json", "admin.sock"
 _FILES = (BOOTSTRAP, f".{BOOTSTRAP}.new", SOCKET)
-# Of sockaddr_un.sun_path, without the zero at its end.
+# Size of sockaddr_un.sun_path, without the zero at its end.
 MAX_SOCKET_PATH = 107
-# Of a folder's name: a mesh and a dataplane have 63 and 253 characters, which is more than a socket's path takes.
+# Length of a folder's name: mesh and dataplane names of 63 and 253 characters would exceed a socket's path.
 MAX_LABEL = 40
 # Versions before this one left a folder with the token in the temporary folder at each start. One that is younger
-# than this many seconds may be of a start that is under way.
+# than this many seconds may belong to a start in progress.
 LEFTOVER_AGE_S = 3600
 
 
@@ -52,7 +52,7 @@ class ProxyFolder:
         return self.path / SOCKET
 
     def remove(self) -> None:
-        """Where no Envoy was started."""
+        """To be called if no Envoy was started."""
         _remove(self.path)
         os.close(self.descriptor)
 
@@ -62,16 +62,16 @@ def default_base(environment: Mapping[str, str] = os.environ) -> Path:
     if unit := environment.get("RUNTIME_DIRECTORY"):
         return Path(unit.partition(":")[0])
     session = environment.get("XDG_RUNTIME_DIR")
-    # `sudo -u` may leave that of another user.
+    # `sudo -u` may leave the variable of another user.
     if session and (found := _status(Path(session))) is not None and found.st_uid == os.geteuid():
         return Path(session) / "mesh"
     return Path(tempfile.gettempdir()) / f"mesh-{os.geteuid()}"
 
 
 def take(base: Path, node_id: str, with_socket: bool = True) -> ProxyFolder:
-    """A folder in `base` for the proxy, which is made where it is missing. Raises UnusableFolder, OSError."""
+    """Takes a folder in `base` for the proxy, creating it if missing. Raises UnusableFolder, OSError."""
     label = _label(node_id)
-    # The longest that there is: whether it fits does not depend on who runs beside it.
+    # The longest possible path: whether it fits must not depend on who runs beside it.
     if with_socket and len(os.fsencode(base / f"{label}+99" / SOCKET)) > MAX_SOCKET_PATH:
         raise UnusableFolder(
             f"the path of a socket in {base} would be longer than the {MAX_SOCKET_PATH} bytes that the kernel takes: "
@@ -115,9 +115,9 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _check_own(base: Path) -> None:
-    """In the temporary folder anybody may have made it, to have his files read or ours."""
+    """In the temporary folder anybody may have created it, to have his files read or ours."""
     found = base.stat()
-    trusted = base.lstat().st_uid in (0, os.geteuid())  # systemd makes symlinks for users that it makes up
+    trusted = base.lstat().st_uid in (0, os.geteuid())  # systemd creates symlinks for its dynamic users
     if not trusted or not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise UnusableFolder(f"{base} is not a folder of this user: remove it, or choose another --runtime-folder")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -125,7 +125,7 @@ def _check_own(base: Path) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """None where somebody runs in it, or it has gone meanwhile."""
+    """None if somebody runs in it, or it has been removed meanwhile."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
@@ -142,7 +142,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def _clean(base: Path, ours: Path) -> None:
-    """Of proxies that do not run any more. What is not of this program stays."""
+    """Removes the folders of proxies that no longer run. Anything that is not of this program stays."""
     for path in base.iterdir():
         if path == ours or not _is_ours(path):
             continue
@@ -153,7 +153,7 @@ def _clean(base: Path, ours: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """An empty folder may be anybody's: of this user's home, if he chose that."""
+    """An empty folder may be anybody's: in this user's home, if he chose that."""
     try:
         names = {one.name for one in path.iterdir()}
         return path.lstat().st_uid == os.geteuid() and bool(names) and names <= set(_FILES)
@@ -170,7 +170,7 @@ def _remove(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path | None = None, now: float | None = None) -> int:
-    """What earlier versions left in the temporary folder; returns how many. The tokens in them may still be good."""
+    """Removes what earlier versions left in the temporary folder; returns how many. Their tokens may still be valid."""
     count, before = 0, (time.time() if now is None else now) - LEFTOVER_AGE_S
     for path in (folder or Path(tempfile.gettempdir())).glob("mesh-*-????????"):
         found = _status(path)

@@ -1,4 +1,4 @@
-"""What `mesh serve` can be told, each default with its reason; and where its files are."""
+"""The settings of `mesh serve`, each default with its reason; and the locations of its files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_DATA = Path("/var/lib/mesh")
-# Kuma's ports, so that firewalls that know Kuma know this.
+# Kuma's ports, so that firewalls set up for Kuma fit.
 XDS_PORT = 5678
 NODES_PORT = 5679
 API_PORT = 5682
@@ -24,7 +24,7 @@ class Address:
 
 
 def parse_address(text: str, default_port: int) -> Address:
-    """Of 127.0.0.1:5682, [::1]:5682, or either without the port. Raises ValueError."""
+    """Parses 127.0.0.1:5682, [::1]:5682, or either without the port. Raises ValueError."""
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]") or (":" in host and not host.startswith("[")):
         host, port = text, str(default_port)
@@ -35,7 +35,7 @@ def parse_address(text: str, default_port: int) -> Address:
 
 @dataclass(frozen=True)
 class Files:
-    """In one folder, which only the control plane's user can read."""
+    """The files in one folder, which only the control plane's user can read."""
 
     folder: Path
 
@@ -49,17 +49,17 @@ class Files:
 
     @property
     def admin_token(self) -> Path:
-        """For `mesh` on the same host; made at the first start."""
+        """The token for `mesh` on the same host; created at the first start."""
         return self.folder / "admin.token"
 
     @property
     def ca(self) -> Path:
-        """Of the control plane's own certificate: what proxies and `mesh` elsewhere need."""
+        """The CA of the control plane's own certificate: needed by proxies, and by `mesh` on other hosts."""
         return self.folder / "ca.pem"
 
 
 class CannotServe(Exception):
-    """The host or its configuration forbids to start; starting again does not help. The message says why."""
+    """The host or its configuration prevents the start; a restart does not help. The message says why."""
 
 
 def data_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -67,7 +67,7 @@ def data_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Readable for the owner only, from its first byte on; replaces what is there."""
+    """Readable for the owner only, from its first byte on; replaces an existing file."""
     staged = path.with_name(f".{path.name}.new")
     staged.unlink(missing_ok=True)
     with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -1,7 +1,7 @@
-"""The CAs of MeshIdentities: made, kept sealed in the store, published as MeshTrust, rotated, asked to sign.
+"""The CAs of MeshIdentities: generates them, keeps them sealed in the store, publishes MeshTrust, rotates, signs.
 
-Everything that is remembered here belongs to one MeshIdentity, from its making on: one that is deleted and made again
-is another one, with another CA.
+All state here belongs to one MeshIdentity since its creation: one that is deleted and created again is a different one,
+with a different CA.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Issuing:
 
 @dataclass(frozen=True, order=True)
 class Key:
-    """One MeshIdentity; `made_at` is the store's, and tells one from another of that name."""
+    """One MeshIdentity; `made_at` comes from the store and tells apart two that had the same name in succession."""
 
     mesh: str
     name: str
@@ -53,7 +53,7 @@ class Key:
 
 
 class Authorities:
-    """`steady`: seconds, for pauses. `clock`: what certificates go by."""
+    """`steady`: a monotonic clock in seconds, for pauses. `clock`: the time that certificates are checked against."""
 
     def __init__(
         self,
@@ -64,14 +64,14 @@ class Authorities:
     ) -> None:
         self._store, self._zone, self._now, self._steady = store, zone, clock, steady
         self._issuing: dict[Key, tuple[float, Issuing]] = {}
-        # MeshIdentities that have, or had, a CA: they stay in force whatever becomes of it.
+        # MeshIdentities that have, or had, a CA: they stay in force whatever happens to it.
         self._had: set[Key] = set()
         self._throttle: Throttle[Key] = Throttle()
 
-    # --- what is kept -------------------------------------------------------------------------------------------------
+    # --- stored CAs ---------------------------------------------------------------------------------------------------
 
     def rotation(self, identity: Resource) -> Rotation:
-        """The CAs of a MeshIdentity as they are kept; makes nothing. Raises UnusableAuthority."""
+        """The stored CAs of a MeshIdentity; creates nothing. Raises UnusableAuthority."""
         kept = self._read(identity)
         if kept is None:
             raise UnusableAuthority(f"MeshIdentity {identity.name!r} in mesh {identity.mesh!r} has no CA yet")
@@ -84,7 +84,7 @@ class Authorities:
             raise UnusableAuthority(f"the stored CA is damaged: {error}") from error
 
     def ensure(self, identity: Resource) -> Rotation:
-        """As `rotation`; made and published where there is none yet. Raises UnusableAuthority."""
+        """Like `rotation`, but creates and publishes a CA if there is none yet. Raises UnusableAuthority."""
         kept, name = self._read(identity), ca_secret(identity.mesh, identity.name)
         if kept is None:
             fresh = Rotation(Stage.STABLE, self._new_authority(identity))
@@ -110,9 +110,9 @@ class Authorities:
         return begun
 
     def _begun(self, identity: Resource, rotation: Rotation) -> Rotation:
-        """Where a CA that was generated here is not valid yet, the clock has been set back since."""
+        """Reissues a CA that was generated here and is not valid yet: the clock has been set back since."""
         if identity.spec.provider.bundled.ca is not None:
-            return rotation  # it is somebody else's to say from when on it is valid
+            return rotation  # its validity is for its owner to decide
         now = self._now()
 
         def mended(authority: Authority | None) -> Authority | None:
@@ -147,7 +147,7 @@ class Authorities:
     # --- before and after a MeshIdentity is stored --------------------------------------------------------------------
 
     def check(self, identity: Resource) -> None:
-        """Whether the CA that it names can be used, before it is stored. Raises InvalidResource."""
+        """Checks, before a MeshIdentity is stored, that the CA it names can be used. Raises InvalidResource."""
         files = identity.spec.provider.bundled.ca
         if files is None:
             return
@@ -155,7 +155,7 @@ class Authorities:
             before: Resource | None = self._store.get("MeshIdentity", identity.mesh, identity.name)
         except NotFound:
             before = None
-        # A CA that is kept goes on whatever becomes of its files; others are for the next rotation.
+        # A stored CA stays in use whatever happens to its files; other files are for the next rotation.
         if before is not None and before.spec.provider.bundled.ca == files and self._is_kept(before):
             return
         try:
@@ -167,12 +167,12 @@ class Authorities:
             raise InvalidResource(f"MeshIdentity {identity.name}", [violation]) from None
 
     def _is_kept(self, identity: Resource) -> bool:
-        """Whether there is a CA of it in the store, good or damaged."""
+        """Whether the store has a CA for this MeshIdentity, good or damaged."""
         name = ca_secret(identity.mesh, identity.name)
         return name in self._store.secret_names(name)
 
     def without(self, identities: Iterable[Resource]) -> Mapping[str, str]:
-        """Those that never had a CA and cannot get one, and why. They are not in force: nobody has a certificate."""
+        """MeshIdentities that never had a CA and cannot get one, and why. They are not in force."""
         found = {}
         for identity in identities:
             key = Key.of(identity)
@@ -193,7 +193,7 @@ class Authorities:
         return found
 
     def forget(self, mesh: str, name: str | None = None) -> None:
-        """When a MeshIdentity is deleted, or a mesh with all of its own."""
+        """To be called when a MeshIdentity is deleted, or a mesh with all of its own."""
 
         def is_it(key: Key) -> bool:
             return key.mesh == mesh and name in (None, key.name)
@@ -208,7 +208,7 @@ class Authorities:
     # --- rotation -----------------------------------------------------------------------------------------------------
 
     def begin(self, identity: Resource) -> Rotation:
-        """A new CA: generated, or read again from the files. Raises WrongStage, UnusableAuthority, Conflict."""
+        """Begins with a new CA, generated or reread from the files. Raises WrongStage, UnusableAuthority, Conflict."""
         self.rotation(identity).check(Event.BEGIN, self._now())
         return self.step(identity, Event.BEGIN, self._another(identity))
 
@@ -224,7 +224,7 @@ class Authorities:
         return self._store_step(identity, self.rotation(identity).step(event, self._now(), new))
 
     def reset(self, identity: Resource, force: bool) -> Rotation:
-        """Another CA signs at once; also in the place of a damaged one. WrongStage, UnusableAuthority, Conflict."""
+        """Replaces the CA at once, even a damaged one. Raises WrongStage, UnusableAuthority, Conflict."""
         try:
             before = self.rotation(identity)
         except UnusableAuthority:
@@ -251,7 +251,7 @@ class Authorities:
     # --- trust --------------------------------------------------------------------------------------------------------
 
     def publish_trust(self, identity: Resource) -> Resource | None:
-        """The MeshTrust of a MeshIdentity, made or brought up to date; None where it wants none. UnusableAuthority."""
+        """Creates or updates the MeshTrust of a MeshIdentity; None if it wants none. Raises UnusableAuthority."""
         try:
             return self._publish(identity, self.ensure(identity))
         except UnusableAuthority as error:
@@ -262,7 +262,7 @@ class Authorities:
         spec: MeshIdentitySpec = identity.spec
         if spec.provider.bundled.mesh_trust_creation == "Disabled":
             return None
-        # In the order of their making: a swap of the two in the middle of a rotation is no change of the bundle.
+        # Sorted by age: swapping the two CAs in the middle of a rotation does not change the bundle.
         authorities = sorted(rotation.bundle, key=lambda a: (a.certificate.not_valid_before_utc, a.fingerprint))
         bundles = [{"type": "Pem", "pem": {"value": authority.certificate_pem}} for authority in authorities]
         document = {
@@ -277,9 +277,10 @@ class Authorities:
     # --- signing ------------------------------------------------------------------------------------------------------
 
     def issuing(self, mesh: str, name: str, made_at: str = "") -> Issuing:
-        """Read anew every moment or so: another replica may have rotated. Raises NotFound, UnusableAuthority.
+        """The CA and expiry for signing, refreshed regularly, since another replica may have rotated.
 
-        `made_at`: as the MeshIdentity that is meant says it. One that fails is asked again after a while only.
+        `made_at`: creation time of the MeshIdentity that is meant. After a failure the next attempt is delayed. Raises
+        NotFound, UnusableAuthority.
         """
         key, now = Key(mesh, name, made_at), self._steady()
         kept = self._issuing.get(key)
@@ -302,7 +303,7 @@ class Authorities:
         return found
 
     def issuer_fingerprint(self, identity: Resource) -> str | None:
-        """Of the CA that signs, also where it cannot sign now; None where there is none, or it is damaged."""
+        """Fingerprint of the issuing CA, even if it cannot sign now; None if there is none, or it is damaged."""
         try:
             return self.issuing(identity.mesh, identity.name, identity.creation_time).rotation.issuer.fingerprint
         except UnusableAuthority:
@@ -333,11 +334,11 @@ class Authorities:
             log.info("the CA of a MeshIdentity can be used again", mesh=key.mesh, identity=key.name)
 
     def is_throttled(self, mesh: str, name: str) -> bool:
-        """Whether it failed, and is not to be asked yet."""
+        """Whether the CA failed recently, so that it must not be tried yet."""
         return any(self._throttle.holds(key, self._steady()) for key in self._keys(mesh, name))
 
     def trouble(self, mesh: str, name: str) -> str | None:
-        """Why it cannot sign, for people; None where it can, as far as is known."""
+        """Why the CA cannot sign, for people; None if it can, as far as is known."""
         for trouble in map(self._throttle.trouble, self._keys(mesh, name)):
             if trouble is not None:
                 seconds = max(0, round(trouble.again_at - self._steady()))
@@ -348,11 +349,11 @@ class Authorities:
         return [key for key in self._throttle.failing() if (key.mesh, key.name) == (mesh, name)]
 
     def troubles(self) -> list[tuple[str, str]]:
-        """(mesh, MeshIdentity) of those that fail."""
+        """The failing CAs, as (mesh, MeshIdentity)."""
         return sorted({(key.mesh, key.name) for key in self._throttle.failing()})
 
     def retry(self) -> set[str]:
-        """Asks those that failed and are due; the meshes of those that can sign now."""
+        """Retries the failed CAs that are due; returns the meshes of those that can sign now."""
         recovered = set()
         for key in self._throttle.due(self._steady()):
             try:

@@ -1,4 +1,4 @@
-"""A certificate authority: made by us or read from files, and what it looks like when it is stored."""
+"""A certificate authority: generated here or read from files, and its stored form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 # Long, because ending a CA is done by rotation and not by expiry; the same as Kuma's generated CAs.
 AUTHORITY_LIFETIME = timedelta(days=3650)
-# Clocks of a mesh differ a little.
+# Tolerance for the difference between the clocks of a mesh.
 CLOCK_SKEW = timedelta(minutes=1)
 
 _PEM = serialization.Encoding.PEM
@@ -41,18 +41,18 @@ class Authority:
 
     @property
     def hash_algorithm(self) -> hashes.HashAlgorithm | None:
-        """For signing with the key; None for Ed25519, which has its own."""
+        """The hash for signing with the key; None for Ed25519, which has its own."""
         if isinstance(self.key, ec.EllipticCurvePrivateKey):
             return hashes.SHA384() if self.key.curve.key_size > 256 else hashes.SHA256()
         return hashes.SHA256() if isinstance(self.key, rsa.RSAPrivateKey) else None
 
     @property
     def ends_at(self) -> float:
-        """Seconds since 1970."""
+        """Expiry, in seconds since 1970."""
         return self.certificate.not_valid_after_utc.timestamp()
 
     def problem_at(self, now: datetime) -> str | None:
-        """Why nobody takes a certificate of this CA now; None where it can sign."""
+        """Why certificates of this CA would be rejected now; None if it can sign."""
         begin, end = self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc
         if end <= now:
             return f"the certificate ended on {end:%Y-%m-%d %H:%M} UTC"
@@ -67,7 +67,7 @@ class Authority:
         subject: x509.Name = _NOBODY,
         names: Sequence[x509.GeneralName] = (),
     ) -> x509.Certificate:
-        """A certificate for handshakes. It has names, or else a subject."""
+        """Issues a certificate for handshakes, with either names or a subject."""
         issuer = self.certificate.subject
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
         builder = builder.serial_number(x509.random_serial_number())
@@ -90,7 +90,7 @@ class Authority:
         return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
     def to_pem(self) -> tuple[str, str]:
-        """(certificate, key), for the store, which seals it."""
+        """Returns (certificate, key) for the store, which seals it."""
         key = self.key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         return self.certificate_pem, key.decode()
 
@@ -98,7 +98,7 @@ class Authority:
 def generate(trust_domain: str, now: datetime) -> Authority:
     """A self-signed P-256 CA whose SPIFFE id is that of the trust domain."""
     key = ec.generate_private_key(ec.SECP256R1())
-    # The serial keeps names apart, so that a verifier never tries the older CA of a rotation by its name.
+    # The serial makes the names differ, so that a verifier never tries the older CA of a rotation by its name.
     serial = x509.random_serial_number()
     name = x509.Name(
         [
@@ -119,10 +119,10 @@ def generate(trust_domain: str, now: datetime) -> Authority:
 
 
 def begun_now(authority: Authority, now: datetime) -> Authority:
-    """A generated CA with the same name and key that is valid from now on, for one that is not valid yet.
+    """Reissues a generated CA that is not valid yet: the same name and key, valid from now on.
 
-    It was made by a clock that was ahead. Nobody can have taken a certificate of it; and what verifies with the older
-    one, from its begin on, verifies with this one too.
+    It was generated while the clock was ahead. Nobody can have accepted a certificate of it, and whatever verifies with
+    the older one, from its start on, verifies with this one too.
     """
     old = authority.certificate
     builder = x509.CertificateBuilder().subject_name(old.subject).issuer_name(old.subject)
@@ -134,7 +134,7 @@ def begun_now(authority: Authority, now: datetime) -> Authority:
 
 
 def key_usage(certificates: bool = False) -> x509.KeyUsage:
-    """Either for signing certificates, or for handshakes; never both."""
+    """Usage for signing certificates, or for handshakes; never both."""
     return x509.KeyUsage(
         digital_signature=not certificates,
         key_cert_sign=certificates,
@@ -149,7 +149,7 @@ def key_usage(certificates: bool = False) -> x509.KeyUsage:
 
 
 def load(certificate_pem: str, key_pem: str, where: str) -> Authority:
-    """Whatever the time is: what has ended can be looked at, and replaced. Raises UnusableAuthority.
+    """Loads a CA whatever its validity: an expired one can be inspected, and replaced. Raises UnusableAuthority.
 
     `where` names the source in messages.
     """
@@ -171,7 +171,7 @@ def load(certificate_pem: str, key_pem: str, where: str) -> Authority:
 
 
 def from_pem(certificate_pem: str, key_pem: str, where: str, now: datetime) -> Authority:
-    """One that can sign now. Raises UnusableAuthority."""
+    """Loads a CA that can sign now. Raises UnusableAuthority."""
     authority = load(certificate_pem, key_pem, where)
     problem = authority.problem_at(now)
     if problem is not None:

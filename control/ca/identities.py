@@ -1,7 +1,7 @@
-"""Certificates for those who may have them: of nodes for their requests, and of proxies on Envoy's own TLS.
+"""Certificates for those who are entitled to them: nodes, for their requests, and proxies on Envoy's own TLS.
 
-Those of proxies are kept, sealed: after a restart they have the same. A certificate that was made is served to its end,
-whatever becomes of the CA, as long as the proxy has the SPIFFE id that it is for.
+Those of proxies are stored sealed, so that they survive a restart. A certificate once issued is served to its expiry,
+whatever happens to the CA, as long as the proxy has the SPIFFE id that it is for.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from control.store.store import Store, svid_secret
 
 log = structlog.get_logger(__name__)
 
-# Of the half life: so much earlier or later do renewals begin, so that those who started together do not stay together.
+# Fraction of the half life by which renewals begin earlier or later, so that proxies that started together drift apart.
 RENEWAL_JITTER = 0.1
-# Of the certificate with which the control plane calls a proxy; it is made for each call.
+# Lifetime of the certificate with which the control plane calls a proxy; a new one is issued for each call.
 OWN_LIFETIME = timedelta(minutes=5)
 
 
@@ -45,7 +45,7 @@ class Held:
 
     credential: Credential
     spiffe_id: str
-    # The MeshIdentity that it came of ("" of one kept by an older version), and the fingerprint of its CA.
+    # The MeshIdentity that issued it ("" if an older version stored it), and the fingerprint of the issuing CA.
     mesh_identity: str
     authority: str
     key_type: KeyType
@@ -57,7 +57,7 @@ class Held:
         return self.not_before <= now < self.not_after
 
     def is_due(self, now: datetime) -> bool:
-        """For renewal. One that is not valid yet was made by a clock that was ahead, which has been set back since."""
+        """Whether it needs renewal. One that is not valid yet was issued while the clock was ahead."""
         return now >= self.renew_at or now < self.not_before
 
 
@@ -66,27 +66,27 @@ class Identities:
         self._store, self._now = store, clock
         self.authorities = Authorities(store, zone, clock)
         self._held: dict[tuple[str, str], Held] = {}
-        # Of whom the store is known to have none; asked for each build of a proxy in mode Offload.
+        # Dataplanes known to have nothing in the store; looked up for each build of a proxy in mode Offload.
         self._without: set[tuple[str, str]] = set()
         # One proxy's certificate must not be made twice at once, by two builds of its configuration.
         self._making = threading.Lock()
         self._signed_by: dict[tuple[str, str, str], str] = {}
 
     def now(self) -> datetime:
-        """By the clock that certificates go by."""
+        """The time that certificates are checked against."""
         return self._now()
 
     # --- nodes, and the control plane itself --------------------------------------------------------------------------
 
     def issuer(self, mesh: str, mesh_identity: str, made_at: str = "") -> Authority:
-        """The CA that signs now. Raises NotFound, UnusableAuthority."""
+        """The issuing CA. Raises NotFound, UnusableAuthority."""
         return self.authorities.issuing(mesh, mesh_identity, made_at).rotation.issuer
 
     def _issuing(self, mesh: str, identity: Identity) -> Issuing:
         return self.authorities.issuing(mesh, identity.mesh_identity, identity.made_at)
 
     def sign(self, mesh: str, identity: Identity, request_der: bytes, node: str = "") -> Svid:
-        """For a node: the key stays there. Raises RefusedRequest, NotFound, UnusableAuthority."""
+        """Signs a node's request; the key stays on the node. Raises RefusedRequest, NotFound, UnusableAuthority."""
         _check_not_ours(identity)
         key = key_of_request(request_der, identity.spiffe_id)
         found = self._issuing(mesh, identity)
@@ -96,22 +96,22 @@ class Identities:
         return svid
 
     def own(self, mesh: str, identity: Identity) -> Credential:
-        """For the control plane itself, to call a proxy with this identity; for a few minutes. UnusableAuthority."""
+        """A short-lived certificate for the control plane's own calls to this identity. Raises UnusableAuthority."""
         issuer, key = self._issuing(mesh, identity).rotation.issuer, _generate_key("p256")
         svid = issue(issuer, key.public_key(), control_plane_id(identity.trust_domain), OWN_LIFETIME, self._now())
         pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
         return Credential(svid.chain_pem, key.private_bytes(pem, form, serialization.NoEncryption()).decode())
 
     def last_issuer(self, mesh: str, spiffe_id: str, node: str) -> str | None:
-        """Fingerprint of the CA of the last certificate for the node; None if none was asked for since the start."""
+        """Fingerprint of the CA of the node's last certificate; None if it requested none since the start."""
         return self._signed_by.get((mesh, spiffe_id, node))
 
     # --- proxies on Envoy's own TLS -----------------------------------------------------------------------------------
 
     def credential(self, mesh: str, dataplane: str, identity: Identity, key_type: KeyType) -> Held:
-        """The one that the proxy has, or a new one when half of its life is over.
+        """The proxy's certificate, or a new one once half of its life is over.
 
-        Raises RefusedRequest, UnusableAuthority or StoreError where it has none and none can be made.
+        Raises RefusedRequest, UnusableAuthority or StoreError if the proxy has none and none can be issued.
         """
         _check_not_ours(identity)
         with self._making:
@@ -154,7 +154,7 @@ class Identities:
         return self._held_of(kept)
 
     def _load(self, mesh: str, dataplane: str) -> Held | None:
-        """None also for one that cannot be read: another one takes its place."""
+        """Also None if it cannot be read: another one replaces it."""
         try:
             kept = self._store.secret(svid_secret(mesh, dataplane))
             return None if kept is None else self._held_of(json.loads(kept))
@@ -178,11 +178,11 @@ class Identities:
         )
 
     def held(self, mesh: str, dataplane: str) -> Held | None:
-        """What is kept for the proxy now; for `mesh inspect` and the expiry metric."""
+        """The proxy's stored certificate; for `mesh inspect` and the expiry metric."""
         return self._held.get((mesh, dataplane))
 
     def is_due(self, mesh: str, dataplane: str) -> bool:
-        """Whether the proxy is to get another certificate, and its CA may be asked for one now."""
+        """Whether the proxy should get another certificate, and its CA may be tried now."""
         held = self._held.get((mesh, dataplane))
         if held is None or not held.is_due(self._now()):
             return False
@@ -201,13 +201,13 @@ class Identities:
         return held is not None and self._now() < held.not_after
 
     def forget(self, mesh: str, dataplane: str) -> None:
-        """When the dataplane is gone, has no identity any more, or has its key at a daemon."""
+        """To be called when the dataplane is deleted, loses its identity, or moves its key to a daemon."""
         self._held.pop((mesh, dataplane), None)
         self._without.discard((mesh, dataplane))
         self._store.delete_secret(svid_secret(mesh, dataplane))
 
     def forget_of(self, mesh: str, authorities: Collection[str]) -> None:
-        """Every certificate of these CAs (fingerprints), which are trusted no more."""
+        """Forgets every certificate of these CAs (fingerprints), which are no longer trusted."""
         prefix = svid_secret(mesh, "")
         for name in self._store.secret_names(prefix):
             held = self._load(mesh, name.removeprefix(prefix))
@@ -215,7 +215,7 @@ class Identities:
                 self.forget(mesh, name.removeprefix(prefix))
 
     def forget_mesh(self, mesh: str) -> None:
-        """When it is deleted; the store has forgotten its secrets."""
+        """To be called when the mesh is deleted; its secrets are already gone from the store."""
         for key in [key for key in self._held if key[0] == mesh]:
             self._held.pop(key, None)
         self._without = {key for key in self._without if key[0] != mesh}
@@ -224,7 +224,7 @@ class Identities:
 
 
 def _check_not_ours(identity: Identity) -> None:
-    """No workload may call itself what lets the control plane into proxies. Raises RefusedRequest."""
+    """Keeps workloads from claiming the id that lets the control plane into proxies. Raises RefusedRequest."""
     if identity.spiffe_id == control_plane_id(identity.trust_domain):
         raise RefusedRequest(f"{identity.spiffe_id} is the control plane's own: give the workload another path")
 
@@ -236,6 +236,6 @@ def _generate_key(key_type: KeyType) -> PrivateKey:
     if key_type.startswith("rsa"):
         return rsa.generate_private_key(65537, int(key_type.removeprefix("rsa")))
     if key_type == "ed25519":
-        # Envoy's own TLS takes no Ed25519 certificates.
+        # Envoy's own TLS does not support Ed25519 certificates.
         return ec.generate_private_key(ec.SECP256R1())
     return ec.generate_private_key(ec.SECP256R1() if key_type == "p256" else ec.SECP384R1())

@@ -1,4 +1,4 @@
-"""Issues X.509-SVIDs, and says whether a certificate is one.
+"""Issues X.509-SVIDs, and checks whether a certificate is one.
 
 Source: SPIFFE, "The X.509 SPIFFE Verifiable Identity Document"; the sections in messages are its sections.
 """
@@ -19,12 +19,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from control.ca.authority import Authority
 from control.model.reference import spiffe_id_problem
 
-# Larger requests are no requests for an SVID.
+# No legitimate request for an SVID is larger.
 MAX_REQUEST_BYTES = 16 * 1024
 
 
 class RefusedRequest(ValueError):
-    """A certificate request that is not signed; the message says why."""
+    """A certificate request that is rejected; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Svid:
     def half_life(self) -> datetime:
         """When renewal begins: at half of what was left when it was issued.
 
-        Not of what stands in the certificate, which begins earlier for the sake of clocks that differ: half of two
-        minutes, one of them over, is no time at all.
+        Half of the validity in the certificate would be wrong, since that begins earlier to tolerate unequal clocks:
+        half of two minutes of which one is already over is no time at all.
         """
         return self.issued_at + (self.not_after - self.issued_at) / 2
 
@@ -52,7 +52,7 @@ class Svid:
 def key_of_request(request_der: bytes, spiffe_id: str) -> CertificatePublicKeyTypes:
     """The public key of a PKCS#10 request. Raises RefusedRequest.
 
-    The requester proves that it has the key. It need not ask for names, but it must not ask for others than its own.
+    The requester proves possession of the key. It need not ask for names, but must not ask for any but its own.
     """
     if len(request_der) > MAX_REQUEST_BYTES:
         raise RefusedRequest(f"the request has {len(request_der)} bytes; at most {MAX_REQUEST_BYTES} are read")
@@ -94,14 +94,14 @@ def issue(
     expiry: timedelta,
     now: datetime,
 ) -> Svid:
-    """For both ends of connections. RefusedRequest."""
+    """Issues an SVID for both client and server authentication. Raises RefusedRequest."""
     problem = spiffe_id_problem(spiffe_id)
     if problem is not None:
         raise RefusedRequest(f"{spiffe_id!r} is not a SPIFFE id: {problem}")
     unusable = authority.problem_at(now)
     if unusable is not None:
         raise RefusedRequest(f"the CA cannot sign: {unusable}; replace it (mesh ca rotate ... reset)")
-    # A certificate that outlives its CA would fail at the CA's end, without warning.
+    # A certificate that outlives its CA would suddenly fail when the CA expires.
     not_after = min(now + expiry, authority.certificate.not_valid_after_utc)
     uses = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
     names = [x509.UniformResourceIdentifier(spiffe_id)]
@@ -110,7 +110,7 @@ def issue(
 
 
 def svid_problems(certificate: x509.Certificate) -> Iterator[str]:
-    """What keeps a leaf from being an X.509-SVID; nothing for one that is."""
+    """Reasons why a leaf is not a valid X.509-SVID; empty if it is."""
     extensions = certificate.extensions
     try:
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value

@@ -1,4 +1,4 @@
-"""The stages of replacing a CA without a failed request, as a table. Pure; who has what is told from outside.
+"""The stages of replacing a CA without a failed request, as a table. Pure: callers say who has which bundle.
 
 Theory of operation
 -------------------

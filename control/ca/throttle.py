@@ -1,4 +1,4 @@
-"""How often a CA that fails is asked again. Pure: it is told the time, seconds of a steady clock."""
+"""Backoff for a CA that fails. Pure: callers pass the time, in seconds of a monotonic clock."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 FIRST_S = 1.0
-# Files that were put right, or a store that was brought back, are noticed within this time.
+# Repaired files, or a store that is back, are noticed within this time.
 LONGEST_S = 60.0
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why it failed last, how often in a row, and when it is asked again."""
+    """Why it failed last, how often in a row, and when the next attempt is due."""
 
     reason: str
     failures: int
@@ -23,7 +23,7 @@ class Trouble:
 
 
 class Throttle(Generic[K]):
-    """One state for each CA. Nothing is kept of one that works."""
+    """One state for each failing CA; none for one that works."""
 
     def __init__(self) -> None:
         self._troubles: dict[K, Trouble] = {}
@@ -32,12 +32,12 @@ class Throttle(Generic[K]):
         return self._troubles.get(key)
 
     def holds(self, key: K, now: float) -> bool:
-        """Whether it is not to be asked yet."""
+        """Whether the CA must not be tried yet."""
         trouble = self._troubles.get(key)
         return trouble is not None and now < trouble.again_at
 
     def failed(self, key: K, now: float, reason: str) -> bool:
-        """Whether this reason is new."""
+        """Records a failure; returns whether the reason is new."""
         before = self._troubles.get(key)
         failures = before.failures + 1 if before is not None else 1
         pause = min(LONGEST_S, FIRST_S * 2 ** min(failures - 1, 16))
@@ -45,13 +45,13 @@ class Throttle(Generic[K]):
         return before is None or before.reason != reason
 
     def worked(self, key: K) -> bool:
-        """Whether it had failed before."""
+        """Records a success; returns whether the CA had failed before."""
         return self._troubles.pop(key, None) is not None
 
     def failing(self) -> list[K]:
-        """What has failed and has not worked since."""
+        """CAs that have failed and have not worked since."""
         return list(self._troubles)
 
     def due(self, now: float) -> list[K]:
-        """What has failed and may be asked again."""
+        """CAs that have failed and may be tried again."""
         return [key for key, trouble in list(self._troubles.items()) if now >= trouble.again_at]

@@ -32,7 +32,7 @@ inspecting.add_to(app)
 operate.add_to(app)
 dataplane.add_to(app)
 
-# Errors whose texts are sentences of ours already.
+# Errors whose messages are already fit for users.
 EXPECTED: dict[type[BaseException], int] = {
     Unreachable: exit_codes.MESH_UNREACHABLE,
     MissingProgram: exit_codes.CONFIGURATION,

@@ -1,4 +1,4 @@
-"""A key made here, and the request for its certificate."""
+"""A key generated here, and the request for its certificate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 def make_request() -> tuple[str, str]:
-    """(key, PKCS#10 request), PEM."""
+    """Returns (key, PKCS#10 request), both PEM."""
     key, pem = ec.generate_private_key(ec.SECP256R1()), serialization.Encoding.PEM
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
     key_pem = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

@@ -1,4 +1,4 @@
-"""The API's client side: where it is, with which token, and what an error of it says."""
+"""The client side of the API: its address, its credentials, and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class ApiError(Exception):
 
 
 class Unreachable(Exception):
-    """The control plane is not there, or not to be trusted."""
+    """The control plane cannot be reached, or cannot be trusted."""
 
 
 class Api:
-    """From the environment (MESH_API, MESH_CA; MESH_TOKEN, MESH_TOKEN_FILE, or MESH_CERTIFICATE with MESH_KEY), else
-    from the control plane's files."""
+    """Settings come from the environment (MESH_API, MESH_CA; MESH_TOKEN, MESH_TOKEN_FILE, or MESH_CERTIFICATE with
+    MESH_KEY), else from the control plane's files."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         files = Files(data_folder(environment))
@@ -65,16 +65,16 @@ class Api:
             verify=context,
             headers=headers,
             timeout=TIMEOUT_S,
-            # A proxy of the environment is for what is far away: it cannot reach this host's own addresses.
+            # A proxy named in the environment is for remote hosts: it cannot reach this host's own addresses.
             trust_env=not _is_near(self.address),
         )
 
     def call(self, method: str, path: str, body: object = None, **headers: str) -> Any:
-        """The answer's JSON. Raises ApiError, Unreachable."""
+        """Returns the response's JSON. Raises ApiError, Unreachable."""
         return self._checked(self._request(method, path, body, headers))
 
     def text(self, path: str) -> str:
-        """Of what is no JSON."""
+        """Like `call`, for a response that is not JSON."""
         response = self._request("GET", path, None, {})
         if response.is_error:
             self._checked(response)
@@ -96,7 +96,7 @@ class Api:
         return data
 
     def list(self, path: str) -> list[dict[str, Any]]:
-        """All pages."""
+        """Collects all pages."""
         items: list[dict[str, Any]] = []
         after: str | None = ""
         while after is not None:
@@ -107,7 +107,7 @@ class Api:
 
 
 def _cause(error: BaseException) -> str:
-    """In words: the system's own reason stands below the client's, which repeats it with its number."""
+    """The cause in words: the system's own reason, which the client's message only repeats with its number."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -119,7 +119,7 @@ def _cause(error: BaseException) -> str:
 
 
 def segment(text: str) -> str:
-    """A name as one segment of a path, whatever is in it."""
+    """Encodes a name, whatever its characters, as one segment of a path."""
     return quote(text, safe="")
 
 

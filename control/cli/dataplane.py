@@ -42,12 +42,12 @@ AdminPort = Annotated[
     ),
 ]
 
-# Secrets of an administrator, which a proxy must not inherit: an access log can print its environment.
+# Secrets of an administrator that a proxy must not inherit: an access log can print its environment.
 SECRET_VARIABLES = ("MESH_TOKEN", "MESH_STORE_PASSPHRASE", "MESH_DATABASE")
 
 # How long connections may outlive a change of their listener. With Envoy's own 600 s, a TCP connection would keep a
-# permission that was taken away; less than 10 s would cut ordinary requests in flight. (HTTP takes permissions by its
-# routes, with the next request.)
+# permission that was revoked; less than 10 s would cut ordinary requests in flight. (For HTTP, permissions are in the
+# routes and change with the next request.)
 DRAIN_S = 10
 
 
@@ -59,7 +59,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 class MissingProgram(Exception):
-    """There is no Envoy here; the message says where it was looked for."""
+    """There is no Envoy here; the message says where it was searched for."""
 
 
 def _ends(
@@ -74,7 +74,7 @@ def _ends(
 
 
 def _checked(token_file: Path) -> Path:
-    """Envoy sends the file as it is: the end of a line after the token is taken away."""
+    """Removes the newline after the token: Envoy sends the file as it is."""
     text = token_file.read_text()
     warn_if_exposed(token_file)
     token = text.strip()
@@ -96,7 +96,7 @@ def _checked(token_file: Path) -> Path:
 
 
 def _renewal(token_file: Path) -> str:
-    """systemd copies a credential when it starts the unit: a newer token needs a restart there, and only there."""
+    """systemd copies a credential when it starts the unit: only there does a newer token need a restart."""
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     if credentials and token_file.absolute().is_relative_to(credentials):
         return f"put a newer one where LoadCredential={token_file.name} of the unit takes it from, and restart the unit"
@@ -146,8 +146,8 @@ def run(
 ) -> None:
     """Become a stock Envoy of this dataplane, with the offload module if it is built. Configuration comes by ADS.
 
-    Asks the control plane first: with a CA, a name or a token that does not fit, nothing is started, and the reason
-    is said. Where it is only away, Envoy is started and goes on asking for it.
+    Asks the control plane first: if a CA, a name or a token does not fit, nothing is started and the reason is printed.
+    If the control plane is only unreachable, Envoy is started and retries.
     """
     from control.cli.probe import probe  # gRPC takes a while to load, and other commands need none
 
@@ -185,8 +185,8 @@ def _admin(socket: Path | None, port: int | None) -> str:
 def envoy_arguments(binary: str, bootstrap_file: Path, concurrency: int, log_level: str = "warning") -> list[str]:
     """Envoy's command line.
 
-    With the drain strategy `immediate` every HTTP connection that is open when a listener changes ends with its next
-    answer; what has not ended by itself after DRAIN_S is cut.
+    With the drain strategy `immediate`, every HTTP connection that is open when a listener changes ends with its next
+    response; what has not ended by itself after DRAIN_S is cut.
     """
     line = [binary, "-c", str(bootstrap_file), "--concurrency", str(concurrency), "--log-level", log_level]
     drain = ["--drain-strategy", "immediate", "--drain-time-s", str(DRAIN_S)]

@@ -1,4 +1,4 @@
-"""inspect: what a proxy is, should have and has, and why a call to it is let in or not."""
+"""inspect: what a proxy is, should have and has, and why a call to it is allowed or denied."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _path(mesh: str, name: str, what: str) -> str:
 
 
 def overview(name: Name, mesh: Mesh = "default", output: Output = Form.TABLE) -> None:
-    """Identity, certificate, problems, and per connection and type what it took and refused."""
+    """Identity, certificate, problems, and what it accepted and rejected per connection and type."""
     found = Api().call("GET", _path(mesh, name, "_overview"))
     certificate = found["certificate"] or {}
     if output is Form.TABLE:
@@ -63,7 +63,7 @@ def waiting(mesh: Mesh = "default", output: Output = Form.TABLE) -> None:
 
 
 def _refused(state: dict[str, Any]) -> str:
-    """Which resources, what has changed in them, and why."""
+    """Which resources were rejected, what has changed in them, and why."""
     by_reason: dict[tuple[str, str], list[str]] = {}
     for one in state.get("refusals", ()):
         by_reason.setdefault((one["because"], ", ".join(one["changed"])), []).append(one["resource"])
@@ -74,7 +74,7 @@ def _refused(state: dict[str, Any]) -> str:
 
 
 def policies(name: Name, mesh: Mesh = "default", output: Output = Form.TABLE) -> None:
-    """The policies that select it; of each type the last is the strongest."""
+    """The policies that select it; the last of each type is the strongest."""
     found = Api().call("GET", _path(mesh, name, "policies"))
     rows = [[entry["type"], policy["name"]] for entry in found for policy in entry["policies"]]
     show(found, output, ["type", "policy"], rows)
@@ -128,7 +128,7 @@ def access(
     mesh: Mesh = "default",
     output: Output = Form.TABLE,
 ) -> None:
-    """Whether a caller is let in by each inbound, and which rule decides. Exit code 1 if by none."""
+    """Whether each inbound allows a caller, and which rule decides. Exit code 1 if none does."""
     found = Api().call("GET", _path(mesh, name, "_access") + f"?caller={segment(caller)}")
     rows = [[entry["inbound"], "allowed" if entry["allowed"] else "denied", entry["reason"]] for entry in found]
     show(found, output, ["inbound", "", "because"], rows)

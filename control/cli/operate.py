@@ -80,7 +80,7 @@ def serve(
     ] = None,
 ) -> None:
     """Run the control plane. Secrets are sealed with <data>/store.key, or with MESH_STORE_PASSPHRASE."""
-    # gRPC itself has a line for each handshake that fails, which anybody can cause; it reads this when it is loaded.
+    # gRPC itself logs every handshake that fails, which anybody can cause; it reads this variable when it is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from control import logs  # gRPC and its friends take a while to load
     from control.servers import process as service
@@ -92,7 +92,7 @@ def serve(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     if not is_rfc1035_label(zone):
-        # It stands in every SPIFFE id.
+        # The zone is part of every SPIFFE id.
         raise typer.BadParameter(f"--zone {RFC1035_RULE}; got {zone!r}")
     settings = service.ServeSettings(
         files=_files(data),
@@ -123,7 +123,7 @@ def backup(
 
 
 def _user() -> str:
-    """Who runs this command; with sudo, who that is behind root."""
+    """Who runs this command; with sudo, the user behind root."""
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -155,7 +155,7 @@ def restore(
 
 
 def _token(kind: str, body: dict[str, object]) -> None:
-    """A file gets the token and no end of a line: Envoy sends its token file as it is."""
+    """A file gets the token without a newline: Envoy sends its token file as it is."""
     token = Api().call("POST", f"/tokens/{kind}", body)["token"]
     typer.echo(token, nl=sys.stdout.isatty())
 
@@ -166,10 +166,10 @@ def dataplane_token(
     label: Annotated[list[str] | None, typer.Option(help="key=value that the dataplane must have (repeat it)")] = None,
     valid_for: ValidFor = "24h",
 ) -> None:
-    """For a proxy: it may be only the dataplanes that the token says.
+    """For a proxy: it may be only the dataplanes that the token names.
 
-    It lasts for 24 h unless --valid-for says otherwise, and is needed at each connection to the control plane: put a
-    newer one into the proxy's token file before (its end: `mesh inspect overview`). The proxy need not be restarted.
+    It is valid for 24 h unless --valid-for says otherwise, and is needed at each connection to the control plane: put a
+    newer one into the proxy's token file before it expires (see `mesh inspect overview`). No restart is needed.
     """
     labels = {}
     for text in label or []:
@@ -183,7 +183,7 @@ def dataplane_token(
 def node_token(
     name: Annotated[str, typer.Option(help="of the node that it is for")], valid_for: ValidFor = "24h"
 ) -> None:
-    """For a node's daemon, which shows it once, for a certificate that it renews by itself. It lasts for 24 h."""
+    """For a node's daemon, which exchanges it for a certificate that it renews by itself. It is valid for 24 h."""
     _token("node", {"name": name, "validFor": valid_for})
 
 
@@ -191,7 +191,7 @@ def admin_token(
     valid_for: ValidFor = "24h",
     name: Annotated[str, typer.Option(help="of the administrator, for the audit log")] = "",
 ) -> None:
-    """For the API and this command elsewhere."""
+    """For the API, and for this command on other hosts."""
     _token("admin", {"name": name, "validFor": valid_for})
 
 
@@ -222,9 +222,9 @@ def revoke(
         typer.Option("--force", help="also an id that nothing issued here has: version 0.1 did not keep them"),
     ] = False,
 ) -> None:
-    """Make a token worthless from now on. Exit code 1, and nothing is revoked, for what is no token or id of one.
+    """Revoke a token from now on. Exit code 1, and nothing is revoked, if it is neither a token nor the id of one.
 
-    A whole token is taken, too; but every user of this host can read command lines, so better: mesh revoke - < FILE.
+    A whole token is accepted, too; but every user of this host can read command lines, so prefer: mesh revoke - < FILE.
     """
     if token == "-":  # noqa: S105 (no password)
         token = sys.stdin.read().strip()
@@ -248,7 +248,7 @@ def _rotation(mesh: str, name: str, body: dict[str, object] | None, output: Form
 
 
 def status(name: Identity, mesh: Mesh = "default", output: Output = Form.TABLE) -> None:
-    """The stage of the CA's rotation, and how long the CA lasts."""
+    """The stage of the CA's rotation, and when the CA expires."""
     _rotation(mesh, name, None, output)
 
 
@@ -270,8 +270,8 @@ def rotate(
     mesh: Mesh = "default",
     output: Output = Form.TABLE,
 ) -> None:
-    """One step of replacing the CA. A step that proxies are not ready for is refused and names them.
+    """One step of replacing the CA. A step that proxies are not ready for is rejected, and the message names them.
 
-    `reset` is for a CA that has ended, at any stage: another one signs at once, and is the only one that is trusted.
+    `reset` is for a CA that has expired, at any stage: another one signs at once, and is the only one that is trusted.
     """
     _rotation(mesh, name, {"action": action.value, "force": force}, output)

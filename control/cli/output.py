@@ -16,7 +16,7 @@ from control.model import documents
 from control.secret_files import exposure
 from control.untrusted_text import escaped
 
-# Wider than any terminal: what is cut off or broken up can be neither searched for nor copied.
+# Wider than any terminal: output that is truncated or wrapped can be neither searched for nor copied.
 console = Console(highlight=False, soft_wrap=True, width=100_000)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -41,13 +41,13 @@ def warn(message: str) -> None:
 
 
 def warn_if_exposed(secret: Path) -> None:
-    """OSError."""
+    """Raises OSError."""
     if exposed := exposure(secret):
         warn(exposed)
 
 
 def plain(cell: object) -> Text:
-    """As it is: no markup, and no control characters, which a proxy's words could have for the terminal."""
+    """The text as it is: no markup, and none of the control characters that a proxy could send to the terminal."""
     text = "" if cell is None else str(cell)
     return Text("".join(" " if c.isspace() else escaped(c) for c in text))
 

@@ -1,6 +1,6 @@
-"""Whether a control plane is there, is the right one, and lets a proxy in, before an Envoy is started in vain.
+"""Checks that a control plane is reachable, is the right one, and accepts a proxy, before Envoy is started in vain.
 
-What trying again does not mend is refused; a control plane that is merely away is not, as Envoy goes on asking for it.
+Errors that retrying does not fix are fatal; an unreachable control plane is not, since Envoy keeps retrying.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _FINAL = (
 
 
 def probe(proxy: ProxyIdentity, where: ControlPlaneAddress, seconds: float = SECONDS) -> str | None:
-    """None when all is well; else why it cannot be told yet. Raises Unreachable where the one that answers is not
-    to be trusted, ApiError where it does not let this proxy in."""
+    """Returns None if all is well, else why that is unknown. Raises Unreachable if the server cannot be trusted,
+    ApiError if it does not accept this proxy."""
     deadline = time.monotonic() + seconds
     return _look(where, seconds) or _ask(proxy, where, max(0.2, deadline - time.monotonic()))
 
 
 def _look(where: ControlPlaneAddress, seconds: float) -> str | None:
-    """At its certificate."""
+    """Checks its certificate."""
     at = f"{where.host}:{where.port}"
     try:
         context = ssl.create_default_context(cadata=where.ca_pem)
@@ -80,7 +80,7 @@ def _look(where: ControlPlaneAddress, seconds: float) -> str | None:
 
 
 def _ask(proxy: ProxyIdentity, where: ControlPlaneAddress, seconds: float) -> str | None:
-    """For its clusters, as Envoy will."""
+    """Requests its clusters, as Envoy will."""
     request = discovery_pb2.DeltaDiscoveryRequest(type_url=_CLUSTERS)
     request.node.id, request.node.cluster = proxy.node_id, proxy.mesh
     host = f"[{where.host}]" if ":" in where.host else where.host

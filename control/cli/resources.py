@@ -58,7 +58,7 @@ def apply(
     mesh: Annotated[str | None, typer.Option("-m", "--mesh", help="of documents that name none")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only check the files")] = False,
 ) -> None:
-    """Make or change resources. All files are checked before the first one is applied."""
+    """Create or change resources. All files are checked before the first one is applied."""
     found = _read(file, mesh)
     if dry_run:
         _rehearse(found)
@@ -131,9 +131,9 @@ def delete(kind: KindName, name: str, mesh: Mesh = "default") -> None:
 def export(
     mesh: Annotated[str | None, typer.Option("-m", "--mesh", help="only this one")] = None,
 ) -> None:
-    """All resources as YAML that `mesh apply` takes; without secrets (see `mesh backup`).
+    """All resources as YAML that `mesh apply` accepts; without secrets (see `mesh backup`).
 
-    What the control plane cannot read, since a newer version wrote it, is in it as it is stored, with a warning.
+    What the control plane cannot read, since a newer version wrote it, is exported as stored, with a warning.
     """
     api, found = Api(), list[dict[str, Any]]()
     for item in api.list("/meshes"):
@@ -141,7 +141,7 @@ def export(
             continue
         found.append(item)
         for kind in KINDS:
-            # What the control plane makes of MeshIdentities, it makes again.
+            # What the control plane derives from MeshIdentities, it derives again.
             if kind.in_mesh:
                 found += [r for r in api.list(path_of(kind, item["name"])) if not _is_managed(r)]
     _warn(found)

@@ -1,18 +1,18 @@
-"""Which of the policies that select a proxy count for it, and which resources something was made of. Values only."""
+"""Which of the policies that select a proxy apply to it, and which resources something was made of. Values only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# Without all of these nobody is let in, and no plaintext.
+# Without all of these, all callers are rejected, and so is plaintext.
 PROTECTING = ("MeshTLS", "MeshTrafficPermission")
 
 Key = tuple[str, str]
 
 
 class Source(NamedTuple):
-    """A resource of the mesh, in one version."""
+    """One version of a resource of the mesh."""
 
     type: str
     name: str
@@ -32,13 +32,13 @@ NOTHING: Made = frozenset()
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of the policies that select a proxy count."""
+    """Which of the policies that select a proxy apply to it."""
 
-    # (type, name) of those that do not.
+    # (type, name) of policies that are left out.
     left_out: frozenset[Key] = frozenset()
-    # Names of listeners and routes where no MeshTrafficPermission and no MeshTLS counts: nobody is let in.
+    # Names of listeners and routes to which no MeshTrafficPermission and no MeshTLS applies: every caller is rejected.
     closed: frozenset[str] = frozenset()
-    # Those without effect (kuma.io/effect: shadow) count too, to see what they would change.
+    # Policies without effect (kuma.io/effect: shadow) are included too, to show what they would change.
     shadow: bool = False
 
     def __or__(self, other: Choice) -> Choice:

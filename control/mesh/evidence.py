@@ -1,13 +1,13 @@
-"""What the proxies of one mesh have acknowledged, collected from their streams; belongs to the event loop.
+"""What the proxies of one mesh have acknowledged, collected from their streams; confined to the event loop.
 
 Theory of operation
 -------------------
 A snapshot carries the facts that it means for others (facts.py). From the moment that it is offered to a stream until
-the proxy has acknowledged all of something newer, the proxy may be using it. What a proxy may have used when its stream
-ended it may be using on, until it has acknowledged something on another stream.
+the proxy has acknowledged all of a newer one, the proxy may be using it. Whatever a proxy may have used when its stream
+ended it may still be using, until it has acknowledged something on another stream.
 
-A proxy that comes is taken to be the one that was there before, going on; not if it has been OFFLINE: then it has been
-restarted, as far as anybody can tell, and gets traffic when it has acknowledged what it needs for that.
+A proxy that connects is taken to be the earlier one, still running; not if it has been OFFLINE: then it must be assumed
+to have been restarted, and gets traffic once it has acknowledged what it needs for that.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from control.mesh.facts import NOTHING, Facts, Known, Presence, Record
 from control.model.placement import has_proxy
 from control.model.resource import Resource
 
-# A proxy that is not connected is an endpoint for so long. Envoy connects again within seconds, also after a restart of
-# itself or of the control plane; and who calls it needs no longer to notice by itself that nobody answers.
+# How long a disconnected proxy stays an endpoint. Envoy reconnects within seconds, also after a restart of itself or of
+# the control plane; and its callers need no longer than this to notice by themselves that nobody responds.
 OFFLINE_AFTER_S = 30.0
-# And it is waited for that long: as its certificate lives, with which it could call and be called.
+# How long a disconnected proxy is waited for: the lifetime of its certificate, with which it could call and be called.
 LOST_AFTER_S = 24 * 3600.0
-# Facts that a proxy which never acknowledges anything may be using; the oldest, and the newest, are kept.
+# Limit for the facts that a proxy which never acknowledges may be using; the oldest and the newest are kept.
 POSSIBLE_MAX = 32
 
 
@@ -44,7 +44,7 @@ class Claims:
             del self.possible[1]
 
     def settle(self, facts: Facts) -> bool:
-        """The proxy has acknowledged all of a snapshot, the newest; False where that is known."""
+        """Records that the proxy has acknowledged its newest snapshot in full; False if that was known already."""
         if self.possible == [facts]:
             return False
         self.possible = [facts]
@@ -52,7 +52,7 @@ class Claims:
 
 
 class MeshEvidence:
-    """`now` is seconds of any steady clock."""
+    """`now`: seconds of any monotonic clock."""
 
     def __init__(
         self, record: Record, offline_after: float = OFFLINE_AFTER_S, lost_after: float = LOST_AFTER_S
@@ -61,14 +61,14 @@ class MeshEvidence:
         self._record: Mapping[str, tuple[Facts, ...]] = record.possible
         self._here: dict[str, list[Claims]] = {}
         self._left: dict[str, tuple[Facts, ...]] = {}
-        # When the last stream of a proxy ended, or the control plane began.
+        # When the last stream of a proxy ended, or the control plane started.
         self._away_since: dict[str, float] = {}
         self._has_begun = False
-        # When somebody's presence changes without a word.
+        # When a presence next changes by the passage of time alone.
         self.next_change = float("inf")
 
     def begin(self, names: Iterable[str], now: float) -> None:
-        """With the dataplanes that there are; later ones are new."""
+        """Starts with the dataplanes that exist; later ones are new."""
         if self._has_begun:
             return
         self._has_begun = True
@@ -99,7 +99,7 @@ class MeshEvidence:
         self._left[name], self._away_since[name] = tuple(claims.possible), now
 
     def forget(self, name: str) -> None:
-        """There is no such dataplane any more."""
+        """To be called when the dataplane is deleted."""
         self._left.pop(name, None)
         self._away_since.pop(name, None)
 

@@ -13,7 +13,7 @@ from control.model.identity import Identity
 
 @dataclass(frozen=True)
 class Place:
-    """Where the key of a proxy is that has none itself: at a node's daemon (empty: one that no control plane knows)."""
+    """Where a proxy's key is if not in Envoy itself: at a node's daemon (empty: one that no control plane knows)."""
 
     node: str
     socket: str
@@ -21,7 +21,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Accepts:
-    """What an inbound takes."""
+    """What an inbound accepts: plaintext, TLS, or both."""
 
     plaintext: bool
     tls: bool
@@ -29,7 +29,7 @@ class Accepts:
 
 @dataclass(frozen=True)
 class Call:
-    """How a service is called: by mutual TLS of one of these servers, or by plaintext. `without`: members left out."""
+    """How a service is called: by mutual TLS, from one of these servers, or by plaintext; `without`: not by these."""
 
     tls: bool
     server_ids: frozenset[str] = frozenset()
@@ -43,11 +43,11 @@ class Facts:
     identity: Identity | None = None
     # None: the key is in Envoy itself.
     place: Place | None = None
-    # (trust domain, digest of its bundle) that peers are verified with.
+    # (trust domain, digest of its bundle) that peers are verified against.
     trusts: frozenset[tuple[str, str]] = frozenset()
-    # By the section of the inbound.
+    # Keyed by the section of the inbound.
     inbounds: Mapping[str, Accepts] = field(default_factory=dict)
-    # By the name of the service.
+    # Keyed by the name of the service.
     calls: Mapping[str, Call] = field(default_factory=dict)
 
     @property
@@ -55,27 +55,27 @@ class Facts:
         return any(one.tls for one in self.inbounds.values()) or any(call.tls for call in self.calls.values())
 
     def without_certificate(self) -> Facts:
-        """Of a proxy for which there is none: whatever it was told, it serves and calls nobody by TLS."""
+        """The facts of a proxy that has no certificate: whatever it was told, it neither serves nor calls by TLS."""
         deaf = {section: Accepts(one.plaintext, False) for section, one in self.inbounds.items()}
         return Facts(None, self.place, self.trusts, deaf, self.calls)
 
 
-# Of a proxy that has just been started.
+# The facts of a proxy that has just been started.
 NOTHING = Facts()
 
 
 class Presence(Enum):
-    """Whether a proxy is there."""
+    """Whether a proxy is connected, or since when it has not been."""
 
     HERE = "connected"
-    # Not connected, for less than the grace time; or since a start of the control plane that is that young.
+    # Disconnected for less than the grace time, or the control plane has been running for less than that.
     AWAY = "away"
-    # It has never been connected, and was not there when the control plane began.
+    # It has never been connected, and did not exist when the control plane started.
     NEW = "never connected"
     OFFLINE = "not connected"
-    # For so long that nobody waits for it any more.
+    # Disconnected for so long that nobody waits for it any more.
     LOST = "lost"
-    # There is none: whoever made the Dataplane says so.
+    # No proxy runs beside the workload, as its Dataplane declares.
     PROXYLESS = "without a proxy"
 
 
@@ -84,9 +84,9 @@ COUNTS = frozenset({Presence.HERE, Presence.AWAY, Presence.PROXYLESS})
 
 @dataclass(frozen=True)
 class Known:
-    """Everything that a proxy may be using: what it acknowledged last, and what it was given since, the newest last.
+    """Everything that a proxy may be using: what it acknowledged last, and all it was given since, the newest last.
 
-    Empty: nothing is known; it is taken to be what the plan says.
+    Empty if nothing is known; then the proxy is assumed to use what the plan says.
     """
 
     presence: Presence
@@ -95,11 +95,11 @@ class Known:
 
 @dataclass(frozen=True)
 class NodeKnown:
-    """What a node's daemon says now."""
+    """What a node's daemon reports now."""
 
-    # (SPIFFE id, socket) that callers can use.
+    # (SPIFFE id, socket) pairs that callers can use.
     serves: frozenset[tuple[str, str]] = frozenset()
-    # (trust domain, digest of its bundle), of this mesh.
+    # (trust domain, digest of its bundle) in this mesh.
     trusts: frozenset[tuple[str, str]] = frozenset()
 
 
@@ -117,19 +117,19 @@ _UNHEARD_OF = Known(Presence.NEW)
 
 @dataclass(frozen=True)
 class WantedProxy:
-    """What policies and labels say of one dataplane."""
+    """What policies and labels say about one dataplane."""
 
     identity: Identity | None
     place: Place | None
-    # Whether an inbound takes plaintext (MeshTLS), by section; without an identity all do.
+    # Whether an inbound accepts plaintext (MeshTLS), by section; without an identity all do.
     plaintext: Mapping[str, bool]
-    # Services that it calls, also by routes.
+    # Services that it calls, including those that routes lead to.
     calls: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class WantedService:
-    """The dataplanes that serve it, with the sections of the inbounds that do."""
+    """The dataplanes that serve a service, with the sections of their inbounds that do."""
 
     members: Mapping[str, tuple[str, ...]]
     # SPIFFE ids that its MeshService names; None: those of its dataplanes.
@@ -140,14 +140,14 @@ class WantedService:
 class Wanted:
     proxies: Mapping[str, WantedProxy]
     services: Mapping[str, WantedService]
-    # PEM bundles and their digests by trust domain.
+    # The PEM bundle of each trust domain, and its digest.
     bundles: Mapping[str, str]
     digests: Mapping[str, str]
 
 
 @dataclass(frozen=True, order=True)
 class Wait:
-    """A step that waits: whose it is (a dataplane or a service), what it is, and for whom it waits and why."""
+    """A step that waits: whose step it is (a dataplane's or a service's), what it is, for whom it waits, and why."""
 
     who: str
     step: str
@@ -160,7 +160,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class ServicePlan:
-    """How a service is called now by those who can, and which of its dataplanes get no traffic, by either way."""
+    """How a service is called now by capable callers, and which dataplanes get no traffic, by TLS or plaintext."""
 
     tls: bool
     server_ids: tuple[str, ...]
@@ -172,23 +172,23 @@ class ServicePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What everybody may be given now."""
+    """What every proxy and node may be given now."""
 
     facts: Mapping[str, Facts] = field(default_factory=dict)
     services: Mapping[str, ServicePlan] = field(default_factory=dict)
-    # Trust domains that nobody wants any more and somebody still uses, with their bundles (PEM).
+    # Trust domains that nobody wants any more but somebody still uses, with their bundles (PEM).
     retained: Mapping[str, str] = field(default_factory=dict)
-    # What nodes have to hold beside what the plan's facts say, by dataplane.
+    # What nodes have to hold in addition to the plan's facts, by dataplane.
     held: Mapping[str, tuple[tuple[Identity, Place], ...]] = field(default_factory=dict)
     waits: tuple[Wait, ...] = ()
 
 
-# --- for the store ----------------------------------------------------------------------------------------------------
+# --- persistent state -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Record:
-    """What has to outlive the control plane: how services are called, which bundles were given, what may be in use."""
+    """What must survive the control plane: how services are called, which bundles were given, what may be in use."""
 
     services: Mapping[str, bool] = field(default_factory=dict)
     bundles: Mapping[str, str] = field(default_factory=dict)

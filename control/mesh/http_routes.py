@@ -17,9 +17,9 @@ TYPE = "MeshHTTPRoute"
 def routes(
     view: MeshView, policies: ProxyPolicies, destination: Destination, hash_policies: Sequence[Config] = ()
 ) -> tuple[list[Config], Mapping[str, Destination]]:
-    """The routes, and the destinations that they name, by the name of their cluster.
+    """Returns the routes, and the destinations that they name, by cluster name.
 
-    `hash_policies`: what every route has, for a load balancer that hashes.
+    `hash_policies`: added to every route, for a load balancer that hashes.
     """
     reached: dict[str, Destination] = {}
 

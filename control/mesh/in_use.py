@@ -1,4 +1,4 @@
-"""What proxies and nodes may be using, as far as the evidence says. Pure; transitions.py goes by it."""
+"""What proxies and nodes may be using, according to the evidence. Pure; transitions.py decides by it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Caller:
 
 
 class InUse:
-    """`digests`: of the bundles that are wanted now, by trust domain."""
+    """`digests`: digest of each bundle wanted now, by trust domain."""
 
     def __init__(self, evidence: Evidence, digests: Mapping[str, str]) -> None:
         self._evidence, self._digests = evidence, digests
@@ -39,11 +39,11 @@ class InUse:
         return found
 
     def callers(self, service: str) -> Sequence[Caller]:
-        """Who calls the service, or may be calling it."""
+        """The proxies that call the service, or may be calling it."""
         return self._callers.get(service, ())
 
     def callers_of(self, service: str, member: str, tls: bool) -> Iterator[Caller]:
-        """Who may be calling this member in this way."""
+        """The proxies that may be calling this member in this way."""
         for caller in self.callers(service):
             if caller.name != member and any(
                 call.tls is tls and member not in call.without for _, call in caller.calls
@@ -51,7 +51,7 @@ class InUse:
                 yield caller
 
     def surely(self, name: str, holds: Callable[[Facts], bool]) -> bool:
-        """Of everything that it may be using; and of a proxy of which nothing is known but that it was there before."""
+        """Whether it holds for everything the proxy may be using; if nothing is known of it, whether it is not new."""
         known = self._evidence.of(name)
         return all(map(holds, known.possible)) if known.possible else known.presence is not Presence.NEW
 
@@ -69,7 +69,7 @@ class InUse:
         return node is not None and (identity.spiffe_id, place.socket) in node.serves
 
     def verifies(self, facts: Facts, domain: str) -> bool:
-        """Whether peers of this trust domain are believed, by what its CAs are now."""
+        """Whether peers of this trust domain are verified against its current CAs."""
         needed = (domain, self._digests.get(domain, "none"))
         if needed not in facts.trusts:
             return False
@@ -79,12 +79,12 @@ class InUse:
         return node is not None and needed in node.trusts
 
     def how(self, name: str, reason: str) -> str:
-        """With what is the matter, where it is not there."""
+        """Appends the proxy's presence to the reason if it is not connected."""
         presence = self._evidence.of(name).presence
         return reason if presence is Presence.HERE else f"{reason} ({presence.value})"
 
     def takes_tls(self, member: str, sections: Iterable[str], served: bool = False) -> bool:
-        """`served`: and its node's daemon, where it has the key, says that it serves it."""
+        """`served`: whether the daemon of its node must also report, if it has the key, that it serves the identity."""
 
         def takes(facts: Facts) -> bool:
             identity = facts.identity

@@ -1,7 +1,7 @@
 """What a node's daemon should have: a pure function of the meshes and the node's name.
 
-A dataplane is placed on a node by the label offload.mesh/node; offload.mesh/uid and offload.mesh/gid say as whom its
-proxy runs, and so who may use its key.
+A dataplane is placed on a node by the label offload.mesh/node; offload.mesh/uid and offload.mesh/gid name the user that
+its proxy runs as, and so who may use its key.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from control.policies.meshoffload.generate import OffloadSettings
 
 @dataclass(frozen=True, order=True)
 class Caller:
-    """Who may use a key; None does not matter."""
+    """Who may use a key; None means any."""
 
     uid: int | None
     gid: int | None
@@ -37,9 +37,9 @@ class NodeIdentity:
     dataplanes: tuple[str, ...]
     callers: tuple[Caller, ...]
     settings: OffloadSettings
-    # Sockets beside that of the settings through which dataplanes still reach the daemon.
+    # Sockets, besides that of the settings, through which dataplanes still reach the daemon.
     former_sockets: tuple[str, ...] = ()
-    # SHA-256 of the CA that signs for it, hexadecimal.
+    # SHA-256 of the issuing CA, hexadecimal.
     issuer: str = ""
 
 
@@ -48,7 +48,7 @@ class NodeConfiguration:
     identities: tuple[NodeIdentity, ...] = ()
     # (mesh, trust domain, DER certificates)
     trusted: tuple[tuple[str, str, tuple[bytes, ...]], ...] = ()
-    # What could not be configured, in words.
+    # What could not be configured, for people.
     problems: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -62,7 +62,7 @@ class NodeConfiguration:
 def configuration(
     views: Iterable[MeshView], node: str, issuers: Mapping[tuple[str, str], str] | None = None
 ) -> NodeConfiguration:
-    """Only dataplanes in mode Offload, and only the trust of their meshes.
+    """Includes only dataplanes in mode Offload, and only the trust of their meshes.
 
     `issuers`: the fingerprint of the CA of each (mesh, MeshIdentity).
     """
@@ -82,7 +82,7 @@ def configuration(
 
 @dataclass(frozen=True)
 class _Held:
-    """A dataplane whose proxy uses an identity at the node, or is going to: through this socket."""
+    """A dataplane whose proxy uses an identity at the node, or is going to, through this socket."""
 
     dataplane: Resource
     identity: Identity
@@ -99,7 +99,7 @@ def _identities(view: MeshView, node: str, problems: list[str]) -> list[NodeIden
 
 
 def _held(view: MeshView, dataplane: Resource, node: str, problems: list[str]) -> Iterator[_Held]:
-    """By the plan, which knows what proxies still use; without one, by what is wanted. The newest first."""
+    """The plan decides, which knows what proxies still use; without one, what is wanted. The newest comes first."""
     settings = ProxyPolicies(view, dataplane).wanted_offload
     if view.plan is not None:
         for identity, place in view.plan.held.get(dataplane.name, ()):
@@ -120,7 +120,7 @@ def _merged(
     members: list[_Held],
     problems: list[str],
 ) -> NodeIdentity:
-    """Dataplanes with one SPIFFE id share one key; so they share its settings, those of the first by name."""
+    """Dataplanes with the same SPIFFE id share one key, and its settings: those of the first by name."""
     dataplanes = list({held.dataplane.name: held.dataplane for held in members}.values())
     first = members[0]
     settings = replace(first.settings, mode="Offload", socket=first.socket)

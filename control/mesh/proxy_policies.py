@@ -1,4 +1,4 @@
-"""The policies that select one proxy, of each type, found once."""
+"""The policies that select one proxy, by type, looked up once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ProxyPolicies:
         self._by_type: dict[str, list[Resource]] = {}
 
     def of_type(self, type_name: str) -> Sequence[Resource]:
-        """The weaker first, as `matching` orders them."""
+        """The weakest first, as `matching` orders them."""
         if type_name not in self._by_type:
             found = matching(self._view.of_type(type_name), self._labels, self.choice.shadow)
             left_out = self.choice.left_out
@@ -32,7 +32,7 @@ class ProxyPolicies:
         return self._by_type[type_name]
 
     def key(self, *type_names: str) -> tuple[tuple[str, ...], ...]:
-        """The same for two proxies of one view that the same policies of these types select."""
+        """Equal for two proxies of one view that are selected by the same policies of these types."""
         return tuple(tuple(policy.name for policy in self.of_type(type_name)) for type_name in type_names)
 
     @cached_property
@@ -41,7 +41,7 @@ class ProxyPolicies:
 
     @cached_property
     def offload(self) -> OffloadSettings:
-        """Where its key is now stands in the plan, which waits for the node's daemon before it is moved."""
+        """The plan says where the key is now: it waits for the node's daemon before the key moves."""
         found, given = self.wanted_offload, self._given
         if given is None or given.identity is None:
             return found
@@ -52,13 +52,13 @@ class ProxyPolicies:
 
 @dataclass(frozen=True)
 class ProxySettings:
-    """What the policies of a proxy say of the proxy as a whole."""
+    """What the policies of a proxy say about the proxy as a whole."""
 
     policies: ProxyPolicies
     offload: OffloadSettings
     trace: TraceConf | None
     metric: MetricConf | None
-    # Versions and ciphers for calling others: those of the policies for the whole mesh, which bind both ends.
+    # Versions and ciphers for outgoing calls: from the policies for the whole mesh, which bind both ends.
     client_tls: TlsConf | None
 
 

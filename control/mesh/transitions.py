@@ -1,12 +1,12 @@
-"""How a mesh gets from what its proxies and nodes have to what is wanted, without breaking a path that works. Pure.
+"""How a mesh gets from what its proxies and nodes have to what is wanted, without breaking a working path. Pure.
 
 Theory of operation
 -------------------
-What is stored is a plan; what proxies and nodes have acknowledged is evidence. `plan` takes both and says what each
-proxy may be given now, and which steps wait for whom. It is asked again at each change of either. Everything is make
-before break: whoever serves takes the new beside the old, then those who call go over, then the old is taken away.
+The plan is stored; what proxies and nodes have acknowledged is evidence. `plan` takes both and says what each proxy may
+be given now, and which steps wait for whom. It runs again at each change of either. Every step is make before break:
+servers accept the new beside the old, then callers move over, then the old is removed.
 
-A service is called by plaintext or by mutual TLS, by all that can:
+A service is called by plaintext or by mutual TLS, by all capable callers:
 
     PLAINTEXT --every member takes TLS, and trusts its callers--> TLS
     TLS --nobody has an identity any more, every member takes plaintext--> PLAINTEXT
@@ -14,20 +14,20 @@ A service is called by plaintext or by mutual TLS, by all that can:
 TLS is sticky: a member that is not ready (no identity, no certificate, nothing acknowledged) gets no traffic, and does
 not bring the service back to plaintext.
 
-    inbound     takes plaintext that it took before, whatever is wanted, while a known proxy calls it so
-                takes TLS that it took before, whatever is wanted, while a known proxy calls it so
-    identity    a proxy goes over to another SPIFFE id when everybody who calls it accepts that, and everybody whom it
+    inbound     accepts plaintext that it accepted before, whatever is wanted, while a known proxy calls it so
+                accepts TLS that it accepted before, whatever is wanted, while a known proxy calls it so
+    identity    a proxy moves to another SPIFFE id when everybody who calls it accepts that, and everybody whom it
                 calls and who calls it verifies its trust domain; until then it shows the old one
     callers     accept the ids that members show, may be showing, and are going to show
     bundles     keep a trust domain that nobody wants any more while somebody shows an id of it
-    key         goes to (another socket of) a node's daemon when that serves the identity there; the node has to hold it
+    key         moves to (another socket of) a node's daemon when that serves the identity there; the node must hold it
                 until the proxy has acknowledged that it uses another one
 
-Security goes the other way and waits for nobody: permissions are not known here, an inbound never takes plaintext that
-it did not take before, and a CA that is taken out of a MeshTrust is out.
+Security is the exception and waits for nobody: permissions are not known here, an inbound never accepts plaintext that
+it did not accept before, and a CA that is removed from a MeshTrust is no longer trusted.
 
 A proxy may be using everything between its last acknowledgement and the newest that it was given (`Known.possible`).
-It surely does what all of them do, and may do what any does. One that is not connected uses what it had; it is waited
+It surely does what all of these do, and may do what any does. A disconnected proxy uses what it had; it is waited
 for until it is LOST, and gets traffic until it is OFFLINE. Callers without a proxy of this mesh are not waited for:
 ending their plaintext is what Strict is for.
 """
@@ -55,7 +55,7 @@ from control.mesh.facts import (
 from control.mesh.in_use import InUse
 from control.model.identity import Identity
 
-# Of `Wait.step`, for people; metrics count by the first word.
+# Values of `Wait.step`, for people; metrics count by the first word.
 TLS = "mutual TLS to the service"
 PLAINTEXT = "plaintext to the service"
 STRICT = "strict TLS"
@@ -63,12 +63,12 @@ NO_TLS = "the end of TLS"
 NEW_IDENTITY = "the new identity"
 OFFLOAD = "the key's move"
 TRAFFIC = "traffic"
-# For whom a step waits, where it is a node and not a dataplane.
+# Prefix of whom a step waits for, if it is a node and not a dataplane.
 NODE = "node "
 
 
 def service_step(name: str) -> str:
-    """How a service is called in `Wait.who`."""
+    """How a service is named in `Wait.who`."""
     return f"service {name}"
 
 
@@ -120,7 +120,7 @@ class _Planner:
         return ServicePlan(tls, self._server_ids(service) if tls else (), without)
 
     def _begins_with_tls(self, service: WantedService, with_identity: list[str]) -> bool:
-        """A service that is new: by TLS where all can, or where some take nothing else."""
+        """Whether a new service starts with TLS: if all members can, or if some accept nothing else."""
         if service.pinned:
             return True
         strict = any(
@@ -208,7 +208,7 @@ class _Planner:
         return frozenset(out)
 
     def _without_plaintext(self, service: WantedService) -> frozenset[str]:
-        """Those that take none; but not all, since nobody is the worse for trying."""
+        """Members that accept no plaintext; but never all of them, since trying costs nothing."""
         gone = {member for member in service.members if not self._in_use.counts(member)}
         deaf = {
             member
@@ -242,7 +242,7 @@ class _Planner:
         return held if moves else (proxy.identity, proxy.place)
 
     def _is_needed(self, name: str, proxy: WantedProxy) -> bool:
-        """Whether somebody still calls it by TLS, or it somebody, though it is to have no identity."""
+        """Whether it still needs an identity that it is about to lose, since it is called or calls by TLS."""
         needed = False
         for service in self._services_of.get(name, ()):
             for caller in self._in_use.callers_of(service, name, tls=True):
@@ -260,7 +260,7 @@ class _Planner:
         return needed
 
     def _moves(self, name: str, identity: Identity, place: Place | None, latest: Facts) -> list[str]:
-        """For whom it waits before it goes over; the waits are noted."""
+        """For whom the proxy waits before it moves to another identity or place; also records the waits."""
         late: list[str] = []
 
         def waits(step: str, waits_for: str, reason: str) -> None:
@@ -292,7 +292,7 @@ class _Planner:
         return late
 
     def _retained(self, given: Iterable[Identity | None]) -> dict[str, str]:
-        """Bundles of trust domains that nobody wants and somebody still shows."""
+        """Bundles of trust domains that nobody wants but somebody still shows."""
         wanted = {proxy.identity.trust_domain for proxy in self._wanted.proxies.values() if proxy.identity is not None}
         shown = {identity.trust_domain for identity in given if identity is not None}
         for known in self._evidence.proxies.values():
@@ -355,7 +355,7 @@ class _Planner:
         return served and not late
 
     def _plaintext_callers(self, calls: Mapping[str, Mapping[str, Call]]) -> Mapping[str, list[str]]:
-        """By service: who is given plaintext to it now."""
+        """Who may call each service by plaintext now."""
         found: dict[str, list[str]] = defaultdict(list)
         for name, called in calls.items():
             if self._evidence.of(name).presence in (Presence.HERE, Presence.AWAY):
@@ -378,7 +378,7 @@ class _Planner:
         return Facts(identity, place, self._trusts, inbounds, calls)
 
     def _is_called(self, name: str, section: str) -> bool:
-        """Whether a known proxy calls the inbound by plaintext, or is given that now."""
+        """Whether a known proxy calls the inbound by plaintext, or may do so now."""
         found = False
         for service in self._services_of.get(name, ()):
             if section not in self._wanted.services[service].members[name]:

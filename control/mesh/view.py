@@ -32,7 +32,7 @@ class Destination:
 
     @property
     def name(self) -> str:
-        """Of its cluster, its listeners and its routes: Kuma's resource identifier."""
+        """The name of its cluster, listeners and routes: Kuma's resource identifier."""
         return f"kri_msvc_{self.service.mesh}___{self.service.name}_{self.port.section}"
 
     @property
@@ -42,7 +42,7 @@ class Destination:
 
 @dataclass(frozen=True)
 class _Index:
-    """What follows from the resources alone; a view with a plan has that of the view without."""
+    """What follows from the resources alone; a view with a plan shares that of the view without."""
 
     by_type: Mapping[str, Mapping[str, Resource]]
     # Whom each dataplane should show.
@@ -56,30 +56,30 @@ class _Index:
 class MeshView:
     """All resources of one mesh; made by `view_of`.
 
-    Without a plan it answers what resources want; with one, what proxies may be given now (transitions.py).
+    Without a plan it says what resources want; with one, what proxies may be given now (transitions.py).
     """
 
     mesh: str
-    # Of dataplanes without a label kuma.io/zone.
+    # The zone of dataplanes without a label kuma.io/zone.
     zone: str
     resources: tuple[Resource, ...]
-    # What is left out; what stays in force of it is among the resources.
+    # Resources that are left out; what stays in force of them is among the resources.
     unreadable: tuple[Unreadable, ...]
     # MeshIdentities that never had a CA, and why. They are not in force: nobody can have a certificate.
     without_ca: Mapping[str, str]
-    # (trust domain, PEM of all its CAs), sorted; with those that the plan retains.
+    # (trust domain, PEM of all its CAs), sorted; includes those that the plan retains.
     trust_bundles: tuple[tuple[str, str], ...]
     _index: _Index = field(repr=False)
     plan: Plan | None = None
-    # Of a view with a plan: the one without.
+    # In a view with a plan: the view without.
     wanted: MeshView | None = None
 
     def with_plan(self, plan: Plan) -> MeshView:
-        """The same mesh as it is on its way to what is wanted."""
+        """The same mesh, on its way to what is wanted."""
         return replace(self, plan=plan, wanted=self, trust_bundles=_trust_bundles(self._index, plan))
 
     def has_surroundings_of(self, before: MeshView) -> bool:
-        """Whether nothing has changed since but dataplanes, and what has not is the same objects in both."""
+        """Whether only dataplanes have changed since, and all else is the same objects in both."""
         if self.without_ca.keys() != before.without_ca.keys():
             return False
         mine = (*self._surroundings(), *self.unreadable)
@@ -100,9 +100,9 @@ class MeshView:
         return self.of_type("Dataplane")
 
     def withheld(self, name: str) -> str | None:
-        """Why the dataplane gets nothing new: it cannot be read, or not be said who it is.
+        """Why the dataplane gets nothing new: it cannot be read, or its identity cannot be determined.
 
-        Without an identity it would take plaintext from everybody.
+        Without an identity it would accept plaintext from everybody.
         """
         dataplane = self.get("Dataplane", name)
         for one in self.unreadable:
@@ -123,7 +123,7 @@ class MeshView:
         return self.plan.facts.get(dataplane.name) if self.plan is not None else None
 
     def identity_of(self, dataplane: Resource) -> Identity | None:
-        """Whom the proxy shows, where there is a plan; else whom it should."""
+        """Whom the proxy shows, if there is a plan; else whom it should show."""
         given = self.given(dataplane)
         return given.identity if given is not None else self.wanted_identity(dataplane)
 
@@ -132,7 +132,7 @@ class MeshView:
         return self._index.identities.get(dataplane.name)
 
     def identity_problem(self, dataplane: Resource) -> str | None:
-        """Why a dataplane has not the identity that a MeshIdentity would give it."""
+        """Why a dataplane does not have the identity that a MeshIdentity would give it."""
         every = [(resource.name, resource.spec) for resource in self.of_type("MeshIdentity")]
         meant = best_matched(every, dataplane.effective_labels)
         if meant is not None and meant[0] in self.without_ca:
@@ -157,7 +157,7 @@ class MeshView:
         return self._index.members.get(service.name, ())
 
     def endpoints(self, destination: Destination, tls: bool = True) -> tuple[Endpoint, ...]:
-        """Of all inbounds that serve the port and are ready, for those who call it by TLS, or by plaintext."""
+        """All ready inbounds that serve the port, for callers by TLS, or by plaintext."""
         plan = self.plan.services.get(destination.service.name) if self.plan is not None else None
         without = plan.without[tls] if plan is not None else frozenset()
         found = set()
@@ -172,7 +172,7 @@ class MeshView:
         return tuple(sorted(found))
 
     def server_ids(self, service: Resource) -> tuple[str, ...]:
-        """The SPIFFE ids that may serve it; empty where it is not called by TLS."""
+        """The SPIFFE ids that may serve it; empty if it is not called by TLS."""
         plan = self.plan.services.get(service.name) if self.plan is not None else None
         return plan.server_ids if plan is not None else self._find_server_ids(service)
 
@@ -184,7 +184,7 @@ class MeshView:
         return self.identity_of(dataplane) is not None and bool(self.server_ids(service))
 
     def takes_plaintext(self, dataplane: Resource, section: str) -> bool | None:
-        """Whether the inbound takes plaintext beside TLS; None without a plan, where that is for MeshTLS to say."""
+        """Whether the inbound accepts plaintext besides TLS; None without a plan, when MeshTLS decides."""
         given = self.given(dataplane)
         return given.inbounds[section].plaintext if given is not None and section in given.inbounds else None
 
@@ -206,7 +206,7 @@ class MeshView:
         ]
 
     def _select_service(self, labels: Mapping[str, str]) -> Resource | None:
-        """The one that the labels select; the smallest name where they select several."""
+        """The service that the labels select; the smallest name if they select several."""
         wanted = labels.items()
         return next((s for s in self.of_type("MeshService") if wanted <= s.effective_labels.items()), None)
 
@@ -218,7 +218,7 @@ class MeshView:
         return _destination(service, str(reference.port))
 
     def resolve_backend(self, reference: BackendRef, default_section: str) -> Destination | None:
-        """A route's backendRef; without a port it is the one of the route's own service."""
+        """Resolves a route's backendRef; without a port it is the one of the route's own service."""
         return _destination(self._select_service(reference.labels), reference.section or default_section)
 
 
@@ -229,7 +229,7 @@ def view_of(
     unreadable: Iterable[Unreadable] = (),
     without_ca: Mapping[str, str] | None = None,
 ) -> MeshView:
-    """The view of those of the resources that are of this mesh, without a plan."""
+    """The view, without a plan, of those resources that are in this mesh."""
     own = tuple(sorted((resource for resource in resources if resource.mesh == mesh), key=lambda r: r.key))
     found: dict[str, dict[str, Resource]] = defaultdict(dict)
     for resource in own:
@@ -261,7 +261,7 @@ def _members(services: Iterable[Resource], dataplanes: Sequence[Resource]) -> di
             by_label[label].append(dataplane)
 
     def candidates(spec: MeshServiceSpec) -> Sequence[Resource]:
-        """The dataplanes with the rarest of the selected labels; not all of them for each service."""
+        """The dataplanes with the rarest of the selected labels, so that not all are tried for each service."""
         selector = spec.selector.dataplane_labels
         if selector is None or not selector.match_labels:
             return dataplanes
@@ -308,7 +308,7 @@ def _destination(service: Resource | None, section: str) -> Destination | None:
 
 
 def _may_select(identity: Any, dataplane: Resource) -> bool:
-    """Whether a MeshIdentity that cannot be read selects the dataplane, as far as can be told."""
+    """Whether a MeshIdentity that cannot be read may select the dataplane."""
     try:
         selector = LabelSelector.model_validate(identity["selector"]["dataplane"])
     except (ValidationError, KeyError, TypeError):

@@ -24,7 +24,7 @@ from control.policies.meshtls.schema import Conf as TlsConf
 class Wants:
     """What one mesh wants, view after view; used by one thread at a time.
 
-    While nothing changes but other dataplanes, a dataplane wants the same as before.
+    While nothing but other dataplanes changes, a dataplane wants the same as before.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Wants:
         self._proxies: Mapping[str, tuple[Resource, WantedProxy]] = {}
 
     def of(self, view: MeshView) -> Wanted:
-        """Of a view without a plan."""
+        """What a view without a plan wants."""
         holds = self._before is not None and view.has_surroundings_of(self._before)
         before, routes = self._proxies if holds else {}, _Routes(view)
         now = dict[str, tuple[Resource, WantedProxy]]()
@@ -66,7 +66,7 @@ def _calls(view: MeshView, dataplane: Resource, policies: ProxyPolicies, routes:
         destination = view.resolve_outbound(outbound.backend_ref)
         if destination is None:
             continue
-        # The service itself too: a route that leads elsewhere may be left out for the proxy (xds/quarantine.py).
+        # The service itself is included: a route to another one may be left out for the proxy (xds/quarantine.py).
         found[destination.service.name] = None
         if destination.port.is_http:
             found |= dict.fromkeys(routes.services(policies, destination))
@@ -111,5 +111,5 @@ def digest_of_pem(pem: str) -> str:
 
 
 def digest_of(certificates: tuple[bytes, ...]) -> str:
-    """Of a bundle, whatever order it is in; DER."""
+    """Digest of a bundle (DER), independent of its order."""
     return hashlib.sha256(b"".join(sorted(hashlib.sha256(der).digest() for der in certificates))).hexdigest()[:16]

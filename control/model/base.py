@@ -1,6 +1,6 @@
 """The base of every model, and the scalar types that resources share.
 
-Models are frozen and strict: a port written as a string is refused, not converted, so that what `mesh get` shows is
+Models are frozen and strict: a port written as a string is rejected, not converted, so that what `mesh get` shows is
 what was applied.
 """
 
@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 
 
 class Model(BaseModel):
-    """Fields are snake_case here and camelCase in YAML and JSON; unknown fields are refused."""
+    """Fields are snake_case here and camelCase in YAML and JSON; unknown fields are rejected."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -37,7 +37,7 @@ class Model(BaseModel):
     )
 
     def to_data(self) -> dict[str, Any]:
-        """The form users write: camelCase, without what was not set."""
+        """The form that users write: camelCase, without unset fields."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
@@ -45,12 +45,12 @@ SpecModel = type[Model]
 
 
 def refuse(message: str) -> PydanticCustomError:
-    """An error of ours inside pydantic; explain.py passes the words on unchanged."""
+    """An error of ours inside pydantic; explain.py passes its text on unchanged."""
     return PydanticCustomError("mesh", "{reason}", {"reason": message})
 
 
 def shown(value: object) -> str:
-    """A value of the user's in a message: no longer than a line."""
+    """A user's value for a message, cut to one line."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -103,7 +103,7 @@ _DECIMAL = r"[0-9]{1,9}(\.[0-9]{1,9})?"
 
 
 def _decimal(value: object) -> Decimal | None:
-    """Of a whole number or a short string; nothing that would become long when it is written out."""
+    """Parses a whole number or a short string, but nothing that would become long when written out."""
     if isinstance(value, Decimal):
         return value
     if isinstance(value, bool) or not isinstance(value, int | str) or not re.fullmatch(_DECIMAL, str(value)):
@@ -208,7 +208,7 @@ def _label_value(value: object) -> str:
 
 
 def labels_schema() -> dict[str, Any]:
-    """JSON schema."""
+    """The JSON schema of labels."""
     return {
         "type": "object",
         "propertyNames": {"pattern": f"^{_LABEL_KEY.pattern}$"},
@@ -240,5 +240,5 @@ def is_ip(text: str) -> bool:
 
 
 def is_hostname(text: str) -> bool:
-    """A domain name; four numbers are an address that was mistyped, not a name."""
+    """Whether it is a domain name; four numbers are a mistyped address, not a name."""
     return _HOSTNAME.fullmatch(text) is not None and not re.fullmatch(r"[0-9.]+", text)

@@ -14,7 +14,7 @@ from control.model.reference import DISPLAY_NAME
 from control.model.violation import Violation
 
 Protocol = Literal["tcp", "http", "http2", "grpc"]
-# Where Envoy's own admin interface listens: on its host only.
+# The address of Envoy's own admin interface: reachable from its host only.
 ADMIN_HOST = "127.0.0.1"
 # Envoy counts in milliseconds.
 SHORTEST_PROBE = timedelta(milliseconds=1)
@@ -32,7 +32,7 @@ class TcpProbe(Model):
 
 
 class ServiceProbe(Model):
-    """The proxy's own check of its application; while it fails, the inbound answers 503 instead of trying."""
+    """The proxy's own check of its application; while it fails, the inbound responds with 503 instead of trying."""
 
     # Short enough that a crashed application is noticed within a few seconds.
     interval: Duration | None = None
@@ -44,12 +44,12 @@ class ServiceProbe(Model):
 
 class Inbound(Model):
     port: Port
-    # Where the application listens; the same port where it is not set.
+    # Where the application listens; defaults to the same port.
     service_port: Port | None = None
     service_address: NonEmpty | None = Field(default=None, examples=["127.0.0.1"])
     address: NonEmpty | None = Field(default=None, examples=["10.0.0.5"])
     name: NonEmpty | None = Field(default=None, examples=["http"])
-    # Served as plain bytes where nothing is known.
+    # Unless set, the bytes are passed on without interpretation.
     protocol: Protocol = "tcp"
     # Ignored: a listener that no service offers. NotReady: kept out of every service's endpoints.
     state: Literal["Ready", "NotReady", "Ignored"] = "Ready"
@@ -177,7 +177,7 @@ def _check_collisions(networking: Networking) -> Iterator[Violation]:
         for index, outbound in enumerate(networking.outbound)
     ]
     if networking.admin is not None:
-        # Beside Envoy's own, the one for the control plane (xds/render/admin.py).
+        # Besides Envoy's own, the listener for the control plane (xds/render/admin.py).
         hosts = dict.fromkeys((ADMIN_HOST, networking.address))
         places += [("spec.networking.admin", host, networking.admin.port) for host in hosts]
     for path, address, port in places:

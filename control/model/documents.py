@@ -1,4 +1,4 @@
-"""Reading YAML and JSON: several documents a file, no aliases, no duplicate keys, bounded size."""
+"""Reading YAML and JSON: several documents per file, no aliases, no duplicate keys, bounded size."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import yaml
 from control.model.resource import Kinds, Resource, parse
 from control.model.violation import InvalidResource, Violation
 
-# More than a thousand services in one file, and not enough to hurt.
+# Enough for more than a thousand services in one file, and too little to do harm.
 MAX_BYTES = 16 * 1024 * 1024
 
 
 class UnreadableDocument(ValueError):
-    """Text that is no YAML; says where."""
+    """Text that is not YAML; the message says where."""
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses aliases (a small file could grow without bound) and duplicate keys (one would win)."""
+    """SafeLoader that rejects aliases (a small file could grow without bound) and duplicate keys (one would win)."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -39,7 +39,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# Timestamps stay strings: JSON has none, and no field of ours takes one.
+# Timestamps stay strings: JSON has none, and no field here takes one.
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

@@ -1,7 +1,7 @@
 """Turns pydantic's errors into ours: the path as users write it, what is allowed there, and an example.
 
-The example of a field is the one its declaration gives (`Field(examples=[...])`); where there is none it is made from
-the type, so that no message stands without one.
+The example of a field is the one in its declaration (`Field(examples=[...])`); without one it is derived from the type,
+so that every message has one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 
 from control.model.violation import Location, Violation, dotted
 
-# What a type is called in messages, by pydantic's error type.
+# Names of types in messages, by pydantic's error type.
 _WORDS = {
     "string_type": "a string",
     "int_type": "a whole number",
@@ -107,11 +107,11 @@ def _unknown_field(model: type[BaseModel], location: Location) -> str:
     )
 
 
-# --- finding what is declared at a place ------------------------------------------------------------------------------
+# --- finding the declaration of a place -------------------------------------------------------------------------------
 
 
 def _declaration(model: type[BaseModel], location: Location) -> Any:
-    """The annotation (or FieldInfo) that governs `location`; None where nothing is declared."""
+    """The annotation (or FieldInfo) that governs `location`; None if nothing is declared."""
     current: Any = model
     for part in location:
         inner = _model_of(current)
@@ -152,7 +152,7 @@ def _argument(declared: Any, container: type, index: int) -> Any:
 
 
 def example_text(declared: Any) -> str:
-    """YAML of an example of what is declared; on one line where it is short."""
+    """YAML of an example of what is declared; on one line if it is short."""
     if declared is None:
         return ""
     value = example_of(declared)

@@ -1,4 +1,4 @@
-"""What may stand in HTTP: names and values of headers, cookies, parameters and paths."""
+"""What is allowed in HTTP: names and values of headers, cookies, parameters and paths."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _on_one_line(text: str) -> str:
 # Text for a header, a tag, or a name: on one line.
 HeaderValue = Annotated[str, Field(max_length=MAX_VALUE_CHARS), AfterValidator(_on_one_line)]
 Line = Annotated[str, Field(min_length=1, max_length=MAX_VALUE_CHARS), AfterValidator(_on_one_line)]
-# Of a parameter of a query: Envoy takes 1,024 bytes.
+# The name of a query parameter: Envoy allows 1,024 bytes.
 ParameterName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_on_one_line)]
 
 
 def path_problem(path: str) -> str | None:
-    """Why a path that is compared with that of requests is none, or None."""
+    """Why a path cannot be compared with that of requests, or None if it can."""
     if not path.startswith("/"):
         return "must be an absolute path"
     wrong = re.search(r"[?#\s\x00-\x1f\x7f]", path)
@@ -44,7 +44,7 @@ def path_problem(path: str) -> str | None:
 
 
 def file_problem(path: str) -> str | None:
-    """Why it is not the path of a file that a proxy could write, or None."""
+    """Why a proxy could not write to a file of this path, or None if it could."""
     if not path.startswith("/"):
         return "must be an absolute path"
     if path.endswith("/"):

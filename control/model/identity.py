@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-# The path of the SPIFFE id that the control plane takes for itself; no workload gets it (ca/identities.py).
+# The path of the SPIFFE id that the control plane reserves for itself; no workload gets it (ca/identities.py).
 CONTROL_PLANE_PATH = "/mesh-control-plane"
 
 
@@ -14,9 +14,9 @@ class Identity:
 
     spiffe_id: str
     trust_domain: str
-    # The MeshIdentity that says so, and whose CA signs.
+    # The MeshIdentity that gives it, and whose CA signs.
     mesh_identity: str
-    # When that was made: one of the same name that is made again has another CA.
+    # When the MeshIdentity was created: one that is deleted and created again has another CA.
     made_at: str = ""
 
 

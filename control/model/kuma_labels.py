@@ -1,7 +1,7 @@
-"""Labels of Kuma: which there are, and what they may say.
+"""Kuma's labels: which exist, and their allowed values.
 
-One that does nothing here is accepted where Kuma's own exports write it. One that Kuma does not have is a mistake: what
-it should do does not happen, and nobody is told.
+A label without effect here is accepted if Kuma's own exports contain it. A label that Kuma does not have is a mistake:
+its intended effect would be missing, and nobody would be told.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EFFECT = PREFIX + "effect"
 SHADOW = "shadow"
 _MESH = PREFIX + "mesh"
 
-# What each may be; None: anything that a label may be.
+# The allowed values of each label; None: anything that a label may contain.
 _VALUES: Mapping[str, tuple[str, ...] | None] = {
     EFFECT: (SHADOW,),
     PREFIX + "origin": ("zone", "global"),
@@ -46,12 +46,12 @@ _VALUES: Mapping[str, tuple[str, ...] | None] = {
         )
     },
 }
-# They stand in SPIFFE ids.
+# They become part of SPIFFE ids.
 _RFC1035 = (ZONE, WORKLOAD)
 
 
 def is_shadow(labels: Mapping[str, str]) -> bool:
-    """Whether a policy has no effect but in `mesh inspect config --shadow`."""
+    """Whether a policy has no effect except in `mesh inspect config --shadow`."""
     return labels.get(EFFECT) == SHADOW
 
 

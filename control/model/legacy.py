@@ -1,7 +1,7 @@
-"""Forms of Kuma 2.x that 3.0 no longer has. Kuma drops most of them silently; here each is refused with its new form.
+"""Forms of Kuma 2.x that 3.0 no longer has. Kuma drops most of them silently; here each is rejected with its new form.
 
-Everything works on the plain document, before its schema is looked at, so that the user reads about the new form and
-not about an unknown field. Rules are data where a table can say it.
+Everything works on the plain document, before its schema is checked, so that the user reads about the new form and not
+about an unknown field. Rules are data where a table suffices.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import yaml
 from control.model.reference import DISPLAY_NAME
 from control.model.violation import Violation
 
-# Types that are gone, and what to use instead.
+# Types that were removed, and their replacements.
 REMOVED_TYPES = {
     "TrafficPermission": "MeshTrafficPermission",
     "TrafficRoute": "MeshHTTPRoute",
@@ -36,7 +36,7 @@ REMOVED_TYPES = {
     "RateLimit": None,
 }
 
-# Fields of a 2.x Mesh: what to write now.
+# Fields of a 2.x Mesh, and their replacements.
 _MESH_FIELDS: dict[str, tuple[str, object]] = {
     "mtls": (
         "CAs are configured by MeshIdentity, and permissive mode by MeshTLS",

@@ -17,7 +17,7 @@ from control.model.violation import Violation
 
 DEFAULT_TRUST_DOMAIN = "{{ .Mesh }}.{{ .Zone }}.mesh.local"
 DEFAULT_PATH = "/workload/{{ .Workload }}"
-# Long enough to live through a day's outage of the control plane, since renewal begins at half of it.
+# Long enough to survive half a day's outage of the control plane, since renewal begins at half of it.
 DEFAULT_EXPIRY = timedelta(hours=24)
 SHORTEST_EXPIRY = timedelta(minutes=1)
 
@@ -58,7 +58,7 @@ class CertificateParameters(Model):
 
 
 class Bundled(Model):
-    # Makes a MeshTrust from the CA of this identity.
+    # Whether a MeshTrust is created from the CA of this identity.
     mesh_trust_creation: Literal["Enabled", "Disabled"] = "Enabled"
     autogenerate: Autogenerate | None = None
     ca: CertificateAuthorityFiles | None = None
@@ -87,7 +87,7 @@ class MeshIdentitySpec(Model):
     def spiffe_id_of(self, mesh: str, zone: str, labels: Mapping[str, str]) -> str:
         """The SPIFFE id of a dataplane with these labels; KeyError names a label that it lacks.
 
-        `zone` is the identity's (zone_of). That of the dataplane's label says where it runs, for load balancing: the
+        `zone` is the identity's (zone_of). The dataplane's own zone label says where it runs, for load balancing: the
         CA is the same there, and it speaks for one trust domain.
         """
         domain = self.trust_domain(mesh, zone)
@@ -109,14 +109,14 @@ def _render(template: str, values: Mapping[str, str], labels: Mapping[str, str])
 
 
 def zone_of(labels: Mapping[str, str], zone: str) -> str:
-    """In the trust domain of a MeshIdentity with these labels: its own, else the control plane's, as in Kuma."""
+    """The zone in the trust domain of a MeshIdentity with these labels: its own, else the control plane's."""
     return labels.get(ZONE, zone)
 
 
 def best_matched(
     identities: Iterable[tuple[str, MeshIdentitySpec]], labels: Mapping[str, str]
 ) -> tuple[str, MeshIdentitySpec] | None:
-    """The (name, spec) that governs a dataplane: most matched labels first, then the smaller name, as Kuma's."""
+    """The (name, spec) that governs a dataplane: most matched labels first, then the smaller name, as in Kuma."""
     matching = [(name, spec) for name, spec in identities if spec.selector.dataplane.matches(labels)]
     return min(matching, key=lambda item: (-len(item[1].selector.dataplane.match_labels), item[0]), default=None)
 
@@ -159,9 +159,9 @@ def validate_identity(spec: MeshIdentitySpec) -> Iterator[Violation]:
 
 
 def keep_identity(spec: Mapping[str, Any]) -> MeshIdentitySpec | None:
-    """Of one that this version cannot read: who it selects and which ids it gives are either known whole or not at all.
+    """What stays in force if this version cannot read it; whom it selects and which ids it gives must be known fully.
 
-    Without identities a mesh would take plaintext from everybody.
+    Without identities a mesh would accept plaintext from everybody.
     """
     return without_unknown(MeshIdentitySpec, spec, needed=("selector", "spiffeID"))
 

@@ -36,7 +36,7 @@ class Selector(Model):
 class ServicePort(Model):
     port: Port = Field(examples=[80])
     name: NonEmpty | None = Field(default=None, examples=["http"])
-    # The inbound of the selected dataplanes, by port or by name; the service's own port where it is not set.
+    # The inbound of the selected dataplanes, by port or by name; defaults to the service's own port.
     target_port: Annotated[int | str, BeforeValidator(_target_port), Field(examples=[8080])] | None = None
     app_protocol: Protocol = "tcp"
 
@@ -64,7 +64,7 @@ class ServiceIdentity(Model):
 class MeshServiceSpec(Model):
     selector: Selector = Field(examples=[{"dataplaneLabels": {"matchLabels": {"app": "backend"}}}])
     ports: list[ServicePort] = Field(min_length=1, max_length=64, examples=[[{"port": 80, "appProtocol": "http"}]])
-    # SPIFFE ids that may serve it; those of the selected dataplanes where it is not set.
+    # SPIFFE ids that may serve it; defaults to those of the selected dataplanes.
     identities: list[ServiceIdentity] | None = None
 
     def port_of(self, section: str) -> ServicePort | None:

@@ -1,4 +1,4 @@
-"""MeshOpenTelemetryBackend: a collector that policies refer to, so that its address stands in one place."""
+"""MeshOpenTelemetryBackend: a collector that policies refer to, so that its address is in one place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from control.model.violation import Violation
 
 
 class Endpoint(Model):
-    # The collector of the proxy's own host where it is not set.
+    # Defaults to a collector on the proxy's own host.
     address: NonEmpty = Field(default="127.0.0.1", examples=["otel-collector.example"])
     # 4317 is OTLP over gRPC.
     port: Port = Field(default=4317, examples=[4317])
@@ -20,7 +20,7 @@ class Endpoint(Model):
 
 class MeshOpenTelemetryBackendSpec(Model):
     endpoint: Endpoint = Field(default_factory=Endpoint)
-    # OTLP over HTTP is not generated here.
+    # OTLP over HTTP is not supported.
     protocol: Literal["grpc"] = "grpc"
 
 

@@ -7,7 +7,7 @@ from control.model.resource import Resource
 NODE_LABEL = "offload.mesh/node"
 UID_LABEL = "offload.mesh/uid"
 GID_LABEL = "offload.mesh/gid"
-# `none`: nothing of this mesh runs beside the workload; it is called by plaintext, and is always taken to be there.
+# `none`: no proxy runs beside the workload; it is called by plaintext, and is always assumed to be up.
 PROXY_LABEL = "offload.mesh/proxy"
 
 

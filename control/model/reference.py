@@ -26,7 +26,7 @@ class LabelSelector(Model):
 
 
 class TopLevelTargetRef(Model):
-    """Which proxies a policy configures. No targetRef at all is the whole mesh."""
+    """Which proxies a policy configures. No targetRef at all means the whole mesh."""
 
     kind: Literal["Mesh", "Dataplane"] = Field(examples=["Dataplane"])
     labels: Labels | None = None
@@ -74,7 +74,7 @@ class SpiffeIDMatch(Model):
     value: NonEmpty = Field(examples=["spiffe://default.default.mesh.local/workload/cart"])
 
 
-# The value of a prefix that every SPIFFE id has; not for users, who cannot write it (check_match).
+# A prefix that every SPIFFE id has; reserved, since users cannot write it (check_match).
 EVERYONE = "spiffe:"
 
 
@@ -121,7 +121,7 @@ _DOMAIN_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._")
 
 
 def trust_domain_problem(domain: str) -> str | None:
-    """Why `domain` is no SPIFFE trust domain name (SPIFFE-ID, section 2.1), or None."""
+    """Why `domain` is not a SPIFFE trust domain name (SPIFFE-ID, section 2.1), or None if it is."""
     if not 1 <= len(domain) <= 255:
         return "a trust domain has 1 to 255 characters"
     wrong = sorted(set(domain) - _DOMAIN_CHARACTERS)
@@ -129,7 +129,7 @@ def trust_domain_problem(domain: str) -> str | None:
 
 
 def spiffe_id_problem(spiffe_id: str) -> str | None:
-    """Why `spiffe_id` is no SPIFFE ID (SPIFFE-ID, section 2), or None."""
+    """Why `spiffe_id` is not a SPIFFE ID (SPIFFE-ID, section 2), or None if it is."""
     if not spiffe_id.startswith("spiffe://"):
         return "must begin with spiffe://"
     if len(spiffe_id.encode()) > 2048:
@@ -148,7 +148,7 @@ def spiffe_id_problem(spiffe_id: str) -> str | None:
 
 def check_match(match: Match, path: str) -> Iterator[Violation]:
     value = match.spiffe_id.value
-    # A prefix may end at a slash, where the next segment begins.
+    # A prefix may end with a slash, where the next segment begins.
     checked = value.removesuffix("/") if match.spiffe_id.type == "Prefix" else value
     problem = spiffe_id_problem(checked)
     if problem is not None:

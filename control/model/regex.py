@@ -1,21 +1,21 @@
-"""Regular expressions as Envoy takes them: RE2 itself says whether it is one, and how large its program is."""
+"""Regular expressions as Envoy accepts them: RE2 itself decides whether one is valid, and how large its program is."""
 
 from __future__ import annotations
 
 import re2
 
-# Envoy's own bound (re2.max_program_size.error_level): what is larger costs each request too much. Repetitions with
-# counts make programs large: [a-z]{0,200} alone is 600.
+# Envoy's own bound (re2.max_program_size.error_level): larger programs cost each request too much. Counted repetitions
+# make programs large: [a-z]{0,200} alone is 600.
 MAX_PROGRAM_SIZE = 100
 
-# Envoy looks at bytes. With UTF-8 the same program would be larger, and other escapes be known.
+# Envoy matches bytes. With UTF-8 the same program would be larger, and other escapes would be known.
 _OPTIONS = re2.Options()
 _OPTIONS.encoding = re2.Options.Encoding.LATIN1
 _OPTIONS.log_errors = False
 
 
 def problem(pattern: str) -> str | None:
-    """Why Envoy would refuse the expression, or None."""
+    """Why Envoy would reject the expression, or None."""
     if not pattern:
         return "must not be empty"
     try:

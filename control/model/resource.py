@@ -1,4 +1,4 @@
-"""The envelope of every resource (`type, name, mesh, labels, spec`) and the reading of one from plain data."""
+"""The envelope of every resource (`type, name, mesh, labels, spec`), and how one is read from plain data."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from control.model.violation import InvalidResource, Violation
 
 @dataclass(frozen=True)
 class Kind:
-    """What there is to know about one type of resource."""
+    """The properties of one type of resource."""
 
     type: str
-    # In paths of the REST API and for `mesh get`, and the short form of both.
+    # The name in paths of the REST API and for `mesh get`, and its short form.
     plural: str
     short: str
     spec: SpecModel
@@ -30,7 +30,7 @@ class Kind:
     is_policy: bool = False
     # The name becomes part of host names.
     dns_label: bool = False
-    # Documents may have the fields of `spec` at the top, as Kuma writes Dataplanes.
+    # Documents may have the fields of `spec` at the top level, as Kuma writes Dataplanes.
     flat: bool = False
     # What has to stay in force of a spec that this version cannot read (unreadable.py); without it, nothing.
     keep: Callable[[Mapping[str, Any]], Any] | None = None
@@ -54,7 +54,7 @@ class Kinds:
         return self._by_type.get(type_name)
 
     def named(self, name: str) -> Kind | None:
-        """By type, plural or short name, in any case."""
+        """Looks a kind up by type, plural or short name, in any case."""
         return self._by_name.get(name.lower())
 
     @property
@@ -91,14 +91,14 @@ class Resource:
 
     @cached_property
     def effective_labels(self) -> Mapping[str, str]:
-        """Its labels and, unless it is labelled otherwise, its name as kuma.io/display-name."""
+        """Its labels and, unless overridden, its name as kuma.io/display-name."""
         return {DISPLAY_NAME: self.name, **self.labels}
 
     def stored(self, version: int, creation_time: str, modification_time: str) -> Resource:
         return replace(self, version=version, creation_time=creation_time, modification_time=modification_time)
 
     def to_data(self, with_times: bool = False) -> dict[str, Any]:
-        """The document; with_times adds what the store knows."""
+        """The document; with_times adds the store's metadata."""
         data: dict[str, Any] = {"type": self.kind.type, "name": self.name}
         if self.kind.in_mesh:
             data["mesh"] = self.mesh
@@ -111,12 +111,12 @@ class Resource:
         return data
 
 
-# Written by the store; a document that was read from it may be applied again as it is.
+# Written by the store; a document that was read from it can be applied again unchanged.
 _READ_ONLY = ("creationTime", "modificationTime", "version", "kri", "status", "problem")
 
 
 def parse(data: object, kinds: Kinds, default_mesh: str | None = None) -> Resource:
-    """A Resource of plain data (parsed YAML or JSON). Raises InvalidResource with every violation found."""
+    """Makes a Resource from plain data (parsed YAML or JSON). Raises InvalidResource with every violation found."""
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise InvalidResource("the document", [Violation("(document)", "must be a mapping", "type: Mesh")])
     document = {key: value for key, value in data.items() if key not in _READ_ONLY}

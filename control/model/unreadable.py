@@ -1,10 +1,10 @@
-"""Stored resources that this version cannot read: of a newer version, with a field or a type that it does not know.
+"""Stored resources that this version cannot read: a newer version wrote them, with a field or type unknown here.
 
-Such a resource is left out and shown, and everything else goes on. So a new field can be rolled out while replicas of
-the older version still run, and a version can be rolled back.
+Such a resource is left out and reported, and everything else goes on. So a new field can be rolled out while replicas
+of the older version still run, and a version can be rolled back.
 
-Most kinds can be left out as a whole. A few cannot, because less of them would let more in, or move keys: for these,
-`Kind.keep` makes what has to stay in force of a spec.
+Most kinds can be left out as a whole. A few cannot, because less of them would allow more, or move keys: for these,
+`Kind.keep` extracts what has to stay in force of a spec.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from control.model.resource import Kind, Resource
 
 M = TypeVar("M", bound=Model)
 
-# Each round drops at least one place; more of them than this is no resource of a slightly newer version.
+# Each round drops at least one place; a resource that needs more rounds is not from a slightly newer version.
 _MOST_ROUNDS = 16
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """`data`: the document as it is stored, with what the store knows. `kept`: what stays in force of it."""
+    """`data`: the document as stored, with the store's metadata. `kept`: what stays in force of it."""
 
     type: str
     mesh: str
@@ -46,7 +46,7 @@ class Unreadable:
 
     @cached_property
     def remark(self) -> str:
-        """For people: which one, what happens with it, and why."""
+        """For people: which resource, what happens with it, and why."""
         done = "is left out" if self.kept is None else "is left out, but for what protects"
         return f"{self.type} {self.name} {done}: this version cannot read it: {self.problem}"
 
@@ -55,7 +55,7 @@ class Unreadable:
 
 
 def read_spec(kind: Kind, spec: Any) -> tuple[Any, str]:
-    """(the spec, nothing), or (what stays in force of it, why it cannot be read); None: nothing stays in force."""
+    """(the spec, empty), or (what stays in force of it, why it cannot be read); None: nothing stays in force."""
     try:
         return kind.spec.model_validate(spec), ""
     except ValidationError as error:
@@ -65,9 +65,9 @@ def read_spec(kind: Kind, spec: Any) -> tuple[Any, str]:
 
 
 def without_unknown(model: type[M], data: Mapping[str, Any], needed: Collection[str] = ()) -> M | None:
-    """The model without the places that it cannot read; None where one of them must not be dropped.
+    """The model without the places that it cannot read; None if one of them must not be dropped.
 
-    `needed`: fields at the top in which nothing may be dropped, as what is left would select more.
+    `needed`: top-level fields in which nothing may be dropped, since the rest would select more.
     """
     left = copy.deepcopy(dict(data))
     for _ in range(_MOST_ROUNDS):
@@ -75,7 +75,7 @@ def without_unknown(model: type[M], data: Mapping[str, Any], needed: Collection[
             return model.model_validate(left)
         except ValidationError as error:
             places = {detail["loc"] for detail in error.errors(include_url=False, include_input=False)}
-        # Of a list the later entries first, so that the places of the others stay what they are.
+        # Later entries of a list first, so that the places of the others stay valid.
         for place in sorted(places, key=repr, reverse=True):
             if not place or place[0] in needed or not _drop(left, place):
                 return None

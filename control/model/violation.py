@@ -1,4 +1,4 @@
-"""What is wrong with a resource: the place, what is allowed there, and an example that would be right."""
+"""What is wrong with a resource: the place, what is allowed there, and a valid example."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def dotted(location: Location) -> str:
 
 @dataclass(frozen=True)
 class Violation:
-    """One thing wrong. `message` says what is wrong and what is allowed; `example` is text that would be accepted."""
+    """One violation. `message` says what is wrong and what is allowed; `example` is text that would be accepted."""
 
     path: str
     message: str
@@ -37,7 +37,7 @@ class Violation:
 
 
 class InvalidResource(ValueError):
-    """A resource that is refused; holds every violation found, not only the first."""
+    """A resource that is rejected; holds every violation found, not only the first."""
 
     def __init__(self, subject: str, violations: Iterable[Violation]) -> None:
         self.subject = subject

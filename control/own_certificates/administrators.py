@@ -1,8 +1,8 @@
-"""Client certificates of administrators: the other way into the API beside a token.
+"""Client certificates of administrators: the alternative to a token for the API.
 
-They come from a CA of their own, which signs nothing else and which only the API believes; made by the control plane
-for a key that stays with the administrator (`mesh generate admin-certificate`). A certificate has an id, as a token
-has, and is revoked by it.
+They come from a separate CA, which signs nothing else and which only the API trusts; the control plane issues them for
+a key that stays with the administrator (`mesh generate admin-certificate`). A certificate has an id, as a token does,
+and is revoked by it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from control.ca.issue import RefusedRequest
 from control.own_certificates.client_authority import NAME_MAX, ClientAuthority, Holder, Refusals
 from control.store.store import Store
 
-# Long enough for somebody's laptop; a longer one is a secret that nobody remembers.
+# Long enough for an administrator's laptop; a longer one would become a forgotten secret.
 LONGEST = timedelta(days=90)
 _CA = "control-plane/admin-ca"
 _REFUSALS = Refusals(
@@ -44,7 +44,7 @@ class AdminCertificates:
         self.authority = ClientAuthority(store, _CA, "administrators", _REFUSALS, clock)
 
     def issue(self, request: bytes, name: str, valid: timedelta) -> AdminCertificate:
-        """For the key of a PKCS#10 request (DER). RefusedRequest."""
+        """Issues one for the key of a PKCS#10 request (DER). Raises RefusedRequest."""
         if not 1 <= len(name) <= NAME_MAX or not name.isprintable():
             raise RefusedRequest(f"the name has 1 to {NAME_MAX} printable characters")
         if not timedelta(0) < valid <= LONGEST:
@@ -58,5 +58,5 @@ class AdminCertificates:
         return AdminCertificate(pem, jti, made.not_valid_after_utc)
 
     def check(self, der: bytes) -> Holder:
-        """Whose a certificate is that TLS has verified. InvalidToken where it counts no more."""
+        """Returns the holder of a certificate that TLS has verified. Raises InvalidToken if it is no longer valid."""
         return self.authority.check(x509.load_der_x509_certificate, der)

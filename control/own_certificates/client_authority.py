@@ -1,7 +1,7 @@
 """CAs of the control plane's own clients, nodes and administrators: what both kinds of certificates have in common.
 
-Each kind has a CA of its own, which signs nothing else and which one port believes. A certificate carries a name and an
-id (`jti`, as a token has), and is revoked by that.
+Each kind has a separate CA, which signs nothing else and which one port trusts. A certificate carries a name and an id
+(`jti`, as a token has), and is revoked by that.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from control.own_certificates.serving import own_authority
 from control.store.store import Store
 from control.tokens.tokens import InvalidToken
 
-NAME_MAX = 64  # of a common name (RFC 5280, ub-common-name)
+NAME_MAX = 64  # bound for a common name (RFC 5280, ub-common-name)
 
 
 @dataclass(frozen=True)
 class Refusals:
-    """Why a certificate does not count, for its holder."""
+    """The reasons why a certificate is rejected, in words for its holder."""
 
     not_ours: str
     expired: str
@@ -32,7 +32,7 @@ class Refusals:
 
 @dataclass(frozen=True)
 class Holder:
-    """Whose a certificate is."""
+    """Who holds a certificate."""
 
     name: str
     jti: str
@@ -40,7 +40,7 @@ class Holder:
 
 
 class ClientAuthority:
-    """`name`: of the secret that it is kept as. `subject`: for whom it signs."""
+    """`name`: the name of the secret that holds it. `subject`: for whom it signs."""
 
     def __init__(self, store: Store, name: str, subject: str, why: Refusals, clock: Callable[[], datetime]) -> None:
         self._store, self._why, self.now = store, why, clock
@@ -52,25 +52,25 @@ class ClientAuthority:
         return self._authority.certificate_pem
 
     def renew_if_due(self) -> bool:
-        """Where the CA is not valid now: see own_authority. True: servers have to be told."""
+        """Renews the CA if it is not valid now (see own_authority); if True, servers have to be told."""
         if self._authority.problem_at(self.now()) is None:
             return False
         self._authority = own_authority(self._store, self._name, self._subject, self.now())
         return True
 
     def issue(self, request: bytes, name: str, jti: str, valid: timedelta) -> x509.Certificate:
-        """For the key of a PKCS#10 request (DER). RefusedRequest."""
+        """Issues a certificate for the key of a PKCS#10 request (DER). Raises RefusedRequest."""
         key, now = key_of_request(request, ""), self.now()
         attributes = [(NameOID.COMMON_NAME, name), (NameOID.SERIAL_NUMBER, jti)]
         subject = x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes])
-        # Not for servers: with it a client could stand in for the control plane.
+        # Not for server authentication: with that a client could impersonate the control plane.
         return self._authority.leaf(key, now, now + valid, [ExtendedKeyUsageOID.CLIENT_AUTH], subject)
 
     def check(self, load: Callable[[bytes], x509.Certificate], data: bytes, grace: timedelta = timedelta(0)) -> Holder:
-        """Of a certificate that TLS has verified: whose it is. InvalidToken where it counts no more.
+        """Returns the holder of a certificate that TLS has verified. Raises InvalidToken if it is no longer valid.
 
-        Time is looked at again, since a connection may live longer than the certificate it began with. `grace` is how
-        long after its end it still says who its holder is; the caller then has to verify that he has its key.
+        Time is checked again, since a connection may outlive the certificate it began with. `grace` is how long after
+        its expiry it still identifies its holder; the caller then has to verify possession of the key.
         """
         try:
             certificate = load(data)

@@ -1,7 +1,7 @@
 """Certificates of nodes: what a daemon shows the control plane after it has joined with its token.
 
-They come from a CA of their own, which signs nothing else and which only the port for nodes believes. A certificate
-carries the node's name and the id of the token that it was got with: revoking the token ends both.
+They come from a separate CA, which signs nothing else and which only the port for nodes trusts. A certificate carries
+the node's name and the id of the token that it was obtained with: revoking the token ends both.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from control.own_certificates.serving import ServingCertificate
 from control.store.store import Store
 from control.tokens.tokens import InvalidToken
 
-# As those of workloads, renewed at half of it.
+# The same as for workloads, renewed at half of it.
 LIFETIME = timedelta(hours=24)
-# How long after its end a certificate still gets its holder the next one: over a long weekend and some repair. A node
-# that was away for longer needs somebody to look at it, and a new token.
+# How long after its expiry a certificate still gets its holder the next one: a long weekend and some repair. A node
+# that was away for longer needs attention, and a new token.
 COME_BACK = timedelta(days=7)
 COME_BACK_TEXT = b"offload: node comes back\0"
 _CA = "control-plane/node-ca"
@@ -38,19 +38,19 @@ _REFUSALS = Refusals(
 
 @dataclass(frozen=True)
 class NodeClaims:
-    """Who a node is, by its token or by its certificate."""
+    """Who a node is, according to its token or its certificate."""
 
     name: str
     jti: str
-    # Seconds since 1970, of a certificate: a stream that was opened with it ends then. None: of a token.
+    # Expiry of the certificate, seconds since 1970: a stream that was opened with it ends then. None for a token.
     ends_at: float | None = None
-    # Of the key that signed the token.
+    # Id of the key that signed the token.
     key_id: str = ""
 
 
 @dataclass(frozen=True)
 class NodeCertificate:
-    """DER, without the CA. Times are seconds since 1970."""
+    """A certificate in DER, without the CA. Times are seconds since 1970."""
 
     der: bytes
     renew_at: float
@@ -63,11 +63,11 @@ class NodeCertificates:
         self._authority = ClientAuthority(store, _CA, "nodes", _REFUSALS, clock)
 
     def renew_if_due(self) -> bool:
-        """The CA, where it is not valid now. True: servers have to be told."""
+        """Renews the CA if it is not valid now; if True, servers have to be told."""
         return self._authority.renew_if_due()
 
     def issue(self, request: bytes, claims: NodeClaims) -> NodeCertificate:
-        """For the key of a PKCS#10 request. RefusedRequest."""
+        """Issues a certificate for the key of a PKCS#10 request. Raises RefusedRequest."""
         if len(claims.name) > NAME_MAX:
             raise RefusedRequest(f"the node's name has more than {NAME_MAX} characters: it fits no certificate")
         made = self._authority.issue(request, claims.name, claims.jti, LIFETIME)
@@ -75,14 +75,14 @@ class NodeCertificates:
         return NodeCertificate(der, (self._now() + LIFETIME / 2).timestamp(), made.not_valid_after_utc.timestamp())
 
     def check(self, pem: bytes) -> NodeClaims:
-        """Of a certificate that TLS has verified: whose it is. InvalidToken where it counts no more."""
+        """Returns the holder of a certificate that TLS has verified. Raises InvalidToken if it is no longer valid."""
         holder = self._authority.check(x509.load_pem_x509_certificate, pem)
         return NodeClaims(holder.name, holder.jti, holder.ends_at.timestamp())
 
     def check_ended(self, certificate: bytes, proof: bytes, request: bytes) -> NodeClaims:
-        """Of a certificate (DER) that has ended, at most COME_BACK ago, with the proof that its holder has its key.
+        """Returns the holder of an expired certificate (DER), at most COME_BACK old, given a proof that it has the key.
 
-        InvalidToken. The proof covers the request, so that whoever hears it can do nothing else with it.
+        Raises InvalidToken. The proof covers the request, so that an eavesdropper cannot use it for anything else.
         """
         holder = self._authority.check(x509.load_der_x509_certificate, certificate, COME_BACK)
         key = x509.load_der_x509_certificate(certificate).public_key()
@@ -95,6 +95,6 @@ class NodeCertificates:
         return NodeClaims(holder.name, holder.jti)
 
     def grpc_credentials(self, serving: ServingCertificate) -> grpc.ServerCredentials:
-        """The control plane's own certificate, for clients with a certificate of a node only."""
+        """Credentials with the control plane's own certificate that accept only clients with a node's certificate."""
         ca = self._authority.certificate_pem.encode()
         return grpc.ssl_server_credentials([serving.key_and_chain()], ca, require_client_auth=True)

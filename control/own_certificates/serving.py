@@ -1,6 +1,6 @@
-"""The control plane's own certificate: made by its own CA, renewed by itself while it serves.
+"""The control plane's own certificate: issued by its own CA, renewed automatically while it serves.
 
-Proxies and nodes are given the CA (`ca.pem` in the data folder); the CA stays over restarts and renewals.
+Proxies and nodes are given the CA (`ca.pem` in the data folder); it survives restarts and renewals.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from control.store.store import Store
 
 log = structlog.get_logger(__name__)
 
-# Renewed at a third; nothing has to be done by hand if the control plane runs now and then.
+# Renewed at a third of it; nothing has to be done by hand if the control plane runs now and then.
 LIFETIME = timedelta(days=90)
 _CA = "control-plane/ca"
 _LEAF = "control-plane/certificate"
@@ -33,7 +33,7 @@ class ServingCertificate:
     def __init__(
         self, store: Store, names: Sequence[str], clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
-        """`names`: host names and addresses under which it is reached."""
+        """`names`: host names and addresses by which the control plane is reached."""
         self._store, self._names, self._now = store, tuple(dict.fromkeys(names)), clock
         self.authority = own_authority(store, _CA, "control-plane", clock())
         self.chain_pem, self._key_pem = self._load() or self._renew()
@@ -48,12 +48,12 @@ class ServingCertificate:
 
     @property
     def is_due(self) -> bool:
-        """Also where it is not valid yet: it was made by a clock that was ahead."""
+        """Whether to renew; also if it is not valid yet, since it was issued while the clock was ahead."""
         now, certificate = self._now(), self.certificate
         return now >= certificate.not_valid_after_utc - LIFETIME * 2 / 3 or now < certificate.not_valid_before_utc
 
     def _load(self) -> tuple[str, str] | None:
-        """What is kept, if it is for the same names and not due."""
+        """The stored certificate, if it is for the same names and not due."""
         kept = self._store.secret(_LEAF)
         if kept is None:
             return None
@@ -83,15 +83,15 @@ class ServingCertificate:
         return self._key_pem.encode(), self.chain_pem.encode()
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
-        """Of what is in force now; they do not change with it (ports.py says why)."""
+        """Credentials for the certificate now in force; they do not change with it (ports.py says why)."""
         return grpc.ssl_server_credentials([self.key_and_chain()])
 
 
 def own_authority(store: Store, secret: str, name: str, now: datetime) -> Authority:
-    """A CA of the control plane's own, kept under `secret`; made where there is none yet.
+    """A CA of the control plane's own, stored under `secret`; created if there is none yet.
 
-    One that is not valid yet (a clock was ahead when it was made), or no longer, is valid from now on, with the same
-    name and key: nobody can have used it meanwhile.
+    One that is not valid yet (the clock was ahead when it was created), or no longer, is reissued from now on, with the
+    same name and key: nobody can have used it meanwhile.
     """
     kept = store.secret(secret)
     if kept is None:

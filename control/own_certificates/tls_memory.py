@@ -1,4 +1,4 @@
-"""A certificate and key for TLS that are in memory only: Python reads them from files."""
+"""A certificate and key for TLS that are only in memory, although Python reads them from files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ssl
 
 
 def load_chain(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
-    """Both PEM. The file that they go through has no name, and is gone afterwards."""
+    """Loads both from PEM. The file that they pass through has no name, and is gone afterwards."""
     descriptor = os.memfd_create("mesh-certificate", os.MFD_CLOEXEC)
     try:
         with os.fdopen(descriptor, "wb", closefd=False) as file:

@@ -1,6 +1,6 @@
 """Policies: one folder each, with its schema and validation (`schema.py`) and its generator (`generate.py`).
 
-Which policies apply to what, and how several become one, is in `matching.py`; it follows Kuma 3.0.
+Which policies apply to what, and how several are merged, is in `matching.py`; it follows Kuma 3.0.
 """
 
 from control.policies.meshaccesslog.schema import POLICY as MESH_ACCESS_LOG

@@ -8,7 +8,7 @@ Below it, configuration stands in one of three places: `default` (the proxy as a
 
 A policy with the label `kuma.io/effect: shadow` applies to nothing; `mesh inspect config --shadow` shows it.
 
-Everything that applies to one thing is put in order, the weaker first:
+Everything that applies to one thing is put in order, the weakest first:
 
 1. top-level kind: Mesh before Dataplane;
 2. top-level section: without before with a sectionName;
@@ -73,7 +73,7 @@ def selects_service(ref: OutboundTargetRef, service: Resource, port: ServicePort
 
 
 def matching(policies: Iterable[Resource], labels: Mapping[str, str], shadow: bool = False) -> list[Resource]:
-    """The policies (of one type) that select a dataplane, the weaker first; `shadow`: also those without effect."""
+    """The policies (of one type) that select a dataplane, the weakest first; `shadow`: also those without effect."""
     chosen = [
         policy
         for policy in policies
@@ -91,12 +91,12 @@ def _strength(ref: TopLevelTargetRef | None) -> tuple[int, int]:
 
 
 def proxy_entries(policies: Sequence[Resource]) -> list[Entry]:
-    """Of policies with a `default`; `policies` as `matching` gives them."""
+    """Entries of policies with a `default`; `policies` as returned by `matching`."""
     return [Entry(policy.spec.default, policy, 0) for policy in policies]
 
 
 def inbound_entries(policies: Sequence[Resource], section: str, port: int) -> list[Entry]:
-    """Of policies with `rules`, for one inbound."""
+    """Entries of policies with `rules`, for one inbound."""
     return [
         Entry(rule.default, policy, index)
         for policy in policies
@@ -106,7 +106,7 @@ def inbound_entries(policies: Sequence[Resource], section: str, port: int) -> li
 
 
 def outbound_entries(policies: Sequence[Resource], service: Resource, port: ServicePort) -> list[Entry]:
-    """Of policies with `to`, for one port of a service."""
+    """Entries of policies with `to`, for one port of a service."""
     entries = [
         Entry(to if policy.kind.type == "MeshHTTPRoute" else to.default, policy, index, to.target_ref)
         for policy in policies
@@ -118,7 +118,7 @@ def outbound_entries(policies: Sequence[Resource], service: Resource, port: Serv
 
 
 def _outbound_strength(entry: Entry) -> tuple[int, int, int, int]:
-    """Stable sorting keeps names and places in the order that `matching` made."""
+    """Sort key; stable sorting preserves the order of names and places that `matching` made."""
     assert entry.to is not None
     top = _strength(entry.policy.spec.target_ref)
     return (*top, _TO_ORDER[entry.to.kind], int(entry.to.section_name is not None))
@@ -138,7 +138,7 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def merged(entries: Sequence[Entry], model: type[C]) -> C | None:
-    """The one configuration that the entries, the weaker first, come to; None where there are none."""
+    """The one configuration that results from the entries, the weakest first; None if there are none."""
     if not entries:
         return None
     if len(entries) == 1 and isinstance(entries[0].conf, model):

@@ -1,4 +1,4 @@
-"""What a policy's folder gives to the rest of the control plane."""
+"""What a policy's folder provides to the rest of the control plane."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from control.model.violation import Violation
 
 @dataclass(frozen=True)
 class Policy:
-    """`shape` says where its configuration stands: one `default` for the whole proxy, `rules` for inbounds, or `to`
+    """`shape` says where its configuration is: one `default` for the whole proxy, `rules` for inbounds, or `to`
     entries for outbounds (MeshAccessLog has both of the latter)."""
 
     type: str
@@ -21,5 +21,5 @@ class Policy:
     shape: frozenset[Literal["proxy", "inbound", "outbound"]]
     spec: SpecModel
     validate: Callable[[Any], Iterable[Violation]]
-    # Of policies that protect: what stays in force of a spec that this version cannot read (model/unreadable.py).
+    # For policies that protect: what stays in force of a spec that this version cannot read (model/unreadable.py).
     keep: Callable[[Mapping[str, Any]], Any] | None = None

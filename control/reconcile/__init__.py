@@ -1,1 +1,1 @@
-"""Keeps every connected proxy at what the store says: changes come in, plans are made, snapshots go out."""
+"""Keeps every connected proxy in sync with the store: changes come in, plans are made, snapshots go out."""

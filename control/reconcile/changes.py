@@ -1,4 +1,4 @@
-"""Changes of resources, and what has to follow each of them at once."""
+"""Changes of resources, and what must follow each of them at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 class Changes:
-    """Belongs to the event loop; the store is used from threads."""
+    """Confined to the event loop; the store is used from threads."""
 
     def __init__(self, state: State, views: Views, snapshots: Snapshots) -> None:
         self._store, self._identities, self._plans = state.store, state.identities, state.plans
@@ -35,7 +35,7 @@ class Changes:
         return stored
 
     async def put_all(self, resources: Sequence[Resource]) -> Sequence[Resource]:
-        """Raises InvalidResource, as `put`."""
+        """Raises InvalidResource, like `put`."""
         await self._check(resources)
         stored = await asyncio.to_thread(self._store.put_all, resources)
         await self._after(stored)

@@ -1,4 +1,4 @@
-"""Proxies that come, say what they took or refuse, and go."""
+"""Proxies that connect, acknowledge or reject what they are sent, and disconnect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from control.reconcile.views import Views
 
 
 class Connections:
-    """Belongs to the event loop."""
+    """Confined to the event loop."""
 
     def __init__(self, state: State, views: Views, snapshots: Snapshots) -> None:
         self._plans, self._quarantines = state.plans, state.quarantines
@@ -19,15 +19,15 @@ class Connections:
     async def connect(
         self, mesh: str, name: str, refusal_of: Refusal = lambda _: None, token_ends_at: int | None = None
     ) -> Proxy:
-        """A proxy that came; it has a snapshot, or is `gone` where there is no such dataplane. Raises Withheld."""
-        await self._views.view(mesh)  # so that the proxy is not taken for one that is new
+        """Admits a proxy; it has a snapshot, or is `gone` if there is no such dataplane. Raises Withheld."""
+        await self._views.view(mesh)  # so that the proxy is not mistaken for a new one
         proxy = Proxy(mesh, name, refusal_of, token_ends_at, self._plans.connect(mesh, name))
         self._proxies.add(proxy)
         self._pending.mark_moved([mesh])
         try:
             view = await self._views.view(mesh)
             snapshot = await self._snapshots.of(view, name)
-            # A push may have been faster, and had a newer view.
+            # A push may have been faster, with a newer view.
             if not proxy.has_offer:
                 proxy.offer(snapshot, view.get("Dataplane", name))
         except BaseException:
@@ -36,16 +36,16 @@ class Connections:
         return proxy
 
     def restarted(self, proxy: Proxy) -> None:
-        """It has nothing from an earlier stream."""
+        """The proxy has nothing from an earlier stream."""
         self._quarantines.restarted(proxy.mesh, proxy.name)
 
     def took(self, proxy: Proxy, type_url: str) -> None:
-        """The proxy has taken what was sent last of this type."""
+        """The proxy has acknowledged what was sent last of this type."""
         if self._quarantines.took(proxy.mesh, proxy.name, type_url, proxy.sent.get(type_url, {})):
             self._build_again(proxy)
 
     async def refused(self, proxy: Proxy, type_url: str, detail: str) -> None:
-        """The proxy has refused what was sent last of this type: what it refuses it for is left out."""
+        """The proxy has rejected what was sent last of this type: the cause is left out."""
         view = await self._views.view(proxy.mesh)
         dataplane, content = view.get("Dataplane", proxy.name), proxy.sent.get(type_url)
         if dataplane is not None and content and self._quarantines.refused(view, dataplane, type_url, content, detail):

@@ -37,7 +37,7 @@ class ControlPlane:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         offline_after: float = OFFLINE_AFTER_S,
     ) -> None:
-        """`clock`: what certificates go by. `offline_after`: seconds, see mesh/evidence.py."""
+        """`clock`: the time that certificates are checked against. `offline_after`: seconds, see mesh/evidence.py."""
         metrics = metrics or Metrics()
         self.state = state = State(
             store,
@@ -57,7 +57,7 @@ class ControlPlane:
         self._poll = Poll(*parts, self.changes)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         await asyncio.to_thread(self.changes.publish_all)
         poll = asyncio.create_task(self._poll.run())
         try:

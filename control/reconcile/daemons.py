@@ -11,26 +11,26 @@ from control.model.resource import Resource
 
 
 class Nodes(Protocol):
-    """Whoever is connected with them."""
+    """The service that daemons are connected to."""
 
     async def has_bundle(self, node: str) -> bool:
-        """Whether the node has taken its configuration."""
+        """Whether the node has applied its configuration."""
 
     def known(self, mesh: str) -> Mapping[str, NodeKnown]:
-        """What the connected nodes say that they have of the mesh."""
+        """What the connected nodes report that they have of the mesh."""
 
     def word(self, node: str, spiffe_id: str, socket: str) -> str | None:
-        """Why the node cannot sign for the identity now, as it says itself; None where it can."""
+        """Why the node cannot sign for the identity now, in its own words; None if it can."""
 
 
 class Daemons:
-    """Where nobody is connected with nodes, there are none."""
+    """Daemons of all nodes; there are none until `ask` names the service that they are connected to."""
 
     def __init__(self) -> None:
         self._nodes: Nodes | None = None
 
     def ask(self, nodes: Nodes) -> None:
-        """Who is asked before each step of a rotation, and what they hold."""
+        """Sets whom to ask before each step of a rotation, and about what daemons hold."""
         self._nodes = nodes
 
     async def has_bundle(self, node: str) -> bool:
@@ -40,7 +40,7 @@ class Daemons:
         return self._nodes.known(mesh) if self._nodes is not None else {}
 
     def word(self, facts: Facts) -> str | None:
-        """Why the daemon that has a proxy's key cannot sign for it now, in its own words; None where it can."""
+        """Why the daemon that has a proxy's key cannot sign for it now, in its own words; None if it can."""
         place, identity = facts.place, facts.identity
         if place is None or identity is None or not place.node or self._nodes is None:
             return None
@@ -48,6 +48,6 @@ class Daemons:
 
 
 def node_with_key(view: MeshView, dataplane: Resource) -> str | None:
-    """None where the key is in the proxy itself."""
+    """The node with the dataplane's key; None if the key is in the proxy itself."""
     given = view.given(dataplane)
     return given.place.node if given is not None and given.place is not None else None

@@ -15,14 +15,14 @@ log = structlog.get_logger(__name__)
 
 
 class LeftOut:
-    """By mesh, that of Meshes themselves being empty; used by several threads."""
+    """Keyed by mesh, with an empty key for Meshes themselves; used by several threads."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics, self._by_mesh = metrics, dict[str, Sequence[Unreadable]]()
         self._lock = threading.Lock()
 
     def show(self, mesh: str, found: Sequence[Unreadable]) -> None:
-        """All that cannot be read in the mesh now."""
+        """Replaces what is reported as unreadable in the mesh."""
         with self._lock:
             before = self._by_mesh.pop(mesh, ())
             if found:
@@ -44,6 +44,6 @@ class LeftOut:
 
     @property
     def names(self) -> list[str]:
-        """As mesh/type/name; without reasons, which may hold what is in the resources."""
+        """As mesh/type/name; without reasons, which may quote the resources."""
         with self._lock:
             return ["/".join((mesh, one.type, one.name)) for mesh, found in self._by_mesh.items() for one in found]

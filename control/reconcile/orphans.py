@@ -1,7 +1,7 @@
-"""MeshTrusts that the control plane made of a MeshIdentity which is there no more.
+"""MeshTrusts that the control plane derived from a MeshIdentity that no longer exists.
 
-Such a CA is trusted until nobody needs it: before the change has come to everybody, handshakes with certificates of it
-would fail. Then it goes, as its key did: a leaked one must not be good for ever.
+Such a CA stays trusted until nobody needs it: until every proxy and node has the change, handshakes with its
+certificates would fail. Then it goes, as its key did: a leaked key must not be usable for ever.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def orphans(view: MeshView) -> list[Resource]:
 
 
 def fingerprints(trust: Resource) -> frozenset[str]:
-    """Of its CAs: SHA-256, hexadecimal."""
+    """SHA-256 of its CAs, hexadecimal."""
     return frozenset(
         certificate.fingerprint(hashes.SHA256()).hex()
         for bundle in trust.spec.ca_bundles
@@ -43,27 +43,27 @@ def fingerprints(trust: Resource) -> frozenset[str]:
 
 
 class OrphanedTrust:
-    """Belongs to the event loop; the store is used from threads."""
+    """Confined to the event loop; the store is used from threads."""
 
     def __init__(self, state: State) -> None:
         self._store, self._identities, self._plans = state.store, state.identities, state.plans
         self._proxies, self._pending = state.proxies, state.pending
 
     async def retire(self, view: MeshView) -> None:
-        """The trust in a CA whose MeshIdentity was deleted ends when nobody needs it any more."""
+        """Ends the trust in a CA whose MeshIdentity was deleted, once nobody needs it any more."""
         for trust in orphans(view):
             if not self._is_needed(view, trust):
                 await self._take_away(view.mesh, trust)
 
     def _is_needed(self, view: MeshView, trust: Resource) -> bool:
-        """As far as is known: also where somebody has not heard of the newest yet."""
+        """Whether somebody needs it, as far as is known; also if somebody has not got the newest state yet."""
         work = self._pending.work
         if view.mesh in work.changed | work.moved:
             return True
         if not all(proxy.has_everything for proxy in self._proxies.of(view.mesh)):
             return True
         if self._plans.may_show(view.mesh, trust.name):
-            return True  # somebody still has, or may have, the identity that was deleted
+            return True  # somebody still has, or may have, the deleted identity
         gone = fingerprints(trust)
         return any(self._uses(view, dataplane, trust, gone) for dataplane in view.dataplanes)
 

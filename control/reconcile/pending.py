@@ -1,4 +1,4 @@
-"""What has to be looked at again: changes of the store, news of proxies and nodes, configurations that are due."""
+"""What must be looked at again: changes of the store, news from proxies and nodes, configurations that are due."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from control.reconcile.proxies import Proxy
 
-# A deployment changes many resources one after the other; one push for all of them.
+# A deployment changes many resources in succession; they share one push.
 DEBOUNCE_S = 0.05
 DEBOUNCE_MAX_S = 0.5
 
@@ -19,29 +19,29 @@ DEBOUNCE_MAX_S = 0.5
 class Work:
     """What was marked since the last push."""
 
-    # Meshes that the store has something new of.
+    # Meshes with changes in the store.
     changed: set[str] = field(default_factory=set)
-    # Meshes whose proxies or nodes have acknowledged something, or come or gone.
+    # Meshes whose proxies or nodes have acknowledged something, connected or disconnected.
     moved: set[str] = field(default_factory=set)
-    # Proxies whose configuration is to be made again: a certificate is to be renewed, or a policy to be left out.
+    # Proxies whose configuration must be made again, to renew a certificate or to leave a policy out.
     due: set[Proxy] = field(default_factory=set)
-    # (mesh, dataplane) of proxies that have gone over to a node: their own keys are of no use any more.
+    # (mesh, dataplane) of proxies that have moved to a node: their own keys are no longer needed.
     gone_over: set[tuple[str, str]] = field(default_factory=set)
 
 
 class Pending:
-    """Belongs to the event loop."""
+    """Confined to the event loop."""
 
     def __init__(self) -> None:
         self.work = Work()
-        # Changes of each mesh that were made here: a view of an earlier number is not the newest.
+        # Number of local changes of each mesh: a view with a smaller number is outdated.
         self.epochs: dict[str, int] = defaultdict(int)
         self._marked = asyncio.Event()
 
     def mark_changed(self, meshes: Iterable[str]) -> None:
         for mesh in meshes:
             self.work.changed.add(mesh)
-            # A proxy that comes before the push reads anew.
+            # A proxy that connects before the push reads the mesh again.
             self.epochs[mesh] += 1
             self._marked.set()
 
@@ -60,14 +60,14 @@ class Pending:
         self.mark_moved([proxy.mesh])
 
     def mark(self) -> None:
-        """For those who watch every push; no mesh has anything new."""
+        """Wakes those who watch every push, although no mesh has anything new."""
         self._marked.set()
 
     async def wait(self) -> None:
         await self._marked.wait()
 
     async def debounce(self, began: float) -> None:
-        """Until there is a moment without news; `began`: when the first came (time.perf_counter)."""
+        """Waits until a moment without news; `began`: when the first news came (time.perf_counter)."""
         while self._marked.is_set() and time.perf_counter() - began < DEBOUNCE_MAX_S:
             self._marked.clear()
             await asyncio.sleep(DEBOUNCE_S)

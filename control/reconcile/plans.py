@@ -19,9 +19,9 @@ from control.store.store import Store
 
 log = structlog.get_logger(__name__)
 
-# A step that waits for longer is logged; most wait for milliseconds.
+# Steps that wait for longer are logged; most wait for milliseconds.
 LOGGED_AFTER_S = 5.0
-# Of those, so many one by one; a thousand proxies that are late are one line more.
+# Number of these that are logged one by one; a thousand late proxies are summarized in one more line.
 LOGGED_AT_ONCE = 10
 
 
@@ -30,7 +30,7 @@ def record_name(mesh: str) -> str:
 
 
 class Plans:
-    """Belongs to the event loop; plans are made on threads, one of a mesh at a time (views.py sees to that)."""
+    """Confined to the event loop; plans are made on threads, one at a time per mesh (views.py ensures that)."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class Plans:
         self._records: dict[str, Record] = {}
         self._wants: dict[str, Wants] = defaultdict(Wants)
         self._presence: dict[str, Mapping[str, Known]] = {}
-        # Of each step that waits, since when; and of which the log knows.
+        # Since when each step has been waiting; and which of them have been logged.
         self._since: dict[str, dict[Wait, float]] = {}
         self._logged: dict[str, set[Wait]] = {}
 
     # --- evidence -----------------------------------------------------------------------------------------------------
 
     def connect(self, mesh: str, name: str) -> Claims:
-        """After a view of the mesh was given."""
+        """To be called after a view of the mesh was given."""
         return self._of(mesh).connect(name, self._now())
 
     def disconnect(self, mesh: str, name: str, claims: Claims) -> None:
@@ -66,7 +66,7 @@ class Plans:
         self._of(mesh).forget(name)
 
     def forget_mesh(self, mesh: str) -> None:
-        """And what is stored of it; from a thread."""
+        """Also forgets its stored plan; to be called from a thread."""
         self._records.pop(mesh, None)
         self._wants.pop(mesh, None)
         self._evidence.pop(mesh, None)
@@ -76,17 +76,17 @@ class Plans:
         self._store.delete_secret(record_name(mesh))
 
     def due(self) -> list[str]:
-        """Meshes in which somebody has been away for so long that it means something."""
+        """Meshes in which some proxy's absence has just reached a limit."""
         now = self._now()
         return [mesh for mesh, evidence in self._evidence.items() if evidence.next_change <= now]
 
     def presence_of(self, mesh: str, name: str) -> Presence:
-        """As of the last plan."""
+        """The presence according to the last plan."""
         known = self._presence.get(mesh, {}).get(name)
         return known.presence if known is not None else Presence.NEW
 
     def may_show(self, mesh: str, mesh_identity: str) -> bool:
-        """Whether any proxy may be using an identity of this MeshIdentity, as of the last plan."""
+        """Whether any proxy may be using an identity of this MeshIdentity, according to the last plan."""
         return any(
             facts.identity is not None and facts.identity.mesh_identity == mesh_identity
             for known in self._presence.get(mesh, {}).values()
@@ -97,7 +97,7 @@ class Plans:
     # --- plans --------------------------------------------------------------------------------------------------------
 
     async def given(self, wanted: MeshView, before: MeshView | None, nodes: Mapping[str, NodeKnown]) -> MeshView:
-        """The view with the plan of now; `before` itself where nothing is different. Raises StoreError."""
+        """The view with the current plan; `before` itself if nothing has changed. Raises StoreError."""
         mesh = wanted.mesh
         if mesh not in self._records:
             self._records[mesh] = await asyncio.to_thread(self._load, mesh)
@@ -117,7 +117,7 @@ class Plans:
         if before is not None and before.wanted is view and before.plan == plan:
             return before
         if before is None or before.plan is None or before.plan != plan:
-            # First it is written down, then it is acted upon.
+            # The plan is stored before it takes effect.
             self._save(view.mesh, wanted, plan, evidence)
             self._count(view.mesh, before.plan.waits if before is not None and before.plan else (), plan.waits)
         return view.with_plan(plan)
@@ -141,7 +141,7 @@ class Plans:
         self._since[mesh] = {wait: since.get(wait, moment) for wait in now}
 
     def tell(self) -> None:
-        """The log what has been waiting for a while, and what of that waits no more."""
+        """Logs which steps have been waiting for a while, and which of these no longer wait."""
         moment = self._now()
         for mesh, since in tuple(self._since.items()):
             logged = self._logged.setdefault(mesh, set())

@@ -1,4 +1,4 @@
-"""Looks for what nobody tells: changes of the store by others, certificates that are due, proxies away for too long."""
+"""Polls for what nobody reports: changes of the store by others, certificates that are due, long absent proxies."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from control.store.errors import StoreError
 
 log = structlog.get_logger(__name__)
 
-# Changes by others (a restore, another replica) are looked for so often.
+# Interval of the search for changes by others (a restore, another replica).
 POLL_S = 2.0
-# So often is it asked whose certificate is due: clocks can be set, and machines can sleep.
+# Interval of the search for certificates that are due: clocks can be set, and machines can sleep.
 LOOK_S = 1.0
-# So often is something small written, which a full disk or a lock refuses; at every poll while it is refused.
+# Interval between small test writes that detect a full or locked disk; every poll while they fail.
 PROBE_S = 10.0
 
 
@@ -36,7 +36,7 @@ class Poll:
         self._store_works, self._probe_at = True, 0.0
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         look_at = 0.0
         while True:
             try:
@@ -48,17 +48,17 @@ class Poll:
                 late = self._plans.due()
                 if late:
                     self._pending.mark_moved(late)
-            except Exception:  # one look that fails must not be the last
+            except Exception:  # one failed look must not be the last
                 log.exception("a look for changes failed, trying on")
             await asyncio.sleep(min(LOOK_S, POLL_S))
 
     async def _look(self) -> None:
-        """For changes by others, and whether the store takes changes at all."""
+        """Looks for changes by others, and whether the store accepts changes at all."""
         try:
             if self._store.problem is not None or time.monotonic() >= self._probe_at:
                 self._probe_at = time.monotonic() + PROBE_S
                 await asyncio.to_thread(self._store.probe)
-            # Last, since a probe can wait: what changed here in the meantime would look like somebody else's change.
+            # Read last, since a probe can wait: a local change in the meantime would look like somebody else's.
             generation = await asyncio.to_thread(self._store.generation)
             if generation != self._generation:
                 await self._notice(generation)
@@ -75,7 +75,7 @@ class Poll:
         self._metrics.store_up.set(self._store_works)
 
     async def _notice(self, generation: int) -> None:
-        """Changes by others; those that were made here have been read already."""
+        """Handles changes by others; local ones have been read already."""
         self._left_out.show("", await asyncio.to_thread(self._store.unreadable, "Mesh"))
         if self._generation >= 0:  # else it has just been done
             await asyncio.to_thread(self._changes.publish_all)
@@ -88,19 +88,19 @@ class Poll:
             try:
                 is_new = await self._views.view(mesh, fresh=True) is not self._views.offered.get(mesh)
             except Exception:  # noqa: BLE001
-                self._pending.mark_changed([mesh])  # the push says what is wrong, and tries again
+                self._pending.mark_changed([mesh])  # the push reports the error, and retries
             else:
-                if is_new:  # unless a push that is under way offers it
+                if is_new:  # unless a push in progress offers it
                     self._pending.mark_moved([mesh])
-        # Nodes look at meshes that have no proxies, too.
+        # Nodes look at meshes without proxies, too.
         self._pending.mark()
 
     async def _look_at_certificates(self) -> None:
-        """CAs that failed are asked again, and proxies whose certificate is due get a snapshot with a new one."""
+        """Retries failed CAs, and gives proxies whose certificate is due a snapshot with a new one."""
         try:
             self._pending.mark_changed(await asyncio.to_thread(self._identities.authorities.retry))
         except StoreError:
-            return  # _look says so
+            return  # _look reports it
         for view in self._views.all_current():
             await self._orphaned.retire(view)
         self._metrics.show_failing(f"{mesh}/{name}" for mesh, name in self._identities.authorities.troubles())

@@ -1,4 +1,4 @@
-"""Proxies that are connected."""
+"""The connected proxies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from control.xds.protocol.states import Phase
 from control.xds.protocol.stream import Stream
 from control.xds.snapshot import Snapshot
 
-# Why a proxy may not be a dataplane (any more), by its token; None where it may.
+# Why a proxy's token does not permit it to be a dataplane (any more); None if it does.
 Refusal = Callable[[Resource], str | None]
 
 
@@ -30,26 +30,26 @@ class Proxy:
         token_ends_at: int | None = None,
         claims: Claims | None = None,
     ) -> None:
-        """`token_ends_at`: seconds since 1970, of the token that it came with."""
+        """`token_ends_at`: expiry of the token that it connected with, seconds since 1970."""
         self.mesh, self.name, self.refusal_of = mesh, name, refusal_of
         self.token_ends_at = token_ends_at
-        # Why its token counts no more.
+        # Why its token is no longer valid.
         self.void: str | None = None
         self.connected_at = time.monotonic()
         # What it may be using of what it was offered.
         self.claims = claims or Claims()
-        # Set by whoever has something for the stream: a request, a snapshot, the end.
+        # Set by anything that concerns the stream: a request, a snapshot, the end.
         self.wake = asyncio.Event()
         self.snapshot: Snapshot | None = None
-        # The end: there is no such dataplane any more, or the token does not fit what it has become.
+        # The stream must end: the dataplane no longer exists, or the token does not fit what it has become.
         self.gone = False
         self.refusal: str | None = None
         self.stream: Stream | None = None
-        # By type: what was sent last, and what each of it was made of (at most one answer of a type is on its way).
+        # By type: what was sent last, and what each resource was made of (at most one response per type is in flight).
         self.sent: dict[str, Mapping[str, Made]] = {}
 
     def offer(self, snapshot: Snapshot | None, dataplane: Resource | None) -> None:
-        """Both None: there is no such dataplane any more."""
+        """If both are None, the dataplane no longer exists."""
         self.refusal = self.refusal_of(dataplane) if dataplane is not None else None
         if self.refusal is None:
             self.snapshot, self.gone = snapshot or self.snapshot, snapshot is None
@@ -58,7 +58,7 @@ class Proxy:
         self.wake.set()
 
     def is_void(self, reason: str) -> None:
-        """The end: its token counts no more."""
+        """Ends the stream, since its token is no longer valid."""
         self.void = reason
         self.wake.set()
 
@@ -83,7 +83,7 @@ class Proxy:
 
 
 class Proxies:
-    """Those that are connected, by mesh; belongs to the event loop."""
+    """The connected proxies, by mesh; confined to the event loop."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -93,7 +93,7 @@ class Proxies:
         return self._by_mesh[mesh]
 
     def named(self, mesh: str, name: str) -> list[Proxy]:
-        """More than one while a proxy restarts."""
+        """Several while a proxy restarts."""
         return [proxy for proxy in self._by_mesh[mesh] if proxy.name == name]
 
     def all(self) -> Iterator[Proxy]:
@@ -101,7 +101,7 @@ class Proxies:
 
     @property
     def meshes(self) -> list[str]:
-        """That have any."""
+        """The meshes that have any."""
         return [mesh for mesh, connected in self._by_mesh.items() if connected]
 
     def add(self, proxy: Proxy) -> None:

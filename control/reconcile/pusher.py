@@ -1,7 +1,7 @@
 """Brings every connected proxy its new snapshot after a change.
 
-Changes are collected for a moment (debounce), then each mesh that changed is read once and the snapshots of its
-connected proxies are built, a bounded number at a time and in random order, off the event loop.
+Changes are collected for a moment (debounced), then each changed mesh is read once and the snapshots of its connected
+proxies are built, a bounded number at a time and in random order, off the event loop.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from control.store.errors import StoreError
 
 log = structlog.get_logger(__name__)
 
-# Snapshots that a thread builds before it hands them over: handing over costs half as much as building one.
+# Snapshots that a thread builds before it hands them over: the handover costs half as much as building one.
 BUILDS_IN_A_ROW = 16
-# After that a mesh that could not be read is tried again.
+# Pause before a mesh that could not be read is retried.
 RETRY_S = 2.0
 
 
 class Pusher:
-    """Belongs to the event loop."""
+    """Confined to the event loop."""
 
     def __init__(self, state: State, views: Views, snapshots: Snapshots) -> None:
         self._identities, self._proxies, self._daemons = state.identities, state.proxies, state.daemons
@@ -44,7 +44,7 @@ class Pusher:
         self._watchers.append(changed)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until cancelled."""
         while True:
             await self._pending.wait()
             began = time.perf_counter()
@@ -60,19 +60,19 @@ class Pusher:
             self._metrics.push.observe(time.perf_counter() - began)
 
     async def _push(self, mesh: str, fresh: bool) -> None:
-        """`fresh`: the store has something new; else there is news of proxies, which may change nothing for them."""
+        """`fresh`: the store has something new; else there is news from proxies, which may change nothing for them."""
         if not self._proxies.of(mesh):
-            return  # who comes reads it anew
+            return  # a proxy that connects reads the mesh anew
         try:
             view = await self._views.view(mesh, fresh, moved=True)
         except StoreError as error:
-            # Proxies go on with what they have; the change is not forgotten.
+            # Proxies keep what they have; the change is not forgotten.
             log.error("a change cannot be read, trying again", mesh=mesh, error=str(error))
             self._pending.work.changed.add(mesh)
             await asyncio.sleep(RETRY_S)
             self._pending.mark()
             return
-        except Exception:  # nor may one mesh keep the others from theirs
+        except Exception:  # nor may one mesh keep the others from being pushed
             log.exception("a mesh could not be read", mesh=mesh)
             return
         if fresh or self._views.offered.get(mesh) is not view:
@@ -80,7 +80,7 @@ class Pusher:
             await self._offer(view, self._proxies.of(mesh))
 
     async def _offer(self, view: MeshView, proxies_of_it: Iterable[Proxy]) -> None:
-        """New snapshots for all of them, in no order, so that none is always the last."""
+        """Offers all of them new snapshots, in random order, so that none is always the last."""
         waiting = list(proxies_of_it)
         random.shuffle(waiting)
         some = [waiting[at : at + BUILDS_IN_A_ROW] for at in range(0, len(waiting), BUILDS_IN_A_ROW)]
@@ -101,7 +101,7 @@ class Pusher:
                 log.error("configurations cannot be made now", mesh=mesh, error=str(error))
 
     async def _forget_keys(self, gone_over: Iterable[tuple[str, str]]) -> None:
-        """Of proxies that have gone over to the offload."""
+        """Forgets the keys of proxies that have moved to the offload."""
         for mesh, name in gone_over:
             try:
                 if await asyncio.to_thread(self._identities.keeps, mesh, name):

@@ -1,4 +1,4 @@
-"""The quarantine of every dataplane: what proxies say comes in, which policies count for each of them comes out."""
+"""The quarantine of every dataplane: reports of proxies come in, which policies apply to each of them comes out."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from control.xds.render.provenance import source
 
 log = structlog.get_logger(__name__)
 
-# A refusal that is the control plane's own: instead of a type of xDS and the name of a resource.
+# Marks a rejection by the control plane itself, in place of a type of xDS and the name of a resource.
 CONFIGURATION = "configuration"
-# What a proxy says is as long as its configuration, and is shown on a line.
+# A proxy's report is as long as its configuration, and is shown on one line.
 SHOWN_DETAIL_CHARS = 300
 
 
 class Quarantines:
-    """By mesh and dataplane; used by the event loop and by the threads that build configurations."""
+    """Keyed by mesh and dataplane; used by the event loop and by the threads that build configurations."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -38,7 +38,7 @@ class Quarantines:
         self._lock = threading.Lock()
 
     def choice(self, view: MeshView, dataplane: Resource) -> Choice:
-        """Which policies count for the proxy; asked before each build."""
+        """Which policies apply to the proxy; to be called before each build."""
         key = (view.mesh, dataplane.name)
         found = self._by_dataplane.get(key)
         if found is None or not found.is_busy:
@@ -49,14 +49,14 @@ class Quarantines:
             return found.choice
 
     def restarted(self, mesh: str, name: str) -> None:
-        """A proxy has come that has nothing yet."""
+        """A proxy has connected that has nothing yet."""
         with self._lock:
             found = self._by_dataplane.get((mesh, name))
             if found is not None:
                 found.restarted()
 
     def took(self, mesh: str, name: str, type_url: str, content: Mapping[str, Made]) -> bool:
-        """Whether the proxy should be sent something else."""
+        """Records an acknowledgement; returns whether the proxy should be sent something else."""
         with self._lock:
             found = self._by_dataplane.setdefault((mesh, name), Quarantine())
             again = found.took(type_url, content)
@@ -66,7 +66,7 @@ class Quarantines:
     def refused(
         self, view: MeshView, dataplane: Resource, type_url: str, content: Mapping[str, Made], detail: str
     ) -> bool:
-        """Whether the proxy should be sent something else."""
+        """Records a rejection; returns whether the proxy should be sent something else."""
         with self._lock:
             found = self._by_dataplane.setdefault((view.mesh, dataplane.name), Quarantine())
             again = found.refused(type_url, content, detail, surroundings(view, dataplane), time.time())
@@ -74,12 +74,12 @@ class Quarantines:
             return again
 
     def failed(self, view: MeshView, dataplane: Resource, choice: Choice, detail: str) -> bool:
-        """A configuration could not be made at all; whether another should be tried."""
+        """Records that a configuration could not be made at all; returns whether another should be tried."""
         content = {CONFIGURATION: _all_policies(view, dataplane, choice)}
         return self.refused(view, dataplane, CONFIGURATION, content, detail)
 
     def made(self, view: MeshView, dataplane: Resource, choice: Choice) -> None:
-        """A configuration was made."""
+        """Records that a configuration was made."""
         found = self._by_dataplane.get((view.mesh, dataplane.name))
         if found is not None and found.has_trial(CONFIGURATION):
             content = {CONFIGURATION: _all_policies(view, dataplane, choice)}
@@ -96,7 +96,7 @@ class Quarantines:
             return found.causes(type_url) if found is not None else ()
 
     def forget(self, mesh: str, name: str = "") -> None:
-        """A dataplane that is there no more, or a whole mesh."""
+        """To be called for a deleted dataplane, or a whole mesh."""
         with self._lock:
             for key in [key for key in self._by_dataplane if key[0] == mesh and name in ("", key[1])]:
                 del self._by_dataplane[key]

@@ -1,4 +1,4 @@
-"""The gate of a rotation: a CA goes a step further when all proxies and nodes of its mesh are as far as it needs."""
+"""The gate of a rotation: a CA advances by a step when all proxies and nodes of its mesh are ready for it."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class RotationGate:
         self._views, self._snapshots = views, snapshots
 
     async def rotate(self, identity: Resource, event: Event, force: bool = False) -> Rotation:
-        """One step of a rotation. Raises WrongStage where proxies are not as far as the step needs them.
+        """One step of a rotation. Raises WrongStage if proxies are not ready for it.
 
-        `force`: a reset although the CA can still sign, since somebody else has its key.
+        `force`: reset although the CA can still sign, since somebody else has its key.
         """
         mesh, authorities = identity.mesh, self._identities.authorities
         if event is Event.BEGIN:
@@ -57,7 +57,7 @@ class RotationGate:
         return rotation
 
     async def _check_proxies(self, identity: Resource, event: Event, rotation: Rotation) -> None:
-        """Every proxy of the mesh has to be connected and to have taken its newest secrets; then it has the bundle."""
+        """Checks that every proxy of the mesh is connected and has acknowledged its newest secrets, thus the bundle."""
         view = await self._views.view(identity.mesh, fresh=True)
         late = []
         for dataplane in view.dataplanes:
@@ -74,18 +74,18 @@ class RotationGate:
             )
 
     def _signed_by(self, view: MeshView, dataplane: Resource) -> str | None:
-        """Fingerprint of the CA of the certificate that the proxy shows; None: there is none that could be shown."""
+        """Fingerprint of the CA of the certificate that the proxy shows; None if it has none to show."""
         own, node = view.identity_of(dataplane), node_with_key(view, dataplane)
         assert own is not None
         if node is not None:
             return self._identities.last_issuer(view.mesh, own.spiffe_id, node) or "unknown"
         held = self._identities.held(view.mesh, dataplane.name)
-        # One that has ended is in nobody's way.
+        # An expired one blocks nothing.
         return held.authority if held is not None and held.is_valid(self._identities.now()) else None
 
     async def _has_bundle(self, view: MeshView, dataplane: Resource) -> bool:
         node = node_with_key(view, dataplane)
-        if node is not None:  # the node has it; the proxy has no secrets
+        if node is not None:  # the node has the key; the proxy has no secrets
             return bool(node) and await self._daemons.has_bundle(node)
         connected = self._proxies.named(view.mesh, dataplane.name)
         snapshot = await asyncio.to_thread(self._snapshots.as_it_is, view, dataplane)

@@ -1,4 +1,4 @@
-"""The snapshot of a proxy as it should be now: with its certificate, and without what it refuses.
+"""The snapshot that a proxy should have now: with its certificate, and without what it rejects.
 
 Snapshots are built off the event loop, a bounded number at a time.
 """
@@ -29,12 +29,12 @@ from control.xds.snapshot import Snapshot
 
 log = structlog.get_logger(__name__)
 
-# Building holds the interpreter's lock most of the time: more at once would only slow the answers to proxies.
+# Building holds the interpreter's lock most of the time: more at once would only delay responses to proxies.
 BUILDS_AT_ONCE = 2
 
 
 class Withheld(Exception):
-    """A proxy that gets no new configuration; says why. It goes on with what it has."""
+    """A proxy that gets no new configuration; the message says why. It keeps what it has."""
 
 
 class Snapshots:
@@ -44,11 +44,11 @@ class Snapshots:
         self._threads = ThreadPoolExecutor(BUILDS_AT_ONCE, thread_name_prefix="snapshot")
 
     async def of(self, view: MeshView, name: str) -> Snapshot | None:
-        """As `build`, on a thread."""
+        """Runs `build` on a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self.build, view, name)
 
     async def of_all(self, view: MeshView, proxies: Sequence[Proxy]) -> list[tuple[Proxy, Snapshot | None]]:
-        """Those that can be made; on one thread."""
+        """Builds, on one thread, those that can be made."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._build_all, view, proxies)
 
     def _build_all(self, view: MeshView, proxies: Sequence[Proxy]) -> list[tuple[Proxy, Snapshot | None]]:
@@ -63,7 +63,7 @@ class Snapshots:
         return built
 
     def build(self, view: MeshView, name: str) -> Snapshot | None:
-        """The snapshot of one proxy now; None where there is no such dataplane. May renew its certificate.
+        """The snapshot of one proxy now; None if there is no such dataplane. May renew its certificate.
 
         Raises Withheld.
         """
@@ -82,13 +82,13 @@ class Snapshots:
         return built
 
     def as_it_is(self, view: MeshView, dataplane: Resource) -> Snapshot:
-        """What the proxy should have, with the certificate that it has: a check makes none."""
+        """What the proxy should have, with its present certificate: a check issues none."""
         held = self._identities.held(view.mesh, dataplane.name)
         credential = held.credential if held is not None and view.identity_of(dataplane) is not None else None
         return self._builders[view.mesh].build(view, dataplane, credential)
 
     def _without_broken(self, view: MeshView, dataplane: Resource, credential: Credential | None) -> Snapshot:
-        """As if the proxy had refused already what cannot be made, or breaks the rules of Envoy's API."""
+        """Treats what cannot be made, or breaks the rules of Envoy's API, as if the proxy had rejected it already."""
         while True:
             choice = self._quarantines.choice(view, dataplane)
             try:
@@ -96,7 +96,7 @@ class Snapshots:
             except Exception as error:
                 if not self._quarantines.failed(view, dataplane, choice, repr(error)):
                     raise
-                # With its place only: a traceback takes seconds to write, for each trial of each proxy.
+                # Only the place is logged: a traceback takes seconds to write, for each trial of each proxy.
                 place = traceback.extract_tb(error.__traceback__)[-1]
                 at = f"{place.filename}:{place.lineno}"
                 who = {"mesh": view.mesh, "dataplane": dataplane.name}
@@ -107,7 +107,7 @@ class Snapshots:
                 return built
 
     def _refuse_broken(self, view: MeshView, dataplane: Resource, built: Snapshot) -> bool:
-        """Whether another one should be tried."""
+        """Returns whether another one should be tried."""
         again = False
         for type_url, broken in built.broken.items():
             made_of = built.made_of.get(type_url, {})
@@ -123,7 +123,7 @@ class Snapshots:
         try:
             held = self._identities.credential(view.mesh, dataplane.name, identity, key_type)
         except (UnusableAuthority, RefusedRequest, StoreError) as error:
-            # The proxy keeps the certificate that it has; the next look tries again.
+            # The proxy keeps its certificate; the next look retries.
             log.error("no certificate for a proxy", mesh=view.mesh, dataplane=dataplane.name, error=str(error))
             return None
         return held.credential

@@ -1,4 +1,4 @@
-"""What the parts of the control plane share: where everything that is known stands."""
+"""The state that the parts of the control plane share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from control.store.store import Store
 
 @dataclass(frozen=True)
 class State:
-    """They belong to one event loop; the store is used from threads."""
+    """Confined to one event loop; the store is used from threads."""
 
     store: Store
     metrics: Metrics

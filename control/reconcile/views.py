@@ -16,32 +16,32 @@ from control.reconcile.state import State
 
 @dataclass(frozen=True)
 class Current:
-    """A view, and what was known when it was read: the number of changes made here, and the store's generation."""
+    """A view, and how current it is: the number of local changes when it was read, and the store's generation."""
 
     epoch: int
     generation: int
-    # What is stored, and with what is given of it now.
+    # What is stored, without and with what is given of it now.
     wanted: MeshView
     view: MeshView
 
 
 class Views:
-    """Belongs to the event loop; the store is used from threads."""
+    """Confined to the event loop; the store is used from threads."""
 
     def __init__(self, state: State, zone: str) -> None:
         self._store, self._authorities, self._zone = state.store, state.identities.authorities, zone
         self._plans, self._left_out = state.plans, state.left_out
         self._daemons, self._pending = state.daemons, state.pending
         self._current: dict[str, Current] = {}
-        # A thousand proxies that come at once read a mesh once.
+        # A thousand proxies that connect at once read a mesh once.
         self._loading: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        # The views that proxies have.
+        # The views that were offered to proxies.
         self.offered: dict[str, MeshView] = {}
 
     async def view(self, mesh: str, fresh: bool = False, moved: bool = False) -> MeshView:
-        """With what is given now of what is wanted. The same object as before where nothing has changed.
+        """The view with its plan. It is the same object as before if nothing has changed.
 
-        `fresh`: as the store has it now. `moved`: there is news of proxies or nodes since the last plan.
+        `fresh`: read the store again. `moved`: there is news from proxies or nodes since the last plan.
         """
         async with self._loading[mesh]:
             epoch, kept = self._pending.epochs[mesh], self._current.get(mesh)
@@ -62,7 +62,7 @@ class Views:
         return [await self.view(mesh) for mesh in await asyncio.to_thread(self._store.names, "Mesh")]
 
     def current(self, mesh: str) -> MeshView | None:
-        """As it was read last."""
+        """The view as it was read last."""
         kept = self._current.get(mesh)
         return kept.view if kept is not None else None
 
@@ -70,7 +70,7 @@ class Views:
         return (kept.view for kept in list(self._current.values()))
 
     def generation(self, mesh: str) -> int | None:
-        """Of the store, when the mesh was read last."""
+        """The store's generation when the mesh was read last."""
         kept = self._current.get(mesh)
         return kept.generation if kept is not None else None
 
@@ -78,14 +78,14 @@ class Views:
         self._current.pop(mesh, None)
 
     def forget_others(self, meshes: Collection[str]) -> list[str]:
-        """All meshes but these; which they are."""
+        """Forgets all meshes but these; returns the forgotten ones."""
         gone = [mesh for mesh in self._current if mesh not in meshes]
         for mesh in gone:
             self.forget(mesh)
         return gone
 
     def _load(self, mesh: str, before: MeshView | None) -> tuple[int, MeshView]:
-        # What is unreadable comes last: what stays in force of it has the same key.
+        # Unreadable resources come last: what stays in force of them has the same key.
         known: Sequence[Resource | Unreadable] = (*before.resources, *before.unreadable) if before is not None else ()
         content = self._store.read_mesh(mesh, {one.key: one for one in known})
         without_ca = self._authorities.without(

@@ -47,7 +47,7 @@ def _duration(text: str) -> timedelta:
 
 
 def _check_subject(kind: TokenKind, wanted: TokenRequest) -> None:
-    """For whom it is. A dataplane token may be for any dataplane of its mesh, and an administrator needs no name."""
+    """Checks whom it is for. A dataplane token may be for any dataplane of its mesh; an administrator needs no name."""
     if kind != "dataplane" and wanted.labels:
         raise HTTPException(400, "labels: are for dataplane tokens, and for no others")
     if kind == "node" and not wanted.name:
@@ -60,7 +60,7 @@ def add_tokens(app: FastAPI, plane: ControlPlane, tokens: Tokens) -> None:
     common: dict[str, Any] = {"tags": ["tokens"]}
 
     async def check_mesh(kind: TokenKind, mesh: str) -> None:
-        """Each mesh has signing keys of its own; none is made for a mesh that is not there. Raises NotFound."""
+        """Each mesh has its own signing keys; none is created for a mesh that does not exist. Raises NotFound."""
         if (kind == "dataplane") != bool(mesh):
             raise HTTPException(400, "mesh: is needed for dataplane tokens, and for no others")
         if mesh:
@@ -68,9 +68,9 @@ def add_tokens(app: FastAPI, plane: ControlPlane, tokens: Tokens) -> None:
 
     @app.post("/tokens/revocations", responses=errors.responses(400, 401, 404), **common)
     async def revoke(revocation: Revocation) -> Revoked:
-        """From now on the token opens nothing; nor does a certificate that was got with it.
+        """From now on the token is rejected, and so is a certificate that was obtained with it.
 
-        Refused where nothing would be revoked.
+        Rejected if nothing would be revoked.
         """
         tell("token_revoked", reason=revocation.reason, forced=revocation.force)
         try:
@@ -121,7 +121,7 @@ def add_tokens(app: FastAPI, plane: ControlPlane, tokens: Tokens) -> None:
 def add_certificates(app: FastAPI, certificates: AdminCertificates) -> None:
     @app.post("/certificates/admin", responses=errors.responses(400, 401), tags=["tokens"])
     async def issue(wanted: CertificateRequest) -> Certificate:
-        """A client certificate for an administrator, instead of a token; the key stays with who asks."""
+        """A client certificate for an administrator, instead of a token; the key stays with the requester."""
         tell("certificate_issued", name=wanted.name, valid_for=wanted.valid_for)
         try:
             request = x509.load_pem_x509_csr(wanted.request.encode()).public_bytes(Encoding.DER)
@@ -155,9 +155,9 @@ def add_rotation(app: FastAPI, plane: ControlPlane) -> None:
 
     @app.post(path, responses=errors.responses(400, 401, 404, 409), **common)
     async def step(mesh: str, name: str, wanted: RotationRequest) -> RotationState:
-        """Refused as long as what the stage waits for has not happened.
+        """Rejected until what the stage waits for has happened.
 
-        `reset` puts another CA in the place of one that has ended, or with `force` of one that could still sign.
+        `reset` replaces a CA that has expired or, with `force`, one that could still sign.
         """
         tell("ca_rotated", mesh=mesh, identity=name, action=wanted.action, forced=wanted.force)
         identity = await asyncio.to_thread(plane.state.store.get, "MeshIdentity", mesh, name)

@@ -1,4 +1,4 @@
-"""The application: every path needs an administrator, but health, readiness, metrics and the API's description."""
+"""The application: every path needs an administrator, except health, readiness, metrics and the API's description."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from control.rest.limits import BoundedBody
 from control.rest.shapes import Readiness, Status
 from control.tokens.tokens import Tokens
 
-# In /ready, of what is left out: enough to see what is the matter; the metric has the number.
+# Limit for names of left-out resources in /ready: enough to see the problem; the metric has the number.
 MAX_NAMED = 100
 
 
@@ -31,13 +31,13 @@ def make_app(
     names: Collection[str] = (),
     audit: Audit | None = None,
 ) -> FastAPI:
-    """`certificates`: of administrators; None where TLS asks for none. `names`: hosts as which it is reached.
-    `audit`: None is the server's log."""
-    # No page about the API: it would be the only one, and the usual ones are scripts of somebody else's.
+    """`certificates`: those of administrators; None if TLS requests none. `names`: host names of the control plane.
+    `audit`: None means the server's log."""
+    # There is no page about the API: it would be the only page, and the usual ones load scripts from elsewhere.
     app = Api(title="mesh control plane", version="1", docs_url=None, redoc_url=None)
     errors.add_to(app)
     app.add_middleware(BoundedBody)
-    # The last that is added comes first.
+    # The middleware added last runs first.
     app.add_middleware(Guard, api=app, authenticator=Authenticator(tokens, certificates), names=names)
     app.add_middleware(Audited, audit=audit or Audit())
     _add_health(app, plane)
@@ -59,7 +59,7 @@ def _add_health(app: FastAPI, plane: ControlPlane) -> None:
 
     @app.get("/ready", tags=["health"], responses=errors.responses())
     async def ready() -> Any:
-        """Whether the store can be read and written, else the reason; and what of it is left out."""
+        """Whether the store can be read and written, else the reason; and which of its resources are left out."""
         await asyncio.to_thread(plane.state.store.generation)
         problem = plane.state.store.problem
         if problem is not None:
@@ -68,5 +68,5 @@ def _add_health(app: FastAPI, plane: ControlPlane) -> None:
 
     @app.get("/metrics", tags=["health"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
-        """For Prometheus."""
+        """Metrics for Prometheus."""
         return Response(generate_latest(plane.state.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,7 +1,7 @@
-"""Every request that may change something is a line of the audit log, written before its answer is.
+"""Every request that may change something is a line of the audit log, written before its response is sent.
 
-The middleware does that for whatever route there is. What happened, in the words of the route, is told by `tell`; a
-route that tells nothing is written as `request`, and a test goes through all routes and finds it.
+The middleware does that for every route. A route describes by `tell` what happened; one that tells nothing is logged
+as `request`, and a test over all routes detects it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _told: ContextVar[dict[str, Any]] = ContextVar("told")
 
 
 def tell(event: str, **fields: Any) -> None:
-    """What the request is about, and later in it what came of it: fields are added. No secrets."""
+    """Says what the request is about, and later adds what came of it. No secrets."""
     told = _told.get(None)
     if told is not None:
         told.update(fields, event=event)
 
 
 class Audited:
-    """ASGI middleware. Who asks is what `authentication` has put into the request's state."""
+    """ASGI middleware. `authentication` puts the requester into the request's state."""
 
     def __init__(self, app: App, audit: Audit) -> None:
         self._app, self._audit = app, audit

@@ -14,13 +14,13 @@ from control.tokens.tokens import InvalidToken, Tokens
 
 
 class Authenticator:
-    """A token, where one is sent, is what counts: a wrong one is not made good by a certificate."""
+    """A token, if sent, takes precedence: a certificate does not make up for an invalid one."""
 
     def __init__(self, tokens: Tokens, certificates: AdminCertificates | None = None) -> None:
         self._tokens, self._certificates = tokens, certificates
 
     async def check(self, scope: Scope, headers: Headers) -> None:
-        """By the headers of a request and its connection, before anything of its body is read. InvalidToken."""
+        """Checks headers and connection of a request before any of its body is read. Raises InvalidToken."""
         state = scope.setdefault("state", {})
         shown: bytes | None = state.get("client_certificate")
         authorization = headers.get("authorization", "")

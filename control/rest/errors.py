@@ -1,4 +1,4 @@
-"""Errors as JSON, in the form of Kuma: title, detail, and the fields that are wrong."""
+"""Errors as JSON, in the form of Kuma: title, detail, and the invalid fields."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
 
 
 class InvalidParameter(BaseModel):
-    """One thing that is wrong, where it is, and text that would be right."""
+    """One error: what is wrong, where it is, and a valid example."""
 
     field: str
     reason: str
@@ -45,7 +45,7 @@ class InvalidParameter(BaseModel):
 
 
 class Problem(BaseModel):
-    """What every answer that is no success looks like."""
+    """The form of every response that is not a success."""
 
     status: int
     title: str
@@ -70,13 +70,13 @@ _WHEN = {
 
 
 def responses(*more: int) -> dict[int | str, dict[str, Any]]:
-    """For OpenAPI: what a route answers besides success. Every route may answer some of them."""
+    """For OpenAPI: the errors of a route. Every route may respond with some of them."""
     every = {403, 408, 413, 415, 421, 503}
     return {status: {"model": Problem, "description": _WHEN[status]} for status in sorted(every | {*more})}
 
 
 class _Json(JSONResponse):
-    """In ASCII: a message may repeat text that is no UTF-8 (lone surrogates), and must arrive all the same."""
+    """ASCII-only: a message may repeat text that is not valid UTF-8 (lone surrogates), and must still arrive."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, separators=(",", ":")).encode()
@@ -107,7 +107,7 @@ def add_to(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, __: Exception) -> JSONResponse:
-        """The server logs it with its trace; who asked is told nothing of the inside."""
+        """The server logs the error with its trace; the requester learns nothing about internals."""
         return body(500, "Internal error", "a fault of the control plane: its log has the reason")
 
     for kind in _STATUS:
@@ -115,12 +115,12 @@ def add_to(app: FastAPI) -> None:
 
 
 def _field(place: Sequence[str | int]) -> str:
-    """As whoever asked knows it: without the part of the request that it stands in."""
+    """The field as the requester knows it: without the part of the request that contains it."""
     return ".".join(str(step) for step in place[1:]) or f"the {place[0] if place else 'request'}"
 
 
 def _reason(message: str) -> str:
-    """pydantic's words as the rest of a sentence that begins with the field."""
+    """pydantic's message as the rest of a sentence that begins with the field."""
     return message.removeprefix("Value error, ").removeprefix("Input ")
 
 
@@ -129,6 +129,6 @@ async def _ours(_: Request, error: Exception) -> JSONResponse:
 
 
 def answer(error: Exception) -> JSONResponse:
-    """To one that is known here."""
+    """The response to an error of a known type."""
     status, title = next(entry for kind, entry in _STATUS.items() if isinstance(error, kind))
     return body(status, title, str(error))

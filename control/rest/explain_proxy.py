@@ -1,4 +1,4 @@
-"""Explains a proxy: its policies, what it should have, what it has, and why a call to it is let in or not."""
+"""Explains a proxy: its policies, what it should have, what it has, and why a call to it is allowed or denied."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from control.xds.render.proxy import render
 
 # More of a mesh than anybody reads; `mesh get` shows all of a kind.
 MAX_LEFT_OUT = 20
-# The end of the year 9999: there is no later date, and a token may say one.
+# The end of the year 9999, the last date that can be represented; a token may name a later one.
 _FOREVER = 253_402_300_799
 SHORT = {CLUSTER: "CDS", ENDPOINTS: "EDS", LISTENER: "LDS", ROUTES: "RDS", SECRET: "SDS"}
 
 
 def policies(view: MeshView, dataplane: Resource) -> list[dict[str, Any]]:
-    """Every policy that selects the proxy, of each type the weaker first."""
+    """Every policy that selects the proxy, the weakest of each type first."""
     found = ProxyPolicies(view, dataplane)
     return [
         {"type": policy.type, "policies": [resource.to_data() for resource in found.of_type(policy.type)]}
@@ -56,7 +56,7 @@ def config(view: MeshView, dataplane: Resource, choice: Choice = IN_FORCE) -> di
 
 
 def access(view: MeshView, dataplane: Resource, caller: str, choice: Choice = IN_FORCE) -> list[dict[str, Any]]:
-    """For each inbound, whether the caller with this SPIFFE id is let in, and what decides it."""
+    """For each inbound, whether the caller with this SPIFFE id is allowed, and which rule decides."""
     found, identity = ProxyPolicies(view, dataplane, choice=choice), view.identity_of(dataplane)
     answers = []
     for inbound in dataplane.spec.networking.inbound:
@@ -71,9 +71,9 @@ def access(view: MeshView, dataplane: Resource, caller: str, choice: Choice = IN
 
 
 async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> dict[str, Any]:
-    """Who it is, whether it is there, what it took and refused, and what waits for it or it for others."""
+    """Who it is, whether it is connected, what it accepted and rejected, and which steps wait for what."""
     identity, mode = view.identity_of(dataplane), ProxyPolicies(view, dataplane).offload.mode
-    # In mode Offload the node's daemon has the certificate; one from before says nothing.
+    # In mode Offload the node's daemon has the certificate; an earlier one in the store means nothing.
     held = plane.state.identities.held(dataplane.mesh, dataplane.name) if mode == "EnvoyTLS" else None
     choice = plane.state.quarantines.choice(view, dataplane)
     problems = list(render(view, dataplane, choice=choice).problems)
@@ -109,7 +109,7 @@ async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> 
 
 
 def waits_of(view: MeshView, name: str) -> list[Wait]:
-    """Steps of the dataplane that wait, and those that wait for it; with those of services that it serves."""
+    """Steps of the dataplane that wait, and those that wait for it; including those of services that it serves."""
     plan = view.plan or Plan()
     served = {service_step(s.name) for s in view.of_type("MeshService") if any(d.name == name for d in view.members(s))}
     return [wait for wait in plan.waits if name in (wait.who, wait.waits_for) or wait.who in served]
@@ -125,7 +125,7 @@ def _wait(wait: Wait) -> dict[str, str]:
 
 
 def _trouble(plane: ControlPlane, mesh: str, mesh_identity: str, mode: str, held: Held | None) -> list[str]:
-    """Of the CA of a proxy's identity, and what the proxy has all the same."""
+    """Problems of the CA of a proxy's identity, and what the proxy has in spite of them."""
     trouble = plane.state.identities.authorities.trouble(mesh, mesh_identity)
     if trouble is None:
         return []
@@ -158,7 +158,7 @@ def _connection(plane: ControlPlane, proxy: Proxy) -> dict[str, Any]:
 
 
 def _type(plane: ControlPlane, proxy: Proxy, subscription: Subscription) -> dict[str, Any]:
-    """What it refuses now is shown for each resource, whatever else of the type it took since."""
+    """What it rejects now is shown for each resource, whatever else of the type it has accepted since."""
     snapshot, type_url = proxy.snapshot, subscription.type_url
     refused = subscription.refused_now(snapshot) if snapshot is not None else {}
     state: dict[str, Any] = {
@@ -174,5 +174,5 @@ def _type(plane: ControlPlane, proxy: Proxy, subscription: Subscription) -> dict
             {"resource": name, "because": one.detail, "changed": causes} for name, one in sorted(refused.items())
         ]
     elif subscription.phase is Phase.PARKED:
-        state["state"] = Phase.SETTLED.value  # what it refused is not wanted any more
+        state["state"] = Phase.SETTLED.value  # what it rejected is no longer wanted
     return state

@@ -1,8 +1,8 @@
-"""What every request has to pass before its body is read and its route is called, so that no route can forget it.
+"""What every request must pass before its body is read and its route is called, so that no route can forget it.
 
-The host that it names is this one (else a page of another site has brought a browser here, by DNS). A change comes from
-no other site's page. The sender is an administrator. And a change is JSON, or YAML where that is taken: a form is
-neither, and a browser asks before it sends anything else to another origin, which nobody here allows.
+The host that it names is this one (else another site's page has sent a browser here, by DNS rebinding). A change does
+not come from another site's page. The sender is an administrator. And a change is JSON, or YAML where allowed: a form
+is neither, and for anything else a browser asks before it sends it to another origin, which nobody here permits.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from control.rest.limits import READS, App, Message, Receive, Scope, Send
 from control.store.errors import StoreError
 from control.tokens.tokens import InvalidToken
 
-# What needs no administrator: probes come by whatever address they know.
+# Paths that need no administrator: probes use whatever address they know.
 OPEN = ("/healthy", "/ready", "/metrics", "/openapi.json")
 JSON = ("application/json",)
 YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
-# What browsers say of a request that no page of another origin has made: `none` is the user himself.
+# Values by which browsers mark a request that no page of another origin has made: `none` is the user himself.
 OWN_SITES = ("same-origin", "none")
-# On every answer. Nothing here is for a page: no script, no frame, no copy in a cache, no other type than what it says.
+# Headers of every response. Nothing here is for a page: no scripts, frames, cached copies or guessed content types.
 HEADERS = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
@@ -46,7 +46,7 @@ class Refused(Exception):
 
 
 class Api(FastAPI):
-    """Also what the framework answers by itself, a fault of ours included, has the headers."""
+    """Adds the headers to responses of the framework itself, too, including those to internal errors."""
 
     def build_middleware_stack(self) -> App:
         app = super().build_middleware_stack()
@@ -63,7 +63,7 @@ class Api(FastAPI):
 
 
 class Guard:
-    """ASGI middleware. `names`: host names under which the control plane is reached; addresses always are."""
+    """ASGI middleware. `names`: host names of the control plane; addresses are always accepted."""
 
     def __init__(self, app: App, api: FastAPI, authenticator: Authenticator, names: Collection[str]) -> None:
         self._app, self._api, self._authenticator = app, api, authenticator
@@ -71,7 +71,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return  # there are no WebSockets, and nothing to begin or end
+            return  # there are no WebSockets, and lifespan events need nothing
         try:
             headers, is_change = Headers(scope=scope), scope["method"] not in READS
             is_open = scope["path"] in OPEN and not is_change
@@ -91,7 +91,7 @@ class Guard:
             await self._app(scope, receive, send)
 
     def _check_host(self, headers: Headers) -> None:
-        """An address can be nobody else's name."""
+        """An address cannot be another site's name."""
         host = headers.get("host", "")
         found = _HOST.fullmatch(host)
         name = found[1].lower().rstrip(".") if found else ""
@@ -100,7 +100,7 @@ class Guard:
             raise Refused(421, "Not this host", f"{host!r} is not this control plane, which is {known} (--name)")
 
     def _has_route(self, scope: Scope) -> bool:
-        """Else it is the router that says why there is none."""
+        """Whether the path has a route; if not, the router reports why."""
         return any(route.matches(scope)[0] is Match.FULL for route in self._api.router.routes)
 
 
@@ -123,7 +123,7 @@ def _check_site(headers: Headers, scheme: str) -> None:
 
 
 def _normal(origin: str) -> str:
-    """Without the port that goes without saying."""
+    """The origin without its default port."""
     return re.sub(r"^(https://[^/]*?):443$|^(http://[^/]*?):80$", r"\1\2", origin.lower())
 
 
@@ -131,7 +131,7 @@ def _check_type(headers: Headers, method: str) -> None:
     sent = headers.getlist("content-type")
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     if not sent and not has_body and method == "DELETE":
-        return  # no form makes one
+        return  # no form sends one
     taken: Sequence[str] = (*JSON, *YAML) if method == "PUT" else JSON
     if len(sent) != 1 or sent[0].partition(";")[0].strip().lower() not in taken:
         what = " and ".join(repr(one) for one in sent) or "nothing"

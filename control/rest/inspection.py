@@ -1,4 +1,4 @@
-"""What a proxy is, should have and has; whether a call to it is let in, and why."""
+"""What a proxy is, should have and has; whether a call to it is allowed, and why."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def add_to(app: FastAPI, plane: ControlPlane) -> None:
 
     @app.get(PREFIX + "/_overview", response_model=Overview, **common)
     async def overview(mesh: str, name: str) -> dict[str, Any]:
-        """Who it is, its certificate, and per connection and type of xDS what it took and refused."""
+        """Who it is, its certificate, and what it accepted and rejected per connection and type of xDS."""
         return await explain_proxy.overview(plane, *await find(plane, mesh, name))
 
     @app.get("/meshes/{mesh}/_waiting", response_model=list[Waiting], **common)
@@ -55,7 +55,7 @@ def add_to(app: FastAPI, plane: ControlPlane) -> None:
     @app.get(PREFIX + "/_policies", response_model=list[PoliciesOfType], **hidden)
     @app.get(PREFIX + "/policies", response_model=list[PoliciesOfType], **common)
     async def policies(mesh: str, name: str) -> list[dict[str, Any]]:
-        """The policies that select it, of each type the weaker first."""
+        """The policies that select it, the weakest of each type first."""
         return explain_proxy.policies(*await find(plane, mesh, name))
 
     @app.get(PREFIX + "/_xds", response_model=ProxyConfiguration, **hidden)
@@ -75,13 +75,13 @@ def add_to(app: FastAPI, plane: ControlPlane) -> None:
     @app.get(PREFIX + "/_stats", **{**plain, "include_in_schema": False})
     @app.get(PREFIX + "/stats", **plain)
     async def stats(mesh: str, name: str, filter: Filter = "", form: StatisticsForm = "text") -> PlainTextResponse:
-        """The proxy's own statistics now; it has to be running, and its Dataplane to have networking.admin.port."""
+        """The proxy's own statistics now; it must be running, and its Dataplane must have networking.admin.port."""
         view, dataplane = await find(plane, mesh, name)
         found = await asyncio.to_thread(proxy_statistics.read, plane.state.identities, view, dataplane, filter, form)
         return PlainTextResponse(found)
 
     @app.get(PREFIX + "/_access", response_model=list[Access], **common)
     async def access(mesh: str, name: str, caller: str) -> list[dict[str, Any]]:
-        """Whether `caller` (a SPIFFE id) is let in by each inbound, and why."""
+        """Whether each inbound allows `caller` (a SPIFFE id), and why."""
         view, dataplane = await find(plane, mesh, name)
         return explain_proxy.access(view, dataplane, caller, plane.state.quarantines.choice(view, dataplane))

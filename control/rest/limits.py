@@ -14,7 +14,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# A MeshHTTPRoute with every list as long as it may be has less.
+# A MeshHTTPRoute in which every list has its maximum length is smaller.
 MAX_BODY_BYTES = 4 * 1024 * 1024
 BODY_TIMEOUT_S = 30.0
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -25,8 +25,8 @@ class TooLarge(Exception):
 
 
 class BoundedBody:
-    """ASGI middleware: reads the body of a request, no more than is allowed, and only then calls the application. Where
-    nothing is changed no body is read: nobody needs one there."""
+    """ASGI middleware: reads the body of a request, up to the limit, and only then calls the application. Requests that
+    change nothing have their body ignored: none of them needs one."""
 
     def __init__(self, app: App, max_bytes: int = MAX_BODY_BYTES, timeout_s: float = BODY_TIMEOUT_S) -> None:
         self._app, self._max_bytes, self._timeout_s = app, max_bytes, timeout_s

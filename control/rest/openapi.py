@@ -1,7 +1,7 @@
-"""The API's own description (OpenAPI 3.1): the schema of every kind of resource, and who is let in.
+"""The API's own description (OpenAPI 3.1): the schema of every kind of resource, and who has access.
 
 FastAPI describes what it reads itself; bodies of resources are read by the model (YAML too, with better errors), so
-their schemas are put in here. tests/control/rest/test_schemathesis.py holds the server to all of it.
+their schemas are added here. tests/control/rest/test_schemathesis.py checks the server against all of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from control.model.resource import Kind
 from control.rest.guard import OPEN
 
 Schema = dict[str, Any]
-# By status, as FastAPI takes them.
+# Responses by status, as FastAPI accepts them.
 Answers = dict[int | str, dict[str, Any]]
 
 _REF = "#/components/schemas/{model}"
@@ -65,7 +65,7 @@ def page_of(kind: Kind) -> Answers:
 
 
 def without_parameter(handler: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """The same, as FastAPI sees it, without a parameter that has a default."""
+    """Hides a parameter that has a default from FastAPI."""
     signature = inspect.signature(handler, eval_str=True)
 
     @functools.wraps(handler)
@@ -78,7 +78,7 @@ def without_parameter(handler: Callable[..., Any], name: str) -> Callable[..., A
 
 
 def describe(app: FastAPI) -> None:
-    """Makes the description once; app.openapi() gives it from then on."""
+    """Builds the description once; app.openapi() returns it from then on."""
     document = get_openapi(title=app.title, version=app.version, routes=app.routes, openapi_version="3.1.0")
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
@@ -86,7 +86,7 @@ def describe(app: FastAPI) -> None:
         schemas.pop(unused, None)
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            # FastAPI's own form of a wrong request, which we never answer.
+            # FastAPI's own form of a validation error, which is never sent here.
             operation["responses"].pop("422", None)
             content = operation["responses"].get("200", {}).get("content", {})
             if "text/plain" in content:  # only its errors are JSON
@@ -98,7 +98,7 @@ def describe(app: FastAPI) -> None:
         "certificate": {"type": "mutualTLS", "description": "mesh generate admin-certificate"},
     }
     specs: list[type[Model]] = [kind.spec for kind in KINDS]
-    template = _REF.replace("{model}", "spec.{model}")  # names apart from those of the API's own shapes
+    template = _REF.replace("{model}", "spec.{model}")  # distinct from the names of the API's own shapes
     by_model, definitions = models_json_schema([(spec, "validation") for spec in specs], ref_template=template)
     schemas |= {f"spec.{name}": schema for name, schema in definitions.get("$defs", {}).items()}
     for kind in KINDS:
@@ -109,7 +109,7 @@ def describe(app: FastAPI) -> None:
 
 
 def _document(kind: Kind, spec: Schema) -> Schema:
-    """What is sent. What the store adds may stand in it, and is not read, so that an answer can be sent back."""
+    """The request's form. The store's metadata in it is ignored, so that a response can be sent back."""
     name = RFC1035_LABEL if kind.dns_label else RFC1123_SUBDOMAIN
     properties: Schema = {
         "type": {"const": kind.type},
@@ -133,7 +133,7 @@ def _needs_spec(kind: Kind) -> bool:
 
 
 def _stored(kind: Kind, spec: Schema) -> Schema:
-    """What is answered: the document, with what the store knows."""
+    """The response's form: the document, with the store's metadata."""
     text = {"type": "string"}
     properties = {
         "type": {"const": kind.type},

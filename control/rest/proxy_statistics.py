@@ -1,8 +1,8 @@
-"""Asks a proxy for its statistics, over mutual TLS; both ends know who the other is before anything is said.
+"""Requests a proxy's statistics, over mutual TLS; both ends know who the other is before any data is exchanged.
 
 A proxy whose address is 127.0.0.1 is on the control plane's own host (nobody else reaches it there), where a listener
-would be in the place of an admin interface with --admin-port: that is asked itself, after it has said that it is this
-proxy's.
+would conflict with an admin interface with --admin-port: that interface is asked directly, after it has been checked to
+belong to this proxy.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from control.xds.render import admin
 
 Form = Literal["text", "json", "prometheus"]
 
-TIMEOUT_S = 5.0  # of each step: to connect, to shake hands, for more of the answer
-ANSWER_S = 15.0  # for all of the answer; a proxy that sends a byte now and then would hold a thread for ever
-# A proxy with some hundreds of clusters has about one.
+TIMEOUT_S = 5.0  # for each step: connecting, the handshake, more of the response
+ANSWER_S = 15.0  # for the whole response; a proxy that trickles bytes would hold a thread for ever
+# The response of a proxy with some hundreds of clusters has about one.
 MAX_BYTES = 32 * 1024 * 1024
 
 
@@ -37,11 +37,11 @@ class NoWay(Exception):
 
 
 class NoAnswer(Exception):
-    """The proxy was asked and did not answer, or somebody else did."""
+    """The proxy was asked and did not respond, or somebody else did."""
 
 
 def read(identities: Identities, view: MeshView, dataplane: Resource, text: str, form: Form) -> bytes:
-    """`text`: a regular expression (RE2) of the names that are wanted; empty: all. Raises NoWay, NoAnswer."""
+    """`text`: a regular expression (RE2) for the wanted names; empty means all. Raises NoWay, NoAnswer."""
     networking, identity = dataplane.spec.networking, view.identity_of(dataplane)
     if networking.admin is None:
         raise NoWay(f"Dataplane {dataplane.name!r} has no networking.admin.port: set it")
@@ -71,7 +71,7 @@ def read(identities: Identities, view: MeshView, dataplane: Resource, text: str,
 
 
 def _context(view: MeshView, identity: Identity, own: Credential) -> ssl.SSLContext:
-    """Trusts the CAs of the proxy's own trust domain, and shows who the control plane is."""
+    """Trusts the CAs of the proxy's own trust domain, and presents the control plane's identity."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # The name is a SPIFFE id, which is compared below.
     context.check_hostname = False
@@ -97,7 +97,7 @@ def _read_remote(host: str, port: int, context: ssl.SSLContext, identity: Identi
 
 
 def _cut(connection: socket.socket, is_cut: threading.Event) -> None:
-    """What is read from it ends here. It is said before, as whoever reads may be at the end at once."""
+    """Cuts the connection. The flag is set first, since the reader may see the end at once."""
     is_cut.set()
     with contextlib.suppress(OSError):  # it has ended by itself
         connection.shutdown(socket.SHUT_RDWR)
@@ -144,5 +144,5 @@ def _get(connection: http.client.HTTPConnection, target: str) -> bytes:
 
 
 def _is_whole(answer: http.client.HTTPResponse) -> bool:
-    """Of one that was read to its end. The library takes the end of the connection for that of headers and body."""
+    """Whether a response that was read to its end is complete: the library takes a cut for the end of the response."""
     return answer.chunked or answer.length == 0

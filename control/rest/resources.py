@@ -46,7 +46,7 @@ def _add_kind(app: FastAPI, plane: ControlPlane, kind: Kind, path: str) -> None:
 
     async def page(size: Size = DEFAULT_PAGE, after: After = "", mesh: str = "") -> dict[str, Any]:
         found = await asyncio.to_thread(plane.state.store.read, kind.type, mesh, after, size + 1)
-        # A mesh that is not there is not one without resources: whoever mistyped its name should learn it.
+        # A mesh that does not exist is not one without resources: whoever mistyped its name should learn it.
         if not found and kind.in_mesh and not await asyncio.to_thread(plane.state.store.has, MESH.type, "", mesh):
             raise NotFound(f"there is no Mesh {mesh!r}: `mesh get meshes` lists those that there are")
         items = [_data(one) for one in found[:size]]
@@ -80,13 +80,13 @@ def _add_kind(app: FastAPI, plane: ControlPlane, kind: Kind, path: str) -> None:
         await plane.changes.delete(kind.type, mesh, name, _expected_version(if_match, ""))
         return Status(status="deleted")
 
-    # A mesh is in no mesh: the parameter is not in its paths, and must not be one of the query then.
+    # A mesh is in no mesh: the parameter is not in its paths, and must not become a query parameter instead.
     handlers: list[Callable[..., Any]] = [page, get, put, delete]
     if not kind.in_mesh:
         handlers = [openapi.without_parameter(handler, "mesh") for handler in handlers]
     of_page, of_get, of_put, of_delete = handlers
     listed, shown, made = openapi.page_of(kind), openapi.answer_of(kind), openapi.answers_to_put(kind)
-    unseen: dict[str, Any] = {**common, "response_model": None}  # openapi.py says what they answer
+    unseen: dict[str, Any] = {**common, "response_model": None}  # openapi.py describes the responses
     missing = (404,) if kind.in_mesh else ()
     refused = errors.responses(400, 401, *missing)
     app.get(path, summary=f"List of {kind.type}", responses=refused | listed, **unseen)(of_page)
@@ -106,7 +106,7 @@ def _add_kind(app: FastAPI, plane: ControlPlane, kind: Kind, path: str) -> None:
 
 
 def _data(found: Resource | Unreadable) -> dict[str, Any]:
-    """What cannot be read is shown as it is stored, with the `problem`."""
+    """An unreadable resource is shown as it is stored, with the `problem`."""
     return found.to_data(with_times=True) if isinstance(found, Resource) else found.to_data()
 
 
@@ -120,7 +120,7 @@ def _add_unknown(app: FastAPI) -> None:
 
 
 def _expected_version(if_match: str, if_none_match: str) -> int | None:
-    """0: there must be none yet; None: it does not matter."""
+    """0: there must be none yet; None: any version."""
     if if_none_match == "*":
         return 0
     if if_none_match:
@@ -134,9 +134,9 @@ def _expected_version(if_match: str, if_none_match: str) -> int | None:
 
 
 async def _read(request: Request, kind: Kind, mesh: str, name: str) -> Resource:
-    """The resource in the body (JSON or YAML), which has to be the one that the path names."""
+    """The resource in the body (JSON or YAML), which must be the one that the path names."""
     body = await request.body()
-    # Off the loop that serves proxies: a large document takes seconds to read.
+    # Parsed off the loop that serves proxies: a large document takes seconds.
     found = await asyncio.to_thread(documents.load, body, "the request")
     if len(found) != 1:
         raise HTTPException(400, f"the body has {len(found)} documents instead of one")

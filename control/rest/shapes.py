@@ -1,4 +1,4 @@
-"""What requests and answers that are no resources look like."""
+"""The forms of requests and responses that are not resources."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class Overview(Body):
     problems: list[str]
     left_out: list[LeftOutPolicy]
     waits: list[Waiting]
-    # Whether it has come to what is wanted of it, and can be served.
+    # Whether it has reached the wanted state, and can be served.
     settled: bool
     connections: list[Connection]
 

@@ -1,1 +1,1 @@
-"""The control plane's ports and the process around them: who may be connected, gRPC for proxies and nodes, REST."""
+"""The control plane's ports and the process around them: admission of connections, gRPC for proxies and nodes, REST."""

@@ -1,6 +1,6 @@
-"""The gRPC server around the protocol machine: authenticates a proxy, feeds its stream, sends what comes out.
+"""The gRPC server around the protocol machine: authenticates a proxy, feeds its stream, sends the output.
 
-Resources are serialised once (xds/encoding/encode.py); an answer is put together from their bytes, not from messages.
+Resources are serialised once (xds/encoding/encode.py); a response is assembled from their bytes, not from messages.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ from offload.reporting.folded_log import FoldedLog
 
 log = structlog.get_logger(__name__)
 
-# Of a peer, while a call of his goes on that has shown a credential.
+# A context for a peer, open while a call of its runs that has shown a credential.
 Welcome = Callable[[str], contextlib.AbstractContextManager[None]]
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 # Requests of one proxy that wait to be handled; beyond that its own flow control holds it back.
 REQUESTS_WAITING = 16
-# The first request says who the proxy is; one that says nothing takes up a stream.
+# The first request identifies the proxy; a stream without one only takes up resources.
 HELLO_TIMEOUT_S = 10.0
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 # <mesh>.<dataplane>: 63 and 253 characters at most, as names of resources are.
 MAX_NODE_ID_CHARS = 320
-# What a proxy says is wrong is kept for `mesh inspect`, and logged.
+# A proxy's error message is kept for `mesh inspect`, and logged.
 MAX_DETAIL_CHARS = 2000
 
 
 def unbounded(_: str) -> contextlib.AbstractContextManager[None]:
-    """Where nobody counts connections."""
+    """For servers where nobody counts connections."""
     return contextlib.nullcontext()
 
 
 class DiscoveryServer:
-    """What a peer can cause as often as it likes is logged to `folded`. `welcome` is told of each call that has shown a
-    token, by the peer."""
+    """`folded` logs what a peer can cause as often as it likes. `welcome` is told the peer of each call that has shown
+    a token."""
 
     def __init__(
         self, plane: ControlPlane, tokens: Tokens, folded: FoldedLog | None = None, welcome: Welcome = unbounded
@@ -82,7 +82,7 @@ class DiscoveryServer:
         self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext, is_delta: bool
     ) -> AsyncIterator[bytes]:
         try:
-            # First of all: what somebody without a token sends is not even read.
+            # Done first: nothing is even read from a peer without a token.
             claims = await self._authenticate(context)
             with self._welcome(context.peer()):
                 first = await self._hello(requests, is_delta)
@@ -118,7 +118,7 @@ class DiscoveryServer:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "hello", "the stream began without a request") from None
 
     async def _authenticate(self, context: grpc.aio.ServicerContext) -> Claims:
-        """By the token, with the keys of the mesh that it is of."""
+        """Checks the token with the keys of the mesh that it names."""
         metadata = dict(context.invocation_metadata() or ())
         bearer = str(metadata.get("authorization", ""))
         scheme, _, token = bearer.partition(" ")
@@ -131,7 +131,7 @@ class DiscoveryServer:
             raise Refused(grpc.StatusCode.UNAUTHENTICATED, "token", str(invalid)) from None
 
     async def _dataplane(self, node: str, claims: Claims) -> tuple[str, str]:
-        """(mesh, dataplane). What the proxy says it is stands in the node id, what it may be in its token."""
+        """(mesh, dataplane). The node id says what the proxy claims to be, the token what it may be."""
         mesh, _, name = node.partition(".")
         if not mesh or not name or len(node) > MAX_NODE_ID_CHARS:
             message = f"node.id must be <mesh>.<dataplane>, for example default.cart-1; got {node[:256]!r}"
@@ -141,7 +141,7 @@ class DiscoveryServer:
             raise Refused(grpc.StatusCode.UNAUTHENTICATED, "token", message)
         dataplane = (await self._plane.views.view(mesh)).get("Dataplane", name)
         if dataplane is None:
-            # It may have been made a moment ago.
+            # The dataplane may have been created a moment ago.
             view = await self._plane.views.view(mesh, fresh=True)
             dataplane, withheld = view.get("Dataplane", name), view.withheld(name)
             if withheld is not None:
@@ -200,7 +200,7 @@ class DiscoveryServer:
                         yield delta_bytes(action) if is_delta else response_bytes(action)
                 if served is proxy.snapshot and proxy.settles():
                     self._plane.connections.settled(proxy)
-                # What it said last counts, also where it is read together with the end of the stream.
+                # Its last words count, even if they are read together with the end of the stream.
                 if has_ended:
                     return
                 await _woken(proxy.wake, machine.deadline)
@@ -228,7 +228,7 @@ class DiscoveryServer:
 
 
 def _made_of(snapshot: Snapshot | None, answer: Respond) -> dict[str, Made]:
-    """What the resources of an answer were made of; without those that no policy is in."""
+    """What the resources of a response were made of; without those that no policy is in."""
     made_of = snapshot.made_of.get(answer.type_url, {}) if snapshot is not None else {}
     return {resource.name: made_of[resource.name] for resource in answer.resources if resource.name in made_of}
 
@@ -241,15 +241,15 @@ async def _woken(wake: asyncio.Event, deadline: float | None) -> None:
 
 @dataclass(frozen=True)
 class Heard:
-    """A request without what nobody needs of it: a node's metadata may be megabytes."""
+    """The needed parts of a request: a node's metadata may be megabytes."""
 
-    # The id; empty where the request has none, as all but the first.
+    # The node's id; empty if the request has none, as in all but the first.
     node: str
     request: Request | DeltaRequest
 
     @property
     def is_fresh(self) -> bool:
-        """Of the first request: whether the proxy has nothing from an earlier stream."""
+        """Whether the first request shows that the proxy has nothing from an earlier stream."""
         request = self.request
         return not (request.version if isinstance(request, Request) else request.initial_versions)
 

@@ -1,4 +1,4 @@
-"""The API's connections: the control plane's own certificate, a client certificate where an administrator has one, and
+"""The API's connections: the control plane's own certificate, an optional client certificate of an administrator, and
 how long a request may take."""
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from control.own_certificates.tls_memory import load_chain
 from control.rest.limits import BODY_TIMEOUT_S
 from control.servers.listener import Connection
 
-# From the beginning of a connection, or the end of the request before, to the end of the headers.
+# Time from the start of a connection, or the end of the previous request, to the end of the headers.
 HEADERS_S = 10.0
-# From there to the end of the body, which nobody may wait for any more; an administrator is told so shortly before.
+# Time from there to the end of the body, after which nobody waits for it; shortly before, the administrator is told.
 BODY_S = BODY_TIMEOUT_S + 5
-# Of a body that nobody waits for, as the request has been answered: the client may not have looked yet.
+# Bytes of a body that nobody waits for, since the request has been answered: the client may not have noticed yet.
 UNREAD_BYTES = 256 * 1024
-# For some of an answer to be taken, when more than a few buffers of it wait.
+# Time for some of a response to be read, while more than a few buffers of it wait.
 ANSWER_S = 30.0
 
 
 class Protocol(H11Protocol):
-    """HTTP as uvicorn speaks it, with a time for each part of a request. Requests are told the client certificate that
-    TLS has verified, as `state.client_certificate` (DER), and whom to tell that they have shown a credential that
-    counts, as `state.authenticated`."""
+    """HTTP as in uvicorn, with a time limit for each part of a request. Requests get the client certificate that TLS
+    has verified, as `state.client_certificate` (DER), and the function to call once they have shown a valid credential,
+    as `state.authenticated`."""
 
     def __init__(self, *arguments: Any, connection: Connection, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -77,8 +77,8 @@ class Protocol(H11Protocol):
             self._answer_timer = None
 
     def _time_part(self) -> None:
-        """The time begins when the part does: a byte now and then does not make it longer."""
-        # A request after another one on the same connection is another part.
+        """Starts the time of a part when the part starts: a byte now and then does not extend it."""
+        # The next request on the same connection is a new part.
         part = (self.conn.their_state, self.cycle)
         if part == self._part:
             return
@@ -93,12 +93,12 @@ class Protocol(H11Protocol):
 
 
 def tls_context(certificate: ServingCertificate, administrators_pem: str) -> ssl.SSLContext:
-    """A client need not show a certificate; one that it shows has to be of the administrators' CA."""
+    """A client need not present a certificate; one that it presents must come from the administrators' CA."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_OPTIONAL
     context.load_verify_locations(cadata=administrators_pem)
-    # No session is resumed: a certificate is verified at each connection.
+    # Sessions are never resumed: a certificate is verified at each connection.
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET
     use(certificate, context)
@@ -106,6 +106,6 @@ def tls_context(certificate: ServingCertificate, administrators_pem: str) -> ssl
 
 
 def use(certificate: ServingCertificate, context: ssl.SSLContext) -> None:
-    """As it is now; for the handshakes from here on."""
+    """Loads the certificate as it is now, for future handshakes."""
     key, chain = certificate.key_and_chain()
     load_chain(context, chain, key)

@@ -1,12 +1,12 @@
-"""Who may be connected to one port: a pure core, which is told of connections and says which of them have to go.
+"""Who may be connected to one port: a pure core, which is told of connections and says which of them to close.
 
-Theory of operation. A connection is a *stranger* until somebody on it has shown a credential that counts, and again
-when the last such use of it has ended. Strangers are bounded for each address and in all; so are all connections. What
-is beyond a bound displaces the **oldest stranger**: of the same address, or of the address that has most strangers. So
-whoever shows a credential soon gets in however many others are silent, also where they come from the same address, and
-nobody who has shown one makes room for a stranger. Where there is no other stranger, the newcomer itself goes.
+Theory of operation. A connection is a *stranger* until somebody on it has shown a valid credential, and again when the
+last such use of it has ended. Strangers are bounded per address and in total; so are all connections. An arrival beyond
+a bound displaces the **oldest stranger**: of the same address, or of the address with most strangers. So a peer that
+soon shows a credential gets in however many others are silent, even from the same address, and nobody who has shown
+one is displaced by a stranger. If there is no other stranger, the newcomer itself is closed.
 
-An IPv4 address is one address; of IPv6 it is a /64, since that is what one host has.
+An IPv4 address counts by itself; an IPv6 address counts with its /64, since that is what one host has.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-# (address, port) of the other end: no two connections to a port have the same.
+# (address, port) of the other end: unique among the connections to a port.
 Peer = tuple[str, int]
 
 OF_ADDRESS = "too many connections of one address"
@@ -33,13 +33,13 @@ class Bounds:
     per_address: int
     strangers: int
     strangers_per_address: int
-    # Seconds after which a stranger has to go; None: others see to that.
+    # Seconds after which a stranger must go; None: enforced elsewhere.
     stranger_s: float | None = None
 
 
 @dataclass(eq=False)
 class Visit:
-    """One connection. `uses`: how many uses of it go on that have shown a credential."""
+    """One connection. `uses`: its present uses that have shown a credential."""
 
     peer: Peer
     since: float
@@ -50,7 +50,7 @@ class Visit:
 
 @dataclass(frozen=True)
 class Sent:
-    """A connection that has to go."""
+    """A connection to be closed."""
 
     peer: Peer
     reason: str
@@ -71,7 +71,7 @@ def group_of(address: str) -> str:
 
 
 class Door:
-    """Of one port. `now`: seconds of a clock that only goes forward."""
+    """The door of one port. `now`: seconds of a monotonic clock."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
@@ -80,7 +80,7 @@ class Door:
         # By group, the oldest first: dictionaries keep their order.
         self._strangers: dict[str, dict[Visit, None]] = {}
         self._stranger_count = 0
-        # Groups by how many strangers they have; the one with most is found without a look at thousands.
+        # Groups by number of strangers, so that the largest is found without a search through thousands.
         self._groups: dict[int, dict[str, None]] = {}
         self._most = 0
 
@@ -96,7 +96,7 @@ class Door:
         return list(self._visits)
 
     def arrived(self, peer: Peer, now: float) -> list[Sent]:
-        """Who has to go for it, perhaps the newcomer; they are forgotten already. One that is known stays as it is."""
+        """Who must go for it, perhaps the newcomer; they are forgotten already. A known connection changes nothing."""
         if peer in self._visits:
             return []
         visit = self._enter(peer, now)
@@ -112,7 +112,7 @@ class Door:
         return sent
 
     def welcome(self, peer: Peer, now: float) -> Visit:
-        """Somebody on it has shown a credential; `leave` is told with what this returns when that use has ended."""
+        """Somebody on it has shown a credential; pass the result to `leave` when that use has ended."""
         visit = self._visits.get(peer) or self._enter(peer, now)
         if visit.uses == 0:
             self._forget_stranger(visit)
@@ -131,7 +131,7 @@ class Door:
             self._remove(visit)
 
     def overdue(self, now: float) -> list[Sent]:
-        """Strangers that have been that for too long; they are forgotten already."""
+        """Those who have been strangers for too long; they are forgotten already."""
         if self._bounds.stranger_s is None:
             return []
         late = [
@@ -174,7 +174,7 @@ class Door:
                 del self._strangers[visit.group]
 
     def _count(self, group: str, before: int, now: int) -> None:
-        """They differ by one."""
+        """The two counts differ by one."""
         if before > 0:
             del self._groups[before][group]
         if now > 0:

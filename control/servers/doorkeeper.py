@@ -1,8 +1,8 @@
-"""The door of gRPC's ports. gRPC accepts connections itself, on threads of its own, and neither hands them out nor
-bounds them by address; so the doorkeeper looks at this process's sockets, twice a second, and ends those that must go.
+"""The door of gRPC's ports. gRPC accepts connections itself, on threads of its own, and neither exposes them nor
+bounds them by address; so the doorkeeper inspects this process's sockets, twice a second, and closes some of them.
 
-It ends a connection by `shutdown`, through a descriptor of its own for the same socket, whose other end it has just
-asked for: whatever gRPC does meanwhile, no other connection can be hit. What gRPC lets in between two looks is bounded
+It closes a connection by `shutdown`, through its own descriptor for the same socket, whose other end it has just
+checked: whatever gRPC does meanwhile, no other connection can be hit. What gRPC accepts between two looks is bounded
 by `grpc.max_allowed_incoming_connections`. A look costs a few microseconds for each open descriptor.
 """
 
@@ -22,28 +22,28 @@ from urllib.parse import unquote
 from control.servers.door import OF_ADDRESS, Door, Peer, Sent
 
 LOOK_S = 0.5
-# What says that there is no descriptor to look with, which is nothing about the connection.
+# Errors that mean that no descriptor is left to look with, and say nothing about the connection.
 _NONE_LEFT = (errno.EMFILE, errno.ENFILE)
 
 
 class Ends(NamedTuple):
-    """Of one connection. Our port is a part of it: the door is that of two ports, to which one peer may connect."""
+    """Both ends of one connection. Our port is included: the door is that of two ports, and one peer may use both."""
 
     peer: Peer
     port: int
 
 
 class Doorkeeper:
-    """`ports`: of this process, that are behind the door. `told` is called with each connection that was ended.
+    """`ports`: those of this process behind the door. `told` is called with each connection that was closed.
 
     Connections of one address and port to several of our ports are one visit, and end together. Of those to one port
-    only the first stays (the others are to other addresses of this host, of which loopback has 16 million): else they
-    would all be counted as one.
+    only the first is kept (the others are to other addresses of this host, of which loopback has 16 million), since
+    they would all be counted as one.
     """
 
     def __init__(self, door: Door, ports: Collection[int], told: Callable[[Sent], None]) -> None:
         self._door, self._ports, self._told = door, frozenset(ports), told
-        # By inode of the socket; None: it is no connection to one of the ports.
+        # By inode of the socket; None if it is not a connection to one of the ports.
         self._known: dict[int, Ends | None] = {}
 
     def look(self) -> None:
@@ -98,7 +98,7 @@ class Doorkeeper:
             return True
 
     def _ends(self, descriptor: int) -> Ends | None:
-        """None where it is no connection to one of the ports. OSError where there is no descriptor to look with."""
+        """None if it is not a connection to one of the ports. Raises OSError if there is no descriptor to look with."""
         try:
             with _duplicate(descriptor) as connection:
                 return self._ends_of(connection)
@@ -108,9 +108,9 @@ class Doorkeeper:
             return None
 
     def _ends_of(self, one: socket.socket) -> Ends | None:
-        """OSError where it is not connected."""
+        """Raises OSError if it is not connected."""
         own = one.getsockname()
-        if not isinstance(own, tuple) or own[1] not in self._ports:  # one of another family has a name of another form
+        if not isinstance(own, tuple) or own[1] not in self._ports:  # names of other families have other forms
             return None
         return Ends(peer_of(*one.getpeername()[:2]), own[1])
 
@@ -133,7 +133,7 @@ class Doorkeeper:
 
 
 def _duplicate(descriptor: int) -> socket.socket:
-    """Its family is not asked for: there is room for a name of IPv6, and a name says of which family it is."""
+    """The family need not be right: there is room for an IPv6 name, and a name contains its family."""
     return socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor))
 
 
@@ -149,12 +149,12 @@ def _one_form(address: str) -> str:
 
 
 def peer_of(address: str, port: int) -> Peer:
-    """One form for each, however it is written."""
+    """A normal form, however the address is written."""
     return _one_form(address), port
 
 
 def peer_of_grpc(text: str) -> Peer:
-    """Of what `ServicerContext.peer()` says: ipv4:127.0.0.1:5678, ipv6:%5B::1%5D:5678."""
+    """Parses the result of `ServicerContext.peer()`: ipv4:127.0.0.1:5678, ipv6:%5B::1%5D:5678."""
     _, _, rest = unquote(text).partition(":")
     address, _, port = rest.rpartition(":")
     return peer_of(address.strip("[]"), int(port) if port.isdigit() else 0)

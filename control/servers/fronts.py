@@ -1,4 +1,4 @@
-"""The doors of one control plane: the API's, and the one of gRPC's two ports; and what is told of who is not let in."""
+"""The doors of one control plane: the API's, and the one of gRPC's two ports; and reports of those turned away."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Fronts:
 
     @contextlib.contextmanager
     def welcome(self, peer: str) -> Iterator[None]:
-        """While a call goes on that has shown a credential which counts; `peer` as gRPC says it."""
+        """Open while a call runs that has shown a valid credential; `peer` as gRPC formats it."""
         visit = self.grpc.welcome(peer_of_grpc(peer), time.monotonic())
         try:
             yield
@@ -54,14 +54,14 @@ class Fronts:
         )
 
     async def run(self, ports: Collection[int]) -> None:
-        """`ports`: gRPC's."""
+        """`ports`: those of gRPC."""
         keeper = Doorkeeper(self.grpc, ports, self.told_of_grpc)
         while True:
             await asyncio.sleep(LOOK_S)
             try:
                 keeper.look()
             except OSError as error:
-                # The reserve is gone: nothing here takes descriptors, so they come back.
+                # The reserve is exhausted: nothing here takes descriptors, so they come back.
                 self._folded.warning((GRPC, "look"), "connections cannot be looked at", error=str(error))
             for name, door in ((API, self.api), (GRPC, self.grpc)):
                 self._metrics.connections.labels(name).set(len(door))

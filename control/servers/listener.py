@@ -1,7 +1,7 @@
-"""Accepts connections for an asyncio server behind a door, and does the TLS handshake with each, for a bounded time.
+"""Accepts connections for an asyncio server behind a door, and does the TLS handshake with each, in bounded time.
 
-asyncio's own server accepts whatever comes, and where descriptors run out logs a trace for each try. Here a connection
-on which nobody has said anything is a socket and nothing else: what TLS needs is made when its first byte has come.
+asyncio's own server accepts everything, and logs a trace for each attempt when descriptors run out. Here a connection
+without any data yet is a socket and nothing else: the state for TLS is created when its first byte arrives.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from collections.abc import Callable
 from control.servers.door import OF_ADDRESS, OVERDUE, Door, Peer, Sent, Visit
 from control.servers.doorkeeper import peer_of
 
-# For the first byte, and then for the handshake, as gRPC's ports have it; it takes milliseconds.
+# Time for the first byte, and again for the handshake, as on gRPC's ports; it takes milliseconds.
 HANDSHAKE_S = 10.0
-# For the other end to say goodbye as well.
+# Time for the other end to close the connection as well.
 SHUTDOWN_S = 2.0
-# Of connections at once, before others get their turn.
+# Connections accepted in a row before others get their turn.
 AT_ONCE = 64
-# Until it is tried again where the system has no descriptor or memory left.
+# Pause before a retry if the system has no descriptor or memory left.
 PAUSE_S = 0.5
 NO_DESCRIPTOR = "no descriptor is left"
-# What asyncio reads at once, and has a buffer for in each connection: 256 KiB, for streams of data. A record has 16.
+# Size of asyncio's read buffer in each connection; 256 KiB by default, for streams of data. A record has 16.
 sslproto.SSLProtocol.max_size = 32 * 1024
 
 
 class Connection:
-    """What a protocol is told of its connection."""
+    """What a protocol is told about its connection."""
 
     def __init__(self, listener: Listener, accepted: socket.socket, peer: Peer) -> None:
         self._listener, self.accepted, self.peer = listener, accepted, peer
         self._visit: Visit | None = None
         self._has_ended = False
-        # One of them: it says nothing yet, the handshake goes on, it is there.
+        # Exactly one of these is set: silent so far, handshake in progress, established.
         self.silence: asyncio.TimerHandle | None = None
         self.handshake: asyncio.Task[None] | None = None
         self.began = False
         self.transport: asyncio.Transport | None = None
 
     def authenticated(self) -> None:
-        """Somebody on it has shown a credential that counts; it is no stranger any more.
+        """Somebody on it has shown a valid credential; it is no longer a stranger.
 
-        It may have ended while that was looked at: then the door would count it for ever.
+        It may have closed while that was checked: then the door would count it for ever.
         """
         if self._visit is None and not self._has_ended:
             self._visit = self._listener.door.welcome(self.peer, time.monotonic())
@@ -56,7 +56,7 @@ class Connection:
 
 
 class Listener:
-    """`make`: the protocol of a connection. `told` is called with each connection that was ended or not taken."""
+    """`make`: the protocol of a connection. `told` is called with each connection that was closed or not accepted."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError:
-                # Nothing else would end the event: it would be tried again at once, and again.
+                # Otherwise the event would persist, and accepting would be retried at once, again and again.
                 self._loop.remove_reader(self._socket)
                 self._resume = self._loop.call_later(PAUSE_S, self._loop.add_reader, self._socket, self._accept)
                 self._told(Sent(("", 0), NO_DESCRIPTOR))
@@ -90,7 +90,7 @@ class Listener:
 
     def _take(self, accepted: socket.socket, peer: Peer) -> None:
         if peer in self._open:
-            # To another address of this host, of which loopback has 16 million: the door would count them as one.
+            # Sent to another address of this host, of which loopback has 16 million: the door would count them as one.
             accepted.close()
             self._told(Sent(peer, OF_ADDRESS))
             return
@@ -127,7 +127,7 @@ class Listener:
                 ssl_handshake_timeout=HANDSHAKE_S,
                 ssl_shutdown_timeout=SHUTDOWN_S,
             )
-        except OSError:  # of TLS too: it is for the other end to know what it did
+        except OSError:  # including TLS errors: the other end knows what it did
             self.lost(connection)
         except BaseException:
             self.lost(connection)
@@ -150,7 +150,7 @@ class Listener:
             self.door.gone(connection.peer)
 
     async def close(self) -> None:
-        """Takes no more connections; those that are there are for whoever made their protocols."""
+        """Stops accepting; existing connections are left to whoever created their protocols."""
         self._loop.remove_reader(self._socket)
         if self._resume is not None:
             self._resume.cancel()

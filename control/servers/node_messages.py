@@ -1,4 +1,4 @@
-"""A node's configuration as the message that its daemon gets."""
+"""A node's configuration as the message for its daemon."""
 
 from __future__ import annotations
 

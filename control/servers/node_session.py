@@ -1,4 +1,4 @@
-"""What is known of one connected daemon, and what it is to keep for a while."""
+"""What is known of one connected daemon, and which identities it must keep for a while."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 
 from control.mesh.node_configuration import NodeConfiguration, NodeIdentity
 
-# So often is it asked whether a node's certificate has ended.
+# Interval between checks whether a node's certificate has expired.
 LOOK_S = 1.0
-# The identity of a deleted dataplane stays at its node for so long: until then those who call it have other endpoints,
-# and its last connections have ended. No certificate is signed for it any more.
+# How long the identity of a deleted dataplane stays at its node: by then its callers have other endpoints, and its
+# last connections have ended. No certificate is signed for it any more.
 LEAVING_S = 10.0
-# Configurations that a daemon has not answered; its answer to an older one says nothing any more.
+# Bound for configurations without a response; a response to an older one no longer means anything.
 UNANSWERED_MAX = 64
 
 
@@ -28,25 +28,25 @@ class NodeSession:
     # Whether the meshes have changed since its configuration was made.
     is_stale: bool = True
     configuration: NodeConfiguration | None = None
-    # The newest version that it took, and what it could not do of the one it answered last.
+    # The newest version that it applied, and the problems of the one it responded to last.
     applied_version: str = ""
     problems: tuple[str, ...] = ()
-    # Configurations that it has not answered yet, by version, the oldest first; and the last that it answered.
+    # Configurations without a response yet, by version, the oldest first; and the last one with a response.
     sent: dict[str, NodeConfiguration] = field(default_factory=dict)
     answered: NodeConfiguration | None = None
-    # The last that it took, without a problem.
+    # The last that it applied without a problem.
     applied: NodeConfiguration | None = None
-    # (SPIFFE id, socket) that its callers can use now; of identities of the last configuration that it answered.
+    # (SPIFFE id, socket) that its callers can use now; identities of the last configuration that it responded to.
     serving: frozenset[tuple[str, str]] = frozenset()
     # (mesh, SPIFFE id) of deleted dataplanes, and when the daemon is to forget them (monotonic).
     leaving: dict[tuple[str, str], float] = field(default_factory=dict)
-    # Seconds since 1970: when the certificate that opened the stream ends.
+    # Expiry of the certificate that opened the stream, seconds since 1970.
     ends_at: float | None = None
-    # Why its token, or the one that its certificate came of, counts no more.
+    # Why its token, or the one that its certificate was obtained with, is no longer valid.
     void: str | None = None
 
     def is_void(self, reason: str) -> None:
-        """The end of the stream."""
+        """Ends the stream."""
         self.void = reason
         self.wake.set()
 
@@ -56,7 +56,7 @@ class NodeSession:
 
 
 async def woken(session: NodeSession) -> None:
-    """The clock is looked at every second, since it can be set. TimeoutError when the node's certificate has ended."""
+    """Waits for news. The clock is checked every second, since it can be set. TimeoutError: the certificate expired."""
     while True:
         if session.ends_at is not None and time.time() >= session.ends_at:
             raise TimeoutError
@@ -66,7 +66,7 @@ async def woken(session: NodeSession) -> None:
 
 
 def leaving(session: NodeSession, wanted: NodeConfiguration, there: Set[tuple[str, str]]) -> list[NodeIdentity]:
-    """Identities that the node has of dataplanes that were deleted a moment ago."""
+    """Identities at the node whose dataplanes were deleted a moment ago."""
     before = session.configuration.identities if session.configuration is not None else ()
     kept, now = [], time.monotonic()
     for one in before:
@@ -83,7 +83,7 @@ def leaving(session: NodeSession, wanted: NodeConfiguration, there: Set[tuple[st
 
 
 def usable(wanted: NodeConfiguration) -> frozenset[tuple[str, str]]:
-    """(SPIFFE id, socket) of a configuration that is served in full."""
+    """(SPIFFE id, socket) pairs of a configuration that are fully served."""
     return frozenset(
         (one.identity.spiffe_id, socket)
         for one in wanted.identities

@@ -1,4 +1,4 @@
-"""The gRPC service for daemons: one stream a node; who the node is stands in its token."""
+"""The gRPC service for daemons: one stream per node; its token says who the node is."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ REQUESTS_WAITING = 256
 
 
 async def _first(requests: AsyncIterator[bytes]) -> Any:
-    """RefusedRequest, Refused."""
+    """Raises RefusedRequest, Refused."""
     try:
         return parsed(node_pb2.JoinRequest, await asyncio.wait_for(anext(requests), HELLO_TIMEOUT_S))
     except (TimeoutError, StopAsyncIteration):
@@ -52,8 +52,8 @@ async def _first(requests: AsyncIterator[bytes]) -> Any:
 
 
 class NodeServer:
-    """What a peer can cause as often as it likes is logged to `folded`. `welcome` is told of each call that has shown a
-    certificate or token, by the peer."""
+    """`folded` logs what a peer can cause as often as it likes. `welcome` is told the peer of each call that has shown
+    a certificate or token."""
 
     def __init__(
         self,
@@ -64,19 +64,19 @@ class NodeServer:
         welcome: Welcome = unbounded,
         audit: Audit | None = None,
     ) -> None:
-        """`audit`: None is the server's log."""
+        """`audit`: None means the server's log."""
         self._audit = audit or Audit()
         self._plane, self._tokens, self._certificates = plane, tokens, certificates
         self._folded, self._welcome, self._strangers = folded or FoldedLog(log), welcome, Strangers()
         self._bearers = Bearers(tokens)
-        # Where nodes come with their certificates; 0: there is no such port.
+        # The port for nodes with their certificates; 0: there is none.
         self.port = 0
         self._sessions: set[NodeSession] = set()
         plane.pusher.watch(self._changed)
         plane.state.daemons.ask(self)
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        """Join takes a stream of the one request, the same on the wire: else gRPC reads it before we are asked."""
+        """Join is a stream of one request, the same on the wire: else gRPC would read it before it is authorized."""
         connect = grpc.stream_stream_rpc_method_handler(self._connect, None, node_pb2.ControlMessage.SerializeToString)
         join = grpc.stream_unary_rpc_method_handler(self._join, None, node_pb2.JoinAnswer.SerializeToString)
         handlers = {"Join": join, "Connect": connect}
@@ -90,13 +90,13 @@ class NodeServer:
             session.look_again()
 
     async def has_bundle(self, node: str) -> bool:
-        """Whether every daemon of that name has taken what it should have now."""
+        """Whether every daemon of that name has applied what it should have now."""
         sessions = self.sessions(node)
         wanted = [(await self._configuration(session)).version for session in sessions]
         return bool(sessions) and [session.applied_version for session in sessions] == wanted
 
     def known(self, mesh: str) -> dict[str, NodeKnown]:
-        """What the daemons of connected nodes can do now; where a node has several, what all of them can."""
+        """What the daemons of connected nodes can do now; if a node has several, what all of them can."""
         found: dict[str, NodeKnown] = {}
         for session in self._sessions:
             trusts = frozenset[tuple[str, str]]()
@@ -111,7 +111,7 @@ class NodeServer:
         return found
 
     def word(self, node: str, spiffe_id: str, socket: str) -> str | None:
-        """Why the daemon of a node cannot sign for an identity now; None where it can."""
+        """Why the daemon of a node cannot sign for an identity now; None if it can."""
         sessions = self.sessions(node)
         if not sessions:
             return "its daemon is not connected"
@@ -128,7 +128,7 @@ class NodeServer:
         return replace(wanted, identities=(*wanted.identities, *leaving(session, wanted, there)))
 
     def _issuers(self, views: Sequence[MeshView]) -> dict[tuple[str, str], str]:
-        """Also of a CA that cannot sign: what a node has of it stays until another one is there."""
+        """Includes CAs that cannot sign: what a node has of them stays until there is another."""
         found = {}
         for view in views:
             for identity in view.of_type("MeshIdentity"):
@@ -138,7 +138,7 @@ class NodeServer:
         return found
 
     async def _claims(self, context: grpc.aio.ServicerContext) -> NodeClaims:
-        """By the certificate, where TLS has verified one; else by the token. InvalidToken."""
+        """Reads the certificate, if TLS has verified one, else the token. Raises InvalidToken."""
         shown = list(context.auth_context().get("x509_pem_cert", ()))
         if shown and self._certificates is not None:
             return await asyncio.to_thread(self._certificates.check, shown[0])
@@ -152,7 +152,7 @@ class NodeServer:
         return NodeClaims(claims.name, claims.jti, key_id=claims.key_id)
 
     async def _who(self, context: grpc.aio.ServicerContext) -> NodeClaims:
-        """Aborts the call of somebody who is no node."""
+        """Aborts the call of a peer that is not a node."""
         try:
             return await self._claims(context)
         except InvalidToken as invalid:
@@ -186,12 +186,12 @@ class NodeServer:
     async def _joining(
         self, requests: AsyncIterator[bytes], certificates: NodeCertificates, context: grpc.aio.ServicerContext
     ) -> tuple[Any, NodeClaims]:
-        """The request and whose it is: by an ended certificate in it, where that counts; else as always."""
+        """The request and its sender, by the expired certificate in it, if acceptable, else as for any other call."""
         try:
             claims, invalid = await self._claims(context), None
         except InvalidToken as error:
             claims, invalid = None, error
-        # It may have an ended certificate: then it is read all the same, but only few at once.
+        # It may contain an expired certificate: so it is read even without a token, but only few at once.
         with self._welcome(context.peer()) if claims is not None else self._strangers.one(context.peer()):
             request = await _first(requests)
         if request.ended_certificate:
@@ -236,7 +236,7 @@ class NodeServer:
     def _session(
         self, requests: AsyncIterator[bytes], claims: NodeClaims
     ) -> Iterator[tuple[NodeSession, asyncio.Queue[Any]]]:
-        """It has ended before the node hears of the stream's end, and so never stands beside the next one."""
+        """Ends before the node sees the end of the stream, and so never coexists with the next one."""
         session = NodeSession(claims.name, ends_at=claims.ends_at)
         waiting: asyncio.Queue[Any] = asyncio.Queue(REQUESTS_WAITING)
         self._sessions.add(session)
@@ -263,7 +263,7 @@ class NodeServer:
                     session.configuration = session.sent[wanted.version] = wanted
                     if len(session.sent) > UNANSWERED_MAX:
                         del session.sent[next(iter(session.sent))]
-                    # What it no longer is to have may be on its way out already.
+                    # A configuration that takes it away may be in flight already.
                     session.serving &= usable(wanted)
                     yield node_pb2.ControlMessage(configuration=to_message(wanted))
             while not waiting.empty():
@@ -292,7 +292,7 @@ class NodeServer:
         if answered is None:
             return  # not one of ours
         session.answered = answered
-        if answered is not again:  # what it was sent before that is not to be answered any more
+        if answered is not again:  # earlier configurations will get no response any more
             versions = list(session.sent)
             for version in versions[: versions.index(applied.version) + 1]:
                 del session.sent[version]
@@ -305,7 +305,7 @@ class NodeServer:
         self._plane.state.pending.mark_moved({one.mesh for one in answered.identities})
 
     def _serving(self, session: NodeSession, serving: Any) -> None:
-        """Of its own identities only: what another node has is not for this one to say."""
+        """Accepts only the node's own identities: it must not report on those of another node."""
         if session.answered is None or session.configuration is None:
             return
         before, said = session.serving, frozenset(serving.spiffe_ids)

@@ -1,9 +1,9 @@
 """What the control plane serves over gRPC: xDS, and nodes, over TLS; and how a renewed certificate gets there.
 
-grpcio can ask for the certificate anew at each handshake (`dynamic_ssl_server_credentials`), but frees what it had
-while another thread's handshake still uses it (grpc/grpc issue 36693, open): a hundred proxies that connected at once
-ended the process. So a server keeps its certificate for life. A renewed one comes with another server, at the same
-ports beside the first (SO_REUSEPORT), which then takes no more connections; its streams go on.
+grpcio can ask for the certificate at each handshake (`dynamic_ssl_server_credentials`), but frees the old one while
+another thread's handshake still uses it (grpc/grpc issue 36693, open): a hundred proxies that connected at once
+crashed the process. So a server keeps its certificate for life. A renewed one comes with another server, at the same
+ports beside the first (SO_REUSEPORT), which then accepts no more connections; its streams go on.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ STREAMS_END_S = 24 * 3600.0
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-    # Of one connection, which needs one or two: it is before they show a token that streams cost something.
+    # Limit per connection, which needs one or two: streams cost resources before a token is shown.
     ("grpc.max_concurrent_streams", 16),
-    # Milliseconds are enough; a connection on which nobody shows a token is ended by servers/doorkeeper.py.
+    # Milliseconds are enough; a connection on which nobody shows a token is closed by servers/doorkeeper.py.
     ("grpc.server_handshake_timeout_ms", 10_000),
-    # A proxy that is gone without a word is noticed within a minute.
+    # A proxy that vanishes silently is noticed within a minute.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
@@ -39,7 +39,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class Port:
-    """`what` is for people; `credentials` makes them of the certificate that is in force."""
+    """`what` is for people; `credentials` makes them from the certificate that is in force."""
 
     what: str
     address: Address
@@ -50,7 +50,7 @@ class GrpcServer:
     """Started and stopped once. `add_to` gives a server its services; all ports have the same ones."""
 
     def __init__(self, add_to: Callable[[grpc.aio.Server], None], ports: Sequence[Port], connections: int) -> None:
-        """`connections`: of one port, at most; beyond that they are closed as they come."""
+        """`connections`: limit per port; beyond that they are closed on arrival."""
         self._add_to, self._ports = add_to, ports
         self._options = (*_OPTIONS, ("grpc.max_allowed_incoming_connections", connections))
         self._newest: grpc.aio.Server | None = None
@@ -58,7 +58,7 @@ class GrpcServer:
         self._ending: dict[grpc.aio.Server, asyncio.Task[None]] = {}
 
     async def start(self) -> Sequence[Address]:
-        """With the real ports, where 0 was asked for. Raises OSError where an address cannot be had."""
+        """Returns the real ports where 0 was requested. Raises OSError if an address is unavailable."""
         for port in self._ports:
             _require_free(port)
         self._newest, addresses = await self._serve([port.address for port in self._ports])
@@ -90,13 +90,13 @@ class GrpcServer:
     async def stop(self, grace: float) -> None:
         """Streams end within `grace` seconds."""
         servers = [server for server in (self._newest, *self._ending) if server is not None]
-        # Of two stops of one server the shorter grace counts.
+        # If a server is stopped twice, the shorter grace applies.
         await asyncio.gather(*(server.stop(grace) for server in servers))
 
 
 def _require_free(port: Port) -> None:
-    """Raises OSError where somebody serves there. gRPC would not: with SO_REUSEPORT, which `renew` needs, two control
-    planes of one user share a port, and each gets a part of the other's proxies."""
+    """Raises OSError if the port is taken. gRPC would not: with SO_REUSEPORT, which `renew` needs, two control planes
+    of one user share a port, and each gets a part of the other's proxies."""
     host = port.address.host
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

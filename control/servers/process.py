@@ -49,13 +49,13 @@ from offload.reporting.folded_log import FoldedLog
 
 log = structlog.get_logger(__name__)
 
-# Of the token that is left for `mesh` on the same host; renewed at every start, and at half of it.
+# Lifetime of the token that is left for `mesh` on the same host; renewed at every start, and at half of it.
 LOCAL_TOKEN_S = 90 * 24 * 3600
-# What the audit log calls its bearer.
+# Name of its bearer in the audit log.
 LOCAL_NAME = "local"
-# How long streams may take to end; proxies connect again anyway.
+# How long streams may take to end; proxies reconnect anyway.
 STOP_GRACE_S = 2.0
-# So often is it asked what is due: clocks can be set, and machines can sleep.
+# Interval between checks for what is due: clocks can be set, and machines can sleep.
 LOOK_S = 1.0
 
 
@@ -66,16 +66,16 @@ class ServeSettings:
     xds: Address
     # Where nodes connect with their certificates, after they have joined at `xds`.
     nodes: Address
-    # Under which the control plane is reached; in its certificate.
+    # Names by which the control plane is reached; part of its certificate.
     names: Sequence[str] = field(default=("localhost", "127.0.0.1"))
     zone: str = "default"
     database: str | None = None
     passphrase: str | None = None
-    # Of its own for the audit log; None: it is in the server's log.
+    # A separate file for the audit log; None: it is in the server's log.
     audit_log: Path | None = None
-    # Seconds after which a proxy that is not connected gets no traffic (mesh/evidence.py says why so many).
+    # Seconds after which a disconnected proxy gets no traffic (mesh/evidence.py says why so many).
     offline_after: float = OFFLINE_AFTER_S
-    # Of proxies and nodes (servers/descriptors.py says why so many).
+    # Limits for proxies and nodes (servers/descriptors.py says why so many).
     connections: Wanted = field(default_factory=Wanted)
 
     @property
@@ -88,10 +88,10 @@ class ServeSettings:
 
 
 class Service:
-    """Started and stopped once. `api` and `xds` have the real ports, where 0 was asked for."""
+    """Started and stopped once. `api` and `xds` have the real ports where 0 was requested."""
 
     def __init__(self, settings: ServeSettings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        """`clock` is what its own certificate goes by."""
+        """`clock` is what its own certificate is checked against."""
         self._settings = settings
         metrics = Metrics()
         settings.files.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -119,7 +119,7 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Raises OSError where an address cannot be had."""
+        """Raises OSError if an address is unavailable."""
         settings = self._settings
         discovery = DiscoveryServer(self.plane, self.tokens, self._folded, self.fronts.welcome)
         of_nodes = self.node_certificates, self._folded, self.fronts.welcome, self.audit
@@ -153,9 +153,9 @@ class Service:
         self._libraries.begin()
         self._context = tls_context(self.certificate, self.admin_certificates.authority.certificate_pem)
         self._api = uvicorn.Server(config)
-        self._api.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]  # they are ours
+        self._api.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]  # handled here
         listening = _listen(address)
-        # Without a socket it serves what it is given.
+        # Without sockets of its own it serves the connections that it is given.
         self._serving = asyncio.create_task(self._api.serve([]))
         self._tasks.append(self._serving)
         while not self._api.started:
@@ -185,7 +185,7 @@ class Service:
                     log.error("the control plane's own certificate or token cannot be renewed, trying on", error=told)
 
     async def renew(self) -> None:
-        """Its own certificate and CAs, where they are due. Connections get them from then on, without a restart."""
+        """Renews the own certificate and CAs that are due. New connections get them, without a restart."""
         async with self._renewing:
             nodes = await asyncio.to_thread(self.node_certificates.renew_if_due)
             administrators = await asyncio.to_thread(self.admin_certificates.authority.renew_if_due)
@@ -202,7 +202,7 @@ class Service:
             log.info("renewed the control plane's certificate")
 
     async def renew_token(self) -> None:
-        """The one for `mesh` on the same host: at half of its life, and where the clock was ahead when it was made."""
+        """Renews the token for `mesh` on this host: at half of its life, or if the clock was ahead when it was made."""
         now = time.time()
         if self._token_made_at <= now < self._token_made_at + LOCAL_TOKEN_S / 2:
             return
@@ -215,7 +215,7 @@ class Service:
         self._token_made_at = now
 
     async def _log_restore(self) -> None:
-        """`mesh restore` works on files, and leaves word in the store."""
+        """Logs a restore: `mesh restore` works on files, and leaves a note in the store."""
         note = await asyncio.to_thread(self.store.take_restore)
         if note is not None:
             self.audit.write("store_restored", Who("local", note.partition(" ")[0]), "", what=note.partition(" ")[2])
@@ -225,7 +225,7 @@ class Service:
         self.plane.state.metrics.show_end("server", end)
 
     async def ended(self) -> None:
-        """Comes back, or raises what was the matter, when a part has stopped that should run for ever."""
+        """Returns, or raises the error, when a part has stopped that should run for ever."""
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
@@ -256,7 +256,7 @@ class Service:
 
 @contextlib.contextmanager
 def _starting() -> Iterator[None]:
-    """What the host or the configuration forbids. CannotServe; a database that does not answer may do so later."""
+    """Turns what the host or the configuration forbids into CannotServe; an unresponsive database may recover."""
     try:
         yield
     except OSError as error:
@@ -266,7 +266,7 @@ def _starting() -> Iterator[None]:
 
 
 def _listen(address: Address) -> socket.socket:
-    """By ourselves, since uvicorn ends the process where the address cannot be had. `[::]` is IPv4 too, as for gRPC."""
+    """Binds the socket here, since uvicorn would exit if the address is taken. `[::]` includes IPv4, as for gRPC."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     dual = address.host == "::" and socket.has_dualstack_ipv6()
     try:
@@ -276,7 +276,7 @@ def _listen(address: Address) -> socket.socket:
 
 
 def _check_store(settings: ServeSettings) -> None:
-    """A store that is gone must not become an empty one: a new CA that nobody trusts, and no token that counts."""
+    """A lost store must not become an empty one: a new CA that nobody trusts, and no valid token."""
     path = sqlite_path(settings.url)
     if path is not None and not path.exists() and settings.files.ca.exists():
         raise IncompatibleStore(
@@ -288,8 +288,8 @@ def _check_store(settings: ServeSettings) -> None:
 
 
 async def serve(settings: ServeSettings) -> None:
-    """Until SIGTERM or SIGINT."""
-    # Keys of CAs are in this process's memory: they must not get into a file when it crashes.
+    """Runs until SIGTERM or SIGINT."""
+    # The process holds CA keys in memory: a crash must not write them to a file.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -301,7 +301,7 @@ async def serve(settings: ServeSettings) -> None:
             await service.start()
         systemd.send("READY=1", f"STATUS=API on {service.api}, xDS on {service.xds}, nodes on {service.nodes}")
         asked = asyncio.create_task(ended.wait())
-        # Half of a control plane would look alive and push nothing: whoever started it starts it again.
+        # Half a control plane would look alive but push nothing, so the process exits and its supervisor restarts it.
         broken = asyncio.create_task(service.ended())
         await asyncio.wait([asked, broken], return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()

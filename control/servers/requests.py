@@ -1,4 +1,4 @@
-"""Reads what a proxy or a node says on its stream: parsed here, and a stream that cannot be read ends with the reason.
+"""Reads the messages of a proxy or a node: parsed here, and an unreadable stream ends with the reason.
 
 gRPC itself would leave such a stream open: only its reader ends, and whoever waits for the next message waits for ever.
 """
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Refused(Exception):
-    """A call that is not let in, or is ended. `reason` is one word, for metrics."""
+    """A call that is unauthorized, or is ended. `reason` is one word, for metrics."""
 
     def __init__(self, code: grpc.StatusCode, reason: str, message: str) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class Refused(Exception):
 
 
 def parsed(kind: Any, data: bytes) -> Any:
-    """A message of the class `kind`. Raises Refused."""
+    """Parses a message of the class `kind`. Raises Refused."""
     try:
         return kind.FromString(data)
     except DecodeError:
@@ -41,7 +41,7 @@ async def read(
     waiting: asyncio.Queue[T | Refused | None],
     wake: asyncio.Event,
 ) -> None:
-    """Moves requests to where the conversation finds them; at the end of the stream None, or why it has to end."""
+    """Queues requests for the conversation; at the end of the stream None, or the reason why it must end."""
     end: Refused | None = None
     try:
         async for request in requests:

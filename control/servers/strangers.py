@@ -1,4 +1,4 @@
-"""Nodes that join with an ended certificate and no token any more: few of their requests are read at once."""
+"""Nodes that join with an expired certificate and no valid token: few of their requests are read at once."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from control.servers.door import group_of
 from control.servers.doorkeeper import peer_of_grpc
 
-# Seldom, as it means a day without a connection.
+# Such nodes are rare, since it means a day without a connection.
 STRANGERS = 16
 STRANGERS_PER_ADDRESS = 2
 
 
 class TooManyStrangers(Exception):
-    """The request of one more is not read now."""
+    """One more such request is not read now."""
 
 
 class Strangers:
-    """Calls without a token or certificate whose request is read: it may have an ended certificate, and up to 4 MiB."""
+    """Calls without a token or certificate whose request is read: up to 4 MiB, with a possibly expired certificate."""
 
     def __init__(self) -> None:
         self._of: Counter[str] = Counter()

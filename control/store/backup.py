@@ -31,7 +31,7 @@ def backup(url: str, target: Path) -> None:
     try:
         with closing(sqlite3.connect(source)) as read, closing(sqlite3.connect(target)) as write:
             read.backup(write)
-            # One file, not a file and its log.
+            # Makes one file, not a file and its log.
             write.execute("PRAGMA journal_mode=DELETE")
         _check(target)
     except (sqlite3.Error, StoreError) as error:
@@ -40,11 +40,11 @@ def backup(url: str, target: Path) -> None:
 
 
 def restore(source: Path, url: str, key: StoreKey, kinds: Kinds, replace: bool = False, note: str = "") -> int:
-    """Puts a backup in place; returns its number of resources. Raises StoreInUse where a control plane runs on a store
-    that would be replaced; one whose store is lost takes the backup without a restart.
+    """Restores a backup; returns its number of resources. Raises StoreInUse if a control plane runs on a store that
+    would be replaced; one whose store is lost takes the backup without a restart.
 
-    The backup is opened with the key first: one that could not be used does not replace anything. `note`: of who
-    restores, for the audit log of the next control plane.
+    The backup is opened with the key first: an unusable one must not replace anything. `note`: who restores, for the
+    audit log of the next control plane.
     """
     target = _file_of(url)
     if not source.is_file():
@@ -77,11 +77,11 @@ def _replace(source: Path, target: Path, key: StoreKey, kinds: Kinds, note: str)
     except (sqlite3.Error, StoreError) as error:
         _remove(staged)
         raise BackupFailed(f"the backup {source} cannot be used: {error}") from error
-    # root restores for the control plane's user, who could not open it otherwise.
+    # root restores on behalf of the control plane's user, who could not open it otherwise.
     folder = target.parent.stat()
     if os.geteuid() == 0:
         os.chown(staged, folder.st_uid, folder.st_gid)
-    # The log of the store that is replaced must not be applied to the one that replaces it.
+    # The log of the replaced store must not be applied to the new one.
     for suffix in ("-wal", "-shm"):
         target.with_name(target.name + suffix).unlink(missing_ok=True)
     staged.rename(target)

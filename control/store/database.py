@@ -1,4 +1,4 @@
-"""The database under the store: opened, migrated, its key checked; transactions, and whether it takes changes."""
+"""The database under the store: opening, migration, check of the key, transactions, and whether it accepts changes."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class Database:
     def __init__(self, url: str, key: StoreKey, observe: Observe | None = None) -> None:
         """Opens, migrates and checks the key. Raises IncompatibleStore, WrongStoreKey, StoreUnavailable."""
         self.url, self._observe = url, observe
-        # Why the last write failed; None when it was done. Reads may go on all the same: of a full disk, for example.
+        # Why the last write failed; None if it succeeded. Reads may go on all the same, with a full disk for example.
         self.problem: str | None = None
-        # SQLite has one writer at a time, and lets those that wait try again now and then, in no order, until one has
-        # waited too long. Those of this process, which are nearly all, take their turns instead.
+        # SQLite has one writer at a time, and lets waiting ones retry now and then, in no order, until one has waited
+        # too long. Writers of this process, which are nearly all, take turns instead.
         path = sqlite_path(url)
         self._writing = threading.Lock() if path is not None else nullcontext()
         if path is not None:
@@ -106,7 +106,7 @@ class Database:
 
     @staticmethod
     def _fact(connection: sa.Connection, name: str, make: Callable[[], str]) -> str:
-        """The fact; made where it is not there yet."""
+        """Returns the fact, which is created if it does not exist yet."""
         value = connection.execute(sa.select(facts.c.value).where(facts.c.name == name)).scalar()
         if value is None:
             value = make()
@@ -114,7 +114,7 @@ class Database:
         return str(value)
 
     def probe(self) -> None:
-        """Writes something small, so that a store that takes no changes is noticed before somebody has one."""
+        """Writes something small, so that a store that rejects changes is noticed before somebody needs one."""
         with self._transaction("probe", writes=True) as connection:
             where = facts.c.name == _PROBE
             if connection.execute(facts.update().where(where).values(value=timestamp())).rowcount == 0:
@@ -123,13 +123,13 @@ class Database:
     # --- a restore ----------------------------------------------------------------------------------------------------
 
     def note_restore(self, note: str) -> None:
-        """That the store was a backup: for the control plane that starts with it."""
+        """Notes for the next control plane that the store was restored from a backup."""
         with self._transaction("restored", writes=True) as connection:
             connection.execute(facts.delete().where(facts.c.name == _RESTORED))
             connection.execute(facts.insert().values(name=_RESTORED, value=note))
 
     def take_restore(self) -> str | None:
-        """The note of a restore that nobody has taken yet."""
+        """Returns the note of a restore, once."""
         with self._transaction("restored") as connection:
             note = connection.execute(sa.select(facts.c.value).where(facts.c.name == _RESTORED)).scalar()
         if note is None:

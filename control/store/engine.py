@@ -1,4 +1,4 @@
-"""The database engine: SQLite set up so that what was answered is on disk, and one writer does not starve another."""
+"""The database engine: SQLite set up so that what was acknowledged is on disk, and no writer starves another."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def sqlite_path(url: str) -> Path | None:
 
 
 def shown(url: str) -> str:
-    """For logs: without the password."""
+    """The URL for logs: without the password."""
     return sa.make_url(url).render_as_string(hide_password=True)
 
 
 def make_engine(url: str) -> sa.Engine:
-    """`url`: for example sqlite:////var/lib/mesh/mesh.db. The file has to be there, or nothing can be read or written:
-    one that goes away while it is in use must not come back empty."""
+    """`url`: for example sqlite:////var/lib/mesh/mesh.db. The file must exist, or nothing can be read or written: one
+    that disappears while it is in use must not come back empty."""
     path = sqlite_path(url)
     if path is None:
         return sa.create_engine(url, pool_pre_ping=True, poolclass=QueuePool)
-    # A connection costs tens of microseconds; without a pool none is kept over a restore of the file.
+    # A connection costs tens of microseconds; without a pool none survives a restore of the file.
     engine = sa.create_engine(url, poolclass=NullPool)
 
     def connect(*_: object) -> sqlite3.Connection:
@@ -49,7 +49,7 @@ def _configure(connection: Any, _: object) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
-    # A commit is on disk before it is answered.
+    # A commit is on disk before it is acknowledged.
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     cursor.close()

@@ -1,4 +1,4 @@
-"""What can go wrong with the store, in words for the one who has to act."""
+"""Errors of the store, in words for whoever has to act."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class StoreError(Exception):
 
 
 class StoreUnavailable(StoreError):
-    """The database cannot be reached or does not answer; trying again later may help."""
+    """The database cannot be reached or does not respond; a later retry may help."""
 
 
 class WrongStoreKey(StoreError):
@@ -16,7 +16,7 @@ class WrongStoreKey(StoreError):
 
 
 class IncompatibleStore(StoreError):
-    """The database is of another version of the control plane, or no database at all."""
+    """The database belongs to another version of the control plane, or is not a database at all."""
 
 
 class NotFound(StoreError):

@@ -1,7 +1,7 @@
-"""Who uses a SQLite store: control planes share a lock beside the file, and who replaces the file must have it alone.
+"""Who uses a SQLite store: control planes share a lock beside the file; whoever replaces the file must hold it alone.
 
-The kernel ends a lock with the process that has it, however that ends: none is ever stale. The file stays, and means
-nothing by itself.
+The kernel releases a lock when its process ends, however it ends: none is ever stale. The file stays, and means nothing
+by itself.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def lock_file(store: Path) -> Path:
 
 
 def share(store: Path) -> int:
-    """For a control plane, as long as the descriptor is open. Raises StoreInUse, OSError."""
+    """The lock of a control plane, held as long as the descriptor is open. Raises StoreInUse, OSError."""
     descriptor = _open(store)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         raise StoreInUse(f"the store {store} is being restored (mesh restore): start again when that is done") from None
-    # For the message of who is refused; where several share it, the last of them.
+    # For the error message of whoever is rejected; if several share it, the last of them.
     os.truncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
@@ -39,7 +39,7 @@ def share(store: Path) -> int:
 
 @contextmanager
 def alone(store: Path) -> Iterator[None]:
-    """For who replaces the store. Raises StoreInUse where a control plane runs on it, OSError."""
+    """The lock for replacing the store. Raises StoreInUse if a control plane runs on it, OSError."""
     descriptor = _open(store)
     try:
         try:
@@ -56,7 +56,7 @@ def alone(store: Path) -> Iterator[None]:
 
 def _open(store: Path) -> int:
     descriptor = os.open(lock_file(store), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    # root may have made it for the control plane's user.
+    # root may have created it for the control plane's user.
     with suppress(PermissionError):
         folder = store.parent.stat()
         if os.fstat(descriptor).st_uid != folder.st_uid:

@@ -1,4 +1,4 @@
-"""Brings a database to the tables of this version; refuses one that is newer."""
+"""Migrates a database to the tables of this version; rejects one that is newer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _config(connection: sa.Connection | None = None) -> Config:
 
 
 def current_revision(connection: sa.Connection) -> str | None:
-    """None: no migration was ever run."""
+    """None if no migration was ever run."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
@@ -39,6 +39,6 @@ def check(connection: sa.Connection) -> None:
 
 
 def upgrade(connection: sa.Connection) -> None:
-    """To the newest revision, in the connection's transaction."""
+    """Migrates to the newest revision, in the connection's transaction."""
     check(connection)
     command.upgrade(_config(connection), "head")

@@ -15,7 +15,7 @@ from control.store.errors import WrongStoreKey
 KEY_SIZE = 32
 NONCE_SIZE = 12
 SALT_SIZE = 16
-# About 0.1 s and 64 MiB once at start: passphrases are guessable, keys are not.
+# About 0.1 s and 64 MiB, once at start: passphrases are guessable, keys are not.
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**16, 8, 1
 MIN_PASSPHRASE = 12
 
@@ -41,7 +41,7 @@ class Sealer:
 
 
 def key_from_file(path: Path) -> bytes:
-    """The key in `path`; made, readable for its owner only, where there is no such file."""
+    """The key in `path`; created, readable for its owner only, if there is no such file."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -29,16 +29,16 @@ Key = tuple[str, str, str]
 
 _GENERATION = "generation"
 _ISSUED = "issued/"
-# Of a revocation, after the end of its token: a clock that was ahead for a while must not bring the token back.
+# How long a revocation outlives its token: a clock that was ahead for a while must not revive the token.
 FORGOTTEN_AFTER_S = 366 * 24 * 3600
-# Of the id of something issued, after its end, when it opens nothing any more.
+# How long the id of something issued outlives its expiry, when it is no longer valid.
 KEPT_AFTER_S = 7 * 24 * 3600
-# Asked for by name in one query; SQLite takes 32,766 values, older ones 999.
+# Names per query; SQLite allows 32,766 values, older versions 999.
 _ROWS_AT_ONCE = 400
 
 
 class MeshContent(NamedTuple):
-    """What is in a mesh, sorted. What stays in force of `unreadable` is among the resources."""
+    """The content of a mesh, sorted. What stays in force of `unreadable` is among the resources."""
 
     generation: int
     resources: Sequence[Resource]
@@ -49,7 +49,7 @@ class Store(Database):
     """The resources, secrets and issued credentials of one database."""
 
     def __init__(self, url: str, key: StoreKey, kinds: Kinds, observe: Observe | None = None) -> None:
-        """As Database."""
+        """Like Database."""
         super().__init__(url, key, observe)
         self._kinds = kinds
 
@@ -75,7 +75,7 @@ class Store(Database):
             connection.execute(facts.update().where(where).values(value=str(int(value) + 1)))
 
     def get(self, type_name: str, mesh: str, name: str) -> Resource:
-        """What is in force of it. Raises NotFound; IncompatibleStore where that is nothing."""
+        """What is in force of a resource. Raises NotFound, or IncompatibleStore if nothing is."""
         return self._resource(self.read_one(type_name, mesh, name))
 
     def read_one(self, type_name: str, mesh: str, name: str) -> Resource | Unreadable:
@@ -91,15 +91,15 @@ class Store(Database):
             return connection.execute(sa.select(1).where(_is(type_name, mesh, name))).scalar() is not None
 
     def list(self, type_name: str | None = None, mesh: str | None = None) -> Sequence[Resource]:
-        """Sorted by type, mesh and name; without what this version cannot read."""
+        """Sorted by type, mesh and name; without resources that this version cannot read."""
         return _readable(self.read(type_name, mesh))
 
     def unreadable(self, type_name: str | None = None) -> Sequence[Unreadable]:
-        """What this version cannot read."""
+        """The resources that this version cannot read."""
         return [found for found in self.read(type_name) if isinstance(found, Unreadable)]
 
     def names(self, type_name: str, mesh: str = "") -> Sequence[str]:
-        """Also of what cannot be read."""
+        """Includes resources that cannot be read."""
         where = sa.and_(resources.c.type == type_name, resources.c.mesh == mesh)
         with self._transaction("list") as connection:
             return list(
@@ -109,7 +109,7 @@ class Store(Database):
     def read(
         self, type_name: str | None = None, mesh: str | None = None, after: str = "", limit: int | None = None
     ) -> Sequence[Resource | Unreadable]:
-        """As `list`, with what cannot be read; `after` is the name that the page before ended with."""
+        """Like `list`, including unreadable resources; `after` is the last name of the previous page."""
         query = sa.select(resources).order_by(resources.c.type, resources.c.mesh, resources.c.name)
         if type_name is not None:
             query = query.where(resources.c.type == type_name)
@@ -124,9 +124,9 @@ class Store(Database):
         return [self._read(row) for row in rows]
 
     def read_mesh(self, mesh: str, known: Mapping[Key, Resource | Unreadable]) -> MeshContent:
-        """All that is in a mesh; what has not changed since it was read is from `known`.
+        """All resources of a mesh; those that have not changed since they were read are taken from `known`.
 
-        Making a resource of a row takes some 100 us; a mesh of thousands is read at each change.
+        Making a resource from a row takes some 100 us; a mesh of thousands is read at each change.
         """
         where = resources.c.mesh == mesh
         marks = sa.select(resources.c.type, resources.c.name, resources.c.version, resources.c.modified_at)
@@ -147,15 +147,15 @@ class Store(Database):
         return MeshContent(generation, _readable(content), [one for one in content if isinstance(one, Unreadable)])
 
     def put(self, resource: Resource, expected_version: int | None = None) -> Resource:
-        """Makes or changes it. `expected_version`: 0 if it must be new, None if it does not matter. Raises Conflict.
+        """Creates or changes it. `expected_version`: 0 if it must be new, None for any. Raises Conflict.
 
-        Nothing is written, and the version stays, where it already is what it should be.
+        If it already is as requested, nothing is written, and the version stays.
         """
         with self._transaction("put", writes=True) as connection:
             return self._put(connection, resource, expected_version)
 
     def put_all(self, wanted: Sequence[Resource]) -> Sequence[Resource]:
-        """All of them or, where one is refused, none."""
+        """Stores all of them or, if one is rejected, none."""
         ordered = sorted(wanted, key=lambda resource: resource.kind.in_mesh)
         with self._transaction("put", writes=True) as connection:
             stored = {resource.key: self._put(connection, resource, None) for resource in ordered}
@@ -183,7 +183,7 @@ class Store(Database):
         return resource.stored(found + 1, row.created_at if row is not None else now, now)
 
     def delete(self, type_name: str, mesh: str, name: str, expected_version: int | None = None) -> None:
-        """A Mesh goes with all that is in it, but not while it has dataplanes. Raises NotFound, Conflict."""
+        """Deleting a Mesh deletes all that is in it, but fails while it has dataplanes. Raises NotFound, Conflict."""
         with self._transaction("delete", writes=True) as connection:
             if expected_version is not None:
                 found = connection.execute(sa.select(resources.c.version).where(_is(type_name, mesh, name))).scalar()
@@ -193,7 +193,7 @@ class Store(Database):
                 self._empty_mesh(connection, name)
             if connection.execute(resources.delete().where(_is(type_name, mesh, name))).rowcount == 0:
                 raise NotFound(_missing(type_name, mesh, name))
-            # What is made again under that name gets secrets of its own.
+            # A new resource of that name gets new secrets.
             own = {"MeshIdentity": ca_secret, "Dataplane": svid_secret}.get(type_name)
             if own is not None:
                 connection.execute(secrets.delete().where(secrets.c.name == own(mesh, name)))
@@ -251,7 +251,7 @@ class Store(Database):
         return {row.name: (row.version, row.modified_at) for row in rows}
 
     def put_secret(self, name: str, secret: bytes, expected: bytes | None = None, only_new: bool = False) -> None:
-        """`expected` is what it must be now, `only_new` that it must not be there: else Conflict."""
+        """`expected` is what it must be now, `only_new` that it must not exist: else Conflict."""
         sealed = self._sealer.seal(name, secret)
         with self._transaction("put_secret", writes=True) as connection:
             row = connection.execute(sa.select(secrets).where(secrets.c.name == name)).one_or_none()
@@ -273,9 +273,9 @@ class Store(Database):
     # --- issued and revoked tokens ------------------------------------------------------------------------------------
 
     def record_issued(self, jti: str, expires_at: int, what: str, now: float, keep_s: int = KEPT_AFTER_S) -> None:
-        """The id of a token or certificate that was issued, until `keep_s` after its end. `what`: in words.
+        """Stores the id of an issued token or certificate, until `keep_s` after its expiry. `what`: a description.
 
-        Among the facts, since a table of its own would be a database that the version before this one refuses.
+        It is stored among the facts, since the previous version would reject a database with another table.
         """
         until, end = max(0, expires_at + keep_s), max(0, expires_at)
         # All numbers have the same length, so that they compare as texts.
@@ -287,7 +287,7 @@ class Store(Database):
             connection.execute(facts.insert().values(name=_ISSUED + jti, value=value))
 
     def issued(self, jti: str) -> tuple[int, str] | None:
-        """When it ends, and what it is; None of what was not issued here, or ended long ago."""
+        """When it expires, and what it is; None if it was not issued here, or expired long ago."""
         with self._transaction("issued") as connection:
             value = connection.execute(sa.select(facts.c.value).where(facts.c.name == _ISSUED + jti)).scalar()
         if value is None:
@@ -296,7 +296,7 @@ class Store(Database):
         return int(end), what
 
     def revoke(self, jti: str, expires_at: int, reason: str) -> None:
-        """Until `expires_at`, and a year more: after that the entry is forgotten, as the token is of no use anyway."""
+        """Valid until `expires_at`, and a year more: then the entry is dropped, as the token is useless anyway."""
         with self._transaction("revoke", writes=True) as connection:
             connection.execute(
                 revocations.delete().where(revocations.c.expires_at < int(time.time()) - FORGOTTEN_AFTER_S)
@@ -305,7 +305,7 @@ class Store(Database):
             connection.execute(revocations.insert().values(jti=jti, expires_at=expires_at, reason=reason))
 
     def revoked(self, jtis: Iterable[str]) -> set[str]:
-        """Those of them that are."""
+        """Those of them that are revoked."""
         wanted, found = sorted(set(jtis)), set[str]()
         with self._transaction("is_revoked") as connection:
             for at in range(0, len(wanted), _ROWS_AT_ONCE):
@@ -319,7 +319,7 @@ class Store(Database):
 
 
 def _readable(found: Iterable[Resource | Unreadable]) -> Sequence[Resource]:
-    """With what stays in force of what cannot be read."""
+    """Replaces unreadable resources by what stays in force of them."""
     in_force = [one if isinstance(one, Resource) else one.kept for one in found]
     return [one for one in in_force if one is not None]
 

@@ -1,4 +1,4 @@
-"""The tables as they are now; migrations/versions has how they came to be, and a test compares the two."""
+"""The tables as they are now; migrations/versions has their history, and a test compares the two."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ resources = sa.Table(
     "resources",
     metadata,
     sa.Column("type", sa.String(64), primary_key=True),
-    # Empty for what is in no mesh.
+    # Empty for resources that are in no mesh.
     sa.Column("mesh", sa.String(63), primary_key=True),
     sa.Column("name", sa.String(253), primary_key=True),
     sa.Column("labels", sa.JSON, nullable=False),
     sa.Column("spec", sa.JSON, nullable=False),
-    # Of the resource: 1 when it was made, one more at each change.
+    # The resource's version: 1 when it was created, one more at each change.
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("created_at", sa.String(32), nullable=False),
     sa.Column("modified_at", sa.String(32), nullable=False),
@@ -38,13 +38,13 @@ revocations = sa.Table(
     "revocations",
     metadata,
     sa.Column("jti", sa.String(64), primary_key=True),
-    # Seconds since 1970; after that the token is of no use anyway.
+    # Seconds since 1970; after that the token is useless anyway.
     sa.Column("expires_at", sa.BigInteger, nullable=False),
     sa.Column("reason", sa.String(512), nullable=False),
 )
 
-# Facts about the database itself: the salt of the passphrase, the check of the key, the generation; the ids of what was
-# issued (issued/<jti>); and the last restore, until a control plane has logged it.
+# Facts about the database itself: the salt of the passphrase, the check of the key, the generation; the ids of issued
+# tokens and certificates (issued/<jti>); and the last restore, until a control plane has logged it.
 facts = sa.Table(
     "facts",
     metadata,

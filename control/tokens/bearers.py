@@ -1,6 +1,6 @@
-"""Open streams and the tokens that they came with: a stream ends when its token is void.
+"""Open streams and the tokens that they were opened with: a stream ends when its token is void.
 
-They are looked at when a token is revoked, or a signing key removed, here; and every second, for what other replicas
+They are checked when a token is revoked, or a signing key removed, here; and every second, for what other replicas
 did, as long as there is a stream.
 """
 
@@ -19,15 +19,15 @@ from control.tokens.tokens import Claims, Tokens
 log = structlog.get_logger(__name__)
 
 LOOK_S = 1.0
-# Tokens that are checked at the same time. Strangers may send thousands at once: they wait for one another, and neither
-# the store nor an administrator waits behind them, as with threads that are everybody's.
+# Concurrent checks of tokens. Strangers may send thousands at once: they wait for one another, and neither the store
+# nor an administrator waits behind them, as they would on shared threads.
 CHECKS_AT_ONCE = 2
 
 End = Callable[[str], None]
 
 
 class Bearers:
-    """Of one event loop."""
+    """Confined to one event loop."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
@@ -39,7 +39,7 @@ class Bearers:
         tokens.watch(self._changed)
 
     async def checked(self, check: Callable[..., Claims], *arguments: str) -> Claims:
-        """What `check`, a method of the tokens, says of them."""
+        """Runs `check`, a method of the tokens."""
         return await asyncio.get_running_loop().run_in_executor(self._checks, check, *arguments)
 
     def _changed(self) -> None:
@@ -49,7 +49,7 @@ class Bearers:
 
     @contextlib.contextmanager
     def stream(self, claims: Claims, end: End) -> Iterator[None]:
-        """While it is open; `end` is told once why it has to end."""
+        """Registers a stream while it is open; `end` is called once with the reason why it must end."""
         key = object()
         self._open[key] = (claims, end)
         if self._task is None or self._task.done():
@@ -74,7 +74,7 @@ class Bearers:
                     log.error("it cannot be said whose token is void", error=str(error))
                 works = False
                 continue
-            except Exception:  # one look that fails must not be the last
+            except Exception:  # one failed look must not be the last
                 log.exception("it cannot be said whose token is void")
                 continue
             for claims, end in list(self._open.values()):

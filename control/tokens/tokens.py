@@ -1,7 +1,7 @@
-"""Issues and checks tokens. A token says who its bearer may be, and nothing else makes it so.
+"""Issues and checks tokens. A token alone says who its bearer may be.
 
-Each audience (the dataplanes of one mesh, nodes, administrators) has signing keys of its own, numbered; the largest
-number signs, all of them verify. Rotation is: add a key, hand out new tokens, then remove the old key.
+Each audience (the dataplanes of one mesh, nodes, administrators) has its own signing keys, numbered; the largest number
+signs, all of them verify. To rotate: add a key, hand out new tokens, then remove the old key.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from control.store.store import FORGOTTEN_AFTER_S, KEPT_AFTER_S, Store
 Kind = Literal["dataplane", "node", "admin"]
 ALGORITHM = "ES256"
 MAX_TOKEN_BYTES = 8192
-# Of one audience. A rotation needs two, for as long as it takes to hand out new tokens.
+# Limit per audience. A rotation needs two, for as long as it takes to hand out new tokens.
 MAX_KEYS = 8
-# Within an hour, the first included: each is work for everybody who has a token.
+# Limit per hour, including the first: each is work for everybody who has a token.
 MAX_NEW_KEYS = 5
 NEW_S = 3600
 
 
 class InvalidToken(Exception):
-    """The token is not accepted; the message says why, and is fit to be shown to its bearer."""
+    """The token is rejected; the message says why, and may be shown to its bearer."""
 
 
 class TooManyKeys(Exception):
-    """No signing key is added now; the message says what to do."""
+    """No signing key can be added now; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What a token says. Of a dataplane: its name, or labels that it must have, or neither (any of the mesh)."""
+    """The content of a token. For a dataplane: its name, or labels that it must have, or neither (any of the mesh)."""
 
     kind: Kind
     expires_at: int
@@ -50,11 +50,11 @@ class Claims:
     mesh: str = ""
     name: str = ""
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
-    # Of the key that signed it.
+    # Id of the key that signed it.
     key_id: str = ""
 
     def refusal(self, dataplane: Resource) -> str | None:
-        """Why the bearer may not be this dataplane; None where it may."""
+        """Why the bearer may not be this dataplane; None if it may."""
         if dataplane.mesh != self.mesh:
             return f"the token is for the mesh {self.mesh!r}, not {dataplane.mesh!r}"
         if self.name and dataplane.name != self.name:
@@ -69,7 +69,7 @@ class Claims:
 
     @property
     def what(self) -> str:
-        """In words."""
+        """A description in words."""
         whose = f" of {self.name!r}" if self.name else ""
         if self.kind == "dataplane":
             labels = ", ".join(f"{key}: {value}" for key, value in self.labels.items())
@@ -86,24 +86,24 @@ class Issued:
 
 @dataclass(frozen=True)
 class Revoked:
-    """`what`: in words, what counts no more."""
+    """`what`: a description of what is no longer valid."""
 
     jti: str
     what: str
 
 
-# As random.token_hex(16) makes them, for tokens and for administrators' certificates.
+# The form of random.token_hex(16), for tokens and for administrators' certificates.
 _JTI = re.compile(r"[0-9a-f]{32}")
 
 
 class Tokens:
     def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
         self._store, self._clock = store, clock
-        # Of one prefix, with the marks of what they were read from: another replica may add and remove keys, and a mesh
-        # that is made again has others of the same names.
+        # The keys by prefix, with marks of their stored form: another replica may add and remove keys, and a mesh that
+        # is created again has new ones of the same names.
         self._keys: dict[str, tuple[Mapping[str, tuple[int, str]], dict[str, ec.EllipticCurvePrivateKey]]] = {}
         self._watchers: list[Callable[[], None]] = []
-        # When keys were added here, by prefix: one that was removed again counts too.
+        # When keys were added here, by prefix, including those that were removed again.
         self._added: dict[str, list[float]] = {}
 
     def watch(self, changed: Callable[[], None]) -> None:
@@ -129,7 +129,7 @@ class Tokens:
             key = serialization.load_pem_private_key(pem, password=None)
             assert isinstance(key, ec.EllipticCurvePrivateKey)
             keys[name.removeprefix(prefix)] = key
-        # Only what exists: anybody can ask for meshes that do not.
+        # Caches only existing keys: anybody can ask for meshes that do not exist.
         if keys:
             self._keys[prefix] = (marks, keys)
         else:
@@ -141,7 +141,7 @@ class Tokens:
         return sorted(self._read_keys(kind, mesh), key=int)
 
     def add_key(self, kind: Kind, mesh: str = "") -> str:
-        """A new key, which signs from now on; returns its id. TooManyKeys; none that is there is ever dropped."""
+        """Adds a key, which signs from now on; returns its id. Raises TooManyKeys; existing keys are never dropped."""
         existing = self.key_ids(kind, mesh)
         self._check_rate(kind, mesh, existing)
         key_id = str(int(existing[-1]) + 1 if existing else 1)
@@ -154,7 +154,7 @@ class Tokens:
     def _check_rate(self, kind: Kind, mesh: str, existing: Sequence[str]) -> None:
         prefix, now = self._prefix(kind, mesh), self._clock()
         if not existing:
-            # The last key is never removed: this is the first of a mesh, which may have been deleted and made again.
+            # The last key is never removed: this is the first of a mesh, which may have been deleted and created again.
             self._added.pop(prefix, None)
             return
         if len(existing) >= MAX_KEYS:
@@ -167,7 +167,7 @@ class Tokens:
             raise TooManyKeys(f"{MAX_NEW_KEYS} signing keys were added within an hour: add the next one later")
 
     def remove_key(self, key_id: str, kind: Kind, mesh: str = "") -> None:
-        """Every token that it signed is void from now on. Raises Conflict for the key that signs, or no key."""
+        """Every token that it signed is void from now on. Raises Conflict for the signing key, or an unknown one."""
         existing = self.key_ids(kind, mesh)
         if key_id not in existing:
             raise Conflict(f"there is no signing key {key_id}; there are {', '.join(existing) or 'none'}")
@@ -187,7 +187,7 @@ class Tokens:
     def make(
         self, kind: Kind, valid_s: int, mesh: str = "", name: str = "", labels: Mapping[str, str] | None = None
     ) -> Issued:
-        """As `issue`. Its id is kept, so that `mesh revoke` knows it."""
+        """Like `issue`. The id is stored, so that `mesh revoke` knows it."""
         existing = self.key_ids(kind, mesh) or [self.add_key(kind, mesh)]
         key = self._read_keys(kind, mesh)[existing[-1]]
         now = int(self._clock())
@@ -201,13 +201,13 @@ class Tokens:
         }
         claims |= {key: value for key, value in (("mesh", mesh), ("name", name), ("labels", labels)) if value}
         token = jwt.encode(claims, key, ALGORITHM, headers={"kid": existing[-1]})
-        # A node renews its certificates long after the token that they came of.
+        # A node renews its certificates long after the token that they were obtained with.
         keep_s = FORGOTTEN_AFTER_S if kind == "node" else KEPT_AFTER_S
         self._store.record_issued(made.jti, made.expires_at, made.what, now, keep_s)
         return Issued(token, made)
 
     def check(self, token: str, kind: Kind, mesh: str = "") -> Claims:
-        """Raises InvalidToken. `mesh` is what the bearer says; the token is checked with that mesh's keys."""
+        """Raises InvalidToken. `mesh` is the bearer's claim; the token is checked with that mesh's keys."""
         if len(token) > MAX_TOKEN_BYTES:
             raise InvalidToken(f"the token has more than {MAX_TOKEN_BYTES} bytes")
         try:
@@ -225,7 +225,7 @@ class Tokens:
         return claims
 
     def check_dataplane(self, token: str) -> Claims:
-        """Of a proxy that has not said yet of which mesh it is: it stands in the token. Raises InvalidToken."""
+        """Checks the token of a proxy that has not named its mesh yet: the token names it. Raises InvalidToken."""
         if len(token) > MAX_TOKEN_BYTES:
             raise InvalidToken(f"the token has more than {MAX_TOKEN_BYTES} bytes")
         try:
@@ -247,7 +247,7 @@ class Tokens:
 
     @staticmethod
     def _verified(token: str, key: ec.EllipticCurvePrivateKey) -> tuple[Claims, int]:
-        """What the token says, and from when on, whatever the time is now. InvalidToken."""
+        """The content of the token, and its start, whatever the time is now. Raises InvalidToken."""
         options: Any = {"require": ["exp", "jti", "nbf"], "verify_exp": False, "verify_nbf": False, "verify_iat": False}
         try:
             data = jwt.decode(token, key.public_key(), algorithms=[ALGORITHM], options=options)
@@ -264,9 +264,9 @@ class Tokens:
             raise InvalidToken("the token is not valid") from None
 
     def revoke(self, token_or_jti: str, reason: str = "", force: bool = False) -> Revoked:
-        """Of a token, or of the id of a token or an administrator's certificate.
+        """Revokes a token, or the id of a token or an administrator's certificate.
 
-        Raises InvalidToken for what is neither, NotFound for an id that nothing issued here has; with `force` that is
+        Raises InvalidToken for anything else, and NotFound for an id that was not issued here; with `force` that is
         revoked all the same, since version 0.1 did not keep the ids.
         """
         if token_or_jti.count(".") == 2:
@@ -291,7 +291,7 @@ class Tokens:
         return found
 
     def _signed_here(self, token: str) -> Claims:
-        """Also of a token that has expired: a node's certificates outlive theirs. InvalidToken."""
+        """Also accepts an expired token: a node's certificates outlive theirs. Raises InvalidToken."""
         if len(token) > MAX_TOKEN_BYTES:
             raise InvalidToken(f"the token has more than {MAX_TOKEN_BYTES} bytes")
         try:
@@ -314,7 +314,7 @@ class Tokens:
             changed()
 
     def void(self, bearers: Collection[Claims]) -> dict[Claims, str]:
-        """Those of them whose token counts no more although it has not ended, and why."""
+        """Those of them whose token is no longer valid although it has not expired, and why."""
         revoked = self._store.revoked(claims.jti for claims in bearers)
         in_force: dict[str, set[str]] = {}
         found = {}

@@ -1,8 +1,8 @@
-"""The snapshots of the proxies of one mesh, with all that is still as it was in the view before.
+"""The snapshots of the proxies of one mesh, reusing everything that is unchanged since the previous view.
 
 Most changes of a mesh are dataplanes that come, move and go: endpoints of services. All else that a proxy gets depends
-on its own dataplane, on the resources that are no dataplanes, and on who may serve what it calls (labels of others, by
-their identities). While these stay, only endpoints are made anew; they are shared among proxies (encoding/shared.py).
+on its own dataplane, on the resources that are not dataplanes, and on who may serve what it calls (labels of others, by
+their identities). While these stay, only endpoints are rebuilt; they are shared among proxies (encoding/shared.py).
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from control.xds.snapshot import Snapshot
 
 @dataclass(frozen=True)
 class Rendered:
-    """What a proxy gets but for endpoints, and what that was made of."""
+    """What a proxy gets except endpoints, and what that was made of."""
 
     dataplane: Resource
     credential: Credential | None
-    # What a plan says of it, but for the members of services that are left out; and trust that it retains.
+    # What the plan says about it, except for left-out members of services; and the trust that the plan retains.
     given: Hashable
     choice: Choice
     server_ids: tuple[tuple[str, ...], ...]
-    # By type.
+    # Keyed by type.
     resources: Mapping[str, Mapping[str, Encoded]]
     reached: tuple[Reached, ...]
     problems: tuple[str, ...]
     made_of: Mapping[str, Mapping[str, Made]]
 
     def holds(self, view: MeshView, credential: Credential | None, choice: Choice) -> bool:
-        """In a view whose resources are the same but for other dataplanes (SnapshotBuilder sees to that)."""
+        """Whether it is still valid in a view where only other dataplanes changed (ensured by SnapshotBuilder)."""
         made_of = self.credential, self.given, self.choice, self.server_ids
         return made_of == (credential, _given(view, self.dataplane), choice, _server_ids(view, self.reached))
 
@@ -51,11 +51,11 @@ class _Made:
     """What was made for one view; used by several threads."""
 
     shared: SharedConfigs = field(default_factory=SharedConfigs)
-    # By dataplane.
+    # Keyed by dataplane.
     rendered: dict[str, Rendered] = field(default_factory=dict)
 
     def for_view(self, before: MeshView, view: MeshView) -> _Made:
-        """What of it may still hold in a newer view."""
+        """The part that may still be valid in a newer view."""
         if not view.has_surroundings_of(before):
             return _Made()
         rendered = dict(self.rendered)
@@ -64,11 +64,11 @@ class _Made:
 
 
 class SnapshotBuilder:
-    """Of one mesh. Used by several threads, also with older views while the newest is under way."""
+    """Builds for one mesh. Used by several threads, also with older views while the newest is being read."""
 
     def __init__(self) -> None:
         self._newest: MeshView | None = None
-        # A view that nobody has any more takes with it what was made for it.
+        # When a view is no longer used, what was made for it is freed with it.
         self._made: WeakKeyDictionary[MeshView, _Made] = WeakKeyDictionary()
         self._lock = threading.Lock()
 

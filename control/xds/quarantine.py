@@ -1,32 +1,32 @@
-"""What one proxy refuses, and which policies are left out for it so that everything else reaches it. Pure.
+"""What one proxy rejects, and which policies are left out for it so that everything else reaches it. Pure.
 
 Theory of operation
 -------------------
-A proxy refuses a whole answer (NACK) although one policy in it is wrong, and keeps what it had. So a bad access log
+A proxy rejects a whole response (NACK) although one policy in it is wrong, and keeps what it had. So a bad access log
 would keep a permission from it, and a proxy that has just started would have nothing at all. A permission must never
 wait for another policy's mistake; so the policy is found and left out for this proxy, by name, and the rest is sent.
 
-Every resource is known with what it was made of (`Made`: policies, the dataplane, services, each in its version). What
-the proxy took last is the baseline. When it refuses a resource, what has changed since the baseline is suspected; of a
-proxy without one, everything. Suspects are tried one after the other, each trial leaving something out:
+Every resource is known with its sources (`Made`: policies, the dataplane, services, each in its version). What the
+proxy accepted last is the baseline. When it rejects a resource, the changes since then are suspected; of a proxy
+without one, everything. Suspects are tried one after the other, each trial leaving something out:
 
     each suspect alone, the one that protects least first     (at most MOST_SINGLES of them)
     all suspects that protect nothing
-    all these, and what is refused is closed                  nobody is let in there, and no plaintext
+    all these, and what is rejected is closed                 every caller is rejected there, and so is plaintext
 
-    refused --> TRIAL --taken--> HELD --what it was made of changes--> forgotten, and tried again as a whole
+    rejected -> TRIAL --taken--> HELD --what it was made of changes--> forgotten, and tried again as a whole
                  |  ^
-       refused:  |  | next trial. What is refused no more, or for another reason than before, had this trial's cause:
+       rejected: |  | next trial. What is no longer rejected, or for another reason than before, had this trial's cause:
                  +--+ what was left out stays out.
                  |
                  +--no trial is left--> only what was found stays out: the rest is no policy's doing (an address that
                                         cannot be bound, say). The proxy waits for a change.
 
-A MeshTrafficPermission is never left out by itself, which would change what it means: where permissions are refused,
-nobody is let in. That is tried once more as it should be before it is held, since what does not last (an address in
-use) looks the same. A MeshOffload is never left out, as the key would move into the proxy.
+A MeshTrafficPermission is never left out by itself, which would change what it means: where permissions are rejected,
+all callers are. The full form is tried once more before that is held, since a temporary cause (an address in use)
+looks the same. A MeshOffload is never left out, as the key would move into the proxy.
 
-A proxy that is sent what it has already does not answer. Its trial stays in force all the same; a later refusal of
+A proxy that is sent what it has already does not respond. Its trial stays in force all the same; a later rejection of
 anything that the trial did not know begins a new one, and what the old one left out is held.
 """
 
@@ -40,7 +40,7 @@ from typing import NamedTuple
 from control.mesh.choice import IN_FORCE, NOTHING, PROTECTING, Choice, Key, Made, Source
 from control.xds.encoding.encode import LISTENER, ROUTES
 
-# In the order in which they are suspected: what protects least comes first.
+# In the order of suspicion: what protects least comes first.
 UNPROTECTED = (
     "MeshTrace",
     "MeshMetric",
@@ -49,19 +49,19 @@ UNPROTECTED = (
     "MeshLoadBalancingStrategy",
     "MeshHTTPRoute",
 )
-# Types of resources that let somebody in.
+# Types of resources that let callers in.
 CLOSABLE = (LISTENER, ROUTES)
 _POLICIES = {*UNPROTECTED, *PROTECTING, "MeshOffload"}
-# Each trial is a round trip. More suspects than this at once are a mesh whose every policy is new.
+# Each trial is a round trip. More suspects than this at once mean a mesh in which every policy is new.
 MOST_SINGLES = 8
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a proxy said about resources of one type."""
+    """A proxy's rejection of resources of one type."""
 
     type_url: str
-    # By name: what it says about this one, else all that it says.
+    # By name: the message about this one, else the whole message.
     reasons: Mapping[str, str]
     detail: str
 
@@ -72,7 +72,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A policy that does not count for a proxy; without a name, all that let somebody in where it refuses that."""
+    """A policy that does not apply to a proxy; without a name, all that let callers in where the proxy rejects that."""
 
     type: str
     name: str
@@ -90,14 +90,14 @@ class LeftOut:
 
 
 class Surroundings(NamedTuple):
-    """What there is now. `selecting`: the policies of a type that select the proxy, also those that are left out."""
+    """The present state. `selecting`: the policies of a type that select the proxy, including those left out."""
 
     selecting: Callable[[str], Made]
-    # The version of a resource; empty where it is gone.
+    # Returns the version of a resource; empty if it is gone.
     version: Callable[[str, str], str]
 
     def around(self, types: Iterable[str], made: Made) -> Made:
-        """What could make a difference to these: policies of the same types, and all that is no policy."""
+        """Everything that could affect these: policies of the same types, and all that is not a policy."""
         others = {s for s in made if s.type not in _POLICIES}
         found = {Source(s.type, s.name, self.version(s.type, s.name)) for s in others}
         for type_name in types:
@@ -107,21 +107,21 @@ class Surroundings(NamedTuple):
 
 @dataclass
 class _Trial:
-    """The search for the cause of one refusal."""
+    """The search for the cause of one rejection."""
 
     refusal: Refusal
     since: float
-    # The policies in what was refused, and all that it was made of.
+    # The policies in what was rejected, and all that it was made of.
     known: Made
     made: Made
-    # What of it the proxy had not taken so.
+    # The part that the proxy had not accepted in this version.
     changed: Made
     suspects: tuple[Choice, ...]
     around: Made
     at: int = 0
-    # What has shown to be one of several causes.
+    # What has turned out to be one of several causes.
     found: Choice = IN_FORCE
-    # Tried as it should be once more, after it was taken closed; None: not yet.
+    # Whether the full form was tried once more, after the closed one was accepted; None: not yet.
     again: bool | None = None
 
     @property
@@ -134,19 +134,19 @@ class _Trial:
 
 
 class Quarantine:
-    """Of one dataplane, over all its connections."""
+    """The state of one dataplane, over all its connections."""
 
     def __init__(self) -> None:
-        # What the proxy took last, by type and name.
+        # What the proxy accepted last, by type and name.
         self._taken: dict[str, dict[str, Made]] = {}
         self._trials: dict[str, _Trial] = {}
         self._held: list[_Trial] = []
-        # By type and name: the words of refusals that were no policy's doing.
+        # By type and name: messages of rejections that no policy caused.
         self._hopeless: dict[tuple[str, str], str] = {}
-        # By type, for people: what has changed in what is refused.
+        # By type, for people: what has changed in what is rejected.
         self._causes: dict[str, tuple[Source, ...]] = {}
 
-    # --- what comes of it ---------------------------------------------------------------------------------------------
+    # --- results ------------------------------------------------------------------------------------------------------
 
     @property
     def choice(self) -> Choice:
@@ -168,7 +168,7 @@ class Quarantine:
 
     @property
     def left_out(self) -> list[LeftOut]:
-        """For people."""
+        """The policies left out, for people."""
         found: dict[Key, LeftOut] = {}
         for trial in self._all():
             for type_name, name in sorted(trial.choice.left_out):
@@ -178,13 +178,13 @@ class Quarantine:
         return list(found.values())
 
     def causes(self, type_url: str) -> tuple[Source, ...]:
-        """What had changed in what the proxy refused last, of this type."""
+        """What had changed in what the proxy rejected last, of this type."""
         return self._causes.get(type_url, ())
 
     # --- events -------------------------------------------------------------------------------------------------------
 
     def look(self, now: Surroundings) -> None:
-        """Before a configuration is made: what has changed since is tried again as a whole."""
+        """To be called before a configuration is made: what has changed since is tried again as a whole."""
         self._held = [trial for trial in self._held if _is_same(trial, now)]
         self._trials = {type_url: trial for type_url, trial in self._trials.items() if _is_same(trial, now)}
 
@@ -193,7 +193,7 @@ class Quarantine:
         self._taken, self._hopeless = {}, {}
 
     def took(self, type_url: str, content: Mapping[str, Made]) -> bool:
-        """The proxy has taken these; whether it should be sent something else."""
+        """The proxy has accepted these; returns whether it should be sent something else."""
         for name in content:
             self._hopeless.pop((type_url, name), None)
         self._taken.setdefault(type_url, {}).update(content)
@@ -212,12 +212,12 @@ class Quarantine:
         return False
 
     def refused(self, type_url: str, content: Mapping[str, Made], detail: str, now: Surroundings, at: float) -> bool:
-        """The proxy has refused these; whether it should be sent something else."""
+        """The proxy has rejected these; returns whether it should be sent something else."""
         said = words(detail, content)
         reasons = {name: said.get(name, _plain(detail)) for name in self._blamed(type_url, content, detail)}
         names = [name for name, reason in reasons.items() if self._hopeless.get((type_url, name)) != reason]
         if not names:
-            return False  # as before: no policy's doing
+            return False  # as before: not caused by a policy
         made = NOTHING.union(*(content[name] for name in names))
         if not self.choice.left_out.isdisjoint(source.key for source in made):
             return False  # made before the trial that is in force
@@ -257,7 +257,7 @@ class Quarantine:
 
 
 def _is_same(trial: _Trial, now: Surroundings) -> bool:
-    """Whether all is as it was that could make a difference to what is left out."""
+    """Whether everything that could affect what is left out is unchanged."""
     choice = trial.choice
     types = _types_of(trial.suspects if choice == IN_FORCE else [choice])
     before = {source for source in trial.around if source.type in types or source.type not in _POLICIES}
@@ -265,7 +265,7 @@ def _is_same(trial: _Trial, now: Surroundings) -> bool:
 
 
 def _has_helped(trial: _Trial, refusal: Refusal) -> bool:
-    """Whether something is not refused any more, or for another reason."""
+    """Whether something is no longer rejected, or for another reason."""
     before, now = trial.refusal.reasons, refusal.reasons
     return any(now.get(name) != reason for name, reason in before.items())
 
@@ -273,11 +273,11 @@ def _has_helped(trial: _Trial, refusal: Refusal) -> bool:
 def _go_on(trial: _Trial, refusal: Refusal) -> bool:
     if trial.is_over:
         return False
-    if trial.again:  # it is not let in as it should be: it stays closed
+    if trial.again:  # the full form is rejected: it stays closed
         trial.again = False
         return True
     if _has_helped(trial, refusal):
-        # One of several causes is found; the search for the others begins anew.
+        # One of several causes is found; the search for the others starts again.
         trial.found, trial.refusal = trial.found | trial.suspects[trial.at], refusal
         others = (c for place, c in enumerate(trial.suspects) if place != trial.at)
         less = [Choice(c.left_out - trial.found.left_out, c.closed) for c in others]
@@ -288,7 +288,7 @@ def _go_on(trial: _Trial, refusal: Refusal) -> bool:
 
 
 def _suspects(type_url: str, names: Iterable[str], changed: Made) -> tuple[Choice, ...]:
-    """What is left out, one trial after the other."""
+    """What is left out, trial by trial."""
     found = [source.key for type_name in UNPROTECTED for source in sorted(changed) if source.type == type_name]
     keys = list(dict.fromkeys(found))
     trials = [Choice(frozenset({key})) for key in keys[:MOST_SINGLES]]
@@ -306,7 +306,7 @@ def _types_of(trials: Sequence[Choice]) -> set[str]:
 
 
 def _plain(detail: str) -> str:
-    """Without white space, of which protobuf puts in as much as it likes, so that nobody relies on its form."""
+    """The message without white space, of which protobuf adds random amounts, so that nobody relies on its form."""
     return re.sub(r"\s+", " ", detail)
 
 
@@ -315,7 +315,7 @@ _SHOWN = re.compile(r'goo\.gle/debug\w+\s+name: "([^"]+)"')
 
 
 def named(detail: str, names: Iterable[str]) -> set[str]:
-    """Which of these resources the words of a proxy are about."""
+    """Which of these resources a proxy's message is about."""
     return set(words(detail, names))
 
 
@@ -326,7 +326,7 @@ def words(detail: str, names: Iterable[str]) -> dict[str, str]:
         return {name: _plain(detail) for name in names if name == shown[1]}
     places = []
     for name in names:
-        # Most are not in it, which is told faster so.
+        # Most names are not in it, which the first test finds faster.
         found = name in detail and re.search(rf"(?<![A-Za-z0-9_.:-]){re.escape(name)}(?![A-Za-z0-9_.-])", detail)
         if found:
             places.append((found.start(), name))

@@ -1,8 +1,8 @@
-"""What Envoy would refuse of a policy, before anybody has it: the policy alone in a small mesh that it selects all of.
+"""What Envoy would reject in a policy, before any proxy has it: the policy alone in a small mesh that it selects fully.
 
 The mesh is made for the policy: a dataplane with its labels, an inbound and a service of each protocol. What is
-generated goes through the rules of the API. It takes some milliseconds, however large the real mesh is, and needs no
-control plane; so `mesh validate` does it as well. What several policies make together is seen when they meet
+generated is checked against the rules of the API. It takes some milliseconds, however large the real mesh is, and needs
+no control plane; so `mesh validate` does it as well. What only several policies together cause shows when they meet
 (quarantine.py).
 """
 
@@ -22,7 +22,7 @@ from control.xds.encoding import encode
 from control.xds.encoding.encode import CLUSTER, LISTENER, ROUTES
 from control.xds.render import proxy
 
-# http2 is as grpc.
+# http2 is treated as grpc.
 _PROTOCOLS = ("http", "tcp", "grpc")
 _WORDS = {CLUSTER: "cluster", LISTENER: "listener", ROUTES: "routes"}
 _LABELS = {"app": "a", WORKLOAD: "a"}
@@ -40,7 +40,7 @@ def check(resource: Resource) -> None:
 
 
 def violations(policy: Resource) -> Iterator[Violation]:
-    """Each once, however many resources it is in."""
+    """Each violation once, however many resources it is in."""
     dataplane, others = _around(policy)
     view = view_of(policy.mesh, [policy, dataplane, *others])
     config = proxy.render(view, dataplane)
@@ -56,12 +56,12 @@ def violations(policy: Resource) -> Iterator[Violation]:
 def _problems(type_url: str, name: str, config: Mapping[str, Any]) -> Sequence[str]:
     try:
         return encode.encode(type_url, name, dict(config)).broken
-    except json_format.ParseError as error:  # a number that does not fit, for example
+    except json_format.ParseError as error:  # a number out of range, for example
         return [str(error)]
 
 
 def _around(policy: Resource) -> tuple[Resource, list[Resource]]:
-    """A dataplane that the policy selects, and what that needs."""
+    """A dataplane that the policy selects, and the resources that it needs."""
     top: TopLevelTargetRef | None = policy.spec.target_ref
     services = [*_services(policy)]
     section = top.section_name if top is not None and top.section_name else "first"
@@ -91,7 +91,7 @@ def _around(policy: Resource) -> tuple[Resource, list[Resource]]:
 
 
 def _services(policy: Resource) -> Iterator[Resource]:
-    """One of each protocol for each destination that the policy is for, at most as many as a dataplane may call."""
+    """One of each protocol for each destination of the policy, at most as many as a dataplane may call."""
     refs: list[OutboundTargetRef] = [to.target_ref for to in getattr(policy.spec, "to", None) or ()]
     wanted: dict[str, tuple[dict[str, str], str | None]] = {}
     for ref in refs[:400]:

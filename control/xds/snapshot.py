@@ -22,14 +22,14 @@ class Snapshot:
 
     resources: Mapping[str, Mapping[str, Encoded]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
-    # What it means for others once it is acknowledged; None where nobody asks.
+    # What it means for others once it is acknowledged; None if nobody needs that.
     facts: Facts | None = None
     # By type and name; see render/provenance.py.
     made_of: Mapping[str, Mapping[str, Made]] = field(default_factory=dict)
 
     @cached_property
     def broken(self) -> Mapping[str, Mapping[str, str]]:
-        """What breaks rules of Envoy's API, by type and name: Envoy would refuse it."""
+        """What breaks rules of Envoy's API, by type and name: Envoy would reject it."""
         found = {
             type_url: {name: "; ".join(one.broken) for name, one in resources.items() if one.broken}
             for type_url, resources in self.resources.items()
@@ -40,7 +40,7 @@ class Snapshot:
         return self.resources.get(type_url, _NOTHING)
 
     def version(self, type_url: str) -> str:
-        """What a client that has all of it is at."""
+        """The version of a client that has all of this type."""
         resources = self.of_type(type_url)
         if type_url == ENDPOINTS:
             versions = {name: cluster.version for name, cluster in self.of_type(CLUSTER).items()}
@@ -49,9 +49,9 @@ class Snapshot:
 
 
 def fold(resource: Encoded, version: str) -> Encoded:
-    """The same bytes under a version that also changes with `version`: of endpoints, with that of their cluster.
+    """The same bytes under a version that also changes with `version`: for endpoints, with that of their cluster.
 
-    When a cluster changes, Envoy warms a new one, which waits for endpoints; they have to be sent again although they
+    When a cluster changes, Envoy warms a new one, which waits for endpoints; they must be sent again although they
     did not change.
     """
     folded = hashlib.sha256(f"{resource.version}\0{version}".encode()).hexdigest()[:16]
@@ -59,5 +59,5 @@ def fold(resource: Encoded, version: str) -> Encoded:
 
 
 def no_endpoints(cluster: str) -> Encoded:
-    """The answer for a cluster that is not there: Envoy goes on at once instead of waiting for a timeout."""
+    """The response for a cluster that does not exist: Envoy proceeds at once instead of waiting for a timeout."""
     return encode.of_message(ENDPOINTS, cluster, encode.MESSAGES[ENDPOINTS](cluster_name=cluster))

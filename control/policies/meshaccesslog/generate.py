@@ -9,7 +9,7 @@ from envoy_ext.render import Config
 
 _FILE = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
 
-# What is logged where a policy gives no format: enough to find a slow or refused call, without headers that could hold
+# The format unless a policy gives one: enough to find a slow or rejected call, without headers that could hold
 # secrets.
 _HTTP_FORMAT = (
     '[%START_TIME%] %KUMA_MESH% "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% '
@@ -24,7 +24,7 @@ _TCP_FORMAT = (
 
 @dataclass(frozen=True)
 class Traffic:
-    """What Kuma's placeholders stand for, for one listener."""
+    """The values of Kuma's placeholders for one listener."""
 
     mesh: str
     zone: str

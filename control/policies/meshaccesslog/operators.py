@@ -1,7 +1,7 @@
 """Operators of an access log's format: those of Envoy (%START_TIME%), and placeholders of Kuma (%KUMA_MESH%).
 
-Envoy refuses the whole listener for one that it does not know. The table is what Envoy 1.40 takes; test_operators.py
-asks it. CEL and TYPED_CEL are left out: their expressions could not be checked here.
+Envoy rejects the whole listener for an unknown one. The table is what Envoy 1.40 accepts; test_operators.py verifies it
+with Envoy. CEL and TYPED_CEL are left out: their expressions could not be checked here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 
-# Of Kuma; generate.py fills them in.
+# Kuma's placeholders; generate.py fills them in.
 PLACEHOLDERS = frozenset(
     {
         "KUMA_MESH",
@@ -22,7 +22,7 @@ PLACEHOLDERS = frozenset(
         "KUMA_TRAFFIC_DIRECTION",
     }
 )
-# Without arguments.
+# Operators without arguments.
 PLAIN = frozenset(
     """
     ACCESS_LOG_TYPE BYTES_RECEIVED BYTES_RETRANSMITTED BYTES_SENT CONNECTION_ID CONNECTION_TERMINATION_DETAILS
@@ -67,7 +67,7 @@ _HEADER = r"[^\s():?%]+(\?[^\s():?%]+)?"
 _TIME = r".*"
 _MASK = r"[0-9]{1,3}"
 _KEYS = r"[^\s()%]+"
-# With arguments, which they need unless they are in PLAIN too: what these look like.
+# Operators with arguments, which are required unless the operator is in PLAIN too, and the form of these.
 ARGUMENTS = {
     **dict.fromkeys(("REQ", "REQUEST_HEADER", "RESP", "RESPONSE_HEADER", "RESPONSE_TRAILER", "TRAILER"), _HEADER),
     **dict.fromkeys(("DYNAMIC_METADATA", "CLUSTER_METADATA", "UPSTREAM_METADATA", "QUERY_PARAM"), _KEYS),
@@ -79,7 +79,7 @@ ARGUMENTS = {
     **dict.fromkeys(("UPSTREAM_PEER_CERT_V_START", "UPSTREAM_PEER_CERT_V_END"), _TIME),
     "PATH": r"(WQ|NQ)(:(ORIG|PATH|ORIG_OR_PATH))?",
 }
-# How many characters are shown at most: %REQ(X-TEAM):10%.
+# Operators that accept a maximum length: %REQ(X-TEAM):10%.
 SHORTENED = frozenset(ARGUMENTS) - {
     "CLUSTER_METADATA",
     "UPSTREAM_METADATA",
@@ -91,7 +91,7 @@ _KNOWN = sorted(PLACEHOLDERS | PLAIN | ARGUMENTS.keys())
 
 
 def problem(text: str) -> str | None:
-    """Why Envoy would refuse the text as a format, or None."""
+    """Why Envoy would reject the text as a format, or None."""
     rest = _OPERATOR.sub("", text)
     if "%" in rest:
         near = rest[rest.index("%") :][:30]

@@ -25,7 +25,7 @@ class JsonValue(Model):
 class Format(Model):
     type: Literal["Plain", "Json"] = Field(examples=["Plain"])
     plain: NonEmpty | None = Field(default=None, examples=["[%START_TIME%] %PROTOCOL% %RESPONSE_CODE%"])
-    # `json` names a method of pydantic's models.
+    # An alias is needed since `json` is a method of pydantic's models.
     json_fields: list[JsonValue] | None = Field(default=None, alias="json", min_length=1, max_length=128)
     omit_empty_values: bool | None = None
 
@@ -36,7 +36,7 @@ class FileBackend(Model):
 
 
 class Backend(Model):
-    # Tcp and OpenTelemetry of Kuma's list are not generated here.
+    # Kuma's Tcp and OpenTelemetry are not supported.
     type: Literal["File"] = Field(examples=["File"])
     file: FileBackend
 

@@ -15,7 +15,7 @@ from control.policies.meshhealthcheck.schema import (
 )
 from envoy_ext.render import Config
 
-# Kuma's: slow enough for a large mesh, where every client asks every endpoint.
+# Kuma's default: slow enough for a large mesh, where every client checks every endpoint.
 DEFAULT_INTERVAL = timedelta(minutes=1)
 DEFAULT_TIMEOUT = timedelta(seconds=15)
 DEFAULT_UNHEALTHY = 5
@@ -25,12 +25,12 @@ _FILE_SINK = "type.googleapis.com/envoy.extensions.health_check.event_sinks.file
 
 
 def seconds(value: timedelta) -> str:
-    """As the JSON form of google.protobuf.Duration: "1.5s"."""
+    """The JSON form of google.protobuf.Duration: "1.5s"."""
     return f"{value.total_seconds():.9f}".rstrip("0").rstrip(".") + "s"
 
 
 def health_checks(conf: Conf, protocol: str, cluster: str) -> list[Config]:
-    """What is configured for the service's protocol: grpc, else http, else tcp, as Kuma; empty if all are disabled."""
+    """The checks for the service's protocol: grpc, else http, else tcp, as in Kuma; empty if all are disabled."""
     http = protocol in ("http", "http2", "grpc")
     checker: Config | None = None
     if protocol == "grpc" and conf.grpc is not None and not conf.grpc.disabled:
@@ -47,8 +47,8 @@ def _common(conf: Conf) -> Config:
     result: Config = {
         "timeout": seconds(conf.timeout or DEFAULT_TIMEOUT),
         "interval": interval,
-        # Of a cluster that nobody has called yet; Envoy's minute would leave a mesh that starts with what the first
-        # check found, when nobody was there yet.
+        # Interval for a cluster without traffic so far; with Envoy's default of a minute, a mesh that starts would keep
+        # the first result, from before its endpoints were up.
         "no_traffic_interval": interval,
         "unhealthy_threshold": conf.unhealthy_threshold or DEFAULT_UNHEALTHY,
         "healthy_threshold": conf.healthy_threshold or DEFAULT_HEALTHY,

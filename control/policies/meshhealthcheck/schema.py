@@ -1,4 +1,4 @@
-"""MeshHealthCheck: proxies ask the endpoints of a service whether they are well, and leave the sick ones out."""
+"""MeshHealthCheck: proxies check the endpoints of a service, and exclude the unhealthy ones."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class GrpcHealthCheck(Model):
 
 class Conf(Model):
     interval: Duration | None = None
-    # Of an endpoint that is out; not set: as `interval`.
+    # Interval for an unhealthy endpoint; defaults to `interval`.
     unhealthy_interval: Duration | None = None
     timeout: Duration | None = None
     unhealthy_threshold: Threshold | None = None
@@ -80,7 +80,7 @@ class Spec(Model):
     to: list[To] = Field(min_length=1, max_length=1000)
 
 
-# Envoy counts in milliseconds: what is shorter would be none, and checks follow each other without a pause.
+# Envoy counts in milliseconds: anything shorter would be zero, and checks would follow each other without a pause.
 SHORTEST = timedelta(milliseconds=1)
 _POSITIVE = ("interval", "unhealthy_interval", "timeout", "no_traffic_interval", "initial_jitter", "interval_jitter")
 

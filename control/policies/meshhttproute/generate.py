@@ -23,7 +23,7 @@ from control.policies.meshhttproute.schema import (
 )
 from envoy_ext.render import Config
 
-# The name of the cluster that a backendRef means, or None where it means nothing that exists.
+# Returns the name of the cluster that a backendRef refers to, or None if it refers to nothing that exists.
 Resolve = Callable[[BackendRef], str | None]
 
 _PATH_ORDER = {"Exact": 0, "PathPrefix": 1, "RegularExpression": 2}
@@ -38,14 +38,14 @@ _REDIRECT_CODES = {
 
 @dataclass(frozen=True)
 class Destination:
-    """Where requests go that no rule sends elsewhere, and what every route of the host has."""
+    """Where requests go unless a rule sends them elsewhere, and what every route of the host has."""
 
     cluster: str
     hash_policies: Sequence[Config] = ()
 
 
 def merged_rules(entries: Sequence[Entry]) -> list[Rule]:
-    """Rules with the same matches are merged, and stand where the stronger one stood (Kuma's mergeValuesByKey)."""
+    """Merges rules with the same matches, in the place of the stronger one (Kuma's mergeValuesByKey)."""
     rules: dict[str, tuple[list[Match], dict[str, Any]]] = {}
     for entry in reversed(entries):
         for rule in entry.conf.rules:
@@ -56,7 +56,7 @@ def merged_rules(entries: Sequence[Entry]) -> list[Rule]:
 
 
 def routes(entries: Sequence[Entry], destination: Destination, resolve: Resolve) -> list[Config]:
-    """All routes of the service; the last takes what no match took."""
+    """All routes of the service; the last handles what no match caught."""
     found = [(match, rule.default) for rule in merged_rules(entries) for match in rule.matches]
     found.sort(key=lambda pair: _specificity(pair[0]))
     result = [_route(match, conf, destination, resolve) for match, conf in found]
@@ -131,7 +131,7 @@ def _route(match: Match, conf: RuleConf, destination: Destination, resolve: Reso
     else:
         backends = _backends(conf, destination, resolve)
         if not backends:
-            # What the Gateway API asks for: nothing else may take the traffic of a backend that is not there.
+            # Required by the Gateway API: nothing else may receive the traffic of a backend that does not exist.
             return route | {"direct_response": {"status": 500}}
         route["route"] = _forward(backends, destination)
         _apply_filters(route["route"], filters, match, resolve)
@@ -140,7 +140,7 @@ def _route(match: Match, conf: RuleConf, destination: Destination, resolve: Reso
 
 
 def _backends(conf: RuleConf, destination: Destination, resolve: Resolve) -> list[tuple[str, int]]:
-    """(cluster, weight); those that do not exist, or have no weight, are left out."""
+    """(cluster, weight) pairs, without those that do not exist or have no weight."""
     if conf.backend_refs is None:
         return [(destination.cluster, 1)]
     weights: dict[str, int] = {}
@@ -152,7 +152,7 @@ def _backends(conf: RuleConf, destination: Destination, resolve: Resolve) -> lis
 
 
 def _forward(backends: Sequence[tuple[str, int]], destination: Destination) -> Config:
-    """A RouteAction. No timeout of Envoy's own: streams may be long, and MeshTimeout is a policy of its own."""
+    """A RouteAction. It sets no timeout: streams may be long, and MeshTimeout is a separate policy."""
     action: Config = {"timeout": "0s"}
     if len(backends) == 1:
         action["cluster"] = backends[0][0]
@@ -202,7 +202,7 @@ def _path_rewrite(rewrite: PathRewrite, match: Match, is_redirect: bool) -> Conf
             return {"path_redirect": rewrite.replace_full_path}
         return {"regex_rewrite": _regex_rewrite("^.*$", rewrite.replace_full_path)}
     assert rewrite.replace_prefix_match is not None
-    assert match.path is not None  # by validation: only with prefixes
+    assert match.path is not None  # guaranteed by validation: only with prefixes
     prefix, new = match.path.value.rstrip("/"), rewrite.replace_prefix_match.rstrip("/")
     # /old -> "/" must turn /old/x into /x and /old into /: a plain prefix rewrite would give //x or nothing.
     if new == "" or prefix == "":
@@ -245,7 +245,7 @@ def _apply_header_filters(route: Config, filters: Sequence[Filter]) -> None:
 def _headers_to_add(modifier: HeaderModifier) -> list[Config]:
     actions = (("OVERWRITE_IF_EXISTS_OR_ADD", modifier.set), ("APPEND_IF_EXISTS_OR_ADD", modifier.add))
     return [
-        # A per cent sign begins a format operator in Envoy; users write plain values.
+        # A per cent sign begins a format operator in Envoy; users write literal values.
         {"header": {"key": header.name, "value": header.value.replace("%", "%%")}, "append_action": action}
         for action, headers in actions
         for header in headers or ()

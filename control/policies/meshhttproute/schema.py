@@ -80,7 +80,7 @@ class URLRewrite(Model):
 
 
 class RequestMirror(Model):
-    # Of the requests; all of them where it is not set.
+    # Percentage of the requests; all of them unless set.
     percentage: Percentage | None = None
     backend_ref: BackendRef = Field(examples=[{"kind": "MeshService", "labels": {DISPLAY_NAME: "shadow"}}])
 
@@ -126,7 +126,7 @@ class Spec(Model):
     to: list[To] = Field(min_length=1, max_length=256)
 
 
-# The field of a Filter that each type needs.
+# The field of a Filter that each type requires.
 _FIELD_OF = {
     "RequestHeaderModifier": "requestHeaderModifier",
     "ResponseHeaderModifier": "responseHeaderModifier",

@@ -14,7 +14,7 @@ _HASH_FUNCTIONS = {"XXHash": "XX_HASH", "MurmurHash2": "MURMUR_HASH_2"}
 
 @dataclass(frozen=True, order=True)
 class Endpoint:
-    """Where one inbound of one dataplane is reached."""
+    """The address of one inbound of one dataplane."""
 
     address: str
     port: int
@@ -58,7 +58,7 @@ _BALANCERS = {"RoundRobin": _round_robin, "LeastRequest": _least_request, "RingH
 
 
 def hash_policies(conf: Conf | None) -> list[Config]:
-    """`hash_policy` of a route; empty where none is configured."""
+    """`hash_policy` of a route; empty if none is configured."""
     return [_hash_policy(policy) for policy in (conf.hash_policies if conf else None) or ()]
 
 
@@ -88,7 +88,7 @@ def is_locality_aware(conf: Conf | None) -> bool:
 def load_assignment(cluster: str, endpoints: Sequence[Endpoint], zone: str, locality_aware: bool) -> Config:
     """A ClusterLoadAssignment: the proxy's own zone at priority 0 and all others at 1, or all of them alike.
 
-    Priorities have to begin at 0 and have no gap: where the own zone has no endpoint, the others are at 0.
+    Priorities must begin at 0 without gaps: if the own zone has no endpoint, the others are at 0.
     """
     zones = sorted({endpoint.zone for endpoint in endpoints}, key=lambda name: (name != zone, name))
     localities = []

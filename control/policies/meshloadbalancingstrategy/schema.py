@@ -15,7 +15,7 @@ from control.policies.policy import Policy
 
 
 class LocalityAwareness(Model):
-    # Endpoints of the proxy's own zone first, the others when those fail; true spreads over all zones alike.
+    # By default endpoints of the proxy's own zone come first, and the others if those fail; true uses all zones alike.
     disabled: bool | None = None
 
 
@@ -61,7 +61,7 @@ class QueryParameter(Model):
 
 class HashPolicy(Model):
     type: Literal["Header", "Cookie", "Connection", "QueryParameter"] = Field(examples=["Header"])
-    # A hash made so far is final: the entries that follow are only tried where there is none.
+    # Whether a hash computed so far is final: later entries are only tried if there is none.
     terminal: bool | None = None
     header: Header | None = Field(default=None, examples=[{"name": "x-user"}])
     cookie: Cookie | None = Field(default=None, examples=[{"name": "session", "ttl": "1h"}])

@@ -18,7 +18,7 @@ def routes(conf: Conf | None, cluster: str) -> list[tuple[int, Config]]:
 
 
 def _route(path: str, rewrite: str, cluster: str) -> Config:
-    """Exactly this path with GET: the admin interface behind it can do more than show numbers."""
+    """Matches exactly this path with GET: the admin interface behind it can do more than show numbers."""
     method = {"name": ":method", "string_match": {"exact": "GET"}}
     return {
         "match": {"path": path, "headers": [method]},

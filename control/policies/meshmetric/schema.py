@@ -17,18 +17,18 @@ _PROMETHEUS = {"type": "Prometheus", "prometheus": {"port": 5670}}
 
 
 class Sidecar(Model):
-    # Also those that never changed.
+    # Includes metrics that never changed.
     include_unused: bool | None = None
 
 
 class PrometheusBackend(Model):
-    # Kuma's port.
+    # The same as Kuma's.
     port: Port = Field(default=5670, examples=[5670])
     path: NonEmpty = Field(default="/metrics", examples=["/metrics"])
 
 
 class Backend(Model):
-    # OpenTelemetry of Kuma's list is not generated here.
+    # Kuma's OpenTelemetry is not supported.
     type: Literal["Prometheus"] = Field(examples=["Prometheus"])
     prometheus: PrometheusBackend = Field(default_factory=PrometheusBackend, examples=[{"port": 5670}])
 

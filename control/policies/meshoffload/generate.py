@@ -1,6 +1,6 @@
 """MeshOffload: the settings in force for a proxy, and its transport sockets: the module's, for both directions.
 
-In mode Offload no key and no trust bundle comes to Envoy: the module has both from the node's daemon.
+In mode Offload neither keys nor trust bundles come to Envoy: the module gets both from the node's daemon.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from envoy_ext.settings import DEFAULT_DAEMON_SOCKET, SpiffeMatch, TlsSettings, 
 
 @dataclass(frozen=True)
 class OffloadSettings:
-    """Everything decided: what a policy leaves open has its default here, and the node's daemon gets the same."""
+    """The settings with all defaults applied; the node's daemon gets the same."""
 
     mode: Literal["Offload", "EnvoyTLS"]
     # The least work for both ends, with or without vector kernels.
     key_type: KeyType = "p256"
     usage: Literal["tls13", "tls12+13"] = "tls13"
-    # None: the node's own, which is set for its cores. 0: nothing waits while a core is idle.
+    # None: the node's own setting, which fits its cores. 0: nothing waits while a core is idle.
     max_wait_us: int | None = None
     # 0: the daemon's own bound.
     max_queue: int = 0
@@ -35,7 +35,7 @@ class OffloadSettings:
 
 
 def settings(conf: Conf | None) -> OffloadSettings:
-    """Without any policy a proxy uses Envoy's own TLS, which works on every host; a policy means the offload."""
+    """Without any policy a proxy uses Envoy's own TLS, which works on every host; a policy enables the offload."""
     if conf is None:
         return OffloadSettings("EnvoyTLS")
     batch = conf.batch
@@ -56,7 +56,7 @@ _VERSIONS: dict[float, TlsVersion] = {1.2: "1.2", 1.3: "1.3"}
 
 
 def _versions(offload: OffloadSettings, tls: TlsConf | None) -> dict[str, Any]:
-    """Versions and ciphers, as MeshTLS and the key's usage allow. A key of usage tls13 cannot sign for 1.2."""
+    """Versions and ciphers, as MeshTLS and the key's usage allow. A key of usage tls13 cannot sign for TLS 1.2."""
     least, most = versions(tls)
     only13 = offload.usage == "tls13"
     return {
@@ -82,13 +82,13 @@ def tls_settings(
 
 
 def downstream(settings: TlsSettings) -> tuple[Config, Config]:
-    """(transport socket, companion filter) of a filter chain; the filter has to be its first."""
+    """(transport socket, companion filter) of a filter chain; the filter must be its first."""
     return render.transport_socket(settings), render.companion_filter(settings)
 
 
 @dataclass(frozen=True)
 class Server:
-    """Whom a cluster calls: its SPIFFE ids, server name, and the protocols that are offered."""
+    """The server that a cluster calls: its SPIFFE ids, server name, and the protocols to offer."""
 
     spiffe_ids: Sequence[str]
     sni: str
@@ -98,7 +98,7 @@ class Server:
 def upstream(
     offload: OffloadSettings, tls: TlsConf | None, identity: str, trust_domains: Sequence[str], server: Server
 ) -> Config:
-    """The transport socket of a cluster. It takes only a server that is one of `server.spiffe_ids`."""
+    """The transport socket of a cluster. It accepts only a server with one of `server.spiffe_ids`."""
     settings = UpstreamTlsSettings(
         identities=(identity,),
         daemon_socket=Path(offload.socket),

@@ -1,4 +1,4 @@
-"""MeshOffload: where the private-key operations of a workload's handshakes are done. Ours; Kuma has nothing like it."""
+"""MeshOffload: where the private-key operations of a workload's handshakes run. Ours; Kuma has no counterpart."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from control.policies.policy import Policy
 # The algorithms of the daemon, by its names.
 KeyType = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384", "ed25519"]
 
-# sockaddr_un.sun_path less its terminating zero.
+# Size of sockaddr_un.sun_path without its terminating zero.
 SOCKET_PATH_MAX = 107
 
 
 class Batch(Model):
-    # Without it the node's own holds (data_plane.max_wait_us). 0: nothing waits while a core is idle.
+    # Defaults to the node's own setting (data_plane.max_wait_us). 0: nothing waits while a core is idle.
     max_wait_us: Annotated[int, Field(ge=0, le=10_000, examples=[0])] | None = None
     max_queue: Annotated[int, Field(ge=1, le=1_000_000, examples=[4096])] | None = None
 
 
 class Conf(Model):
-    # Offload: keys are in the node's daemon. EnvoyTLS: Envoy's own TLS, and the key is in Envoy; the way in for hosts
-    # without the module, and the comparison.
+    # Offload: keys are in the node's daemon. EnvoyTLS: Envoy's own TLS, with the key in Envoy; for migration, for hosts
+    # without the module, and for comparison.
     mode: Literal["Offload", "EnvoyTLS"] | None = None
     key_type: KeyType | None = None
     usage: Literal["tls13", "tls12+13"] | None = None
     batch: Batch | None = None
-    # Require: software only. Forbid: the vector kernels only, and a host without them refuses the identity.
+    # Require: software only. Forbid: the vector kernels only, and a host without them rejects the identity.
     software: Literal["Allow", "Require", "Forbid"] | None = None
     # The daemon's socket as the proxy sees it.
     socket: NonEmpty | None = Field(default=None, examples=["/run/offload/offload.sock"])
@@ -67,7 +67,7 @@ def validate(spec: Spec) -> Iterator[Violation]:
 
 
 def keep(spec: Mapping[str, Any]) -> Spec | None:
-    """Of one that this version cannot read, all that it knows: without it, keys would move into the proxies."""
+    """What stays in force if this version cannot read it: all known fields, else keys would move into the proxies."""
     return without_unknown(Spec, spec, needed=("targetRef",))
 
 

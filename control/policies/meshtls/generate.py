@@ -11,10 +11,10 @@ from control.policies.meshtls.schema import Conf, TlsVersion
 from envoy_ext.render import Config
 
 _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
-# Without a policy: what a key of usage tls13 can do, and every client of the mesh speaks.
+# The default without a policy: what a key of usage tls13 supports, and every client of the mesh speaks.
 DEFAULT_VERSION = TlsVersion(min="TLS13", max="TLS13")
 
-# Names of the two secrets in every proxy's snapshot; where a mesh trusts several domains there are more (`trust_of`).
+# Names of the two secrets in every proxy's snapshot; if a mesh trusts several domains there are more (`trust_of`).
 IDENTITY_SECRET = "identity"  # noqa: S105 (a name)
 TRUST_SECRET = "trust"  # noqa: S105 (a name)
 
@@ -33,9 +33,9 @@ def resumes(conf: Conf | None) -> bool:
 
 
 def versions(conf: Conf | None) -> tuple[float, float]:
-    """(lowest, highest) version. What is not set, or TLSAuto, is the lowest and the highest that there are.
+    """(lowest, highest) version. An unset bound, or TLSAuto, means the lowest and the highest that exist.
 
-    Policies that are merged may contradict each other: then the higher bound counts.
+    Merged policies may contradict each other: then the higher bound wins.
     """
     version = (conf.tls_version if conf else None) or DEFAULT_VERSION
     least = _NUMBERS.get(version.min or "", LOWEST)
@@ -78,7 +78,7 @@ def _uri(matcher: Config) -> Config:
 
 
 def downstream_socket(conf: Conf | None, trust_domains: Sequence[str]) -> Config:
-    """Takes callers of these trust domains; who of them may do what is MeshTrafficPermission's."""
+    """Accepts callers of these trust domains; MeshTrafficPermission decides what each of them may do."""
     context: Config = {
         "tls_params": parameters(conf),
         "alpn_protocols": ["h2", "http/1.1"],
@@ -95,13 +95,13 @@ def downstream_socket(conf: Conf | None, trust_domains: Sequence[str]) -> Config
 def upstream_socket(
     conf: Conf | None, sni: str, spiffe_ids: Sequence[str], alpn: Sequence[str], trust_domains: Sequence[str]
 ) -> Config:
-    """Takes only a server that is one of `spiffe_ids`, by the CAs of their trust domain where that is one.
+    """Accepts only a server with one of `spiffe_ids`, by the CAs of their trust domain if that is a single one.
 
-    Envoy chooses the CAs by the first URI of a certificate and compares all of them: the CA of another domain, among
-    those that are trusted, could write an id of this domain second.
+    Envoy selects the CAs by the first URI of a certificate but compares all of them: the CA of another trusted domain
+    could put an id of this domain second.
     """
     domains = {spiffe_id.removeprefix("spiffe://").partition("/")[0] for spiffe_id in spiffe_ids}
-    # A secret that does not exist would be waited for.
+    # Envoy would wait for a secret that does not exist.
     is_one_of_several = len(domains) == 1 and domains < set(trust_domains)
     trust = trust_of(next(iter(domains))) if is_one_of_several else TRUST_SECRET
     context: Config = {
@@ -126,9 +126,9 @@ def identity_secret(chain_pem: str, key_pem: str) -> Config:
 
 
 def trust_secrets(bundles: Sequence[tuple[str, str]], clusters: Iterable[Config], is_server: bool) -> dict[str, Config]:
-    """`bundles`: (trust domain, PEM). By name: those that the clusters and, of a server, its listeners ask for.
+    """`bundles`: (trust domain, PEM). Returns the secrets that clusters and, for a server, listeners refer to, by name.
 
-    Never more, since a proxy that has not asked for a secret has not taken its snapshot (xds/stream.py).
+    Never more, since a proxy that has not subscribed to a secret has not accepted its snapshot (xds/stream.py).
     """
     named = {TRUST_SECRET: bundles} | {trust_of(domain): [(domain, pem)] for domain, pem in bundles}
     asked = {name for cluster in clusters for name in _trust_asked(cluster)} | ({TRUST_SECRET} if is_server else set())

@@ -1,4 +1,4 @@
-"""MeshTLS: whether inbounds take plaintext beside mutual TLS, and which versions and ciphers the mesh speaks."""
+"""MeshTLS: whether inbounds accept plaintext besides mutual TLS, and which versions and ciphers the mesh speaks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from control.model.unreadable import without_unknown
 from control.model.violation import Violation
 from control.policies.policy import Policy
 
-# 1.0 and 1.1 of Kuma's list are left out: RFC 8996 forbids them, and the module does not speak them.
+# Kuma's 1.0 and 1.1 are left out: RFC 8996 forbids them, and the module does not support them.
 Version = Literal["TLSAuto", "TLS12", "TLS13"]
 Cipher = Literal[
     "ECDHE-ECDSA-AES128-GCM-SHA256",
@@ -31,13 +31,13 @@ class TlsVersion(Model):
 
 
 class Conf(Model):
-    # Strict unless a policy says otherwise: a proxy with an identity takes no plaintext.
+    # Strict unless a policy says otherwise: a proxy with an identity accepts no plaintext.
     mode: Literal["Strict", "Permissive"] | None = None
     # TLS 1.3 only, unless a policy says otherwise: then a key of usage tls13 suffices.
     tls_version: TlsVersion | None = None
-    # Of TLS 1.2; those of TLS 1.3 are not configurable.
+    # For TLS 1.2; the ciphers of TLS 1.3 are not configurable.
     tls_ciphers: list[Cipher] | None = None
-    # Ours. Disabled: the inbound gives no session tickets, so every connection is a full handshake, two signatures.
+    # Ours. Disabled: the inbound issues no session tickets, so each connection is a full handshake, two signatures.
     # Enabled unless a policy says otherwise: a resumed session costs neither end a signature.
     session_resumption: Literal["Enabled", "Disabled"] | None = None
 
@@ -69,7 +69,7 @@ def validate(spec: Spec) -> Iterator[Violation]:
 
 
 def keep(spec: Mapping[str, Any]) -> Spec:
-    """Of one that this version cannot read, all that it knows; where that is not enough, no plaintext in the mesh."""
+    """What stays in force if this version cannot read it: all known fields; if they do not suffice, no plaintext."""
     known = without_unknown(Spec, spec, needed=("targetRef",))
     if known is not None and len(known.rules) == len(spec["rules"]):
         return known

@@ -18,7 +18,7 @@ CLUSTER = "self_tracing_collector"
 
 @dataclass(frozen=True)
 class Tracing:
-    """What goes into connection managers, and where the collector is."""
+    """The settings of connection managers, and the address of the collector."""
 
     connection_manager: Config
     host: str
@@ -27,7 +27,7 @@ class Tracing:
 
 
 def tracing(conf: Conf | None, service_name: str, collectors: Sequence[Resource]) -> Tracing | None:
-    """None where nothing is configured, or where the collector that is named does not exist."""
+    """None if nothing is configured, or if the named collector does not exist."""
     if conf is None or not conf.backends:
         return None
     provider = _provider(conf.backends[0], service_name, collectors)
@@ -90,7 +90,7 @@ def _zipkin(backend: ZipkinBackend) -> Config:
 
 
 def _collector(labels: dict[str, str], collectors: Sequence[Resource]) -> MeshOpenTelemetryBackendSpec | None:
-    """The oldest that the labels select, as Kuma; then the smaller name."""
+    """The oldest collector that the labels select, as in Kuma; then the smaller name."""
     chosen = [c for c in collectors if labels.items() <= c.effective_labels.items()]
     first = min(chosen, key=lambda c: (c.creation_time, c.name), default=None)
     return None if first is None else first.spec

@@ -21,7 +21,7 @@ class ZipkinBackend(Model):
     url: Line = Field(examples=["http://zipkin:9411/api/v2/spans"])
     trace_id_128_bit: bool = Field(default=False, alias="traceId128bit")
     api_version: Literal["httpJson", "httpProto"] = "httpJson"
-    # Zipkin's own habit: client and server spans of a call share one id.
+    # Zipkin's convention: client and server spans of a call share one id.
     shared_span_context: bool = True
 
 
@@ -32,14 +32,14 @@ class OpenTelemetryBackend(Model):
 
 
 class Backend(Model):
-    # Datadog of Kuma's list is not generated here.
+    # Kuma's Datadog is not supported.
     type: Literal["Zipkin", "OpenTelemetry"] = Field(examples=["Zipkin"])
     zipkin: ZipkinBackend | None = None
     open_telemetry: OpenTelemetryBackend | None = None
 
 
 class Sampling(Model):
-    """Per cent of requests; 100 where not set, as Envoy."""
+    """Per cent of requests; 100 unless set, as in Envoy."""
 
     overall: Percentage | None = None
     client: Percentage | None = None
@@ -100,7 +100,7 @@ def _check_backend(backend: Backend, path: str) -> Iterator[Violation]:
 
 
 def is_http_url(text: str) -> bool:
-    """With a host that is one, and nothing that would not stand in a request: Envoy connects to it."""
+    """Whether it has a valid host, and nothing that is not allowed in a request: Envoy connects to it."""
     try:
         url = urlsplit(text)
         host, port = url.hostname or "", url.port or 80

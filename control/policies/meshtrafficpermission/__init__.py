@@ -1,1 +1,1 @@
-"""The policy: who may call: deny by default."""
+"""The policy: who may call; deny by default."""

@@ -1,13 +1,13 @@
-"""MeshTrafficPermission as Envoy's RBAC filter: denials first, then permissions, then nothing is let in.
+"""MeshTrafficPermission as Envoy's RBAC filter: denials first, then permissions, then everything else is denied.
 
-One matcher, in which the first hit decides; so a denial wins over every permission, whichever policy it stands in.
+There is one matcher, in which the first hit decides; so a denial wins over every permission, whichever policy has it.
 
-A caller is one SPIFFE id. Envoy's own TLS takes certificates with several URIs, and its matcher sees them as one text
-with commas, which no exact denial fits: they are nobody's here, as they are for the module (spiffe_id.cc).
+A caller is one SPIFFE id. Envoy's own TLS accepts certificates with several URIs, and its matcher sees them as one text
+with commas, which no exact denial matches: they are rejected here, as they are by the module (spiffe_id.cc).
 
-For HTTP the rules stand in the routes and not in the listener: an open connection keeps the filters that its listener
-had when it came, but each of its requests takes the routes of that moment. So a permission that is taken away ends with
-the proxy's acknowledgement, and nothing has to be drained.
+For HTTP the rules are in the routes and not in the listener: an open connection keeps the filters that its listener
+had when it was accepted, but each request uses the routes of that moment. So a revoked permission ends with the
+proxy's acknowledgement, and nothing has to be drained.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from control.policies.matching import Entry
 from control.policies.meshtrafficpermission.schema import RuleConf
 from envoy_ext.render import Config
 
-# Where the verified SPIFFE id of the caller stands: in the certificate that Envoy's own TLS has checked, or in filter
+# Where the verified SPIFFE id of the caller is found: in the certificate that Envoy's own TLS has checked, or in filter
 # state that the module's companion filter has set.
 PeerSource = Literal["uri_san", "filter_state"]
 
@@ -48,7 +48,7 @@ _ONE_ID = r"spiffe://[a-z0-9._-]+(/(\.?\.?[A-Za-z0-9_-]|\.\.\.)[A-Za-z0-9._-]*)+
 
 
 def http_filter() -> Config:
-    """For HTTP inbounds: the caller gets a 403. By itself it lets nobody in; the rules come with the routes."""
+    """For HTTP inbounds: the caller gets a 403. By itself it denies everybody; the rules come with the routes."""
     return {"name": _HTTP_NAME, "typed_config": {"@type": f"{_TYPES}{_HTTP}.RBAC", "matcher": _with_default([])}}
 
 
@@ -59,14 +59,14 @@ def of_routes(entries: Sequence[Entry], peer: PeerSource) -> Config:
 
 
 def only(spiffe_id: str, peer: PeerSource, name: str) -> Config:
-    """For HTTP that no policy opens: one caller, and nobody else."""
+    """For HTTP that no policy governs: allows one caller, and nobody else."""
     predicate = _single(peer, {"exact": spiffe_id})
     matcher = _with_default([{"predicate": predicate, "on_match": _action("ALLOW", name)}])
     return {"name": _HTTP_NAME, "typed_config": {"@type": f"{_TYPES}{_HTTP}.RBAC", "matcher": matcher}}
 
 
 def network_filter(entries: Sequence[Entry], peer: PeerSource, stat_prefix: str) -> Config:
-    """For all other inbounds: the connection is closed."""
+    """For all other inbounds: a denied connection is closed."""
     config = {
         "@type": f"{_TYPES}envoy.extensions.filters.network.rbac.v3.RBAC",
         "stat_prefix": f"{stat_prefix}.",
@@ -87,7 +87,7 @@ def _matcher(entries: Sequence[Entry], peer: PeerSource) -> Config:
 
 
 def _shadow(entries: Sequence[Entry], peer: PeerSource) -> Config:
-    """Denies what is let in only for the time being; everything else is counted as it is treated."""
+    """Denies what is only allowed for the time being; everything else counts as it is treated."""
     rules = [(entry, _conf(entry)) for entry in entries]
     if not any(conf.allow_with_shadow_deny for _, conf in rules):
         return {}
@@ -111,7 +111,7 @@ def _with_default(matchers: list[Config]) -> Config:
 
 
 def _not_one_id(peer: PeerSource) -> list[Config]:
-    """Nothing for the module, which ends such handshakes."""
+    """Denies a caller with several ids; empty for the module, which ends such handshakes itself."""
     if peer == "filter_state":
         return []
     one_id = _single(peer, {"safe_regex": {"google_re2": {}, "regex": _ONE_ID}})
@@ -134,20 +134,20 @@ def _action(action: str, name: str) -> Config:
 
 
 def _string_matches(match: Match) -> list[Config]:
-    """Any of them. A prefix ends where a path segment does, as in the module (spiffe_match.cc)."""
+    """Alternatives, any of which may match. A prefix ends at a path segment, as in the module (spiffe_match.cc)."""
     value = match.spiffe_id.value
     if match.spiffe_id.type == "Exact":
         return [{"exact": value}]
     if value == EVERYONE or value.endswith("/"):
         return [{"prefix": value}]
     below = {"prefix": value + "/"}
-    # A trust domain without a path is nobody's id.
+    # A trust domain without a path is not a valid caller.
     is_domain = "/" not in value.removeprefix("spiffe://")
     return [below] if is_domain else [{"exact": value}, below]
 
 
 def decide(entries: Sequence[Entry], spiffe_id: str) -> tuple[bool, str]:
-    """What the filter will do with a caller, and the rule that decides: for `mesh inspect`, which explains denials."""
+    """What the filter does with a caller, and the rule that decides: for `mesh inspect`, which explains denials."""
     for action, fields in ((False, ("deny",)), (True, ("allow", "allow_with_shadow_deny"))):
         for entry in entries:
             matches = [m for field in fields for m in getattr(entry.conf, field) or ()]

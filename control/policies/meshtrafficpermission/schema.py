@@ -19,9 +19,9 @@ ACTIONS = ("allow", "deny", "allowWithShadowDeny")
 
 class RuleConf(Model):
     allow: list[Match] | None = Field(default=None, examples=[_EXAMPLE])
-    # Wins over every allow, whichever policy it stands in.
+    # Wins over every allow, whichever policy has it.
     deny: list[Match] | None = Field(default=None, examples=[_EXAMPLE])
-    # Let in, and counted as if denied: to try a denial out.
+    # Allowed, but counted as if denied: to try a denial out.
     allow_with_shadow_deny: list[Match] | None = Field(default=None, examples=[_EXAMPLE])
 
 
@@ -54,9 +54,9 @@ _EVERYONE = Match(spiffeID=SpiffeIDMatch(type="Prefix", value=EVERYONE))
 
 
 def keep(spec: Mapping[str, Any]) -> Spec | None:
-    """Of one that this version cannot read, its denials; it allows nobody, as nobody knows whom.
+    """What stays in force if this version cannot read it: its denials. It allows nobody, since that is not known.
 
-    A denial that cannot be read denies everybody, and one whose targetRef cannot be read holds for the whole mesh.
+    A denial that cannot be read denies everybody, and one whose targetRef cannot be read applies to the whole mesh.
     """
     denied = list(_denied_by(spec))
     if not denied:
@@ -69,7 +69,7 @@ def keep(spec: Mapping[str, Any]) -> Spec | None:
 
 
 def _denied_by(data: Any) -> Iterator[Match]:
-    """Wherever it stands: a newer version may have it elsewhere."""
+    """Collects denials wherever they are: a newer version may have moved them."""
     if isinstance(data, list):
         for item in data:
             yield from _denied_by(item)
@@ -84,7 +84,7 @@ def _denied_by(data: Any) -> Iterator[Match]:
 
 
 def _match(data: Any) -> Match:
-    """Without the fields that are not known it matches more callers, not fewer."""
+    """Ignores unknown fields, so that it matches more callers, not fewer."""
     known = without_unknown(Match, data, needed=("spiffeID",)) if isinstance(data, dict) else None
     return known or _EVERYONE
 

@@ -1,1 +1,1 @@
-"""From plain dictionaries to the bytes that go to Envoy, and what Envoy would refuse of them."""
+"""From plain dictionaries to the bytes for Envoy, and what Envoy would reject in them."""

@@ -1,10 +1,10 @@
-"""The rules of Envoy's own API: the `validate` annotations of its protos, which it checks before it looks any further.
+"""The rules of Envoy's own API: the `validate` annotations of its protos, which it checks before anything else.
 
-Compiled once for each message into plain functions, and evaluated over what is generated, when it is generated. (The
-library for these annotations, protoc-gen-validate, does not work with the protobuf of this project: it reads a property
-that is gone, and writes into options, which are read-only now.)
+They are compiled once per message into plain functions, and checked when configuration is generated. (The library for
+these annotations, protoc-gen-validate, does not work with this project's version of protobuf: it reads a property that
+was removed, and writes into options, which are read-only now.)
 
-A rule of a kind that is not known here fails when its message is compiled; test_api_rules.py compiles all of them.
+A rule of an unknown kind fails when its message is compiled; test_api_rules.py compiles all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from validate import validate_pb2
 
 Check = Callable[[Any], Iterable[str]]
 
-# Of HTTP_HEADER_NAME and HTTP_HEADER_VALUE, strict and not.
+# The rules HTTP_HEADER_NAME and HTTP_HEADER_VALUE, strict and not.
 _HEADER = {
     (1, True): r":?[0-9a-zA-Z!#$%&'*+\-.^_|~`]+",
     (2, True): r"[^\x00-\x08\x0a-\x1f\x7f]*",
@@ -44,7 +44,7 @@ def _dotted(path: list[str]) -> str:
 
 
 def _of_message(message: Any) -> Iterator[tuple[list[str], str]]:
-    """The path is built from the inside, where there is something to say: most have nothing."""
+    """The path is built from the inside, only where there is a violation: most messages have none."""
     if isinstance(message, any_pb2.Any):
         yield from _of_packed(message.type_url, message.value)
         return
@@ -53,11 +53,11 @@ def _of_message(message: Any) -> Iterator[tuple[list[str], str]]:
             yield ([*path, name] if name else path), text
 
 
-# Replicas of a service have the same filters, in listeners that differ by an address: unpacking them again would cost
-# as much as all the rest.
+# Replicas of a service have the same filters, in listeners that differ by an address: unpacking them again would
+# cost as much as all the rest.
 @lru_cache(maxsize=1024)
 def _of_packed(type_url: str, value: bytes) -> tuple[tuple[list[str], str], ...]:
-    """Nothing where it is of a type that is not known here."""
+    """Empty if it is of an unknown type."""
     try:
         descriptor = descriptor_pool.Default().FindMessageTypeByName(type_url.rpartition("/")[2])
     except KeyError:
@@ -70,7 +70,7 @@ _FieldCheck = Callable[[Any], Iterator[tuple[list[str], str]]]
 
 @cache
 def _compiled(kind: Any) -> tuple[tuple[str, _FieldCheck], ...]:
-    """(field, what to look at) of a message; the field is empty for rules of the message as a whole."""
+    """(field, check) pairs of a message; the field is empty for rules of the message as a whole."""
     descriptor, checks = kind.DESCRIPTOR, list[tuple[str, _FieldCheck]]()
     if descriptor.GetOptions().Extensions[validate_pb2.disabled]:
         return ()
@@ -100,7 +100,7 @@ def _of_field(field: Any, rules: Any) -> _FieldCheck | None:
     is_message, has_presence = field.message_type is not None, field.has_presence
     goes_in = is_message and not rules.message.skip
     needed = rules.message.required or rules.duration.required or rules.any.required
-    # One of several fields is only needed where it is the one.
+    # A member of a oneof is only required if it is the one that is set.
     required = needed and field.containing_oneof is None
     if not (value_checks or goes_in or required):
         return None
@@ -155,7 +155,7 @@ def _of_many(field: Any, rules: Any, is_map: bool) -> _FieldCheck | None:
 
 
 def _value_checks(field: Any, rules: Any) -> Iterator[Check]:
-    """Of one value. Rules of a number may stand on its wrapper (google.protobuf.UInt32Value and others)."""
+    """The checks of one value. Rules of a number may be on its wrapper (google.protobuf.UInt32Value and others)."""
     kind = rules.WhichOneof("type")
     if kind is None or kind in ("repeated", "map", "any"):
         return

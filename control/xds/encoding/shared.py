@@ -13,15 +13,15 @@ T = TypeVar("T")
 
 
 class SharedConfigs:
-    """Of one view, which is immutable; used by several threads. At worst two make the same, and one of them is used."""
+    """For one view, which is immutable; used by several threads. At worst two make the same, and one result is used."""
 
     def __init__(self) -> None:
         self._made: dict[Hashable, Any] = {}
-        # By the identity of a configuration, which is kept with it; without bytes until they are needed.
+        # Keyed by the identity of a configuration, which is kept alive here; bytes are added when they are needed.
         self._encoded: dict[int, tuple[Any, Encoded | None]] = {}
 
     def made(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` gave first; `key` has all that it depends on beside the view. Nobody may change it.
+        """The first result of `make`; `key` contains all that it depends on besides the view. Nobody may modify it.
 
         The bytes of a resource that was made here are shared as well.
         """
@@ -32,7 +32,7 @@ class SharedConfigs:
         return found
 
     def encode(self, type_url: str, name: str, config: Config) -> Encoded:
-        """As encode.encode, which tells by the content what it made before; what is shared is not looked at again."""
+        """Like encode.encode, which recognises content by its hash; shared configuration is recognised by identity."""
         _, found = self._encoded.get(id(config), (None, None))
         if found is not None:
             return found

@@ -1,4 +1,4 @@
-"""What goes into the protocol machine and what comes out: plain values, without gRPC and protobuf."""
+"""The input and output of the protocol machine: plain values, without gRPC and protobuf."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Acked:
 
 @dataclass(frozen=True)
 class Nacked:
-    """The client keeps what it had; `detail` is what it says is wrong."""
+    """The client keeps what it had; `detail` is its error message."""
 
     type_url: str
     version: str
@@ -69,7 +69,7 @@ class Ignored:
 
 @dataclass(frozen=True)
 class Abort:
-    """End the stream with INVALID_ARGUMENT: the client asks for more than any proxy has use for."""
+    """End the stream with INVALID_ARGUMENT: the client requests more than any proxy needs."""
 
     reason: str
 

@@ -2,10 +2,10 @@
 
 Theory of operation
 -------------------
-A client (Envoy) asks for resources of a type; the server answers when it has something new, and gives each answer a
-nonce. The client's next request for the type names that nonce and says either that it took the answer (ACK) or, with an
-error, that it did not (NACK). At most one answer of a type is on its way at a time: an answer that is not acknowledged
-is back-pressure.
+A client (Envoy) asks for resources of a type; the server answers when it has something new, and gives each response a
+nonce. The client's next request for the type names that nonce and says either that it accepted the response (ACK) or,
+with an error, that it did not (NACK). At most one response per type is in flight: one that is not acknowledged is
+back-pressure.
 
     UNASKED --SUBSCRIBE--> SETTLED --SENT--> WAITING --ACK--> SETTLED
                               ^                 |
@@ -13,17 +13,17 @@ is back-pressure.
                               |                 v
                               +----CHANGE---- PARKED
 
-UNASKED   The client has not asked for this type, or has taken all of it back.
-SETTLED   The client has everything that was sent. The server sends when what it wants the client to have differs.
-WAITING   An answer is on its way. Nothing more is sent, whatever changes meanwhile.
-PARKED    The client refused the last answer. The same content is not sent again, which would only be refused again,
-          until CHANGE: the wanted content differs from the refused one, by a new snapshot or another subscription.
+UNASKED   The client has not subscribed to this type, or has unsubscribed from all of it.
+SETTLED   The client has everything that was sent. The server sends when the wanted content differs from that.
+WAITING   A response is in flight. Nothing more is sent, whatever changes meanwhile.
+PARKED    The client rejected the last response. The same content is not sent again, which would only be rejected again,
+          until CHANGE: the wanted content differs from the rejected one, by a new snapshot or another subscription.
 
-Events come from requests (SUBSCRIBE, UNSUBSCRIBE, ACK, NACK, STALE) and from us (SENT, CHANGE). A request that names an
-older nonce than the last answer's is STALE: the client had not seen that answer yet, and will answer it with all it
-wants to say; so nothing of a stale request is used (of a delta stream, nothing but its changes of the subscription).
+Events come from requests (SUBSCRIBE, UNSUBSCRIBE, ACK, NACK, STALE) and from the server (SENT, CHANGE). A request that
+names an older nonce than the last response's is STALE: the client had not seen that response yet, and will answer it
+with its full state; so a stale request is ignored (on a delta stream, except for its changes of the subscription).
 
-A pair that is not in the table cannot come from any client, only from a mistake of ours: `step` raises.
+A pair that is not in the table cannot come from any client, only from a bug here: `step` raises.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ TRANSITIONS: Mapping[Phase, Mapping[Event, Phase]] = {
         Event.SENT: Phase.WAITING,
     },
     Phase.WAITING: {
-        # Of a delta stream, where subscriptions come apart from acknowledgements.
+        # On a delta stream, where subscriptions are separate from acknowledgements.
         Event.SUBSCRIBE: Phase.WAITING,
         Event.UNSUBSCRIBE: Phase.UNASKED,
         Event.STALE: Phase.WAITING,
@@ -79,7 +79,7 @@ TRANSITIONS: Mapping[Phase, Mapping[Event, Phase]] = {
 
 
 class ProtocolBug(Exception):
-    """A transition that the table does not have: a mistake in this package, not in the client."""
+    """A transition that the table does not have: a bug in this package, not in the client."""
 
 
 def step(phase: Phase, event: Event) -> Phase:

@@ -1,22 +1,22 @@
-"""The protocol of one ADS stream: requests and snapshots in, answers out. No I/O, no clock of its own.
+"""The protocol of one ADS stream: requests and snapshots in, responses out. No I/O, no clock of its own.
 
 Theory of operation
 -------------------
-Each type on the stream has a Subscription with the states of states.py. After every event the machine looks which types
-have something due, in the order in which Envoy has to get them, so that nothing ever refers to what is not there yet:
+Each type on the stream has a Subscription with the states of states.py. After every event the machine checks which
+types have something due, in the order in which Envoy must get them, so that nothing refers to what does not exist yet:
 
     CDS  ->  EDS  ->  LDS  ->  RDS  ->  removal of clusters and their endpoints
 
 - Endpoints follow their clusters at once: Envoy acknowledges clusters only when they are warm, and they become warm by
   their endpoints (and secrets).
-- LDS, and then RDS, are held back while an earlier type has an answer on its way or something due: make before break.
-- LDS and RDS also wait until the client has asked for, and has, the endpoints of every cluster that it got: a new
-  cluster takes requests only then. A client that never asks for them is not waited for longer than PATIENCE.
-- While LDS or RDS are behind (something due, on its way, or refused), nothing is taken from the client's clusters and
+- LDS, and then RDS, are held back while an earlier type has a response in flight or due: make before break.
+- LDS and RDS also wait until the client has subscribed to, and has, the endpoints of every cluster that it got: a new
+  cluster accepts requests only then. A client that never subscribes to them is not waited for longer than PATIENCE.
+- While LDS or RDS lag (something due, in flight, or rejected), nothing is removed from the client's clusters and
   endpoints: its old routes may still lead there.
 - Secrets wait for nobody and nobody waits for them: clusters and listeners wait for their secrets by themselves.
 
-A refused answer does not hold later types back: it may stay refused for long, and Envoy keeps what it had of that type.
+A rejected response does not hold later types back: it may stay rejected for long, and Envoy keeps what it had.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from control.xds.protocol.subscription import Delta, StateOfTheWorld, Subscripti
 from control.xds.snapshot import Snapshot
 
 ORDER = (SECRET, CLUSTER, ENDPOINTS, LISTENER, ROUTES)
-# Of LDS and RDS, for a client that got clusters and does not ask for their endpoints; Envoy asks within milliseconds.
+# For LDS and RDS of a client that has clusters but has not subscribed to their endpoints; Envoy does at once.
 PATIENCE = 1.0
 # More than any proxy asks for; what is beyond is not a proxy.
 MAX_NAMES = 10_000

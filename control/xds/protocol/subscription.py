@@ -1,7 +1,7 @@
 """What one client wants and has of one resource type; the content side of the state machine.
 
-`StateOfTheWorld` and `Delta` differ in what requests say and in what answers carry; the states are those of states.py.
-Both answer three questions: is something due (`due`), what exactly (`answer`), and what did a request mean (`receive`).
+`StateOfTheWorld` and `Delta` differ in the content of requests and responses; the states are those of states.py. Both
+answer three questions: is something due (`due`), what exactly (`answer`), and what did a request mean (`receive`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from control.xds.protocol.states import Event, Phase, step
 from control.xds.quarantine import named
 from control.xds.snapshot import Snapshot, fold, no_endpoints
 
-# Types of which a client may want everything, and of which an answer is everything: what it lacks is removed.
+# Types of which a client may want everything, and of which a response is complete: what it lacks is removed.
 WHOLE_TYPES = frozenset({CLUSTER, LISTENER})
 
 
 class Refused(NamedTuple):
-    """A resource that the client refused: its version (None: its removal), and what the client said."""
+    """A resource that the client rejected: its version (None: its removal), and the client's error message."""
 
     version: str | None
     detail: str
@@ -33,11 +33,11 @@ class Subscription:
         self.phase = Phase.UNASKED
         self.wildcard = False
         self.names: set[str] = set()
-        # Of the last answer, and of the last one that was taken; for `mesh inspect`.
+        # The nonce and version of the last response, and the version acknowledged last; for `mesh inspect`.
         self.nonce = self.version = self.acked_version = ""
-        # What the client refused last, by name; see refused_now.
+        # What the client rejected last, by name; see refused_now.
         self.refusals: dict[str, Refused] = {}
-        # Of endpoints: the clusters of the same stream, whose versions are folded in as they were told to this client.
+        # For endpoints: the clusters of the same stream, whose versions are folded in as they were told to this client.
         self.clusters: Subscription | None = None
 
     @property
@@ -48,7 +48,7 @@ class Subscription:
         self.phase = step(self.phase, event)
 
     def wanted(self, snapshot: Snapshot) -> dict[str, Encoded]:
-        """What the client should have of what it asked for. A cluster that is not there has no endpoints."""
+        """What the client should have of what it subscribed to. A cluster that does not exist has no endpoints."""
         available = snapshot.of_type(self.type_url)
         chosen = dict(available) if self.wildcard else {name: available[name] for name in self.names & available.keys()}
         if self.type_url == ENDPOINTS:
@@ -60,13 +60,13 @@ class Subscription:
         return (self.clusters.told().get(name) if self.clusters is not None else None) or ""
 
     def _again(self, sent: Encoded) -> Encoded:
-        """Endpoints of a cluster on its way out: those that were sent, with the version of the cluster as it is now."""
+        """Endpoints of a cluster that is being removed: those that were sent, with the cluster's present version."""
         return fold(encode.intern(sent.name, sent.any_bytes), self._cluster_version(sent.name))
 
     def refused_now(self, snapshot: Snapshot) -> dict[str, Refused]:
-        """What the client refuses of what it should have: whatever else it took since, and not what has changed.
+        """What the client rejects of what it should have, whatever it has accepted since; without what has changed.
 
-        While an answer is on its way it has not said yet whether that is better.
+        While a response is in flight, the client has not said yet whether that is better.
         """
         if self.phase is Phase.WAITING:
             return dict(self.refusals)
@@ -78,22 +78,22 @@ class Subscription:
         raise NotImplementedError
 
     def due(self, snapshot: Snapshot, hold: bool) -> bool:
-        """Whether an answer should be sent now. `hold`: nothing may be taken away from the client yet."""
+        """Whether a response should be sent now. `hold`: nothing may be taken away from the client yet."""
         raise NotImplementedError
 
     def lags(self, snapshot: Snapshot) -> bool:
-        """Whether the client has, or may have, something else than it should: then nothing that it uses may go."""
+        """Whether the client has, or may have, something other than it should: then nothing that it uses may go."""
         return self.phase in (Phase.WAITING, Phase.PARKED) or self.due(snapshot, hold=False)
 
     def answer(self, snapshot: Snapshot, hold: bool, nonce: str) -> Respond:
         raise NotImplementedError
 
     def receive(self, request: Any) -> list[Action]:
-        """Takes a Request or a DeltaRequest, as the stream's protocol is."""
+        """Handles a Request or a DeltaRequest, whichever the stream's protocol uses."""
         raise NotImplementedError
 
     def _acknowledged(self, nonce: str, error: str | None) -> list[Action]:
-        """The part of a request that answers an answer. Empty: it answers none."""
+        """Handles an ACK or NACK; returns nothing if the request is neither."""
         if nonce != self.nonce or self.phase is not Phase.WAITING:
             return []
         if error is None:
@@ -113,15 +113,15 @@ class Subscription:
 
 
 class StateOfTheWorld(Subscription):
-    """Every request says all names; every answer carries all resources that were asked for."""
+    """Every request names all resources; every response carries all that were requested."""
 
     def __init__(self, type_url: str) -> None:
         super().__init__(type_url)
-        # What the last answer carried, what the last one that was taken carried, and the content of a refused one.
+        # The content of the last response, of the last accepted one, and of a rejected one.
         self._sent: Mapping[str, Encoded] = {}
         self._accepted: Mapping[str, Encoded] = {}
         self._refused_content: Mapping[str, str] | None = None
-        # Said by a client that comes back; decided at the first comparison, when there is a snapshot.
+        # The version that a reconnecting client claims; compared as soon as there is a snapshot.
         self._claimed_version = ""
         self._named_before = False
 
@@ -146,7 +146,7 @@ class StateOfTheWorld(Subscription):
         content = self._content(snapshot, hold)
         if self._claimed_version:
             if self._claimed_version == encode.version_of(self.type_url, content.values()):
-                # Nothing is sent to a client that has it all from an earlier stream, perhaps from an earlier server.
+                # Nothing is sent to a client that has it all from an earlier stream, perhaps from another server.
                 self._sent = self._accepted = content
                 self.version = self.acked_version = self._claimed_version
             self._claimed_version = ""
@@ -177,7 +177,7 @@ class StateOfTheWorld(Subscription):
 
     def _subscribe(self, names: Sequence[str]) -> None:
         explicit = {name for name in names if name != WILDCARD}
-        # Without names ever given, the older form of asking for everything.
+        # If names were never given, an empty list is the older form of requesting everything.
         everything = WILDCARD in names or (not names and not self._named_before and self.type_url in WHOLE_TYPES)
         self._named_before = self._named_before or bool(names)
         self.wildcard, self.names = everything, explicit
@@ -188,7 +188,7 @@ class StateOfTheWorld(Subscription):
             return
         self.step(Event.SUBSCRIBE)
         if self.type_url not in WHOLE_TYPES and not everything:
-            # A name that is asked for again later has to be sent again: the client has dropped it meanwhile.
+            # A name that is requested again later must be sent again: the client has dropped it meanwhile.
             self._sent = {name: self._sent[name] for name in explicit & self._sent.keys()}
             self._accepted = {name: self._accepted[name] for name in explicit & self._accepted.keys()}
 
@@ -203,17 +203,17 @@ class StateOfTheWorld(Subscription):
 
 
 class Delta(Subscription):
-    """Requests say what is added to and taken from the subscription; answers carry what changed."""
+    """Requests name changes of the subscription; responses carry what changed."""
 
     def __init__(self, type_url: str) -> None:
         super().__init__(type_url)
         # Versions that the client has; None for a name it was told does not exist.
         self._has: dict[str, str | None] = {}
-        # Of endpoints: what was sent on this stream, for clusters on their way out.
+        # For endpoints: what was sent on this stream, for clusters that are being removed.
         self._sent: dict[str, Encoded] = {}
-        # Of the answer that is on its way: what the client had before.
+        # For the response in flight: what the client had before.
         self._before: dict[str, str | None] = {}
-        # Content that was refused, by name; None for a removal.
+        # Content that was rejected, by name; None for a removal.
         self._refused_content: dict[str, str | None] = {}
         self._asked_before = False
 
@@ -221,13 +221,13 @@ class Delta(Subscription):
         return self._has
 
     def _changes(self, snapshot: Snapshot, hold: bool, again: bool = False) -> tuple[list[Encoded], list[str]]:
-        """What to send and what to remove; `again`: also what was refused."""
+        """What to send and what to remove; `again`: includes what was rejected."""
         refused = {} if again else self._refused_content
         wanted = self.wanted(snapshot)
         if hold and self.type_url == ENDPOINTS:
             available = snapshot.of_type(ENDPOINTS)
             held = [name for name in wanted if name not in available and self._has.get(name) is not None]
-            # What came with an earlier stream is not known; it stays what it is.
+            # What was sent on an earlier stream is unknown here; it stays as it is.
             kept = {name: self._again(self._sent[name]) for name in held if name in self._sent}
             wanted = {name: resource for name, resource in wanted.items() if name not in held} | kept
         changed = [
@@ -245,7 +245,7 @@ class Delta(Subscription):
         if self.phase in (Phase.UNASKED, Phase.WAITING):
             return False
         changed, removed = self._changes(snapshot, hold)
-        # A first answer is sent even if it is empty: a client that wants everything waits for it.
+        # A first response is sent even if it is empty: a client that wants everything waits for it.
         return bool(changed or removed) or (not self.nonce and self.wildcard and not self._has)
 
     def lags(self, snapshot: Snapshot) -> bool:
@@ -258,7 +258,7 @@ class Delta(Subscription):
         changed, removed = self._changes(snapshot, hold)
         self.nonce, self.version = nonce, snapshot.version(self.type_url)
         touched = [resource.name for resource in changed] + removed
-        # The default is the mark of what was not there at all, which is not the same as "told that it does not exist".
+        # The default marks what did not exist at all, which is not the same as "told that it does not exist".
         self._before = {name: self._has.get(name, "") for name in touched}
         self._has |= {resource.name: resource.version for resource in changed} | dict.fromkeys(removed, None)
         if self.type_url == ENDPOINTS:
@@ -274,7 +274,7 @@ class Delta(Subscription):
             if not actions and self.nonce:
                 self.step(Event.STALE)
                 actions = [Ignored(self.type_url, f"stale nonce {request.nonce!r}, the last is {self.nonce!r}")]
-        # Unlike in state-of-the-world, a subscription counts whatever nonce it comes with: it is said only once.
+        # Unlike in state-of-the-world, a subscription counts whatever its nonce: it is sent only once.
         self._subscribe(request)
         return actions
 
@@ -290,7 +290,7 @@ class Delta(Subscription):
         for name in subscribe - {WILDCARD}:
             self.names.add(name)
             if not first:
-                # Asked for again means to be sent again.
+                # A repeated subscription means that it must be sent again.
                 self._has.pop(name, None)
                 self._unpin(name)
         if WILDCARD in unsubscribe:
@@ -317,10 +317,10 @@ class Delta(Subscription):
         self.refusals.pop(name, None)
 
     def _refused(self, detail: str) -> None:
-        """What the client names counts as refused, and the rest is sent again by itself: it may have been taken or not.
+        """The resources that the client names count as rejected; the rest, accepted or not, is sent again by itself.
 
-        All of the answer does where it names nothing. Only a removal cannot be what was wrong, unless the answer had
-        nothing else; it is tried again.
+        If it names none, all of the response counts as rejected. A removal alone cannot be wrong, unless the response
+        had nothing else; it is retried.
         """
         blamed = named(detail, (name for name in self._before if self._has.get(name) is not None))
         only_removals = all(self._has.get(name) is None for name in self._before)

@@ -1,9 +1,9 @@
 """The proxy's statistics for the control plane, which may be on another host: a way to its admin interface.
 
-Envoy's own admin interface takes everybody who reaches it, and can do more than show numbers. So it listens on a Unix
-socket of the proxy's user (or on 127.0.0.1, with --admin-port), and a listener stands before it on the address that
-others reach, with the proxy's own mutual TLS: it lets in the control plane and nobody else, for reading statistics and
-nothing else. The control plane shows a certificate of the mesh's CA, which it keeps.
+Envoy's own admin interface accepts everybody who reaches it, and can do more than show numbers. So it listens on a Unix
+socket of the proxy's user (or on 127.0.0.1, with --admin-port), and a listener is put before it on the address that
+others reach, with the proxy's own mutual TLS: it admits only the control plane, for reading statistics and nothing
+else. The control plane presents a certificate of the mesh's CA, which it keeps.
 
 Only the bootstrap knows where the socket is, and has a static cluster for it. Envoy ignores what ADS brings under the
 name of a static cluster, so that the one of this file counts only for proxies that have none: those with --admin-port.
@@ -27,12 +27,12 @@ PATHS = ("/stats", "/stats/prometheus")
 
 
 def is_offered(networking: Networking) -> bool:
-    """Not where the listener would be in the admin interface's own place: then both are on one host."""
+    """False if the listener would conflict with the admin interface itself: then both are on one host."""
     return networking.admin is not None and is_ip(networking.address) and networking.address != ADMIN_HOST
 
 
 def add(context: ProxyContext, config: ProxyConfig) -> None:
-    """The way to the admin interface, where one is possible."""
+    """Adds the way to the admin interface, if one is possible."""
     networking = context.dataplane.spec.networking
     if context.identity is None or not is_offered(networking):
         return
@@ -43,7 +43,7 @@ def add(context: ProxyContext, config: ProxyConfig) -> None:
 
 
 def cluster(port: int) -> Config:
-    """For a proxy whose bootstrap has no such cluster."""
+    """The cluster for a proxy whose bootstrap has none."""
     return {
         "name": ADMIN_CLUSTER,
         "type": "STATIC",

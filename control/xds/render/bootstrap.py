@@ -1,7 +1,7 @@
 """The bootstrap configuration of a proxy: who it is, and where its control plane is. Everything else comes by ADS.
 
-The token stands in a file of its own, which Envoy reads at each connection: a new one is taken without a restart, and
-no dump of the configuration shows it. Only its client of Google's gRPC library does that, not its own.
+The token is in a separate file, which Envoy reads at each connection: a new one is used without a restart, and no dump
+of the configuration shows it. Only Envoy's client of Google's gRPC library does that, not its own client.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from pathlib import Path
 from control.xds.render import shapes
 from envoy_ext.render import Config, pipe_address, socket_address
 
-# Of the statistics of the stream to the control plane.
+# Name of the stream to the control plane in statistics.
 NAME = "control_plane"
 _FROM_FILE = "envoy.grpc_credentials.file_based_metadata"
 _CHANNEL = {
-    # A control plane that is gone without a word is noticed, and looked for again.
+    # A control plane that vanishes silently is noticed, and looked for again.
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,
-    # Envoy has pauses of its own, of up to 30 s; those of the library, up to two minutes, would come on top.
+    # Envoy has its own pauses, of up to 30 s; those of the library, up to two minutes, would be added to them.
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 1_000,
-    # The library's bound of 4 MiB is less than what a proxy of a large mesh gets; Envoy's own client has none.
+    # The library's limit of 4 MiB is less than what a proxy of a large mesh gets; Envoy's own client has none.
     "grpc.max_receive_message_length": -1,
 }
 
@@ -36,7 +36,7 @@ class ControlPlaneAddress:
 
 @dataclass(frozen=True)
 class ProxyIdentity:
-    """`token_file`: the token and nothing else, not even the end of a line: Envoy sends the file as it is."""
+    """`token_file`: the token and nothing else, not even a newline: Envoy sends the file as it is."""
 
     mesh: str
     dataplane: str
@@ -54,14 +54,14 @@ def bootstrap(
     delta: bool = True,
     admin_socket: Path | None = None,
 ) -> Config:
-    """There is no secret in it.
+    """The bootstrap; it contains no secret.
 
-    Envoy's admin interface is on a Unix socket, or on a port of 127.0.0.1 that every user of the host reaches.
+    Envoy's admin interface is on a Unix socket, or on a port of 127.0.0.1 that every user of the host can reach.
     """
     ads = {
         "api_type": "DELTA_GRPC" if delta else "GRPC",
         "transport_api_version": "V3",
-        # The node is told once a stream, not with every request.
+        # The node is sent once per stream, not with every request.
         "set_node_on_first_message_only": True,
         "grpc_services": [{"google_grpc": _client(proxy, control_plane)}],
     }
@@ -78,12 +78,12 @@ def bootstrap(
 
 
 def _private_socket(path: Path) -> Config:
-    """For the one user whose process it is."""
+    """A socket for only the user that the process runs as."""
     return {"pipe": {"path": str(path), "mode": 0o600}}
 
 
 def _admin_cluster(path: Path) -> Config:
-    """Where listeners for statistics and metrics lead; in the place of the one that comes by ADS (admin.py)."""
+    """The target of listeners for statistics and metrics, in place of the one that comes by ADS (admin.py)."""
     endpoint = {"endpoint": {"address": pipe_address(path)}}
     return {
         "name": shapes.ADMIN_CLUSTER,
@@ -94,7 +94,7 @@ def _admin_cluster(path: Path) -> Config:
 
 
 def _client(proxy: ProxyIdentity, control_plane: ControlPlaneAddress) -> Config:
-    """The host in the target is what the control plane's certificate has to name."""
+    """The host in the target is the one that the control plane's certificate must name."""
     host = f"[{control_plane.host}]" if ":" in control_plane.host else control_plane.host
     token = {
         "@type": "type.googleapis.com/envoy.config.grpc_credential.v3.FileBasedMetadataConfig",

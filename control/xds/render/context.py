@@ -23,14 +23,14 @@ class ProxyContext:
     policies: ProxyPolicies
     settings: ProxySettings
     identity: Identity | None
-    # For connection managers; None where nothing is traced.
+    # For connection managers; None if nothing is traced.
     tracing: Config | None
     shared: SharedConfigs
 
 
 @dataclass(frozen=True)
 class Reached:
-    """A destination that a proxy needs endpoints of. `aware`: of its own zone first; `tls`: which it calls by TLS."""
+    """A destination whose endpoints a proxy needs. `aware`: of its own zone first; `tls`: those called by TLS."""
 
     destination: Destination
     aware: bool
@@ -39,14 +39,14 @@ class Reached:
 
 @dataclass
 class ProxyConfig:
-    """By name, for each type of xDS but endpoints (endpoints.py); and what could not be configured, in words."""
+    """Resources by name, for each type of xDS except endpoints (endpoints.py); and problems, in words."""
 
     clusters: dict[str, Config] = field(default_factory=dict)
     listeners: dict[str, Config] = field(default_factory=dict)
     routes: dict[str, Config] = field(default_factory=dict)
     secrets: dict[str, Config] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    # Where the endpoints come from.
+    # The destinations whose endpoints are needed.
     reached: list[Reached] = field(default_factory=list)
-    # By type of xDS and name; nothing for endpoints and secrets, which no policy is in.
+    # By type of xDS and name; without endpoints and secrets, which no policy is in.
     made_of: dict[str, dict[str, Made]] = field(default_factory=lambda: {CLUSTER: {}, LISTENER: {}, ROUTES: {}})

@@ -15,7 +15,7 @@ from envoy_ext.render import Config
 def load_assignments(
     view: MeshView, reached: Iterable[Reached], zone: str, shared: SharedConfigs | None = None
 ) -> dict[str, Config]:
-    """By the name of the cluster, for proxies of this zone; one object for all of them that have the same `shared`."""
+    """By cluster name, for proxies of this zone; one object for all of them that have the same `shared`."""
     kept, found = shared or SharedConfigs(), {}
     for one in reached:
         name = one.destination.name

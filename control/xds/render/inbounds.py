@@ -38,7 +38,7 @@ def name_of(inbound: Inbound) -> str:
 
 
 def add(context: ProxyContext, config: ProxyConfig) -> None:
-    """All inbounds of the dataplane."""
+    """Adds all inbounds of the dataplane."""
     of_all = provenance.of_proxy(context.policies, context.dataplane, "MeshTrace", "MeshOffload")
     for inbound in context.dataplane.spec.networking.inbound:
         name = name_of(inbound)
@@ -54,7 +54,7 @@ def add(context: ProxyContext, config: ProxyConfig) -> None:
 
 
 def _cluster(inbound: Inbound) -> Config:
-    """To the application, on the proxy's own host."""
+    """The cluster for the application, on the proxy's own host."""
     name = name_of(inbound)
     application = endpoint(inbound.service_address or "127.0.0.1", inbound.service_port or inbound.port)
     result: Config = {
@@ -66,7 +66,7 @@ def _cluster(inbound: Inbound) -> Config:
     }
     if inbound.service_probe is not None:
         result["health_checks"] = [_probe(inbound.service_probe)]
-        # One endpoint: panic mode would send requests to an application that is known to be down.
+        # With one endpoint, panic mode would send requests to an application that is known to be down.
         result["common_lb_config"] = {"healthy_panic_threshold": {"value": 0}}
     return result
 
@@ -75,7 +75,7 @@ def _probe(probe: ServiceProbe) -> Config:
     interval = seconds(probe.interval or _PROBE_INTERVAL)
     return {
         "interval": interval,
-        # Of an application that nobody has called yet: without it that is a minute.
+        # Interval while nobody has called the application; the default is a minute.
         "no_traffic_interval": interval,
         "timeout": seconds(probe.timeout or _PROBE_TIMEOUT),
         "unhealthy_threshold": probe.unhealthy_threshold or 3,
@@ -85,7 +85,7 @@ def _probe(probe: ServiceProbe) -> Config:
 
 
 def _listener(context: ProxyContext, inbound: Inbound) -> Config:
-    """With an identity: TLS with a permission filter, and beside it plaintext where MeshTLS is permissive."""
+    """With an identity: TLS with a permission filter, and plaintext beside it if MeshTLS is permissive."""
     networking, name = context.dataplane.spec.networking, name_of(inbound)
     conf = merged(_entries(context, "MeshTLS", inbound), TlsConf)
     result: Config = {
@@ -112,7 +112,7 @@ def _entries(context: ProxyContext, type_name: str, inbound: Inbound) -> list[En
 
 
 def is_closed(policies: ProxyPolicies, inbound: Inbound) -> bool:
-    """Whether the proxy refuses the permissions of the inbound (quarantine.py): then nobody is let in."""
+    """Whether the proxy rejects the permissions of the inbound (quarantine.py): then all callers are rejected."""
     names = [name_of(inbound), *(_routes_name(inbound, source) for source in SOURCES)]
     return not policies.choice.closed.isdisjoint(names)
 
@@ -126,10 +126,10 @@ def permission_entries(policies: ProxyPolicies, inbound: Inbound) -> list[Entry]
 
 @dataclass(frozen=True)
 class Secured:
-    """Mutual TLS of a filter chain, by Envoy or by the module, and how what comes after it is told who the peer is."""
+    """Mutual TLS of a filter chain, by Envoy or by the module, and how later filters learn who the peer is."""
 
     socket: Config
-    # What has to stand first in the chain.
+    # What must be first in the chain.
     filters: Sequence[Config]
     source: permission.PeerSource
     details: PeerDetails
@@ -169,9 +169,9 @@ def _routes_name(inbound: Inbound, source: permission.PeerSource) -> str:
 
 
 def _routes_of(context: ProxyContext, inbound: Inbound) -> dict[str, Config]:
-    """What stands behind the mutual TLS of an HTTP inbound, with its permissions; nothing where there is none.
+    """What follows the mutual TLS of an HTTP inbound, with its permissions; empty if it has none.
 
-    Always for both kinds of TLS; the proxy asks for what its listeners name. While it goes over from one to the other,
+    Always for both kinds of TLS; the proxy requests what its listeners name. While it moves from one to the other,
     connections of both are open.
     """
     if context.identity is None or not inbound.is_http:
@@ -217,7 +217,7 @@ def _logs(context: ProxyContext, inbound: Inbound) -> list[Config]:
 
 
 def _routes(inbound: Inbound, details: PeerDetails, name: str) -> Config:
-    """Everything to the application."""
+    """Routes everything to the application."""
     route = {"match": {"prefix": "/"}, "route": {"cluster": name_of(inbound), "timeout": "0s"}}
     host = {"name": name, "domains": ["*"], "routes": [route], **details.host}
     return {"name": name, "virtual_hosts": [host], "validate_clusters": False}

@@ -11,7 +11,7 @@ from envoy_ext.render import Config, socket_address
 
 
 def add(context: ProxyContext, config: ProxyConfig) -> None:
-    """After all other listeners: a port that is taken stays with who has it."""
+    """To be called after all other listeners: a port that is taken stays with its owner."""
     routes, networking = metric.routes(context.settings.metric, ADMIN_CLUSTER), context.dataplane.spec.networking
     if not routes:
         return

@@ -36,7 +36,7 @@ def _balancing(context: ProxyContext, destination: Destination) -> BalancingConf
 
 
 def add(context: ProxyContext, config: ProxyConfig) -> None:
-    """All outbounds of the dataplane, and what their routes lead to."""
+    """Adds all outbounds of the dataplane, and what their routes lead to."""
     reached: dict[str, Destination] = {}
     of_proxy = provenance.of_proxy(context.policies, context.dataplane, "MeshTrace")
     for outbound in context.dataplane.spec.networking.outbound:
@@ -71,7 +71,7 @@ def _missing(outbound: Outbound) -> str:
 
 
 def _listener(context: ProxyContext, outbound: Outbound, destination: Destination) -> Config:
-    """Where the application reaches the service. HTTP gets its routes by RDS: they change without the listener."""
+    """Where the application reaches the service. HTTP gets its routes by RDS, so they change without the listener."""
     name, http = destination.name, destination.port.is_http
     policies = context.policies.of_type("MeshAccessLog")
     conf = merged(outbound_entries(policies, destination.service, destination.port), AccessLogConf)
@@ -99,7 +99,7 @@ def _listener(context: ProxyContext, outbound: Outbound, destination: Destinatio
 
 
 def _listener_name(outbound: Outbound) -> str:
-    """By address and not by destination: two outbounds may lead to one service."""
+    """Named by address and not by destination: two outbounds may lead to one service."""
     return f"self_outbound_{outbound.address}_{outbound.port}"
 
 
@@ -159,7 +159,7 @@ def _make_cluster(context: ProxyContext, destination: Destination) -> Config:
     }
     if checks is not None:
         result["health_checks"] = health_check.health_checks(checks, protocol, name)
-        # An endpoint that is taken away is not kept for as long as it passes its checks.
+        # Without this a removed endpoint is kept for as long as it passes its checks.
         result["ignore_health_on_host_removal"] = True
         if checks.fail_traffic_on_panic is not None:
             zone_aware = {"fail_traffic_on_panic": checks.fail_traffic_on_panic}

@@ -1,4 +1,4 @@
-"""How requests are told who the caller is, for each way in which that was or was not proved."""
+"""How requests are told who the caller is, for each way in which that was or was not verified."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PeerDetails:
     host: Mapping[str, Any] = field(default_factory=dict)
 
 
-# Nobody has proved who they are: the header of a caller that says so is taken away.
+# Nobody is verified: the header of a caller that names one is removed.
 PLAINTEXT = PeerDetails({"forward_client_cert_details": "SANITIZE"})
 ENVOY_TLS = PeerDetails(
     {"forward_client_cert_details": "SANITIZE_SET", "set_current_client_cert_details": {"uri": True}}
@@ -25,7 +25,7 @@ ENVOY_TLS = PeerDetails(
 
 
 def by_module(own_id: str) -> PeerDetails:
-    """Envoy does not see the module's TLS: its scheme has to be said, and the header be made from filter state."""
+    """Envoy does not see the module's TLS: the scheme must be set, and the header be made from filter state."""
     value = f"By={own_id};URI={filter_state('peer_spiffe_id')}"
     header = {"header": {"key": "x-forwarded-client-cert", "value": value}}
     return PeerDetails(

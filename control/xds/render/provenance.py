@@ -1,6 +1,6 @@
-"""What each resource of a proxy is made of: the policies that are in it, the dataplane, the service that it leads to.
+"""The sources of each resource of a proxy: the policies in it, the dataplane, the service that it leads to.
 
-It says rather more than less: a policy that changes a resource is always among its sources (test_provenance.py).
+It errs on the side of more: a policy that changes a resource is always among its sources (test_provenance.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from control.xds.encoding.shared import SharedConfigs
 
 
 def source(resource: Resource) -> Source:
-    # A resource that was deleted and made again has a version of before, at another time.
+    # A resource that was deleted and created again reaches the same version again, at another time.
     return Source(resource.kind.type, resource.name, f"{resource.version}@{resource.modification_time}")
 
 
@@ -26,19 +26,19 @@ def _made(resources: Iterable[Resource]) -> Made:
 
 
 def of_proxy(policies: ProxyPolicies, dataplane: Resource, *type_names: str) -> Made:
-    """Of all policies of these types that select the proxy."""
+    """All policies of these types that select the proxy."""
     return _made([dataplane, *(policy for name in type_names for policy in policies.of_type(name))])
 
 
 def of_inbound(policies: ProxyPolicies, dataplane: Resource, inbound: Inbound, closed: bool, *type_names: str) -> Made:
-    """Of the policies of these types with rules for the inbound; `closed`: without those that let somebody in."""
+    """Policies of these types with rules for the inbound; `closed`: without those that let callers in."""
     counted = [name for name in type_names if not (closed and name in PROTECTING)]
     entries = [e for name in counted for e in inbound_entries(policies.of_type(name), inbound.section, inbound.port)]
     return _made([dataplane, *(entry.policy for entry in entries)])
 
 
 def of_destination(shared: SharedConfigs, policies: ProxyPolicies, destination: Destination, *type_names: str) -> Made:
-    """Of the policies of these types with something for the destination; the same for many proxies."""
+    """Policies of these types with settings for the destination; the same for many proxies."""
 
     def make() -> Made:
         found = [policies.of_type(name) for name in type_names]

@@ -1,6 +1,6 @@
 """Everything one proxy gets, as plain dictionaries: a pure function of the mesh and the proxy's name.
 
-Only what the proxy references is in it: its own inbounds, the services it calls, and where their routes lead.
+It contains only what the proxy references: its own inbounds, the services it calls, and where their routes lead.
 """
 
 from __future__ import annotations

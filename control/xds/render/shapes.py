@@ -9,7 +9,7 @@ from envoy_ext import render
 from envoy_ext.render import Config
 
 ADS: Config = {"ads": {}, "resource_api_version": "V3"}
-# Of the proxy's own admin interface.
+# The proxy's own admin interface.
 ADMIN_CLUSTER = "self_admin"
 
 

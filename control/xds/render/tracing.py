@@ -13,7 +13,7 @@ from envoy_ext.render import Config, endpoint
 
 
 def add(view: MeshView, dataplane: Resource, settings: ProxySettings, config: ProxyConfig) -> Config | None:
-    """What connection managers need for it; None where nothing is traced."""
+    """The settings that connection managers need; None if nothing is traced."""
     found = trace.tracing(settings.trace, dataplane.name, view.of_type("MeshOpenTelemetryBackend"))
     if found is None:
         if settings.trace is not None and settings.trace.backends:

@@ -1,1 +1,1 @@
-"""One file a revision, in their order."""
+"""One file per revision, in their order."""
