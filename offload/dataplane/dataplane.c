@@ -24,7 +24,7 @@ struct dataplane {
   refusal_log refusals;
   work_queue work;
   unsigned backends;
-  int only; /* index of the one backend that was asked for, or -1 */
+  int only; /* index of the one backend that was requested, or -1 */
   front *front;
   shard **shards;
   unsigned shard_count;
@@ -42,7 +42,7 @@ static bool choose_backends(dataplane *it, const char *wanted, char error[KERNEL
   for (size_t i = 0; kernel_backends[i] != NULL; i++) {
     const kernel_backend *backend = kernel_backends[i];
     if (backend == &kernel_software || it->backends == COST_BACKENDS_MAX) continue;
-    if (kernel_backend_by_name(backend->name) == NULL) continue; /* not on this host */
+    if (kernel_backend_by_name(backend->name) == NULL) continue; /* this host does not support it */
     if (!any && strcmp(wanted, backend->name) != 0) continue;
     if (!any) it->only = (int)it->backends;
     it->work.backends[it->backends++] = backend;
@@ -114,7 +114,7 @@ dataplane *dataplane_new(const dataplane_settings *settings, char error[KERNEL_E
 
 /* ---- running ---- */
 
-/* Locked, and not stopped. */
+/* Takes the lock; fails when it is stopped. */
 static bool enter(dataplane *it, char error[KERNEL_ERROR_MAX]) {
   pthread_mutex_lock(&it->lock);
   if (it->phase != PHASE_STOPPED) return true;
@@ -157,7 +157,7 @@ static bool set_limits_locked(dataplane *it, uint32_t max_wait_us, uint32_t queu
   }
   pthread_mutex_lock(&it->work.lock);
   batcher_limit(&it->work.batcher, queue_limit, 1000ull * max_wait_us);
-  work_queue_wake(&it->work, monotonic_ns()); /* what waited for company may have to go now */
+  work_queue_wake(&it->work, monotonic_ns()); /* a batch that waited for more may be due now */
   pthread_mutex_unlock(&it->work.lock);
   return true;
 }

@@ -1,5 +1,5 @@
-/* The data plane as the daemon drives it (_dataplane.pyx): one front, some shards, one keyring in force. All calls may
- * be made by any thread; none runs an operation on it, except calibrate and benchmark.
+/* The data plane as the daemon drives it (_dataplane.pyx): one front, some shards, one keyring in force. Any thread may
+ * make any call; only calibrate and benchmark run operations on the calling thread.
  */
 #ifndef OFFLOAD_DATAPLANE_H
 #define OFFLOAD_DATAPLANE_H
@@ -26,26 +26,26 @@ typedef struct dataplane_settings {
   uint32_t idle_timeout_ms;
   uint32_t stalled_timeout_ms;
   uint32_t drain_timeout_ms;
-  const char *backend; /* "auto", or the name of one */
+  const char *backend; /* "auto", or the name of a backend */
 } dataplane_settings;
 
 dataplane *dataplane_new(const dataplane_settings *settings, char error[KERNEL_ERROR_MAX]);
-void dataplane_free(dataplane *plane); /* stops first; NULL is allowed */
+void dataplane_free(dataplane *plane); /* stops it first; NULL is allowed */
 
 bool dataplane_add_listener(dataplane *plane, const char *name, int descriptor, char error[KERNEL_ERROR_MAX]);
 bool dataplane_remove_listener(dataplane *plane, const char *name, char error[KERNEL_ERROR_MAX]);
 bool dataplane_set_keyring(dataplane *plane, keyring *ring,
-                           char error[KERNEL_ERROR_MAX]); /* takes `ring` in any case */
-/* Replaces those of the settings, which stay the upper bounds. Allowed while running. */
+                           char error[KERNEL_ERROR_MAX]); /* takes ownership of `ring` in any case */
+/* Replaces the limits of the settings, which remain the upper bounds. Allowed while running. */
 bool dataplane_set_limits(dataplane *plane, uint32_t max_wait_us, uint32_t queue_limit, char error[KERNEL_ERROR_MAX]);
-/* For the audit log: whether uses of keys are counted, and what was counted since the last time (key_uses.h). */
+/* For the audit log: sets whether uses of keys are counted; takes what was counted since the last call (key_uses.h). */
 bool dataplane_count_key_uses(dataplane *plane, bool count, char error[KERNEL_ERROR_MAX]);
 unsigned dataplane_take_key_uses(dataplane *plane, key_use taken[], uint64_t *unlisted); /* 0 when it is stopped */
 bool dataplane_calibrate(dataplane *plane, char error[KERNEL_ERROR_MAX]);
 bool dataplane_start(dataplane *plane, char error[KERNEL_ERROR_MAX]);
 bool dataplane_drain(dataplane *plane, char error[KERNEL_ERROR_MAX]);
 bool dataplane_wait_drained(dataplane *plane, double timeout_seconds); /* true also when it is stopped */
-void dataplane_stop(dataplane *plane);                                 /* for good; may be repeated */
+void dataplane_stop(dataplane *plane);                                 /* permanently; may be repeated */
 
 /* A copy of the numbers; the counters themselves are read in place. */
 typedef struct dataplane_numbers {
@@ -62,7 +62,7 @@ void dataplane_read(dataplane *plane, dataplane_numbers *numbers);
 const counters *dataplane_counters(const dataplane *plane);
 refusal_log *dataplane_refusals(dataplane *plane);
 
-/* PR_SET_DUMPABLE 0 and RLIMIT_CORE 0. False with errno. */
+/* Sets PR_SET_DUMPABLE and RLIMIT_CORE to 0. False with errno. */
 bool dataplane_harden_process(void);
 
 const char *batch_reason_name(batch_reason reason);

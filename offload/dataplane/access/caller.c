@@ -54,7 +54,7 @@ static char *read_cgroups(pid_t pid) {
     if (got > 0) used += (size_t)got;
   }
   close(file);
-  if (got != 0) { /* an error, or longer than any real one */
+  if (got != 0) { /* an error, or longer than any real path */
     free(text);
     return NULL;
   }
@@ -78,7 +78,7 @@ static void read_groups(int socket, caller *caller) {
 
 static void read_process(int socket, caller *caller) {
   int process = open_process(socket, caller->pid);
-  if (process < 0) return; /* ended already: nothing that needs /proc will match */
+  if (process < 0) return; /* it has ended already: no selector that needs /proc will match */
   caller->executable = read_executable(caller->pid);
   caller->cgroups = read_cgroups(caller->pid);
   if (!is_running(process)) {

@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-/* Key ids are hashes already; pids and the rest are spread by multiplication. A caller cannot choose its pid or our
- * keys well enough to make chains, and a chain is at most the table. */
+/* Key ids are hashes already; multiplication spreads PIDs and the other fields. A caller cannot choose its PID or our
+ * keys well enough to provoke long probe sequences, and the longest sequence is the table itself. */
 static uint32_t start_of(const caller *caller, const key_use_kind *kind) {
   uint64_t mixed;
   memcpy(&mixed, kind->key_id, sizeof mixed);

@@ -1,6 +1,6 @@
-/* Who used which key for what, for the audit log and the counts per identity: counted by the front in a table of its
- * own, so that the hot path takes no lock, allocates nothing and writes nothing; the table is copied out now and then
- * by a command to the front.
+/* Who used which key for what, for the audit log and the counts per identity. The front counts in a table of its own,
+ * so that the hot path takes no lock, allocates nothing and does no I/O; a command to the front copies the table out
+ * from time to time.
  */
 #ifndef OFFLOAD_KEY_USES_H
 #define OFFLOAD_KEY_USES_H
@@ -31,7 +31,7 @@ typedef struct key_use {
   uint32_t identity; /* its number in the keyring */
   uint8_t key_id[KEY_USE_KEY_ID];
   char listener[KEY_USE_LISTENER_MAX];     /* cut off when longer */
-  char executable[KEY_USE_EXECUTABLE_MAX]; /* cut off when longer; empty when it could not be read */
+  char executable[KEY_USE_EXECUTABLE_MAX]; /* truncated; empty when it could not be read */
 } key_use;
 
 typedef struct key_uses {
@@ -40,7 +40,7 @@ typedef struct key_uses {
   key_use slots[KEY_USES_SLOTS];
 } key_uses;
 
-/* What was done, by which `same` entries are told apart together with the caller. */
+/* What was done. `same` compares these fields and the caller to tell entries apart. */
 typedef struct key_use_kind {
   const uint8_t *key_id;
   uint32_t identity;

@@ -101,7 +101,7 @@ static bool index_keys(keyring *ring) {
   if (ring->by_key == NULL) return false;
   ring->key_mask = size - 1;
   for (uint32_t i = 0; i < size; i++) ring->by_key[i] = -1;
-  for (uint32_t i = ring->grant_count; i-- > 0;) { /* backwards: chains keep the order of adding */
+  for (uint32_t i = ring->grant_count; i-- > 0;) { /* backwards: chains keep the order of insertion */
     int32_t *slot = find_slot(ring, kernel_key_id(ring->grants[i].key));
     ring->grants[i].next = *slot;
     *slot = (int32_t)i;

@@ -1,6 +1,7 @@
-/* The set of identities and keys in force: immutable once built, replaced whole. Reference-counted: every accepted
- * operation holds the keyring it was accepted with, so a replaced one lives until the last of its operations is
- * answered. References belong to one thread (the front); only building happens elsewhere, before the keyring is shared.
+/* The set of identities and keys in force: immutable once built, and replaced as a whole. Reference-counted: every
+ * accepted operation holds the keyring it was accepted with, so a superseded keyring lives until the last of its
+ * operations is answered. References belong to one thread (the front); only building happens elsewhere, before the
+ * keyring is shared.
  */
 #ifndef OFFLOAD_KEYRING_H
 #define OFFLOAD_KEYRING_H
@@ -9,8 +10,8 @@
 #include "offload/dataplane/access/authorize.h"
 #include "offload/dataplane/access/usage.h"
 
-/* What watchers of an identity get: a gRPC frame (5 bytes header, serialized Identity). Shared by keyring and calls of
- * the front thread. */
+/* What watchers of an identity receive: a gRPC frame (header of 5 bytes, serialized Identity). The keyring and the
+ * calls of the front thread share it. */
 typedef struct identity_message {
   size_t references;
   size_t size;
@@ -23,7 +24,7 @@ typedef struct identity {
   selector *selectors;
   size_t selector_count;
   identity_message *message;
-  uint32_t number; /* the same for the same name in every keyring; 0 where nobody has given one */
+  uint32_t number; /* the same for the same name in every keyring; 0 when none was assigned */
 } identity;
 
 /* One key of one identity. The same key may belong to several. */
@@ -37,7 +38,7 @@ typedef struct key_grant {
 
 typedef struct keyring {
   size_t references;
-  uint64_t generation; /* set when it is put in force; each is greater than those before */
+  uint64_t generation; /* assigned when it is put in force; increases with each keyring */
   identity *identities;
   key_grant *grants;
   uint32_t identity_count, identity_room, grant_count, grant_room;
@@ -46,11 +47,12 @@ typedef struct keyring {
   uint32_t key_mask;
 } keyring;
 
-/* Building: new, add identities each followed by its selectors and keys, then seal. All return false (NULL) when memory
- * ran out; seal also when two identities have one name, then `duplicate` is set to it. */
+/* To build a keyring: call keyring_new, add each identity followed by its selectors and keys, then seal. All return
+ * false (or NULL) when memory ran out; sealing also fails when two identities have the same name, and then sets
+ * `duplicate` to that name. */
 keyring *keyring_new(void);
 bool keyring_add_identity(keyring *ring, const char *name, size_t name_size, const uint8_t *message, size_t size);
-/* Strings are copied; of the last identity added. */
+/* Adds a selector to the last identity added. Strings are copied. */
 bool keyring_add_selector(keyring *ring, const selector *selector);
 void keyring_number_identity(keyring *ring, uint32_t number);
 bool keyring_add_key(keyring *ring, const kernel_key *key, key_usage usage, bool decrypt);
@@ -70,7 +72,7 @@ int32_t keyring_find_identity(const keyring *ring, const uint8_t *name, size_t s
 
 identity_message *identity_message_retain(identity_message *message);
 void identity_message_release(identity_message *message);
-/* Whether they say the same; either may be NULL. */
+/* Whether both have the same bytes; either may be NULL. */
 bool identity_message_same(const identity_message *a, const identity_message *b);
 
 #endif

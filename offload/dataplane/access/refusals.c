@@ -35,7 +35,8 @@ const char *refusal_reason_name(refusal_reason reason) {
 void refusals_init(refusal_log *log) {
   memset(log, 0, sizeof *log);
   pthread_mutex_init(&log->lock, NULL);
-  /* Without it (very early in a boot) the hashes can be guessed, and a flood costs more; it does nothing else. */
+  /* Without the seed (very early in a boot) the hashes can be guessed, so a flood costs more; nothing else depends on
+   * it. */
   if (getrandom(&log->seed, sizeof log->seed, GRND_NONBLOCK) != sizeof log->seed) log->seed = 0;
 }
 
@@ -64,7 +65,7 @@ static uint64_t mix(uint64_t hash, const void *data, size_t size) {
   return hash;
 }
 
-/* Of the fields that tell entries apart the most; `same` compares all of them. */
+/* Hashes the fields that differ most between entries; `same` compares all fields. */
 static uint64_t hash_of(const refusal_log *log, const refusal *entry) {
   uint64_t hash = mix(log->seed, &entry->reason, sizeof entry->reason);
   hash = mix(hash, &entry->pid, sizeof entry->pid);
@@ -75,7 +76,7 @@ static uint64_t hash_of(const refusal_log *log, const refusal *entry) {
 }
 
 static void fold(refusal_log *log, const refusal *entry, uint64_t hash) {
-  /* From the newest: floods repeat themselves. */
+  /* Searches from the newest, since floods repeat themselves. */
   for (unsigned i = log->used; i-- > 0;) {
     if (log->hashes[i] == hash && same(&log->ring[i], entry)) {
       log->ring[i].count++;

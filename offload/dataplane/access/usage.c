@@ -49,7 +49,7 @@ static bool is_server_key_exchange(const uint8_t *input, size_t size) {
   return false;
 }
 
-/* Handshake types that may stand between ServerHello and the client's CertificateVerify. */
+/* Handshake types that may occur between ServerHello and the client's CertificateVerify. */
 static bool occurs_in_transcript(uint8_t type) {
   switch (type) {
     case 11: /* Certificate, of the server and of the client */

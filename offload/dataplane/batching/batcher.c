@@ -12,7 +12,7 @@ bool batcher_init(batcher *self, const cost_model *costs, uint32_t queue_limit, 
   for (unsigned i = 0; i < KERNEL_ALGORITHMS; i++) {
     list_init(&self->classes[i].turns);
     list_init(&self->classes[i].ages);
-    self->classes[i].gap = max_wait; /* nothing is known yet: waiting is not worthwhile */
+    self->classes[i].gap = max_wait; /* no arrivals seen yet: waiting is not worthwhile */
   }
   return deadlines_init(&self->deadlines, queue_limit);
 }
@@ -56,8 +56,8 @@ static void note_arrival(const batcher *self, batch_class *queue, uint64_t arriv
   if (arrived > queue->latest) queue->latest = arrived;
 }
 
-/* A class that was empty gets no credit for that time: it restarts level with the latest batch, or with the class that
- * is furthest behind that. */
+/* A class that was empty gets no credit for that time: it restarts at the tag of the latest batch, or at the lowest tag
+ * of any backlogged class if that is less. */
 static void restart(const batcher *self, batch_class *queue) {
   uint64_t floor = self->latest_tag;
   for (unsigned algorithm = 0; algorithm < KERNEL_ALGORITHMS; algorithm++) {
@@ -184,9 +184,9 @@ static uint64_t ready_at(const batcher *self, unsigned algorithm) {
   return latest < oldest ? latest : oldest;
 }
 
-/* The cheapest of the classes that may be served and have had no more than their average. The lowest tag alone would
- * not do: tags grow by whole batches, and a long class that has not had its first batch yet is behind a short one that
- * has had a few microseconds. */
+/* The cheapest of the classes that may be served and whose tag is not above the average. Choosing the lowest tag alone
+ * would not do: tags grow by whole batches, so an expensive class that has not had its first batch yet would be served
+ * before a cheap class that has had a few microseconds. */
 static int choose_class(const batcher *self, uint64_t now) {
   bool is_ready[KERNEL_ALGORITHMS];
   uint64_t sum = 0, ready = 0;
@@ -209,7 +209,8 @@ static void to_the_end(list_node *turns, list_node *link) {
   list_push(turns, link);
 }
 
-/* One operation of the user whose turn it is, from the connection whose turn it is there; both go to the end. */
+/* Takes one operation of the user whose turn it is, from the connection whose turn it is; both go to the end of their
+ * lines. */
 static batch_item *take_one(batcher *self, batch_class *queue) {
   batch_share *share = LIST_ENTRY(queue->turns.next, batch_share, link);
   batch_flow *flow = LIST_ENTRY(share->turns.next, batch_flow, link);

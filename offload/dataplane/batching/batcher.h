@@ -1,34 +1,34 @@
-/* The policy of batching. Pure: no threads, no clock, no I/O; memory is allocated only by batcher_init. The caller
- * serializes the calls and says what time it is.
+/* The batching policy. It has no threads, no clock and no I/O; only batcher_init allocates memory. The caller
+ * serializes the calls and passes the time.
  *
  * Operations of one class (algorithm and size) are interchangeable: any of them can share a batch.
  *
- * Which operations: fair between users first, then between the connections of a user. A class serves the users that
- * have operations in turn (a batch_group: the uid behind a connection, or a dedicated socket), and a user its
- * connections in turn (a batch_flow), one operation each, so a batch is filled from as many of both as there are. With
- * m users waiting in a class, the k-th operation of any user is preceded by at most k * (m - 1) operations of others
- * that came after it, whatever they send and over however many connections; likewise for the connections within a
- * user's share.
+ * Which operations: selection is fair between users first, then between the connections of a user. Within a class, the
+ * users that have operations (a batch_group: the uid behind a connection, or a dedicated socket) take turns, and so do
+ * the connections of a user (a batch_flow), one operation each, so a batch draws on as many users and connections as
+ * possible. With m users waiting in a class, the k-th operation of any user is preceded by at most k * (m - 1) later
+ * operations of other users, whatever they send and over however many connections; the same holds for the connections
+ * within a user's share.
  *
- * Which class: fair queueing over kernel time. Each class has a tag, which grows by the cost of each of its batches;
- * the batch goes to the cheapest class whose tag is not above the average of those that have operations. A class that
- * was empty restarts at the tag of the latest batch, or the lowest if that is less. So backlogged classes share kernel
- * time evenly, none is ahead of the average by more than one batch, and a class that asks for less than its share
- * always stands first in line: its operation is taken by the first shard that becomes free. A P-256 operation beside
- * RSA-4096 load therefore waits for at most the rest of one RSA batch, with two or more shards for the one that ends
- * first.
+ * Which class: kernel time is shared by fair queueing. Each class has a tag, which grows by the cost of each of its
+ * batches; the batch goes to the cheapest class whose tag is not above the average of those that have operations. A
+ * class that was empty restarts at the tag of the latest batch, or at the lowest tag if that is less. So backlogged
+ * classes share kernel time evenly, no class is ahead of the average by more than one batch, and a class that needs
+ * less than its share is always first in line: the first shard that becomes free takes its operation. A P-256 operation
+ * beside RSA-4096 load therefore waits for at most the rest of one RSA batch, with two or more shards for the one that
+ * ends first.
  *
- * When: a shard takes what is there when it is free ("natural batching"). With max_wait set, a class with less than a
- * full batch waits for more while that looks worthwhile: as long as operations come, on average, at least two in the
- * time that the class may wait; not longer than three such gaps after the latest; and never longer than that time after
- * the oldest. The time is max_wait, or four times what an operation takes alone if that is less: what is cheap has
- * little to gain. So an operation that comes alone is served at once, and P-256 practically always, whatever max_wait
- * is.
+ * When: a free shard takes what is queued ("natural batching"). With max_wait set, a class with less than a full batch
+ * waits for more while that looks worthwhile: only if, on average, at least two operations arrive in the time that the
+ * class may wait; for at most three average gaps after the latest arrival; and for at most that time after the oldest.
+ * That time is max_wait, or four times what a lone operation costs if that is less: cheap operations have little to
+ * gain. So an operation that arrives alone is served at once, and P-256 is practically always served at once, whatever
+ * max_wait is.
  *
- * Bounds: per connection and per user (queued and running), and overall (queued). Beyond the overall bound and that of
- * its user a connection may still have BATCH_RESERVE operations, so that others cannot lock it out, not even others of
- * its user; a user never has more than twice its bound, but for what a connection brought along (batcher_regroup). The
- * true overall bound is limit + BATCH_RESERVE * connections.
+ * Bounds: there is one per connection and one per user (queued and running), and one overall (queued). Beyond the
+ * overall bound and its user's bound, a connection may still have BATCH_RESERVE operations, so that other connections
+ * cannot lock it out, not even those of the same user; a user never has more than twice its bound, except for what a
+ * connection brought along (batcher_regroup). The true overall bound is limit + BATCH_RESERVE * connections.
  */
 #ifndef OFFLOAD_BATCHER_H
 #define OFFLOAD_BATCHER_H
@@ -103,48 +103,48 @@ typedef enum batch_refusal { BATCH_ACCEPTED, BATCH_QUEUE_FULL, BATCH_SOURCE_FULL
 
 /* Why a batch was closed. */
 typedef enum batch_reason {
-  BATCH_FULL,       /* as many as the class runs well with, see cost_model.c; more may be waiting */
-  BATCH_IDLE_SHARD, /* all that was there: a shard had nothing else to do */
-  BATCH_MAX_WAIT,   /* it had waited, and more was not to be expected soon, or max_wait was over */
+  BATCH_FULL,       /* the best size for the class, see cost_model.c; more may be waiting */
+  BATCH_IDLE_SHARD, /* all that was queued: a shard had nothing else to do */
+  BATCH_MAX_WAIT,   /* it waited until no more was expected soon, or max_wait had passed */
   BATCH_REASONS,
 } batch_reason;
 
 typedef struct batch {
   batch_item *items[KERNEL_LANES];
-  unsigned count; /* 0: nothing to run now */
+  unsigned count; /* 0: there is nothing to run now */
   kernel_algorithm algorithm;
   unsigned backend; /* index in the cost model */
   batch_reason reason;
 } batch;
 
-/* `costs` stays the caller's and may change between calls. False when memory ran out. */
+/* The caller keeps ownership of `costs` and may change it between calls. False when memory ran out. */
 bool batcher_init(batcher *self, const cost_model *costs, uint32_t queue_limit, uint32_t source_limit,
                   uint32_t group_limit, uint64_t max_wait);
 void batcher_free(batcher *self);
 
-/* From now on; what is queued stays queued. */
+/* Changes the limits from now on; what is queued stays queued. */
 void batcher_limit(batcher *self, uint32_t queue_limit, uint64_t max_wait);
 
 void batch_group_init(batch_group *group);
 void batch_source_init(batch_source *source, batch_group *group);
 
-/* From now on the source is of that user, with what it has queued and running: it is served in the user's turns, and
- * may take the user above its bound, until as much of it is done. */
+/* From now on the source belongs to that user, with what it has queued and running: it is served in the user's turns,
+ * and may take the user above its bound until enough of that has completed. */
 void batcher_regroup(batcher *self, batch_source *source, batch_group *group);
 
 /* The caller has set source, algorithm, arrived and deadline. */
 batch_refusal batcher_submit(batcher *self, batch_item *item);
 
-/* Moves every queued operation whose deadline has come to the end of `expired`, state BATCH_OUTSIDE. */
+/* Moves every queued operation whose deadline has passed to the end of `expired`, in state BATCH_OUTSIDE. */
 void batcher_expire(batcher *self, uint64_t now, list_node *expired);
 
 /* The next batch to run now. `others_idle`: another shard has nothing to do. Call batcher_expire before. */
 void batcher_take(batcher *self, uint64_t now, bool others_idle, batch *out);
 
-/* Drops a queued operation; false when it is not queued (any more). */
+/* Removes a queued operation; false when it is not queued, or no longer. */
 bool batcher_cancel(batcher *self, batch_item *item);
 
-/* The items of a batch have been run. */
+/* Tells the batcher that the items of a batch have been run. */
 void batcher_complete(batcher *self, batch_item *const items[], unsigned count);
 
 /* When batcher_take will next give a batch: 0 for now, NEVER when nothing is queued. */

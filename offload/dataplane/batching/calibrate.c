@@ -87,9 +87,10 @@ static uint64_t run_once(bench *it, const kernel_backend *backend, kernel_algori
   return now_ns(clock) - began;
 }
 
-/* Nanoseconds of batches of the given sizes, into ns[size]: the least of a few rounds, in CPU time of the thread, since
- * what disturbs only ever adds, and a busy host must not make a backend look slow for as long as the daemon runs. The
- * sizes take turns: what decides between them is a few percent, and a slow moment has to meet all of them alike. */
+/* Stores the nanoseconds of batches of the given sizes in ns[size]: the minimum of a few rounds, in CPU time of the
+ * thread, since a disturbance can only add time, and a busy host must not make a backend look slow for as long as the
+ * daemon runs. The sizes are interleaved: they differ by a few percent, so a slow moment has to affect all of them
+ * alike. */
 static void measure(bench *it, const kernel_backend *backend, kernel_algorithm algorithm, const unsigned sizes[],
                     unsigned how_many, uint64_t ns[]) {
   uint64_t total = 0;
@@ -105,13 +106,14 @@ static void measure(bench *it, const kernel_backend *backend, kernel_algorithm a
 }
 
 static void measure_class(bench *it, const kernel_backend *backend, kernel_algorithm algorithm, uint64_t ns[]) {
-  if (backend == &kernel_software) { /* one after the other */
+  if (backend == &kernel_software) { /* one operation after the other */
     static const unsigned one[] = {1};
     measure(it, backend, algorithm, one, 1, ns);
     for (unsigned count = 2; count <= KERNEL_LANES; count++) ns[count] = count * ns[1];
     return;
   }
-  /* Lanes: the same for any number, or, where an operation takes two lanes of eight or four, in steps of two. */
+  /* On lanes, a batch costs the same for any size, or in steps of two where an operation takes two of eight or four
+   * lanes. */
   static const unsigned sizes[] = {1, 2, 4, 6, 8};
   measure(it, backend, algorithm, sizes, sizeof sizes / sizeof *sizes, ns);
   for (unsigned count = 3; count < KERNEL_LANES; count += 2) ns[count] = ns[count + 1];

@@ -7,9 +7,10 @@
 #include "kernels/key.h"
 #include "offload/dataplane/batching/cost_model.h"
 
-/* Measures every backend with every class and fills in and settles the model; some tens of milliseconds in all.
+/* Measures every backend with every class and fills in and settles the model; takes some tens of milliseconds in all.
  * `backends` are those in use, software first. `only`: an index among them that has to run every class it has a kernel
- * for, or -1 to let the cheaper one win. False, with the reason, when there is no memory for a workspace or a key. */
+ * for, or -1 to let the cheaper one win. False, with the reason in `error`, when there is no memory for a workspace or
+ * a key. */
 bool calibrate(cost_model *model, const kernel_backend *const backends[], unsigned count, int only,
                char error[KERNEL_ERROR_MAX]);
 

@@ -22,7 +22,7 @@ static inline bool completions_waiting(const completions *done) {
   return atomic_load(&done->top) != NULL;
 }
 
-/* All of them, in the order of completion, chained by `next`. */
+/* Takes all of them, in the order of completion, chained by `next`. */
 operation *completions_take(completions *done);
 
 #endif

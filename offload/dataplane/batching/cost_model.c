@@ -1,14 +1,14 @@
-/* A batch should be no longer than it has to be: results leave when the whole batch is done, and what is not taken can
- * run on another core, or with what comes next.
- *   - When all shards are busy, work must not be wasted: on lanes the batch whose cost per operation is the best that
- * can be had, in software the smallest within 1% of it. What is left over joins later arrivals.
- *   - When another shard is idle, it will take the rest at once: the smallest size that, all cut into batches of it,
- * costs at most 6% more than the cheapest way to cut.
- * The curves on lanes cost the same for 1 and for 8 operations, so they get all there are. RSA on lanes takes two lanes
- * per operation: 4 fill eight lanes, at 3% more per operation than 8 (the check is done once for all), so 8 are taken
- * by a shard that is alone and cut in halves where another is idle. Two fill four lanes, at 9% more than 8, where the
- * processor gains by four lanes. Software costs the same per operation for any size and is served one or a few at a
- * time.
+/* A batch should be no longer than it has to be: results are sent when the whole batch is done, and the operations left
+ * out can run on another core, or together with later ones.
+ *   - When all shards are busy, work must not be wasted: on lanes, the batch with the lowest cost per operation is
+ *     taken, in software the smallest batch within 1% of it. What is left over joins later arrivals.
+ *   - When another shard is idle, it will take the rest at once: the size is the smallest for which splitting all
+ *     operations into batches of it costs at most 6% more than the cheapest split.
+ * On lanes, the curves cost the same for 1 and for 8 operations, so a batch takes all there are. RSA on lanes takes two
+ * lanes per operation: 4 fill eight lanes, at 3% more per operation than 8 (the check is done once for all), so a shard
+ * takes 8 when all others are busy, and 4 when another is idle. Two fill four lanes, at 9% more than 8, on processors
+ * where four lanes are worthwhile. In software, an operation costs the same in batches of any size, so one or a few are
+ * run at a time.
  */
 #include "offload/dataplane/batching/cost_model.h"
 
@@ -28,7 +28,7 @@ void cost_model_defaults(cost_model *model) {
   cost_model_settle(model);
 }
 
-/* Of `available` operations in batches of `size`, the last one with what is left. */
+/* The cost of `available` operations in batches of `size`, the last of which has what is left. */
 static uint64_t cost_in_batches(const uint64_t cost[KERNEL_LANES + 1], unsigned available, unsigned size) {
   unsigned rest = available % size;
   return available / size * cost[size] + (rest > 0 ? cost[rest] : 0);
@@ -47,7 +47,7 @@ static unsigned size_when_idle(const uint64_t cost[KERNEL_LANES + 1], unsigned a
 
 static unsigned size_when_busy(const uint64_t cost[KERNEL_LANES + 1], const uint8_t backend[KERNEL_LANES + 1],
                                unsigned available) {
-  unsigned best = 1; /* of the lowest cost per operation: cost[a] / a < cost[b] / b without a division */
+  unsigned best = 1; /* the size with the lowest cost per operation: cost[a] / a < cost[b] / b without a division */
   for (unsigned size = 2; size <= available; size++) {
     if (cost[size] * best < cost[best] * size) best = size;
   }

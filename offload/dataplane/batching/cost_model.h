@@ -14,14 +14,14 @@ enum { COST_BACKENDS_MAX = 4, COST_NO_CROSSOVER = KERNEL_LANES + 1 };
 #define COST_UNAVAILABLE UINT64_MAX
 
 typedef struct cost_model {
-  /* Given: */
+  /* Inputs: */
   unsigned backends;                                                   /* in use; index 0 is software */
   uint64_t ns[COST_BACKENDS_MAX][KERNEL_ALGORITHMS][KERNEL_LANES + 1]; /* nanoseconds of a batch of 1..8 */
   uint64_t overhead_ns;                                                /* of any batch, beside the kernel */
   /* Derived by cost_model_settle: */
   uint8_t best[KERNEL_ALGORITHMS][KERNEL_LANES + 1];      /* cheapest backend for that many operations */
   uint64_t best_ns[KERNEL_ALGORITHMS][KERNEL_LANES + 1];  /* its time, with the overhead */
-  uint8_t when_busy[KERNEL_ALGORITHMS][KERNEL_LANES + 1]; /* operations to take when that many are there */
+  uint8_t when_busy[KERNEL_ALGORITHMS][KERNEL_LANES + 1]; /* operations to take when that many are queued */
   uint8_t when_idle[KERNEL_ALGORITHMS][KERNEL_LANES + 1]; /* the same while another shard has nothing to do */
 } cost_model;
 

@@ -1,7 +1,7 @@
 /* Counters and histograms of the data plane: relaxed atomics, written by front and shards, read by anyone.
  *
- * Histograms have bounds of 2^k microseconds, k = 0..COUNTER_BOUNDS-1 (1 us to 8.4 s), and one bucket for what is
- * longer: a bucket counts what is at most its bound and more than the one before.
+ * Histograms have bounds of 2^k microseconds, k = 0..COUNTER_BOUNDS-1 (1 us to 8.4 s), and one bucket for longer times:
+ * a bucket counts the times that are at most its bound and above the previous bound.
  */
 #ifndef OFFLOAD_COUNTERS_H
 #define OFFLOAD_COUNTERS_H
@@ -22,7 +22,7 @@ typedef struct histogram {
 } histogram;
 
 typedef struct class_counters {
-  /* By status, and backend + 1; 0 in place of the backend for operations that were not run. */
+  /* Indexed by status, and by backend + 1, or 0 for operations that were not run. */
   counter operations[RPC_STATUSES][COST_BACKENDS_MAX + 1];
   counter batches[COST_BACKENDS_MAX][BATCH_REASONS][KERNEL_LANES + 1];
   histogram queue; /* per operation: from arrival to the start of its batch */
@@ -46,7 +46,7 @@ static inline uint64_t counter_read(const counter *it) {
   return atomic_load_explicit((counter *)it, memory_order_relaxed);
 }
 
-/* For counters that one thread alone writes: no locked instruction. */
+/* For counters that only one thread writes: needs no locked instruction. */
 static inline void counter_add_owned(counter *it, uint64_t more) {
   atomic_store_explicit(it, counter_read(it) + more, memory_order_relaxed);
 }

@@ -1,4 +1,4 @@
-/* Deadlines in order: a binary heap of intrusive nodes. Pure. */
+/* Deadlines in order: a binary heap of intrusive nodes. No clock: the caller passes the time. */
 #ifndef OFFLOAD_DEADLINES_H
 #define OFFLOAD_DEADLINES_H
 
@@ -10,7 +10,7 @@
 
 typedef struct deadline {
   uint64_t at;  /* nanoseconds of the monotonic clock */
-  size_t place; /* 1 + index in the heap; 0 is not in it */
+  size_t place; /* 1 + index in the heap; 0 when not in it */
 } deadline;
 
 typedef struct deadline_heap {
@@ -25,7 +25,7 @@ void deadlines_free(deadline_heap *heap);
 bool deadlines_add(deadline_heap *heap, deadline *item);
 void deadlines_remove(deadline_heap *heap, deadline *item); /* harmless when it is not in the heap */
 
-/* The earliest that is due at `now`, taken out, or NULL. */
+/* Removes and returns the earliest that is due at `now`, or NULL. */
 deadline *deadlines_take_due(deadline_heap *heap, uint64_t now);
 
 /* When the earliest is due; NEVER when there is none. */

@@ -33,7 +33,7 @@ static inline void list_remove(list_node *node) {
   list_init(node);
 }
 
-/* The first node, taken out, or NULL. */
+/* Removes and returns the first node, or NULL. */
 static inline list_node *list_pop(list_node *list) {
   if (list_empty(list)) return NULL;
   list_node *node = list->next;

@@ -51,7 +51,7 @@ void work_queue_wake(work_queue *work, uint64_t now) {
   if (ready == 0) {
     wanted = batcher_shards_wanted(&work->batcher, work->idle_count);
   } else if (work->sleeping_until <= ready) {
-    return; /* somebody will be there in time */
+    return; /* a shard will be awake in time */
   }
   for (; wanted > 0; wanted--) wake(work, LIST_ENTRY(work->idle.next, shard, link));
 }
@@ -109,13 +109,13 @@ void work_queue_run(work_queue *work, const batch *taken, kernel_workspace *work
     op->started = started;
     op->finished = finished;
     op->batch_size = (uint8_t)taken->count;
-    /* A lane that was redone was computed by software, whatever the others were. */
+    /* A lane that was redone was computed in software, whatever computed the others. */
     op->backend = op->sign.redone ? 0 : (uint8_t)taken->backend;
   }
   record(work, taken, started, finished);
 }
 
-/* Hands a finished batch and expired operations to the front. Nothing of them may be touched afterwards. */
+/* Hands a finished batch and expired operations to the front. They must not be touched afterwards. */
 static void post(work_queue *work, const batch *finished, list_node *expired) {
   operation *first = NULL, *last = NULL;
   for (unsigned i = finished->count; i-- > 0;) { /* a stack: pushed backwards, taken in order */
@@ -138,7 +138,7 @@ static void post(work_queue *work, const batch *finished, list_node *expired) {
 
 /* ---- the thread ---- */
 
-/* Until woken, or until the batcher will have something by itself. With the lock held. */
+/* Sleeps until woken, or until the batcher will have a batch without further arrivals. Call with the lock held. */
 static void sleep_until(shard *it, uint64_t ready) {
   work_queue *work = it->work;
   it->asleep = true;
@@ -158,7 +158,7 @@ static void sleep_until(shard *it, uint64_t ready) {
   if (work->sleeping_until == ready) work->sleeping_until = NEVER;
 }
 
-/* From the thread itself: to name another one, /proc/self/task would have to be writable, and with it our code. */
+/* A thread names itself: to name another thread, /proc/self/task would have to be writable, and with it our code. */
 static void name_this_thread(unsigned number) {
   char name[16];
   snprintf(name, sizeof name, "offload-shard%u", number % 100);
@@ -187,7 +187,7 @@ static void *shard_main(void *argument) {
       continue;
     }
     pthread_mutex_unlock(&work->lock);
-    post(work, &finished, &expired); /* before the next batch: those who wait for it can go on */
+    post(work, &finished, &expired); /* before the next batch, so that those who wait for the results can continue */
     if (current.count > 0) work_queue_run(work, &current, it->workspace);
     pthread_mutex_lock(&work->lock);
   }

@@ -1,5 +1,5 @@
-/* Kernel threads. Each takes the batch that the batcher gives it, runs it, and posts the results; all share one work
- * queue under one lock, which is held for tens of nanoseconds per operation, never while a kernel runs.
+/* Kernel threads. Each takes a batch from the batcher, runs it, and posts the results. All share one work queue under
+ * one lock, which is held for tens of nanoseconds per operation, and never while a kernel runs.
  */
 #ifndef OFFLOAD_SHARD_H
 #define OFFLOAD_SHARD_H
@@ -12,7 +12,7 @@
 
 typedef struct shard shard;
 
-/* What front and shards share. */
+/* The state that front and shards share. */
 typedef struct work_queue {
   pthread_mutex_t lock; /* guards batcher, costs, idle, counts, stopping, sleeping_until */
   batcher batcher;
@@ -20,7 +20,7 @@ typedef struct work_queue {
   const kernel_backend *backends[COST_BACKENDS_MAX]; /* in the order of the cost model */
   list_node idle;                                    /* shards that sleep, the latest to fall asleep first */
   unsigned idle_count, shard_count;
-  uint64_t sleeping_until; /* the earliest moment a sleeping shard wakes by itself (max_wait); NEVER if none does */
+  uint64_t sleeping_until; /* when the first sleeping shard wakes by itself (max_wait); NEVER if none does */
   bool stopping;
   counters *counters;
   completions done;
@@ -32,15 +32,16 @@ bool work_queue_init(work_queue *work, uint32_t queue_limit, uint32_t source_lim
                      uint64_t max_wait_ns);
 void work_queue_free(work_queue *work);
 
-/* Wakes as many sleeping shards as the queued operations can occupy. With the lock held. */
+/* Wakes as many sleeping shards as the queued operations can occupy. Call with the lock held. */
 void work_queue_wake(work_queue *work, uint64_t now);
 
 /* Waking a shard and being woken by it costs 20 to 35 us each time on virtual machines. A batch that takes no longer
- * than that is therefore run by the front itself, provided that it is all there is and every shard sleeps: with more
- * work than that the shards are wanted, and awake anyway. */
+ * than that is therefore run by the front itself, provided that nothing else is queued and every shard sleeps: with
+ * more work than that, the shards are needed, and awake anyway. */
 enum { WORK_LONE_NS = 40000 };
 
-/* Takes that batch; false when there is none. With the lock held. Then run it without, and call batcher_complete. */
+/* Takes that batch; false when there is none. Call with the lock held, then run the batch without it, and call
+ * batcher_complete. */
 bool work_queue_take_lone(work_queue *work, uint64_t now, batch *taken);
 
 /* Runs a batch on the calling thread, whose stack should be a locked one. */

@@ -7,7 +7,7 @@
 #include <openssl/x509.h>
 #include <stdio.h>
 
-/* BoringSSL's own reason is a constant string. The first is the cause. */
+/* BoringSSL's reason is a constant string. The first error in its queue is the cause. */
 static bool fail(char error[CERTIFICATE_ERROR_MAX], const char *what) {
   const char *reason = ERR_reason_error_string(ERR_peek_error());
   snprintf(error, CERTIFICATE_ERROR_MAX, "%s (%s)", what, reason != NULL ? reason : "no detail");
@@ -29,7 +29,7 @@ bool certificate_check(certificate_der certificate, char error[CERTIFICATE_ERROR
   return good;
 }
 
-/* As SSL_CREDENTIAL_set1_cert_chain takes it, which also looks at the leaf's kind of key and its usage. */
+/* Whether SSL_CREDENTIAL_set1_cert_chain accepts the chain; it also checks the leaf's kind of key and its key usage. */
 static bool loads(const certificate_der *chain, size_t count, char error[CERTIFICATE_ERROR_MAX]) {
   SSL_CREDENTIAL *credential = SSL_CREDENTIAL_new_x509();
   CRYPTO_BUFFER **buffers = OPENSSL_calloc(count, sizeof *buffers);

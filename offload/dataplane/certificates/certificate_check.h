@@ -1,6 +1,6 @@
-/* Whether the Envoy module can load these certificates: judged by its own library, BoringSSL, with its own calls
- * (envoy_ext/module: client/identity.cc, peer/peer.cc), before anything that works is replaced. The daemon's other
- * parser is laxer in places: it takes explicit curve parameters, for one. */
+/* Whether the Envoy module can load these certificates: checked with the module's own library, BoringSSL, and with the
+ * same calls (envoy_ext/module: client/identity.cc, peer/peer.cc), before anything that works is replaced. The daemon's
+ * other parser is more lenient in places: for example, it accepts explicit curve parameters. */
 #ifndef OFFLOAD_CERTIFICATE_CHECK_H
 #define OFFLOAD_CERTIFICATE_CHECK_H
 
@@ -19,10 +19,10 @@ typedef struct certificate_der {
   size_t size;
 } certificate_der;
 
-/* A chain, leaf first. False with the certificate (from 1) and the reason. */
+/* Checks a chain, leaf first. False with the number of the certificate (from 1) and the reason in `error`. */
 bool certificate_check_chain(const certificate_der *chain, size_t count, char error[CERTIFICATE_ERROR_MAX]);
 
-/* One certificate, of a trust bundle. False with the reason. */
+/* Checks one certificate of a trust bundle. False with the reason in `error`. */
 bool certificate_check(certificate_der certificate, char error[CERTIFICATE_ERROR_MAX]);
 
 #ifdef __cplusplus

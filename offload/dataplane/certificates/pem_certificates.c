@@ -1,4 +1,5 @@
-/* PEM (RFC 7468), as lax about white space and text between blocks as OpenSSL is, and strict about the blocks. */
+/* Parses PEM (RFC 7468), as lenient about white space and text between blocks as OpenSSL, and strict about the
+ * blocks. */
 #include "offload/dataplane/certificates/pem_certificates.h"
 
 #include <errno.h>
@@ -69,7 +70,7 @@ static bool label_ends_with(text_view label, const char *text) {
   return label.size >= size && memcmp(label.data + label.size - size, text, size) == 0;
 }
 
-/* Finds the END line of the block and gives what stands before it. */
+/* Finds the END line of the block and returns what precedes it. */
 static bool block_body(text_view *rest, text_view label, text_view *body, char error[PEM_ERROR_MAX]) {
   text_view line, end_label;
   *body = (text_view){.data = rest->data};
@@ -147,7 +148,7 @@ bool pem_certificates_parse(const uint8_t *text, size_t size, pem_certificates *
   return good;
 }
 
-/* Reads all of a regular file into secret memory; *size is what was there. */
+/* Reads all of a regular file into secret memory; *size is the number of bytes read. */
 static uint8_t *read_file(int descriptor, size_t *size, char error[PEM_ERROR_MAX]) {
   struct stat status;
   if (fstat(descriptor, &status) != 0) {
@@ -191,7 +192,7 @@ static uint8_t *read_file(int descriptor, size_t *size, char error[PEM_ERROR_MAX
 
 bool pem_certificates_read(const char *path, pem_certificates *found, char error[PEM_ERROR_MAX]) {
   memset(found, 0, sizeof *found);
-  /* O_NONBLOCK: a FIFO put in the place of a file must not hold the daemon up. */
+  /* O_NONBLOCK: a FIFO in place of the file must not block the daemon. */
   int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
   if (descriptor < 0) {
     return fail(error, "cannot be opened: %s", strerror(errno));

@@ -1,7 +1,7 @@
 /* The certificates of a PEM file that may hold a private key as well.
  *
  * The file is read into secret memory and only its CERTIFICATE blocks are decoded, so a combined file (chain and key in
- * one) can be looked at without its key leaving C. Certificates are public; nothing here judges what is inside them.
+ * one) can be read without its key leaving C. Certificates are public; their contents are not checked here.
  */
 #ifndef OFFLOAD_PEM_CERTIFICATES_H
 #define OFFLOAD_PEM_CERTIFICATES_H
@@ -27,8 +27,8 @@ typedef struct pem_certificates {
   size_t private_keys;               /* blocks with a private-key label, encrypted ones included; not decoded */
 } pem_certificates;
 
-/* False with the reason in `error` when a block is not closed, is not base64, or there are too many. A text without any
- * block is not an error: count and private_keys are 0. Free the result in either case. */
+/* False with the reason in `error` when a block is not closed or is not base64, or when there are too many. A text
+ * without any block is not an error: count and private_keys are then 0. Free the result in either case. */
 bool pem_certificates_parse(const uint8_t *text, size_t size, pem_certificates *found, char error[PEM_ERROR_MAX]);
 
 /* The same for a file, which must be a regular one of at most PEM_FILE_MAX bytes. */

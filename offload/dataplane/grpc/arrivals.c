@@ -1,10 +1,10 @@
-/* How often callers without an identity may connect. Finding out who a caller is costs ten times what turning it away
- * does, and somebody may connect and leave all the time: once a user has done so ARRIVAL_BURST times, its connections
- * are closed before anything is looked up, and without a word, except for ARRIVAL_RATE a second. Whoever is only early
- * needs few. Users that a selector may match are looked up all the same, as one process of theirs must not lock the
- * others out; what that costs is bounded by ACCEPT_NS (listener.c).
+/* How often callers without an identity may connect. Identifying a caller costs ten times what rejecting it does, and a
+ * user may connect and disconnect in a loop: once it has done so ARRIVAL_BURST times, its connections are closed before
+ * anything is looked up, and without a reason, except for ARRIVAL_RATE a second. A caller that merely starts before its
+ * identity exists needs few. Users that a selector may match are always looked up, as one process of theirs must not
+ * lock the others out; ACCEPT_NS bounds what that costs (listener.c).
  *
- * A table without chains: two users in one slot forget each other, which lets both in more often.
+ * The table has no chains: two users of one slot evict each other, which admits both more often.
  */
 #include "offload/dataplane/grpc/arrivals.h"
 
@@ -13,7 +13,7 @@
 
 enum { ARRIVAL_BURST = 512, ARRIVAL_RATE = 100 };
 
-/* Never 0, which is an unused slot. */
+/* Never 0, which marks an unused slot. */
 static uint64_t user_of(const listener *from, uid_t uid) {
   return principal_is_dedicated(from->name) ? (uint64_t)(uintptr_t)from : (uint64_t)uid << 1 | 1;
 }

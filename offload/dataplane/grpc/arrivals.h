@@ -1,4 +1,4 @@
-/* How often a user without identity has connected lately. */
+/* How often a user without an identity has connected recently. */
 #ifndef OFFLOAD_GRPC_ARRIVALS_H
 #define OFFLOAD_GRPC_ARRIVALS_H
 

@@ -1,10 +1,11 @@
-/* What a connection makes us do in its turn, counted where it is done. Bytes received are no measure of it: one byte of
- * HPACK can stand for a header of four kilobytes, and two bytes of a message for an operation that has to be refused.
+/* The work that a connection causes in its turn, counted where it is done. The bytes received do not measure it: one
+ * byte of HPACK can stand for a header of four kilobytes, and two bytes of a message for an operation that has to be
+ * refused.
  *
- * Counted are bytes of header fields as they come out of HPACK (about a nanosecond each, for their check), and so many
- * for a frame, a header, an operation and a call. A connection that has spent WORK_PER_TURN stops, in the middle of a
- * header block if need be, and goes on when it is its turn again. So does one that has OUTBOUND_MAX answers waiting:
- * they are written first.
+ * The unit is a byte of a decoded header field (its check takes about a nanosecond); a frame, a header, an operation
+ * and a call cost fixed amounts. A connection that has spent WORK_PER_TURN stops, in the middle of a header block if
+ * need be, and continues in its next turn. So does a connection with OUTBOUND_MAX answers waiting: they are written
+ * first.
  */
 #include "offload/dataplane/grpc/budget.h"
 

@@ -3,7 +3,7 @@
  *   call_new (headers begin) -> call_begin (headers complete: checked, method starts) -> messages, half-close
  *     -> call_finish (status known) -> call_closed (nghttp2 forgets the stream) -> freed when no operation refers to it
  *
- * Operations that a shard runs cannot be taken back, so a closed call lives on until they return; see
+ * Operations that a shard is running cannot be cancelled, so a closed call lives on until they return; see
  * call_release_operation.
  */
 #include "offload/dataplane/grpc/call.h"
@@ -125,7 +125,7 @@ void call_release_operation(call *it, operation *op) {
   if (op->answered) connection->owed--;
   principal_repay(connection, op->memory);
   operation_release(&front->operations, op);
-  /* Of a closed one, other calls may still be listed as paused: they are the next to be closed. */
+  /* A closed connection may still list other calls as paused: they are the next to be closed. */
   if (!connection->closed && !list_empty(&connection->paused)) {
     connection->resumable = true;
     turns_add(connection);
@@ -133,7 +133,7 @@ void call_release_operation(call *it, operation *op) {
   if (it->closed && it->held == 0) free_call(it);
 }
 
-/* Takes back every operation that no shard has. Those that run find the call finished when they are done. */
+/* Cancels every operation that no shard has. Those that are running find the call finished when they complete. */
 static void drop_operations(call *it) {
   front *front = it->connection->front;
   while (!list_empty(&it->answers)) {
@@ -204,7 +204,7 @@ void call_deadline_passed(call *it) {
 }
 
 void call_closed(call *it) {
-  it->held++; /* keeps it alive through the following */
+  it->held++; /* keeps it alive during what follows */
   it->closed = true;
   call_finish(it, RPC_CANCELLED, NULL);
   drop_operations(it); /* answers of a call that was finished but not sent */
@@ -213,7 +213,7 @@ void call_closed(call *it) {
   if (--it->held == 0) free_call(it);
 }
 
-/* ---- those that look at each new keyring ---- */
+/* ---- watchers of the keyring ---- */
 
 void calls_keyring_changed(front *front) {
   for (list_node *node = front->watchers.next, *next; node != &front->watchers; node = next) {

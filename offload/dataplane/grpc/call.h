@@ -1,4 +1,4 @@
-/* A call, that is one HTTP/2 stream, and what a method does with it. */
+/* A call, which is one HTTP/2 stream, and the methods that serve calls. */
 #ifndef OFFLOAD_GRPC_CALL_H
 #define OFFLOAD_GRPC_CALL_H
 
@@ -12,14 +12,14 @@ typedef struct call call;
 /* A method of the service. All of its functions run on the front's thread; those that may be NULL say so. */
 typedef struct call_method {
   const char *path;
-  bool streams;         /* may take and give many messages */
-  bool names_input_max; /* its response headers say how large an input of an operation may be */
+  bool streams;         /* may receive and send many messages */
+  bool names_input_max; /* its response headers name the largest input of an operation */
   drain_rule drain;
   void (*start)(call *call);                                  /* request headers are complete; may be NULL */
   void (*message)(call *call, wire_view message);             /* one whole request message */
   void (*half_closed)(call *call);                            /* the client will send no more */
-  void (*answered)(call *call, operation *op);                /* an operation of it is done; it is in call->answers */
-  void (*keyring_changed)(call *call);                        /* of calls in front->watchers */
+  void (*answered)(call *call, operation *op);                /* one of its operations is done and in call->answers */
+  void (*keyring_changed)(call *call);                        /* for calls in front->watchers */
   void (*describe)(const call *call, refused_request *asked); /* for the log of refusals; may be NULL */
   /* Writes response bytes, at most `room`; 0 when there is nothing (yet). */
   size_t (*fill)(call *call, uint8_t *to, size_t room);
@@ -36,7 +36,7 @@ struct call {
   list_node watching; /* in front->watchers: calls that look at each new keyring */
   deadline deadline;  /* in front->deadlines: grpc-timeout */
   const call_method *method;
-  void *state; /* of the method */
+  void *state; /* the method's own */
 
   /* request */
   size_t header_size;
@@ -48,13 +48,13 @@ struct call {
   /* operations */
   list_node operations; /* not yet done */
   list_node answers;    /* done, not yet sent */
-  uint32_t held;        /* both of them */
+  uint32_t held;        /* operations in both lists */
   uint32_t credit;      /* window bytes to give back to the peer */
-  size_t memory;        /* charged for it */
+  size_t memory;        /* bytes charged for it */
   uint64_t busy_at;     /* when it last had an operation; for draining */
 
   /* response */
-  bool responded; /* headers are on their way, data follows from `fill` */
+  bool responded; /* headers have been submitted; data follows from `fill` */
   bool deferred;  /* the last call of `fill` gave nothing */
   bool finished;  /* status below is final: no more messages from the call */
   bool closed;    /* nghttp2 has forgotten the stream */
@@ -64,7 +64,7 @@ struct call {
   size_t partial_size, partial_at;
 };
 
-call *call_new(connection *connection, int32_t stream); /* NULL: no memory, or none for this user */
+call *call_new(connection *connection, int32_t stream); /* NULL when memory, or the user's share of it, ran out */
 bool call_charge(call *it, size_t bytes);               /* repaid when the call is freed */
 void call_begin(call *it);                              /* request headers are complete */
 void call_half_close(call *it);
@@ -73,7 +73,7 @@ void call_deadline_passed(call *it);
 void call_finish(call *it, rpc_status status, const char *message); /* drops what is not answered */
 void call_complete(call *it);                                       /* status OK after the answers that are there */
 void call_refuse(call *it, refusal_reason reason, rpc_status status, const char *message); /* finish, and count it */
-void call_answer(operation *op);                      /* it is done: what is left is to send it */
+void call_answer(operation *op);                      /* it is done and has to be sent */
 void call_release_operation(call *it, operation *op); /* out of its list, back to the pool */
 void calls_keyring_changed(front *front);
 

@@ -1,4 +1,4 @@
-/* Connections: begin, end, and what one does in its turn. Writing is in writing.c. */
+/* Connections: how they begin and end, and what each does in its turn. Writing is in writing.c. */
 #include "offload/dataplane/grpc/connection.h"
 
 #include <errno.h>
@@ -17,7 +17,8 @@
 #include "offload/dataplane/grpc/turns.h"
 #include "offload/dataplane/grpc/writing.h"
 
-/* What a connection holds by itself: its HTTP/2 session with both header tables, and what is known of the caller. */
+/* The memory of a connection without calls: its HTTP/2 session with both header tables, and the caller's
+ * credentials. */
 enum { CONNECTION_MEMORY = 16 * 1024 };
 
 /* ---- begin and end ---- */
@@ -104,13 +105,14 @@ void connection_reported(connection *it, uint32_t events) {
   if (!(events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))) return;
   it->readable = true;
   if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) it->hung_up = true;
-  /* Nobody is there to take what is unsent: the attempt fails, which closes the connection in its user's share. */
+  /* The peer will not read what is unsent: the attempt to write fails, which closes the connection in its user's
+   * share. */
   if ((events & EPOLLHUP) && it->unsent != NULL) connection_mark_dirty(it);
   turns_add(it);
 }
 
 /* Whether more input may be read from the peer in this turn. A peer that does not read its answers is not read from,
- * because each request adds an answer. */
+ * because each request adds another answer. */
 static bool may_take(const connection *it) {
   return it->unsent == NULL && !budget_is_spent(it);
 }
@@ -124,7 +126,7 @@ bool connection_has_input(const connection *it) {
   return it->unread != NULL || it->paused_at || it->readable || it->resumable;
 }
 
-/* Goes on with calls that were paused, as far as answers have left and work may be caused. */
+/* Resumes paused calls, as far as answers have been sent and the work budget allows. */
 static void resume_calls(connection *it) {
   it->resumable = false;
   list_node calls;
@@ -147,7 +149,7 @@ static bool keep_unread(connection *it, const uint8_t *data, size_t size) {
   return true;
 }
 
-/* Gives nghttp2 input; what it did not take is kept. False when the connection was closed. */
+/* Passes input to nghttp2 and keeps what it did not take. False when the connection was closed. */
 static bool feed(connection *it, const uint8_t *data, size_t size) {
   front *front = it->front;
   if (it->ending) {
@@ -157,13 +159,13 @@ static bool feed(connection *it, const uint8_t *data, size_t size) {
   it->paused_at = false;
   ssize_t used = nghttp2_session_mem_recv(it->session, data, size);
   connection_mark_dirty(it);
-  if (it->ending) { /* from now on */
+  if (it->ending) { /* nothing more is looked at */
     free_unread(it);
     return true;
   }
   if (used < 0) {
     refusals_add(front->refusals, REFUSED_MALFORMED, &it->caller, NULL);
-    writing_flush(it); /* says why, as far as nghttp2 has something to say */
+    writing_flush(it); /* sends the GOAWAY with the reason, if nghttp2 has one */
     connection_close(it);
     return false;
   }
@@ -189,14 +191,14 @@ static bool read_some(connection *it) {
     connection_close(it);
     return false;
   }
-  if ((size_t)got < room && !it->hung_up) it->readable = false; /* epoll reports what comes after */
+  if ((size_t)got < room && !it->hung_up) it->readable = false; /* epoll reports what comes later */
   return feed(it, it->front->read_buffer, (size_t)got);
 }
 
 bool connection_serve(connection *it) {
   static const uint8_t nothing[1];
   it->work = 0;
-  if (it->closed || !may_take(it)) return false; /* goes on when that has left: writing_flush */
+  if (it->closed || !may_take(it)) return false; /* continues when that has been sent: writing_flush */
   if (it->resumable) resume_calls(it);
   if (it->resumable) return true;
   if (budget_is_spent(it)) return connection_has_input(it) && may_take_again(it);

@@ -1,4 +1,4 @@
-/* What other threads ask of the front; each request runs on the front's thread. */
+/* Requests of other threads to the front; each runs on the front's thread. */
 #include "offload/dataplane/grpc/control.h"
 
 #include <errno.h>

@@ -1,9 +1,11 @@
-/* Graceful shutdown, so that nothing that was accepted is lost and nothing that could not be accepted is in doubt:
+/* Graceful shutdown: no accepted operation is lost, and a client knows of each operation that was not accepted.
  *
- *   1. DRAIN_NOTICE: listeners take in what is waiting and close. Every connection gets GOAWAY with the highest stream
- * id (stop opening calls here) and a PING. Calls that cross the notice on the wire are served as ever.
+ *   1. DRAIN_NOTICE: listeners accept the connections that are waiting, and close. Every connection gets GOAWAY with
+ *      the highest stream id (stop opening calls here) and a PING. Calls that cross the notice on the wire are served
+ *      as usual.
  *   2. DRAIN_FINAL, when the PING is answered (or after a second): GOAWAY with the last call that was seen; a client
- *      knows that what it began after this was never looked at, and gRPC retries it by itself. Watchers are ended.
+ *      then knows that calls it began later were never looked at, and gRPC retries them by itself. Watch calls are
+ *      ended.
  *   3. Unary calls end by themselves. A Stream is ended with UNAVAILABLE once it has been quiet for QUIET_TIME; from
  *      half of the drain timeout on, operations of busy ones are answered UNAVAILABLE, so that they become quiet.
  *   4. A connection without calls is closed, by the client or after LINGER_TIME: a call that it was about to write
@@ -33,7 +35,7 @@ static void set_phase(front *front, drain_phase phase) {
 }
 
 void drain_connection(connection *it) {
-  if (it->drain != DRAIN_NOT) return; /* it was idle, and has been told already */
+  if (it->drain != DRAIN_NOT) return; /* it was idle, and has been sent GOAWAY already */
   it->drain = DRAIN_NOTICE;
   nghttp2_submit_shutdown_notice(it->session);
   nghttp2_submit_ping(it->session, NGHTTP2_FLAG_NONE, ping_mark);

@@ -1,4 +1,4 @@
-/* Connections that are not served, or no longer: every one hears why, in the debug data of a GOAWAY frame. Texts name
+/* Connections that are rejected or ended: each is told the reason in the debug data of a GOAWAY frame. The text names
  * the setting that decides.
  */
 #include "offload/dataplane/grpc/farewell.h"
@@ -38,10 +38,10 @@ static void write_reason(const front *front, refusal_reason reason, char text[RE
   }
 }
 
-/* A GOAWAY frame in place of the SETTINGS that a server begins with. So gRPC clients see a connection that failed and
- * say UNAVAILABLE at once; after SETTINGS they would take it for one that works, and try again until the deadline of
- * the call. The Envoy module shows the reason. The frame is sent once: a new connection's
- * socket buffer is empty, and has room for it. */
+/* Sends a GOAWAY frame in place of the SETTINGS that a server begins with. So gRPC clients see a failed connection and
+ * report UNAVAILABLE at once; after SETTINGS they would consider it established, and retry until the deadline of the
+ * call. The Envoy module shows the reason. The frame is sent once: a new connection's socket buffer is empty, and has
+ * room for it. */
 static void say(int descriptor, const char *reason) {
   enum { FRAME_HEADER = 9, FIXED = 8 };
   uint8_t frame[FRAME_HEADER + FIXED + REASON_MAX] = {0};
@@ -66,7 +66,7 @@ void farewell_without_descriptors(int descriptor) {
 }
 
 void farewell_end(connection *it, refusal_reason reason) {
-  if (it->ending) return; /* what it sent before it could know */
+  if (it->ending) return; /* more input that the peer sent before it received the GOAWAY */
   char text[REASON_MAX];
   it->ending = true;
   it->paused_at = it->resumable = false;

@@ -1,6 +1,6 @@
 /* Frames that carry nothing but make us work: pings, settings, priorities, data frames that are empty or only padding.
  * A client may send CONTROL_BURST of them at once and CONTROL_RATE a second after that (a stock gRPC client probes its
- * bandwidth with a ping per read at most); past it the connection is ended with GOAWAY(ENHANCE_YOUR_CALM), as gRPC
+ * bandwidth with a ping per read at most); beyond that, the connection is ended with GOAWAY(ENHANCE_YOUR_CALM), as gRPC
  * servers do. A frame that costs more than others counts as several.
  */
 #include "offload/dataplane/grpc/flood.h"

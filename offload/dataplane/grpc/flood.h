@@ -1,4 +1,4 @@
-/* Frames that carry nothing. */
+/* A bound on frames that carry nothing. */
 #ifndef OFFLOAD_GRPC_FLOOD_H
 #define OFFLOAD_GRPC_FLOOD_H
 

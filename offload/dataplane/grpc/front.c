@@ -1,4 +1,4 @@
-/* The life of the front: what it opens, its thread, and the end of both. */
+/* The lifecycle of the front: opening its descriptors, starting its thread, and ending both. */
 #include "offload/dataplane/grpc/front.h"
 
 #include <errno.h>

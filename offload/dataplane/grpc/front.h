@@ -1,8 +1,8 @@
 /* The gRPC server of the hot path: HTTP/2 with prior knowledge on Unix sockets, one thread, no Python.
  *
- * One turn of its loop: wait; give every user that has sent something a share of the turn, and in it each connection
- * its turn to be read from and decoded; take finished operations; hand all new operations to the work queue under one
- * lock; write once per connection that has something to say.
+ * One turn of its loop: wait for events; give every user that has sent something a share of the turn, in which its
+ * connections are read from and decoded one after the other; take finished operations; hand all new operations to the
+ * work queue under one lock; write once to each connection that has something to send.
  */
 #ifndef OFFLOAD_GRPC_FRONT_H
 #define OFFLOAD_GRPC_FRONT_H
@@ -15,18 +15,19 @@
 typedef struct front front;
 struct call_method;
 
-/* What the front serves. All of it runs on the front's thread. */
+/* The service behind the front. All of it runs on the front's thread. */
 typedef struct front_service {
-  const struct call_method *(*find)(const uint8_t *path, size_t size); /* NULL: there is no such method */
-  void (*submit_all)(front *front);                                    /* the operations that came in this turn */
-  void (*done)(front *front, operation *op);                           /* it has been run, or has expired */
+  const struct call_method *(*find)(const uint8_t *path, size_t size); /* NULL when there is no such method */
+  void (*submit_all)(front *front);          /* submits the operations that came in this turn */
+  void (*done)(front *front, operation *op); /* called when it has been run, or has expired */
 } front_service;
 
 typedef struct front_settings {
   uint32_t max_connections;
   uint32_t max_connections_per_user;
-  uint32_t max_connections_without_identity; /* of all such callers; the rest is kept for those that have one */
-  uint32_t max_streams;                      /* per connection */
+  uint32_t
+      max_connections_without_identity; /* of all such callers; the rest is reserved for callers with an identity */
+  uint32_t max_streams;                 /* per connection */
   uint32_t connection_queue_limit;
   size_t user_memory; /* bytes held for one user, and for all callers without an identity together */
   uint64_t idle_timeout_ns;
@@ -34,16 +35,16 @@ typedef struct front_settings {
   uint64_t drain_timeout_ns;
 } front_settings;
 
-/* NULL with the reason in `error`. The rest stays the caller's. */
+/* NULL with the reason in `error`. The caller keeps ownership of everything passed. */
 front *front_new(const front_settings *settings, const front_service *service, work_queue *work, counters *counters,
                  refusal_log *refusals, char error[KERNEL_ERROR_MAX]);
 
-/* After the thread has ended and the shards have been joined. */
+/* To be called after the thread has ended and the shards have been joined. */
 void front_free(front *front);
 
 bool front_start(front *front, char error[KERNEL_ERROR_MAX]);
 
-/* Closes all connections and ends the thread. Operations that run are answered to nobody. */
+/* Closes all connections and ends the thread. The results of running operations are discarded. */
 void front_stop(front *front);
 
 #endif

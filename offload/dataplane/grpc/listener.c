@@ -1,4 +1,4 @@
-/* Listening sockets, and the bounds on connections: of all, of one user, and of those that no identity is for. */
+/* Listening sockets, and the bounds on connections: in total, per user, and for callers without an identity. */
 #include "offload/dataplane/grpc/listener.h"
 
 #include <errno.h>
@@ -15,17 +15,18 @@
 #include "offload/dataplane/grpc/principal.h"
 #include "offload/dataplane/host/monotonic.h"
 
-/* Finding out who a caller is takes tens of microseconds, and somebody may connect and leave all the time. In a turn
- * of the loop, accepting takes ACCEPT_NS at most; then it rests, REST_OF_STRANGERS times as long as what went to
- * callers without an identity, and as long as what went to the others. So the front sleeps for most of the time under
- * such an attack: a thread that never sleeps has to wait for a processor behind every program that computes, with
- * everybody who depends on it. Whoever comes meanwhile waits in the queue of the socket, behind 1,024 others at most
- * (listeners.py). That is why strangers have a quarter of the time here, not a tenth as for what they send (turns.c).
+/* Identifying a caller takes tens of microseconds, and a client may connect and disconnect in a loop. In a turn of the
+ * event loop, accepting takes ACCEPT_NS at most; then it rests, REST_OF_STRANGERS times as long as it spent on callers
+ * without an identity, and as long as it spent on the others. So the front sleeps for most of the time under such an
+ * attack: a thread that never sleeps has to wait for a processor behind every program that computes, and so does
+ * everyone who depends on it. New connections meanwhile wait in the queue of the socket, behind 1,024 others at most
+ * (listeners.py). Because of that wait, strangers have a quarter of the time here, not a tenth as for their requests
+ * (turns.c).
  *
- * The time is the thread's own: what the host does meanwhile is nobody's debt.
+ * Time is measured as CPU time of the thread: what the host does meanwhile is charged to no caller.
  */
 #define ACCEPT_NS 200000u
-#define CANNOT_ACCEPT_NS 10000000u /* until it is tried again */
+#define CANNOT_ACCEPT_NS 10000000u /* pause before the next attempt */
 enum { REST_OF_STRANGERS = 3 };
 
 static uint32_t connections_of(front *front, uid_t uid, const char *listener) {
@@ -39,7 +40,7 @@ static void turn_away(front *front, int descriptor, refusal_reason reason, const
   close(descriptor);
 }
 
-/* Whether it is, or may be, a caller that an identity is for. */
+/* Whether the caller has, or may have, an identity. */
 static bool admit(front *front, const listener *from, int descriptor) {
   const front_settings *settings = &front->settings;
   struct ucred credentials;
@@ -48,7 +49,7 @@ static bool admit(front *front, const listener *from, int descriptor) {
     close(descriptor);
     return false;
   }
-  /* Before anything that costs more than turning it away. */
+  /* Checked before anything that costs more than a rejection. */
   caller name = {.pid = credentials.pid, .uid = credentials.uid, .gid = credentials.gid, .listener = from->name};
   if (counter_read(&front->counters->connections) >= settings->max_connections) {
     turn_away(front, descriptor, REFUSED_TOO_MANY_CONNECTIONS, &name);
@@ -58,9 +59,11 @@ static bool admit(front *front, const listener *from, int descriptor) {
     turn_away(front, descriptor, REFUSED_USER_CONNECTIONS, &name);
     return false;
   }
-  /* Not where an identity may be for others of the same user: they would be turned away for what this one does. */
+  /* Not checked when other processes of the same user may have an identity: they would be rejected for what this one
+   * does. */
   if (!arrivals_allow(front, from, name.uid) && !principal_may_be_known(front, name.uid, from->name)) {
-    refusals_add(front->refusals, REFUSED_STRANGER_CONNECTIONS, &name, NULL); /* it has been told often enough */
+    refusals_add(front->refusals, REFUSED_STRANGER_CONNECTIONS, &name,
+                 NULL); /* closed without a reason: it has been told often enough */
     close(descriptor);
     return false;
   }
@@ -88,8 +91,8 @@ static outcome without_connection(int error) {
   return error == ECONNABORTED || error == EINTR ? IS_STRANGER : CANNOT_ACCEPT;
 }
 
-/* Out of descriptors: a connection is taken and dropped with the descriptor that was kept for this, so that it hears
- * why, and does not wait for as long as the others last. */
+/* Out of descriptors: the spare descriptor is given up to accept one connection and reject it, so that its client is
+ * told why at once, instead of waiting until others close. */
 static outcome drop_one(front *front, const listener *from) {
   if (front->spare < 0 && !loop_take_spare(front)) return CANNOT_ACCEPT;
   close(front->spare);
@@ -104,7 +107,7 @@ static outcome drop_one(front *front, const listener *from) {
     farewell_without_descriptors(descriptor);
     close(descriptor);
   }
-  loop_take_spare(front); /* another thread may have been faster: it is tried again when it is needed */
+  loop_take_spare(front); /* another thread may have taken the descriptor: retried when it is needed */
   return found;
 }
 
@@ -114,9 +117,9 @@ static outcome accept_one(front *front, listener *from) {
   return errno == EMFILE || errno == ENFILE ? drop_one(front, from) : without_connection(errno);
 }
 
-/* Until all are in or the time is over; then there may be more, and the listener is at the end of the line. It is
- * reported once (edge-triggered), so it stays there also when nobody can be accepted for want of memory or descriptors.
- * Returns the nanoseconds that it took of `time`. */
+/* Accepts until the queue is empty or the time is over; in the latter case the listener goes to the end of the line. It
+ * is reported once (edge-triggered), so it also stays in line when memory or descriptors are exhausted. Returns the
+ * nanoseconds of `time` that it used. */
 static uint64_t accept_from(front *front, listener *from, uint64_t time) {
   uint64_t spent = 0, began = thread_ns();
   outcome found = IS_STRANGER;

@@ -7,14 +7,14 @@
 typedef struct listener {
   event_source source;
   list_node link;
-  list_node arriving; /* in front->arriving while somebody may be in its queue */
+  list_node arriving; /* in front->arriving while its queue may not be empty */
   char *name;
 } listener;
 
-void listener_reported(front *front, listener *listener); /* somebody is in its queue */
-void listeners_serve(front *front);                       /* takes them in, unless accepting rests */
-uint64_t listeners_next(const front *front);              /* when there is somebody to take in, or NEVER */
-/* Before it is closed, without a rest. true: there may be more than one turn's worth. */
+void listener_reported(front *front, listener *listener); /* its queue is not empty */
+void listeners_serve(front *front);                       /* accepts connections, unless accepting rests */
+uint64_t listeners_next(const front *front);              /* when there may be a connection to accept, or NEVER */
+/* Accepts without a rest, before the listener is closed. True when there may be more than fits in one turn. */
 bool listener_accept_last(front *front, listener *listener);
 void listener_close(front *front, listener *listener);
 

@@ -17,7 +17,8 @@ enum { DEADLINES_PER_TURN = 256, DRAIN_TICK_MS = 10 };
 
 /* ---- waking ---- */
 
-/* From any thread. A system call only when the front sleeps: it looks for work again after it has set `sleeping`. */
+/* May be called by any thread. It makes a system call only when the front sleeps: the front looks for work again after
+ * it has set `sleeping`. */
 void loop_wake(void *argument) {
   front *it = argument;
   if (!atomic_exchange(&it->sleeping, false)) return;
@@ -94,7 +95,7 @@ static void handle(front *it, event_source *source, uint32_t events) {
     listener_reported(it, (listener *)source);
   } else if (source->kind == SOURCE_CONNECTION) {
     connection *connection = (struct connection *)source;
-    if (connection->closed) return; /* by something earlier in this turn */
+    if (connection->closed) return; /* earlier in this turn */
     connection_reported(connection, events);
   } /* the wake-up is edge-triggered: nothing to read */
 }
@@ -119,7 +120,8 @@ void loop_free_ended(front *it) {
   pthread_mutex_unlock(&it->lock);
 }
 
-/* How long epoll may wait. Sets `sleeping` when it may wait at all, and looks once more whether there is work. */
+/* Returns how long epoll may wait. Sets `sleeping` when it may wait at all, and then checks once more whether there is
+ * work. */
 static int prepare_wait(front *it) {
   if (turns_next(it) == 0 || !list_empty(&it->unreviewed)) return 0;
   int timeout = it->drain != DRAIN_NOT ? DRAIN_TICK_MS : -1;
@@ -161,7 +163,7 @@ void loop_turn(front *it, int timeout_ms) {
 
 void *loop_main(void *argument) {
   front *it = argument;
-  /* From the thread itself: to name another one, /proc/self/task would have to be writable, and with it our code. */
+  /* A thread names itself: to name another thread, /proc/self/task would have to be writable, and with it our code. */
   pthread_setname_np(pthread_self(), "offload-front");
   while (!it->stopping) loop_turn(it, prepare_wait(it));
   return NULL;

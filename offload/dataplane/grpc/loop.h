@@ -1,4 +1,4 @@
-/* The front's event loop, and its state. Everything here belongs to the front's thread, but for what says otherwise. */
+/* The front's event loop, and its state. Everything here belongs to the front's thread unless noted otherwise. */
 #ifndef OFFLOAD_GRPC_LOOP_H
 #define OFFLOAD_GRPC_LOOP_H
 
@@ -10,7 +10,7 @@
 #include "offload/dataplane/grpc/front.h"
 #include "offload/dataplane/host/locked_stack.h"
 
-/* ---- what epoll reports on ---- */
+/* ---- sources of events ---- */
 
 typedef enum source_kind { SOURCE_WAKE, SOURCE_LISTENER, SOURCE_CONNECTION } source_kind;
 
@@ -34,12 +34,12 @@ struct front {
   work_queue *work;
   counters *counters;
   refusal_log *refusals;
-  key_uses *uses; /* NULL: they are not counted */
+  key_uses *uses; /* NULL when they are not counted */
   nghttp2_session_callbacks *callbacks;
   nghttp2_option *options;
   int epoll;
   event_source wake;
-  int spare; /* closed to make room when descriptors run out */
+  int spare; /* a descriptor to close when no others are left */
   uint64_t now;
   keyring *ring;
   uint64_t generation;
@@ -60,7 +60,7 @@ struct front {
   struct call *free_calls;
   uint8_t *read_buffer, *write_buffer;
   struct epoll_event *events;
-  kernel_workspace *workspace; /* for batches that are not worth a wake-up; NULL: leaves all to the shards */
+  kernel_workspace *workspace; /* for batches that are not worth a wake-up; NULL: the shards run all */
 
   drain_phase drain;
   uint64_t drain_began;
@@ -75,21 +75,21 @@ struct front {
   bool drained;
 };
 
-/* An event costs about 100 ns and is reported once (edge-triggered), so many of them are taken at once: a caller's
- * first byte does not wait behind those of others for several turns. */
+/* An event costs about 100 ns and is reported once (edge-triggered), so many are taken at once: a caller's first byte
+ * does not wait behind those of others for several turns. */
 enum { EVENTS_PER_TURN = 1024 };
 
 void loop_wake(void *front); /* from any thread */
 bool loop_watch(front *front, event_source *source, uint32_t events);
-/* Also closes the descriptor. Closing alone is not enough: while somebody else has a duplicate (a child between fork
- * and exec, who made a listening socket), epoll would go on reporting a source that is freed. */
+/* Also closes the descriptor. Closing alone is not enough: while another process has a duplicate (a child between fork
+ * and exec, or the creator of a listening socket), epoll would continue to report a freed source. */
 void loop_unwatch(front *front, event_source *source);
-bool loop_take_spare(front *front); /* a descriptor for when none is left */
-/* From any thread: returns when the front's thread has run it. */
+bool loop_take_spare(front *front); /* opens the spare descriptor */
+/* May be called by any thread; returns when the front's thread has run the command. */
 void loop_run_command(front *it, void (*run)(front *front, void *argument), void *argument);
 void loop_turn(front *front, int timeout_ms);
 void loop_take_completions(front *front);
 void loop_free_ended(front *front); /* connections to which nothing refers any more */
-void *loop_main(void *front);       /* turns until the front stops */
+void *loop_main(void *front);       /* runs turns until the front stops */
 
 #endif

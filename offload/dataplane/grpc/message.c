@@ -1,5 +1,5 @@
-/* Request messages out of DATA frames: 5 bytes of header (compressed flag, length), then the message. A message that
- * lies whole in what was read is decoded where it lies; only the rest is copied.
+/* Reads request messages from DATA frames: 5 bytes of header (compressed flag, length), then the message. A message
+ * that is complete in the read buffer is decoded in place; only incomplete ones are copied.
  */
 #include "offload/dataplane/grpc/message.h"
 
@@ -12,8 +12,8 @@
 
 _Static_assert(WIRE_REQUEST_MAX == 576 * 1024, "the text below says so");
 
-/* Checks the next header. True with the message's whole size (header included) when the header is there and good; false
- * when it is not there yet or the call was refused. */
+/* Checks the next header. True with the message's whole size (header included) when the header is complete and valid;
+ * false when it is incomplete or the call was refused. */
 static bool read_header(call *it, const uint8_t *data, size_t size, size_t *whole) {
   if (size < WIRE_GRPC_HEADER_SIZE) return false;
   uint32_t length = (uint32_t)data[1] << 24 | (uint32_t)data[2] << 16 | (uint32_t)data[3] << 8 | data[4];
@@ -32,9 +32,9 @@ static bool read_header(call *it, const uint8_t *data, size_t size, size_t *whol
   return false;
 }
 
-/* New operations wait while many of the connection's are unanswered: a client that does not read its answers stops
- * being read from. Refused operations need an answer too, so they count. And they wait for the connection's next turn
- * when it has caused enough in this one. */
+/* New operations wait while many of the connection's operations are unanswered: a client that does not read its answers
+ * is no longer read from. Refused operations need an answer too, so they count. New operations also wait for the
+ * connection's next turn when it has spent its work budget in this one. */
 static bool must_pause(const call *it) {
   connection *connection = it->connection;
   if (!it->method->streams) return false;
@@ -44,7 +44,7 @@ static bool must_pause(const call *it) {
   return true;
 }
 
-/* Hands the messages in `data` to the method; returns how many bytes were dealt with. */
+/* Hands the messages in `data` to the method; returns how many bytes were consumed. */
 static size_t dispatch(call *it, const uint8_t *data, size_t size) {
   size_t at = 0, whole;
   while (!it->finished && read_header(it, data + at, size - at, &whole) && whole <= size - at) {
@@ -94,7 +94,7 @@ static bool append(call *it, const uint8_t *data, size_t size) {
   return true;
 }
 
-/* Deals with what the buffer holds. */
+/* Processes what the buffer holds. */
 static void dispatch_buffer(call *it) {
   size_t used = dispatch(it, it->buffer, it->buffer_size);
   if (it->finished || used == it->buffer_size) {
@@ -117,7 +117,7 @@ void message_receive(call *it, const uint8_t *data, size_t size) {
 void message_resume(call *it) {
   list_remove(&it->paused);
   dispatch_buffer(it);
-  if (it->half_closed) call_half_close(it); /* which had to wait for this */
+  if (it->half_closed) call_half_close(it); /* it had to wait for the buffered messages */
 }
 
 bool message_is_cut_short(const call *it) {

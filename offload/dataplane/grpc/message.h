@@ -1,4 +1,4 @@
-/* Request messages out of DATA frames. */
+/* Request messages from DATA frames. */
 #ifndef OFFLOAD_GRPC_MESSAGE_H
 #define OFFLOAD_GRPC_MESSAGE_H
 

@@ -1,5 +1,5 @@
-/* Users: who holds what, and how much of it they may hold. Bounds per connection alone are no bounds, since a user can
- * have thousands of them.
+/* Users: what each holds, and how much it may hold. Bounds per connection alone would not bound anything, since a user
+ * can have thousands of connections.
  */
 #include "offload/dataplane/grpc/principal.h"
 
@@ -12,10 +12,12 @@
 #include "offload/dataplane/grpc/turns.h"
 #include "offload/dataplane/host/monotonic.h"
 
-/* In a turn of the loop: thousands of connections times hundreds of identities take longer than a caller may wait. */
+/* Time for reviews in a turn of the loop: thousands of connections times hundreds of identities take longer than a
+ * caller may wait. */
 #define REVIEW_NS 50000u
 
-/* The name of the socket that all users share; any other is dedicated to whom it is mounted into. */
+/* The name of the socket that all users share; any other socket is dedicated to the pod or process that it is mounted
+ * into. */
 static const char main_socket[] = "main";
 
 bool principal_is_dedicated(const char *listener) {
@@ -86,10 +88,10 @@ static void note_reviewed(connection *it) {
   list_push(&it->front->reviewed, &it->standing);
 }
 
-/* What it has queued and running goes along; shards look at it. */
+/* What the connection has queued and running moves with it. Takes the lock, since shards access the batcher. */
 static void set_batch_group(connection *it, batch_group *group) {
   work_queue *work = it->front->work;
-  if (it->batch.group == NULL) { /* new: nobody knows it yet */
+  if (it->batch.group == NULL) { /* new: no shard has seen it yet */
     it->batch.group = group;
     return;
   }
@@ -154,14 +156,14 @@ static bool change_standing(connection *it, bool is_stranger) {
   principal_hold(before);
   principal_leave(it);
   bool moved = principal_join(it, is_stranger);
-  if (!moved) principal_join(it, before->is_stranger); /* which is there, so this does not fail */
+  if (!moved) principal_join(it, before->is_stranger); /* it exists already, so this does not fail */
   principal_release(before);
   if (waits) turns_add(it);
   if (is_dirty) turns_add_writing(it);
   return moved;
 }
 
-/* A caller that has become a stranger has no claim to more than strangers have. */
+/* A caller that has become a stranger may not hold more than strangers may. */
 static void end_excess(connection *it) {
   front *front = it->front;
   if (front->stranger_connections > front->settings.max_connections_without_identity) {

@@ -1,7 +1,7 @@
-/* Responses: headers, messages from the method, trailers; or trailers alone when there is nothing but a status.
+/* Responses: headers, messages from the method, trailers; or trailers alone when there is only a status.
  *
- * nghttp2 asks for data when the peer's windows have room and something is to be written (read_data); a call that has
- * nothing is deferred and resumed later.
+ * nghttp2 asks for data (read_data) when the peer's windows have room; a call that has nothing to send is deferred and
+ * resumed later.
  */
 #include "offload/dataplane/grpc/response.h"
 
@@ -23,7 +23,8 @@ typedef struct trailers {
   char message[MESSAGE_MAX];
 } trailers;
 
-/* The status as header fields; returns how many. `room` is kept until they are submitted: nghttp2 copies. */
+/* Writes the status as header fields; returns how many. `room` must live until they are submitted: nghttp2 then copies
+ * them. */
 static size_t write_trailers(const call *it, trailers *room, nghttp2_nv fields[TRAILERS_MAX]) {
   size_t count = 0;
   int size = snprintf(room->status, sizeof room->status, "%d", (int)it->status);
@@ -42,7 +43,7 @@ static size_t write_trailers(const call *it, trailers *room, nghttp2_nv fields[T
 
 /* ---- data ---- */
 
-/* The rest of a message that did not fit before. */
+/* Copies the rest of a message that did not fit before. */
 size_t response_fill_partial(call *it, uint8_t *to, size_t room) {
   size_t size = it->partial_size - it->partial_at;
   if (size > room) size = room;
@@ -94,11 +95,12 @@ static ssize_t read_data(nghttp2_session *session, int32_t stream, uint8_t *to, 
 
 static const nghttp2_nv status_ok = HEADER(":status", "200");
 static const nghttp2_nv content_type = HEADER("content-type", "application/grpc");
-/* For the Envoy module: daemons of before this header took inputs of 16 KiB, and ended a Stream with more. */
+/* For the Envoy module: daemons without this header accept inputs of 16 KiB, and end a Stream that sends a larger
+ * one. */
 static const nghttp2_nv input_max = HEADER("offload-input-max", "524288");
 _Static_assert(WIRE_INPUT_MAX == 524288, "the header says so");
 
-/* Memory is the only reason to fail: the stream is then reset, which frees what it has. */
+/* Submitting fails only when memory runs out: the stream is then reset, which frees what it holds. */
 static void submitted(call *it, int failure) {
   if (failure != 0) {
     nghttp2_submit_rst_stream(it->connection->session, NGHTTP2_FLAG_NONE, it->stream, NGHTTP2_INTERNAL_ERROR);

@@ -1,4 +1,4 @@
-/* The HTTP/2 session of a connection: what nghttp2 reports. */
+/* The HTTP/2 session of a connection: the callbacks of nghttp2. */
 #include "offload/dataplane/grpc/session.h"
 
 #include <stdio.h>
@@ -16,7 +16,7 @@
 enum {
   STREAM_WINDOW = 640 * 1024, /* request bytes of one call that may be unanswered; a whole message fits */
   CONNECTION_WINDOW = 1024 * 1024,
-  HEADERS_FLOOD = 4 * HEADERS_MAX, /* who goes on beyond this is not asking for anything */
+  HEADERS_FLOOD = 4 * HEADERS_MAX, /* a peer that sends more is not making a request */
   STRANGER_STREAMS = 32,           /* calls that a caller without an identity may have open on a connection */
 };
 
@@ -29,7 +29,7 @@ static call *call_of(nghttp2_session *session, int32_t stream) {
 
 static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head, void *user_data) {
   const connection *connection = user_data;
-  if (connection->ending) return NGHTTP2_ERR_CALLBACK_FAILURE; /* no more is looked at */
+  if (connection->ending) return NGHTTP2_ERR_CALLBACK_FAILURE; /* its input is ignored */
   budget_spend(user_data, WORK_FRAME);
   return 0;
 }
@@ -41,7 +41,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
   budget_spend(connection, WORK_CALL);
   call *made = call_new(connection, stream);
   if (made != NULL) return nghttp2_session_set_stream_user_data(session, stream, made);
-  /* gRPC's RESOURCE_EXHAUSTED, for less than a response costs. */
+  /* gRPC clients report this as RESOURCE_EXHAUSTED, and it costs less than a response. */
   refusals_add(connection->front->refusals, REFUSED_USER_MEMORY, &connection->caller, NULL);
   return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream, NGHTTP2_ENHANCE_YOUR_CALM);
 }
@@ -50,7 +50,7 @@ static bool is(const uint8_t *text, size_t size, const char *expected) {
   return size == strlen(expected) && memcmp(text, expected, size) == 0;
 }
 
-/* Counts a field, whatever becomes of it. False when there are far too many: the connection is ended. */
+/* Counts a field, even if it is rejected later. False when there are far too many: the connection is ended. */
 static bool count_header(connection *connection, call *it, size_t size) {
   budget_spend(connection, WORK_HEADER + (uint32_t)size);
   if (it == NULL) return true;
@@ -88,14 +88,14 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
   return NGHTTP2_ERR_PAUSE;
 }
 
-/* Fields that HTTP does not allow: nghttp2 leaves them out, after the same work. */
+/* Called for fields that HTTP does not allow: nghttp2 drops them, after the same work. */
 static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
                              size_t name_size, const uint8_t *value, size_t size, uint8_t flags, void *user_data) {
   call *it = call_of(session, frame->hd.stream_id);
   return count_header(user_data, it, name_size + size) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
-/* As cheap to send as a ping. */
+/* Whether the frame is as cheap to send as a ping. */
 static bool carries_nothing(const nghttp2_frame *frame) {
   return frame->hd.type == NGHTTP2_DATA && frame->hd.length <= frame->data.padlen;
 }
@@ -132,7 +132,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         return 0;
       }
       break;
-    case NGHTTP2_SETTINGS: /* a new window goes through all streams */
+    case NGHTTP2_SETTINGS: /* a new window is applied to all streams */
       if (!(frame->hd.flags & NGHTTP2_FLAG_ACK)) flood_control_frame(connection, 1 + connection->call_count / 8);
       return 0;
     case NGHTTP2_PRIORITY: break;
@@ -145,7 +145,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, const uint8_t *data, size_t size,
                    void *user_data) {
   call *it = call_of(session, stream);
-  /* Memory is bounded per call by the stream's window, which opens when answers have left, and per connection by
+  /* Memory is bounded per call by the stream's window, which opens when answers have been sent, and per connection by
    * CONNECTION_BUFFER_MAX; the connection's window would only let calls block one another. */
   if (nghttp2_session_consume_connection(session, size) != 0) return NGHTTP2_ERR_CALLBACK_FAILURE;
   if (it == NULL || it->finished || it->method == NULL) {
@@ -161,7 +161,7 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
     it = call_of(session, frame->hd.stream_id);
     if (it != NULL) response_give_credit(it);
   } else if (frame->hd.type == NGHTTP2_HEADERS && frame->hd.flags & NGHTTP2_FLAG_END_STREAM) {
-    /* The status went out before the client was done: tell it to stop, without calling it an error. */
+    /* The status was sent before the client had finished: tell it to stop, without an error. */
     it = call_of(session, frame->hd.stream_id);
     if (it != NULL && !it->half_closed) {
       nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, it->stream, NGHTTP2_NO_ERROR);
@@ -193,8 +193,8 @@ bool session_setup(front *front, char error[KERNEL_ERROR_MAX]) {
 
   nghttp2_option_set_no_auto_window_update(front->options, 1);
   nghttp2_option_set_no_closed_streams(front->options, 1); /* 10,000 idle connections should be cheap */
-  /* The default (1000, then 33 a second) sends GOAWAY to a client whose own callers give up much. What a reset costs us
-   * is small: the operation leaves the queue, and the stream limit bounds how many there are. */
+  /* The default (1000, then 33 a second) sends GOAWAY to a client whose own callers cancel often. A reset costs us
+   * little: the operation is removed from the queue, and the stream limit bounds how many there are. */
   nghttp2_option_set_stream_reset_rate_limit(front->options, 20000, 5000);
   return true;
 }
@@ -211,7 +211,7 @@ bool session_open(connection *it) {
       {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, session_streams(it)},
       {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, STREAM_WINDOW},
       {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, HEADERS_MAX},
-      {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1}, /* spares the tree of priorities */
+      {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1}, /* avoids the tree of priorities */
   };
   return nghttp2_submit_settings(it->session, NGHTTP2_FLAG_NONE, settings, sizeof settings / sizeof *settings) == 0 &&
          nghttp2_session_set_local_window_size(it->session, NGHTTP2_FLAG_NONE, 0, CONNECTION_WINDOW) == 0;

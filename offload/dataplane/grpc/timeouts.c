@@ -1,9 +1,10 @@
-/* Connections that end by themselves. Each kind has one time for all, so a list in the order of beginning is enough.
+/* Timeouts of connections. All timeouts of a kind have the same length, so a list in the order in which they began is
+ * enough.
  *
  * idle      A connection without any call for idle_timeout is told GOAWAY, after which gRPC clients connect again when
  *           they have something to ask, and closed a little later: a call that crosses the notice should find it, not a
  *           broken pipe. Whoever watches an identity has a call.
- * stalled   The peer takes nothing of what waits for it for stalled_timeout: it has stopped, or only wants our memory.
+ * stalled   The peer takes nothing of what waits for it for stalled_timeout: it hangs, or aims to exhaust our memory.
  */
 #include "offload/dataplane/grpc/timeouts.h"
 
@@ -11,7 +12,8 @@
 
 #define LINGER_TIME 200000000u /* 200 ms */
 
-/* Of each kind in a turn of the loop: thousands may have begun at the same moment, and to close one takes microseconds.
+/* The most of each kind in a turn of the loop: thousands may have begun at the same moment, and closing one takes
+ * microseconds.
  */
 enum { ENDED_PER_TURN = 32 };
 
@@ -66,7 +68,7 @@ static void tell_to_leave(connection *it) {
   list_push(&it->front->leaving, &it->leaving);
 }
 
-/* A call may have come with an older stream id than the last that GOAWAY named; it is answered. */
+/* A call with a stream id up to the one that GOAWAY named may have come meanwhile; it is answered. */
 static void end_leaving(connection *it) {
   list_remove(&it->leaving);
   if (it->call_count == 0) connection_close(it);

@@ -1,4 +1,4 @@
-/* Connections that end by themselves. */
+/* Timeouts of connections. */
 #ifndef OFFLOAD_GRPC_TIMEOUTS_H
 #define OFFLOAD_GRPC_TIMEOUTS_H
 

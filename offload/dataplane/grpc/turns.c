@@ -1,15 +1,15 @@
-/* Who is dealt with next. Each turn of the loop gives every user that has sent something the same time, and all callers
- * without an identity together that of one user; within it, connections are served one after the other, each with what
- * connection_serve does for one. So a user's first request waits for at most SHARE_NS of every other user, whatever
- * those send and over however many connections. Writing is shared in the same way: every user that something is to be
- * sent to gets a share of its own for it at the end of the turn, so that the answers of a turn leave together.
+/* Whose turn it is. Each turn of the loop gives every user that has sent something the same time, and all callers
+ * without an identity together the time of one user; within it, connections are served one after the other by
+ * connection_serve. So a user's first request waits for at most SHARE_NS of every other user, whatever those send and
+ * over however many connections. Writing is shared in the same way: every user with answers waiting gets a separate
+ * share for writing at the end of the turn, so that the answers of a turn are sent together.
  *
- * Callers without an identity rest after each share, also when nobody else wants anything: they can only be refused,
- * and a front that never sleeps has to wait for a processor like any program that computes, with everybody who depends
- * on it. Reading from them and writing to them alternate within the one share, so neither keeps the other from it.
+ * Callers without an identity rest after each share, even when nobody else has work: they can only be refused, and a
+ * front that never sleeps has to wait for a processor like any program that computes, and so does everyone who depends
+ * on it. Reading from them and writing to them alternate within the one share, so neither starves the other.
  *
- * Time is measured, not estimated: whatever a peer finds out to be expensive, it pays for. What one turn of a
- * connection can take is bounded by bytes and work (budget.c, writing.c), so a share is overdrawn by little.
+ * Time is measured, not estimated: a peer pays for whatever it finds to be expensive. The turn of one connection is
+ * bounded by bytes and work (budget.c, writing.c), so a share is exceeded only slightly.
  */
 #include "offload/dataplane/grpc/turns.h"
 
@@ -17,8 +17,8 @@
 #include "offload/dataplane/grpc/writing.h"
 #include "offload/dataplane/host/monotonic.h"
 
-#define REST_NS 900000u  /* of strangers: a tenth of the time is theirs */
-#define SHARE_NS 100000u /* 100 us: three signatures with P-256 in software, so others are not held up for longer */
+#define REST_NS 900000u  /* for strangers: a tenth of the time is theirs */
+#define SHARE_NS 100000u /* 100 us: three P-256 signatures in software, so others are delayed no longer than that */
 
 void turns_add(connection *it) {
   principal *of = it->principal;
@@ -64,7 +64,7 @@ static void write_one(principal *of) {
   writing_flush(it);
 }
 
-/* The user's place is at the end of the line when its share is over and it has more. */
+/* When its share is over and it has more, the user goes to the end of the line. */
 static void queue_again(list_node *line, list_node *place, const list_node *waiting) {
   if (!list_empty(waiting) && list_empty(place)) list_push(line, place);
 }
@@ -126,7 +126,7 @@ static bool strangers_wait(const front *front) {
   return !list_empty(&front->stranger_turns) || !list_empty(&front->stranger_writers);
 }
 
-/* One connection of each in turn, for the share of one user; then they rest. */
+/* Serves one connection of each in turn, for the share of one user; then they rest. */
 static void serve_strangers(front *front) {
   uint64_t began = monotonic_ns(), until = began + SHARE_NS;
   if (began < front->strangers_rest_until) return;

@@ -1,4 +1,4 @@
-/* Writing to one connection. When that is done, and for how long in a turn of the loop, is in turns.c. */
+/* Writing to one connection. turns.c decides when that is done, and for how long in a turn of the loop. */
 #include "offload/dataplane/grpc/writing.h"
 
 #include <errno.h>
@@ -14,7 +14,7 @@
 
 enum {
   STRANGER_WRITE_SIZE = 16 * 1024,
-  FLUSH_ROUNDS = 2, /* of WRITE_SIZE, to one connection before the next is written to */
+  FLUSH_ROUNDS = 2, /* of WRITE_SIZE to one connection, before the next one's turn */
 };
 
 void writing_free_unsent(connection *it) {
@@ -33,7 +33,7 @@ static void await_writable(connection *it, bool await) {
   epoll_ctl(it->front->epoll, EPOLL_CTL_MOD, it->source.descriptor, &event);
 }
 
-/* Sends what it can; false when the connection is broken. */
+/* Sends as much as the socket takes; false when the connection is broken. */
 static bool send_some(connection *it, const uint8_t *data, size_t size, size_t *sent) {
   *sent = 0;
   while (*sent < size) {
@@ -57,8 +57,9 @@ static bool send_unsent(connection *it, bool *progressed, bool *broken) {
   return true;
 }
 
-/* Keeps what the socket did not take. It is charged even above what the user may hold, since frames cannot be given
- * back; there is at most WRITE_SIZE and a frame of it for a connection, from which nothing is taken meanwhile. */
+/* Keeps what the socket did not take. It is charged even above what the user may hold, since frames cannot be returned
+ * to nghttp2; it is at most WRITE_SIZE and a frame per connection, and nothing is read from the connection
+ * meanwhile. */
 static bool keep(connection *it, const uint8_t *data, size_t size) {
   it->unsent = malloc(size);
   if (it->unsent == NULL) return false;

@@ -7,7 +7,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Kernel headers of a distribution are older than the kernels that it meets, so what is newer than ABI 1 stands here.
+/* A distribution's kernel headers may be older than the kernels that we run on, so what is newer than ABI 1 is defined
+ * here.
  */
 #ifndef SYS_landlock_create_ruleset
 #define SYS_landlock_create_ruleset 444
@@ -36,7 +37,7 @@ enum { CREATE_RULESET_VERSION = 1, RULE_PATH_BENEATH = 1 };
   (WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_CHAR | MAKE_DIR | MAKE_REG | MAKE_SOCK | MAKE_FIFO | MAKE_BLOCK | \
    MAKE_SYM)
 
-/* struct landlock_ruleset_attr as of ABI 6; the kernel takes the shorter ones of its past. */
+/* struct landlock_ruleset_attr as of ABI 6; the kernel also accepts the shorter ones of earlier versions. */
 struct ruleset {
   uint64_t fs;
   uint64_t net;

@@ -30,7 +30,7 @@ static int map(locked_stack *stack) {
   return 0;
 }
 
-/* Signals are Python's, and are handled on its threads; but a crash shall still be reported where it happens. */
+/* Python handles signals, on its own threads; but a crash should still be reported where it happens. */
 static void block_signals(sigset_t *before) {
   static const int crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP};
   sigset_t blocked;

@@ -11,7 +11,7 @@ static inline uint64_t monotonic_ns(void) {
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* Nanoseconds of a processor that the calling thread has had. A system call. */
+/* Nanoseconds of CPU time that the calling thread has used. Costs a system call. */
 static inline uint64_t thread_ns(void) {
   struct timespec used;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);

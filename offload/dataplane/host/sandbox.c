@@ -28,7 +28,7 @@
 #define SYS_memfd_secret 447
 #endif
 
-/* Starting a program: the filter is inherited, so it may do no more than we. */
+/* For starting a program: it inherits the filter, so it may do no more than we may. */
 static const uint16_t of_programs[] = {
     SYS_execve,
 #ifdef __x86_64__
@@ -74,7 +74,7 @@ static const uint16_t needed[] = {
     SYS_mkdirat,
     SYS_umask,
     SYS_utimensat,
-#ifdef __x86_64__ /* which has the older forms too */
+#ifdef __x86_64__ /* which also has the older forms */
     SYS_stat,
     SYS_lstat,
     SYS_readlink,
@@ -113,7 +113,7 @@ static const uint16_t needed[] = {
     SYS_nanosleep,
     SYS_clock_nanosleep,
     SYS_restart_syscall,
-    /* sockets: which families and addresses is for the network's rules */
+    /* sockets: families and addresses are left to the network's rules */
     SYS_socket,
     SYS_socketpair,
     SYS_bind,
@@ -143,7 +143,7 @@ static const uint16_t needed[] = {
     SYS_munlock,
     SYS_memfd_secret,
     SYS_membarrier,
-    /* threads; clone, clone3 and prctl stand below */
+    /* threads; for clone, clone3 and prctl see below */
     SYS_exit,
     SYS_exit_group,
     SYS_set_robust_list,
@@ -200,19 +200,20 @@ enum { NEEDED = sizeof needed / sizeof *needed, PROGRAMS = sizeof of_programs / 
 #define SET_ID_BITS (S_ISUID | S_ISGID)
 #define ALL 0xffffffffu
 
-/* The lower half of an argument: the kernel reads these as int, or they have no flags above. */
+/* A condition on the lower half of an argument: the kernel reads these as int, or they have no flags in the upper
+ * half. */
 typedef struct condition {
   uint8_t argument;
   uint32_t mask;
   uint32_t value; /* (argument & mask) == value */
-  bool differs;   /* != instead */
+  bool differs;   /* != in place of == */
 } condition;
 
 enum { CONDITIONS_MAX = 2 };
 
 typedef enum when { ALWAYS, WITH_PROGRAMS, WITHOUT_PROGRAMS } when;
 
-/* Allowed when all of the conditions hold. */
+/* A call that is allowed when all of the conditions hold. */
 typedef struct bound {
   uint16_t call;
   when when;
@@ -221,26 +222,27 @@ typedef struct bound {
 } bound;
 
 static const bound bounds[] = {
-    /* Without new namespaces, in which we would have capabilities again. */
+    /* No new namespaces, in which we would have capabilities again. */
     {SYS_clone, ALWAYS, 1, {{0, NEW_NAMESPACES, 0, false}}},
-    /* Names threads, and nothing else: not PR_SET_DUMPABLE. */
+    /* Only to name threads; not PR_SET_DUMPABLE, for example. */
     {SYS_prctl, ALWAYS, 1, {{0, ALL, PR_SET_NAME, false}}},
-    /* No file that gives our user's rights to whoever runs it. */
+    /* No file that gives its users our user's rights (set-user-id). */
     {SYS_openat, ALWAYS, 1, {{3, SET_ID_BITS, 0, false}}},
 #ifdef SYS_open
     {SYS_open, ALWAYS, 1, {{2, SET_ID_BITS, 0, false}}},
 #endif
-    /* By descriptor, for what programs make; the daemon itself gives its sockets their mode by the umask. */
+    /* By descriptor, for files that programs make; the daemon itself sets the mode of its sockets by the umask. */
     {SYS_fchmod, WITH_PROGRAMS, 1, {{1, SET_ID_BITS, 0, false}}},
-    /* The group of a socket that is made again; its descriptor is an O_PATH one, which fchown does not take. No owner
-     * changes, and no symlink is followed at the end. A filter cannot see that the path is empty: without CAP_CHOWN,
-     * code of an attacker can give files that our user owns to groups that we are in, also by path, and no others. */
+    /* For the group of a socket that is made again; its descriptor is opened with O_PATH, which fchown does not accept.
+     * The owner cannot change, and a symlink in the last component is not followed. A filter cannot see that the path
+     * is empty: without CAP_CHOWN, an attacker's code can give files that our user owns to groups that we are in, also
+     * by path, and no others. */
     {SYS_fchownat, ALWAYS, 2, {{2, ALL, ALL, false}, {4, ALL, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, false}}},
     /* Our own limits only. */
     {SYS_prlimit64, ALWAYS, 1, {{0, ALL, 0, false}}},
-    /* No input forged for the terminal that we were started from. */
+    /* No forged input for the terminal that we were started from. */
     {SYS_ioctl, ALWAYS, 2, {{1, ALL, TIOCSTI, true}, {1, ALL, TIOCLINUX, true}}},
-    /* No new code: all libraries are there by now. Programs bring theirs. */
+    /* No new code: all libraries are loaded by now. Programs load their own. */
     {SYS_mmap, WITHOUT_PROGRAMS, 1, {{2, PROT_EXEC, 0, false}}},
     {SYS_mprotect, WITHOUT_PROGRAMS, 1, {{2, PROT_EXEC, 0, false}}},
     {SYS_mmap, WITH_PROGRAMS, 0, {{0, 0, 0, false}}},
@@ -271,8 +273,8 @@ bool sandbox_allows(long call, bool programs) {
 bool sandbox_drop_privileges(void) {
   for (unsigned long capability = 0;; capability++) {
     int there = prctl(PR_CAPBSET_READ, capability, 0, 0, 0);
-    if (there < 0) break; /* the kernel knows no more */
-    /* Without CAP_SETPCAP the bounding set stays; it is worth nothing after no_new_privs. */
+    if (there < 0) break; /* the kernel knows no further ones */
+    /* Without CAP_SETPCAP the bounding set stays; it has no effect after no_new_privs. */
     if (there > 0 && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 && errno != EPERM) return false;
   }
   if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0) return false;
@@ -336,7 +338,7 @@ bool sandbox_filter_calls(bool programs) {
   filter[size++] = jump(BPF_JMP | BPF_JEQ | BPF_K, OUR_ABI, 1, 0);
   filter[size++] = answer(SECCOMP_RET_KILL_PROCESS);
   filter[size++] = load(offsetof(struct seccomp_data, nr));
-  /* x32 calls have this bit, and no business here. */
+  /* x32 calls have this bit set, and are not used here. */
   filter[size++] = jump(BPF_JMP | BPF_JGE | BPF_K, 0x40000000u, 0, 1);
   filter[size++] = answer(SECCOMP_RET_KILL_PROCESS);
   for (size_t i = 0; i < BOUNDS; i++) {
@@ -345,7 +347,7 @@ bool sandbox_filter_calls(bool programs) {
   filter[size++] = load(offsetof(struct seccomp_data, nr));
   size += allow(filter + size, needed, NEEDED);
   if (programs) size += allow(filter + size, of_programs, PROGRAMS);
-  /* clone3 has its flags in memory, where no filter can look; glibc falls back to clone where there is none. */
+  /* clone3 has its flags in memory, where no filter can look; glibc falls back to clone when clone3 is missing. */
   filter[size++] = jump(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1);
   filter[size++] = answer(SECCOMP_RET_ERRNO | ENOSYS);
   filter[size++] = answer(SECCOMP_RET_ERRNO | EPERM);

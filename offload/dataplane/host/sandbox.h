@@ -1,10 +1,10 @@
-/* What the process may still do once it serves: no privileges, and only the system calls that it needs. */
+/* Restricts the serving process: no privileges, and only the system calls that it needs. */
 #ifndef OFFLOAD_SANDBOX_H
 #define OFFLOAD_SANDBOX_H
 
 #include <stdbool.h>
 
-/* Gives up every capability of the calling thread (and of the threads it makes later), and the way to new ones:
+/* Gives up every capability of the calling thread (and of the threads it makes later), and the ways to gain new ones:
  * bounding set, ambient set, no_new_privs. False with errno. */
 bool sandbox_drop_privileges(void);
 

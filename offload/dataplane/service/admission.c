@@ -1,5 +1,5 @@
-/* What stands between a request and the queue: is the key known, may this caller use it, may the key sign this. The
- * answer to an unknown key and to a key of somebody else is the same, so that callers cannot find out whose keys exist.
+/* The checks between a request and the queue: is the key known, may this caller use it, may the key sign this? The
+ * answer for an unknown key and for another caller's key is the same, so that callers cannot find out which keys exist.
  *
  * admission_take is the only way in for operations, completion.c the only way out.
  */
@@ -56,7 +56,7 @@ static verdict check_fields(const wire_operation *request) {
   return (verdict){RPC_INVALID_ARGUMENT, REFUSED_BAD_OPERATION, message};
 }
 
-/* By key_usage: what is configured, and what it lets the key sign. */
+/* Indexed by key_usage: the configured usage, and what it lets the key sign. */
 static const char *const not_of_usage[] = {
     [USAGE_TLS13] = "usage tls13 of this key signs only a CertificateVerify of TLS 1.3, and the input is none",
     [USAGE_TLS12_AND_13] = "usage tls12+13 of this key signs only handshakes of TLS 1.2 and 1.3, and the input is none",
@@ -106,8 +106,8 @@ static verdict check_sign(const key_grant *grant, const wire_operation *request)
   return (verdict){RPC_PERMISSION_DENIED, REFUSED_USAGE, text};
 }
 
-/* Finds the key among those the caller may use; a key with several grants is used by the one that allows most, which
- * also says why none of them allows it. */
+/* Finds the key among those the caller may use. A key with several grants is used under the most permissive one, which
+ * also gives the reason when none of them allows the operation. */
 static verdict find_grant(connection *connection, const wire_operation *request, const key_grant **found) {
   const keyring *ring = connection->front->ring;
   const key_grant *grant = keyring_find_key(ring, request->key_id.data);
@@ -145,7 +145,7 @@ static void refuse(front *front, operation *op, verdict why, const wire_operatio
   op->message = why.message;
 }
 
-/* What it will hold is charged to its user before anything else. */
+/* The memory it will hold is charged to its user before anything else. */
 static operation *new_operation(connection *connection, const wire_operation *request) {
   size_t memory = sizeof(operation) + (request->input.size > OPERATION_INLINE_INPUT ? request->input.size : 0);
   budget_spend(connection, WORK_OPERATION);

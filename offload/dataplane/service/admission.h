@@ -1,7 +1,7 @@
-/* What stands between a request and the queue.
+/* The checks between a request and the queue.
  *
  * admission_take checks an operation of a call and either submits it or answers it at once with a status. NULL when
- * memory ran out, or what its user may hold. `window` is given back to the peer when the answer has left. */
+ * memory, or its user's share of it, ran out. `window` is given back to the peer when the answer has been sent. */
 #ifndef OFFLOAD_SERVICE_ADMISSION_H
 #define OFFLOAD_SERVICE_ADMISSION_H
 

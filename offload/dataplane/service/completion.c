@@ -1,5 +1,5 @@
-/* An operation that has been run, has expired, or found no place in the queue: its status, the numbers of it, its use
- * of a key for the audit log, and its place among the answers of its call.
+/* Completes an operation that has been run, has expired, or did not fit into the queue: sets its status, counts it,
+ * notes its use of a key for the audit log, and adds it to the answers of its call.
  */
 #include "offload/dataplane/service/completion.h"
 

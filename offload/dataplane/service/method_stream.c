@@ -1,5 +1,5 @@
-/* Stream: batches of operations in, batches of results out, matched by id. All results that are there when the socket
- * can take them leave in one message.
+/* Stream: batches of operations in, batches of results out, matched by id. All results that are ready when the socket
+ * can take them are sent in one message.
  */
 #include <stdlib.h>
 
@@ -42,7 +42,7 @@ static operation *find(const call *it, uint64_t id) {
   return op;
 }
 
-/* Those that a shard has already are answered as if nothing had been said. */
+/* Operations that a shard has already are answered as if they had not been cancelled. */
 static void cancel(call *it, uint64_t id) {
   front *front = it->connection->front;
   operation *op = find(it, id);
@@ -59,8 +59,8 @@ static void cancel(call *it, uint64_t id) {
 
 _Static_assert(WIRE_CANCELLED_MAX == 4096, "the text below says so");
 
-/* Counts them over the message, which is dealt with in one go; a field without an id is as much work as one with it.
- * False when the call was refused. */
+/* Counts the ids of the whole message, which is processed at once; a field without an id is as much work as one with an
+ * id. False when the call was refused. */
 static bool cancel_all(call *it, wire_view packed, unsigned *cancelled) {
   uint64_t id = 0;
   wire_status status = WIRE_OK;
@@ -185,7 +185,7 @@ static size_t fill(call *it, uint8_t *to, size_t room) {
   if (list_empty(&it->answers)) return 0;
   size_t size = room > WIRE_GRPC_HEADER_SIZE ? fill_frame(it, to, room) : 0;
   if (size > 0) return size;
-  /* Not even one result fits into what the peer's windows leave. */
+  /* The peer's windows do not leave room for even one result. */
   uint8_t *frame = malloc(WIRE_GRPC_HEADER_SIZE + RESULT_MAX);
   if (frame == NULL) return 0;
   it->partial_size = fill_frame(it, frame, WIRE_GRPC_HEADER_SIZE + RESULT_MAX);

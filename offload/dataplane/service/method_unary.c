@@ -20,7 +20,7 @@ static void take(call *it, wire_view message, bool decrypt) {
     call_refuse(it, REFUSED_MALFORMED, RPC_INVALID_ARGUMENT, "malformed request message");
     return;
   }
-  /* The window is not given back: there is nothing more to come on this stream. */
+  /* The window is not given back: nothing more comes on this stream. */
   if (admission_take(it, &request, it->deadline.at, 0) == NULL) {
     call_finish(it, RPC_RESOURCE_EXHAUSTED, "no memory for more operations of this user");
   }
@@ -45,8 +45,8 @@ static void answered(call *it, operation *op) {
   }
 }
 
-/* The response always fits: nghttp2 gives at least this room unless the peer's windows are nearly closed, and then it
- * goes through `partial`. */
+/* The response always fits: nghttp2 offers at least this room unless the peer's windows are nearly closed; then the
+ * response is sent from `partial`. */
 static size_t fill(call *it, uint8_t *to, size_t room) {
   if (list_empty(&it->answers)) return 0;
   operation *op = LIST_ENTRY(it->answers.next, operation, of_call);

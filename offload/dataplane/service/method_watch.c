@@ -1,6 +1,6 @@
-/* WatchIdentity: the identity's public message now, and again whenever it changes. A watcher that is slow gets the
- * latest message when it is ready for it, not every one in between. An unknown identity and one of somebody else look
- * the same.
+/* WatchIdentity: the identity's public message now, and again whenever it changes. A slow watcher gets the latest
+ * message when it is ready for it, not every one in between. An unknown identity and another caller's identity look the
+ * same.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +12,7 @@
 #include "offload/dataplane/service/identity_sending.h"
 #include "offload/dataplane/service/private_key_service.h"
 
-/* call->state, from the request message on. */
+/* call->state, once the request message has come. */
 typedef struct watched_identity {
   identity_sending sending;
   identity_message *pending; /* the next to be sent */

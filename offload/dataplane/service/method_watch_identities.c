@@ -1,6 +1,6 @@
 /* WatchIdentities: the messages of many identities in one call. Each watch has one place in the list of news, however
- * often its identity changes, so a client that does not read owes us nothing but its names. Identity messages are
- * shared with the keyring: a response is a short start of its own, then the shared bytes.
+ * often its identity changes, so a client that does not read costs us no more memory than its names. Identity messages
+ * are shared with the keyring: a response is a short prefix of its own, then the shared bytes.
  */
 #include <search.h>
 #include <stdlib.h>
@@ -19,7 +19,7 @@
 enum {
   WATCHES_MAX = 8192, /* more than an Envoy has listeners and clusters; each costs about 300 bytes */
   NAMES_MAX_SIZE = 1024 * 1024,
-  TREE_MEMORY = 48,  /* what tsearch takes for each */
+  TREE_MEMORY = 48,  /* what tsearch allocates for each */
   EXCESS_MAX = 1024, /* unread refusals of further watches, after which the call is refused */
 };
 
@@ -27,7 +27,7 @@ typedef enum watch_state { WATCH_NEW, WATCH_TOLD, WATCH_REFUSED, WATCH_EXCESS } 
 
 typedef struct watch {
   list_node link;            /* in watches->all */
-  list_node news;            /* in watches->news while there is something to tell */
+  list_node news;            /* in watches->news while there is something to send */
   identity_message *message; /* WATCH_TOLD */
   watch_state state;
   size_t memory; /* charged to the user */
@@ -39,10 +39,10 @@ typedef struct watch {
 typedef struct watches {
   identity_sending sending;
   list_node all;
-  list_node news; /* those of which there is something to tell */
-  void *tree;     /* of all, by name */
+  list_node news; /* watches with something to send */
+  void *tree;     /* all watches, by name */
   uint32_t count, excess;
-  size_t bytes; /* of their names */
+  size_t bytes; /* total size of their names */
 } watches;
 
 _Static_assert(WIRE_WATCH_ITEMS_MAX == 256 && STRANGER_WATCHES == 4096, "the texts below say so");
@@ -99,7 +99,7 @@ static void freed(call *call) {
   free(it);
 }
 
-/* ---- what there is to tell ---- */
+/* ---- news ---- */
 
 static void tell(call *call, watch *it) {
   watches *watches = call->state;
@@ -108,7 +108,7 @@ static void tell(call *call, watch *it) {
   response_resume(call);
 }
 
-/* After something has left, or is of no interest any more. */
+/* Called after something was sent, or is no longer wanted. */
 static void settle(call *call) {
   watches *it = call->state;
   if (identity_sending_is_done(&it->sending) && list_empty(&it->news)) {
@@ -203,7 +203,7 @@ static bool add(call *it, wire_view name) {
     call_finish(it, RPC_RESOURCE_EXHAUSTED, "out of memory");
     return false;
   }
-  if (*found != made) { /* it is watched already */
+  if (*found != made) { /* it was watched already */
     free_watch(it, made);
     return true;
   }
@@ -214,7 +214,7 @@ static bool add(call *it, wire_view name) {
   if (!principal_may_watch(it->connection)) {
     tdelete(made, &watches->tree, compare);
     free_watch(it, made);
-    /* The call ends, so that its client asks again and finds the identities that the daemon has by then. */
+    /* The call ends, so that its client retries and finds the identities that the daemon has by then. */
     call_refuse(it, REFUSED_TOO_MANY_WATCHES, RPC_RESOURCE_EXHAUSTED,
                 "no identity is for this user, and it watches as many (4096) as such a user may");
     return false;
@@ -229,7 +229,7 @@ static bool add(call *it, wire_view name) {
 }
 
 static bool drop(call *it, wire_view name) {
-  if (name.size > IDENTITY_NAME_MAX) return true; /* nobody can watch it */
+  if (name.size > IDENTITY_NAME_MAX) return true; /* such a name cannot be watched */
   watch *wanted = new_watch(name);
   if (wanted == NULL) {
     call_finish(it, RPC_RESOURCE_EXHAUSTED, "out of memory");
@@ -253,7 +253,7 @@ static bool take(call *it, const wire_watch_item *item) {
   return item->unwatch ? drop(it, item->identity) : add(it, item->identity);
 }
 
-/* A message is dealt with in one go, so it may not ask for much; the next waits for the connection's turn. */
+/* A message is processed at once, so its size is limited; the next message waits for the connection's turn. */
 static void message(call *it, wire_view bytes) {
   budget_spend(it->connection, WORK_FRAME);
   wire_batch_reader reader = {.rest = bytes};
@@ -276,7 +276,7 @@ static void message(call *it, wire_view bytes) {
   response_give_credit(it);
 }
 
-/* No more names; news goes on, as with WatchIdentity. */
+/* No more names will come, but changes are still sent, as with WatchIdentity. */
 static void half_closed(call *it) {}
 
 /* ---- responses ---- */
@@ -306,7 +306,8 @@ static void describe(const watch *one, wire_identity_news *news) {
   news->message = (wire_view){(const uint8_t *)text, strlen(text)};
 }
 
-/* The start of a response into call->partial, its identity into watches->sending. False when memory ran out. */
+/* Puts the start of a response into call->partial, and its identity into watches->sending. False when memory ran
+ * out. */
 static bool begin_response(call *it, watch *one) {
   wire_identity_news news = {0};
   describe(one, &news);
@@ -315,13 +316,14 @@ static bool begin_response(call *it, watch *one) {
   if (writer.data == NULL) return false;
   wire_append_identity_news(&writer, &news);
   message_write_header(writer.data, writer.size - WIRE_GRPC_HEADER_SIZE + news.identity.size);
-  it->connection->owed++; /* until the partial message has left */
+  it->connection->owed++; /* until the partial message has been sent */
   it->partial = writer.data;
   it->partial_size = writer.size;
   it->partial_at = 0;
   watches *watches = it->state;
   identity_message *sent = one->message == NULL ? NULL : identity_message_retain(one->message);
-  identity_sending_begin(&watches->sending, sent, WIRE_GRPC_HEADER_SIZE); /* its own header is WatchIdentity's */
+  identity_sending_begin(&watches->sending, sent,
+                         WIRE_GRPC_HEADER_SIZE); /* skips the header, which is for WatchIdentity */
   return true;
 }
 
@@ -330,7 +332,7 @@ static size_t fill(call *it, uint8_t *to, size_t room) {
   if (!identity_sending_is_done(&watches->sending)) return fill_body(it, to, room);
   if (list_empty(&watches->news)) return 0;
   watch *one = LIST_ENTRY(watches->news.next, watch, news);
-  if (!begin_response(it, one)) return 0; /* again when there is more to tell */
+  if (!begin_response(it, one)) return 0; /* retried when there is more to send */
   list_remove(&one->news);
   if (one->state == WATCH_EXCESS) {
     watches->excess--;

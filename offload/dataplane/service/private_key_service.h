@@ -1,4 +1,5 @@
-/* offload.v1.PrivateKeyService: its methods, each in the file of its name, and what the front does with its operations.
+/* offload.v1.PrivateKeyService: its methods, each in the file named after it, and the callbacks by which the front
+ * serves it.
  */
 #ifndef OFFLOAD_SERVICE_PRIVATE_KEY_SERVICE_H
 #define OFFLOAD_SERVICE_PRIVATE_KEY_SERVICE_H

@@ -1,4 +1,4 @@
-/* What an operation's result says on the wire. */
+/* An operation's result as it is encoded on the wire. */
 #ifndef OFFLOAD_SERVICE_RESULT_H
 #define OFFLOAD_SERVICE_RESULT_H
 

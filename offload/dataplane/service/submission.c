@@ -1,4 +1,5 @@
-/* From the turn of the front to the work queue, under one lock; a lone short batch is run here and now (shard.h). */
+/* Hands the new operations of a turn to the work queue, under one lock; a lone short batch is run here at once
+ * (shard.h). */
 #include "offload/dataplane/service/submission.h"
 
 #include "offload/dataplane/grpc/call.h"

@@ -27,7 +27,7 @@ typedef enum rpc_status {
   RPC_STATUSES, /* how many there are */
 } rpc_status;
 
-/* "OK", "INVALID_ARGUMENT", ...; "no status" for what is none. */
+/* "OK", "INVALID_ARGUMENT", ...; "no status" for any other number. */
 const char *rpc_status_name(int status);
 
 #ifdef __cplusplus

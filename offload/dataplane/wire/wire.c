@@ -62,7 +62,7 @@ wire_status wire_next_field(wire_view *rest, wire_field *field) {
     case WIRE_BYTES: taken = wire_take_varint(rest, &size) && take_bytes(rest, size, &field->bytes); break;
     case WIRE_FIXED64: taken = take_bytes(rest, 8, &field->bytes); break;
     case WIRE_FIXED32: taken = take_bytes(rest, 4, &field->bytes); break;
-    default: break; /* groups and what does not exist */
+    default: break; /* groups and undefined wire types */
   }
   return taken ? WIRE_OK : WIRE_MALFORMED;
 }

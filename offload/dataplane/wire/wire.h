@@ -1,10 +1,10 @@
-/* The codec of offload.v1 messages, shared by the daemon and the Envoy module. No I/O, no allocation: decoding gives
- * views into the caller's buffer, encoding writes into the caller's buffer.
+/* The codec of offload.v1 messages, shared by the daemon and the Envoy module. It does no I/O and allocates nothing:
+ * decoding returns views into the caller's buffer, encoding writes into the caller's buffer.
  *
- * Every input is hostile: lengths are checked against what is there, unknown fields are skipped, a field of the wrong
- * wire type or a truncated one makes the whole message malformed, and so does a group (wire types 3 and 4), which
- * proto3 does not have. Of a field that may stand once, the last one counts. Text is not checked to be UTF-8: names are
- * compared byte by byte. Proto: ../proto/offload/v1/private_key.proto.
+ * Every input may be hostile: lengths are checked against the bytes that are left, unknown fields are skipped, a
+ * truncated field or one of the wrong wire type makes the whole message malformed, and so does a group (wire types 3
+ * and 4), which proto3 does not have. When a singular field occurs several times, the last one counts. Text is not
+ * checked to be UTF-8: names are compared byte by byte. Proto: ../proto/offload/v1/private_key.proto.
  */
 #ifndef OFFLOAD_WIRE_H
 #define OFFLOAD_WIRE_H
@@ -19,11 +19,11 @@ extern "C" {
 
 enum {
   WIRE_KEY_ID_SIZE = 32,
-  /* The largest input is a TLS 1.2 client's transcript. BoringSSL takes messages of 100 KiB each: the server's
-   * certificates, the CAs that it names, and our own chain may have that; a session ticket has at most 64 KiB. */
+  /* The largest input is a TLS 1.2 client's transcript. BoringSSL accepts messages of 100 KiB each: the server's
+   * certificates, the CAs that it names, and our own chain may be that long; a session ticket has at most 64 KiB. */
   WIRE_INPUT_MAX = 512 * 1024,
-  WIRE_INPUT_MAX_OF_OLD = 16 * 1024, /* of a daemon that does not say (offload-input-max) */
-  WIRE_BATCH_MAX = 64 * 1024,        /* what clients aim at, but for a single operation that is larger */
+  WIRE_INPUT_MAX_OF_OLD = 16 * 1024, /* of a daemon that does not send offload-input-max */
+  WIRE_BATCH_MAX = 64 * 1024,        /* what clients aim at, except for a single larger operation */
   WIRE_REQUEST_MAX = WIRE_INPUT_MAX + WIRE_BATCH_MAX,
   WIRE_OPERATIONS_MAX = 256,
   WIRE_CANCELLED_MAX = 4096,  /* ids of an OperationBatch */
@@ -47,7 +47,7 @@ typedef struct wire_operation {
   bool prehashed;
   uint32_t timeout_us;
   bool decrypt;
-  bool kind_unknown; /* Operation.kind is one that this version does not know; `decrypt` is false */
+  bool kind_unknown; /* this version does not know Operation.kind; `decrypt` is false */
 } wire_operation;
 
 typedef struct wire_result {
@@ -83,7 +83,7 @@ typedef struct wire_batch_item {
   wire_view cancelled;      /* WIRE_ITEM_CANCELLED: packed varints, read with wire_next_id */
 } wire_batch_item;
 
-/* OperationBatch, the daemon's side. After WIRE_TOO_LARGE the caller may refuse that operation alone and go on;
+/* OperationBatch, the daemon's side. After WIRE_TOO_LARGE the caller may refuse that operation alone and continue;
  * WIRE_MALFORMED is final. The caller counts operations against WIRE_OPERATIONS_MAX. */
 wire_status wire_next_item(wire_batch_reader *reader, wire_batch_item *item);
 wire_status wire_next_id(wire_view *packed, uint64_t *id);
@@ -146,7 +146,7 @@ bool wire_next_dns_name(wire_view *reader, wire_view *name);
 bool wire_next_trust_bundle(wire_view *reader, wire_trust_bundle *bundle);
 bool wire_next_authority(wire_view *reader, wire_view *der);
 
-/* WatchIdentitiesRequest: which identities to be told of from now on, and of which no more. */
+/* WatchIdentitiesRequest: which identities to watch from now on, and which to watch no longer. */
 typedef struct wire_watch_item {
   bool unwatch;
   wire_view identity;
@@ -158,15 +158,16 @@ bool wire_append_watch_item(wire_writer *writer, const wire_watch_item *item);
 /* WatchIdentitiesResponse. */
 typedef struct wire_identity_news {
   wire_view name;
-  uint32_t status; /* gRPC code; `identity` is there where it is 0 */
+  uint32_t status; /* gRPC code; `identity` is present when it is 0 */
   wire_view message;
   wire_view identity; /* for wire_decode_identity, which checks it */
 } wire_identity_news;
 
 wire_status wire_decode_identity_news(wire_view message, wire_identity_news *news);
-/* The name alone, from the first bytes of a message; false when it does not stand first, or is not all there. */
+/* Reads the name alone, from the first bytes of a message; false when it does not come first, or is incomplete. */
 bool wire_peek_identity_news(wire_view start, wire_view *name);
-/* All but the bytes of `identity`, which follow (with status 0): they are large, and shared by many watchers. */
+/* Appends all but the bytes of `identity`, which follow (with status 0): they are large, and shared by many
+ * watchers. */
 bool wire_append_identity_news(wire_writer *writer, const wire_identity_news *news);
 
 #ifdef __cplusplus

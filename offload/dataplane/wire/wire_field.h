@@ -18,21 +18,21 @@ typedef struct wire_field {
   wire_view bytes; /* WIRE_BYTES: the value; WIRE_VARINT: the bytes the varint is written in */
 } wire_field;
 
-/* Takes the next field off `rest`: WIRE_OK, WIRE_END or WIRE_MALFORMED. Fixed-size values are skipped over, no message
- * here has one. */
+/* Takes the next field off `rest`: WIRE_OK, WIRE_END or WIRE_MALFORMED. Fixed-size values are skipped: no message here
+ * has one. */
 wire_status wire_next_field(wire_view *rest, wire_field *field);
 
 /* Takes one varint off `rest`; false when it is truncated or longer than 64 bits. */
 bool wire_take_varint(wire_view *rest, uint64_t *value);
 
-/* Store a field's value, or say WIRE_MALFORMED when it has another wire type. As in every protobuf implementation, a
- * 32-bit field keeps the low 32 bits of what was sent. */
+/* These store a field's value, or return WIRE_MALFORMED when it has another wire type. As in every protobuf
+ * implementation, a 32-bit field keeps the low 32 bits of what was sent. */
 wire_status wire_field_u64(const wire_field *field, uint64_t *value);
 wire_status wire_field_u32(const wire_field *field, uint32_t *value);
 wire_status wire_field_bool(const wire_field *field, bool *value);
 wire_status wire_field_bytes(const wire_field *field, wire_view *value);
 
-/* ---- encoding: first the size, then the bytes; what has its default value is left out ---- */
+/* ---- encoding: first the size, then the bytes; fields with default values are omitted ---- */
 
 static inline size_t wire_varint_size(uint64_t value) {
   return value == 0 ? 1 : (size_t)(63 - __builtin_clzll(value)) / 7 + 1;
@@ -80,7 +80,7 @@ static inline uint8_t *wire_reserve(wire_writer *writer, size_t size) {
   return at;
 }
 
-/* Also when it is empty: an element of a repeated field. */
+/* Writes the field even when it is empty: an element of a repeated field must not be omitted. */
 static inline uint8_t *wire_put_bytes_always(uint8_t *at, unsigned number, wire_view value) {
   at = wire_put_varint(wire_put_tag(at, number, WIRE_BYTES), value.size);
   if (value.size > 0) memcpy(at, value.data, value.size);

@@ -1,4 +1,5 @@
-/* Reading an Identity: checked whole once by wire_decode_identity, then walked over by readers that cannot fail. */
+/* Reads an Identity: wire_decode_identity checks the whole message once, so the readers that iterate over it cannot
+ * fail. */
 #include "offload/dataplane/wire/wire_field.h"
 
 /* ---- checks ---- */
@@ -78,7 +79,7 @@ wire_status wire_decode_identity(wire_view message, wire_identity *identity) {
 
 /* ---- readers ---- */
 
-/* The next field of that number that holds bytes. */
+/* Finds the next field of that number that holds bytes. */
 static bool next_bytes(wire_view *reader, uint32_t number, wire_view *value) {
   wire_field field;
   while (wire_next_field(reader, &field) == WIRE_OK) {
@@ -112,7 +113,7 @@ bool wire_next_authority(wire_view *reader, wire_view *der) {
 bool wire_next_scheme(wire_scheme_reader *reader, uint32_t *scheme) {
   uint64_t value;
   wire_field field;
-  while (reader->packed.size == 0) { /* also passes over empty packed fields */
+  while (reader->packed.size == 0) { /* also skips empty packed fields */
     if (wire_next_field(&reader->message, &field) != WIRE_OK) return false;
     if (field.number == 3) reader->packed = field.bytes; /* an unpacked value is a packed list of one */
   }
