@@ -10,7 +10,8 @@
 namespace tls_offload {
 namespace {
 
-// A listening socket connects for a daemon that hangs; another may be listening at the path by now.
+// connect() succeeds even when the daemon behind a listening socket hangs; another daemon may be listening at the path
+// by now.
 constexpr Duration kEstablishTimeout = std::chrono::milliseconds(1000);
 
 uint32_t random_bits(void *state) {
@@ -40,7 +41,7 @@ DaemonState Connections::state() const {
   return {socket_path_, reconnect_.state() == Reconnect::State::Connected, last_error_};
 }
 
-// ---- beginning ----
+// ---- connecting ----
 
 void Connections::connect_when_due(Time now) {
   if (reconnect_.tick(now) == Reconnect::Action::Connect) connect();
@@ -55,7 +56,7 @@ void Connections::connect() {
     identities_.connected();
     return;
   }
-  // Said once per reason: a daemon that is away for an hour is one line, not ten thousand.
+  // Logged once per reason: a daemon that is down for an hour is one line, not ten thousand.
   if (error != last_error_) {
     log(abi::LogLevel::Warn, "cannot connect to the daemon at " + socket_path_ + ": " + error);
     announced_ = false;
@@ -140,7 +141,7 @@ void Connections::lost(GrpcConnection &connection, const std::string &reason) {
     return;
   }
   if (reconnect_.state() != Reconnect::State::Connected) stats_.add(Counter::ConnectionFailures);
-  // Once per reason here too: a daemon that ends every connection in the same way is one line.
+  // Logged once per reason here too: a daemon that ends every connection in the same way is one line.
   if (useful_ || reason != last_error_) {
     log(abi::LogLevel::Warn, "lost the connection to the daemon at " + socket_path_ + ": " + reason);
     announced_ = false;

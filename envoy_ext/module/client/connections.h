@@ -1,7 +1,7 @@
-// A key client's connections to its daemon: the one for new requests, and those that are kept until their answers have
-// come. Made, lost and retired here; when to try is reconnect.h's.
+// A key client's connections to its daemon: the one for new requests, and retired ones that are kept until their
+// answers have come. They are opened, lost and retired here; reconnect.h decides when to connect.
 //
-// Belongs to the loop: whoever calls holds the key client's loop mutex.
+// Belongs to the loop: the caller holds the key client's loop mutex.
 #ifndef TLS_OFFLOAD_CONNECTIONS_H
 #define TLS_OFFLOAD_CONNECTIONS_H
 
@@ -21,13 +21,13 @@ namespace tls_offload {
 
 class Connections {
  public:
-  // `epoll` reports what is to be read and written, with the connection as its data.
+  // `epoll` reports readable and writable connections, with the connection as event data.
   Connections(const std::string &socket_path, ReconnectPolicy policy, int epoll, GrpcConnection::Receiver &receiver,
               LiveOperations &operations, WatchedIdentities &identities, ClientStats &stats);
 
   // Null when there is none. It may not have been established yet, or may be about to retire.
   GrpcConnection *current() const { return current_.get(); }
-  // Null when none takes new operations.
+  // Null when no connection takes new operations.
   GrpcConnection *usable() const;
   bool established() const { return current_ != nullptr && current_->established(); }
   DaemonState state() const;
@@ -35,24 +35,25 @@ class Connections {
   void connect_when_due(Time now);
   void flush_current();
   void flush_all();
-  // Receives what has come, for the key client's Receiver.
+  // Receives what has arrived, and passes it to the key client's Receiver.
   void service_current() { service(*current_); }
-  void ready(const void *connection);  // by epoll; one that has been dropped meanwhile is in no list
+  void ready(const void *connection);  // reported by epoll; ignored if it was dropped meanwhile
   // A connection that takes no new operations makes room for the next, and is kept until its answers have come.
   void retire();
-  // A connection on which nothing came since operations were submitted that timed out belongs to a daemon that hangs.
+  // Drops connections of a hanging daemon: those on which nothing has arrived since operations were submitted that
+  // timed out.
   void drop_silent(Time now, Time unanswered);
   Time next_event() const;  // the far future when there is none
 
-  // What epoll reports. Answers on the current connection wake nobody while it is `muted`.
+  // Sets the events that epoll reports. Answers on the current connection do not wake the thread while it is `muted`.
   void await_current(bool muted);
   void await_all(bool muted);
 
-  // The current connection has brought something.
+  // The current connection has delivered something.
   void note_useful();
   void note_stream_closed(const GrpcConnection &connection, const std::string &reason);
 
-  // Whether something happened since that the thread has to see to.
+  // Whether something that the thread has to handle happened since the last call.
   bool take_changed() { return std::exchange(changed_, false); }
 
  private:
@@ -71,8 +72,8 @@ class Connections {
   std::minstd_rand random_;
   Reconnect reconnect_;
   bool was_connected_ = false;
-  bool useful_ = false;     // the present connection has brought something
-  bool announced_ = false;  // the log has it that we are connected
+  bool useful_ = false;     // the current connection has delivered something
+  bool announced_ = false;  // the log says that we are connected
   bool changed_ = false;
   std::string last_error_ = "not tried yet";
   std::unique_ptr<GrpcConnection> current_;

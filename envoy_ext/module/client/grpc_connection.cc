@@ -12,9 +12,9 @@
 namespace tls_offload {
 namespace {
 
-constexpr size_t kOutgoingMax = 1024 * 1024;  // a daemon that does not read: operations wait with us instead
+constexpr size_t kOutgoingMax = 1024 * 1024;  // for a daemon that does not read: more operations wait here
 constexpr int32_t kWindow = 1024 * 1024;
-constexpr size_t kOperationOverhead = 128;  // an operation's fields but for its input
+constexpr size_t kOperationOverhead = 128;  // an operation's fields except its input
 
 nghttp2_nv header(const char *name, const char *value) {
   return {reinterpret_cast<uint8_t *>(const_cast<char *>(name)), reinterpret_cast<uint8_t *>(const_cast<char *>(value)),
@@ -141,7 +141,7 @@ bool GrpcConnection::add(const wire_operation &operation) {
   auto found = calls_.find(stream_);
   if (found == calls_.end()) return false;
   if (found->second.outgoing.size() - found->second.outgoing_at + batch_.size() > kOutgoingMax) return false;
-  // A large one gets a message of its own.
+  // A large operation gets a message of its own.
   size_t most = std::max<size_t>(WIRE_BATCH_MAX, operation.input.size + kOperationOverhead);
   for (int attempt = 0; attempt < 2; attempt++) {
     if (batch_operations_ < WIRE_OPERATIONS_MAX && batch_.size() < WIRE_GRPC_HEADER_SIZE + most) {
@@ -157,7 +157,7 @@ bool GrpcConnection::add(const wire_operation &operation) {
     }
     seal_batch();
   }
-  return false;  // this does not happen: a whole message has room for each operation
+  return false;  // not reached: an empty message has room for any operation
 }
 
 void GrpcConnection::add_cancelled(uint64_t id) {
@@ -248,7 +248,7 @@ bool GrpcConnection::flush() {
     if (sent < 0) {
       if (errno == EAGAIN || errno == EINTR) return true;
       int error = errno;
-      receive();  // a daemon that refuses us has said why before it closed
+      receive();  // a daemon that refuses us has sent the reason before it closed
       return lost(error);
     }
     unsent_.erase(0, static_cast<size_t>(sent));
@@ -259,7 +259,7 @@ bool GrpcConnection::flush() {
   return true;
 }
 
-// A daemon that has gone is found by reading or by writing, before or after its end: one reason for all of these.
+// That the daemon is gone shows when reading or writing, and with different errors: one reason covers them all.
 bool GrpcConnection::lost(int error) {
   fail(error == EPIPE || error == ECONNRESET ? "the daemon closed the connection" : strerror(error));
   return false;

@@ -24,18 +24,18 @@ class GrpcConnection {
    public:
     virtual ~Receiver() = default;
     virtual void on_result(GrpcConnection &connection, const wire_result &result) = 0;
-    // The call Stream ended; its operations will not be answered. The connection is of no use for new ones.
+    // The call Stream ended; its operations will not be answered. The connection cannot take new ones.
     virtual void on_stream_closed(GrpcConnection &connection, const std::string &reason) = 0;
     virtual void on_identity(const std::string &name, wire_view message) = 0;
-    // There is none for us now; the watch goes on. `status` is an rpc_status, here and below.
+    // The daemon has no such identity for us now; the watch continues. `status` is an rpc_status, here and below.
     virtual void on_identity_refused(GrpcConnection &connection, const std::string &name, int status,
                                      const std::string &reason) = 0;
-    // It is watched no more.
+    // The identity is no longer watched.
     virtual void on_watch_closed(GrpcConnection &connection, const std::string &name, int status,
                                  const std::string &reason) = 0;
   };
 
-  // Null with the reason in `error` when there is nobody at `path`.
+  // Null with the reason in `error` when nobody listens at `path`.
   static std::unique_ptr<GrpcConnection> open(const std::string &path, Receiver &receiver, std::string &error);
   ~GrpcConnection();
   GrpcConnection(const GrpcConnection &) = delete;
@@ -53,24 +53,25 @@ class GrpcConnection {
   bool receive();
   bool flush();
 
-  // What is added in one turn of the loop leaves in one message at the next flush. False when there is no room now.
+  // Operations added in one turn of the loop are sent in one message at the next flush. False when there is no room
+  // now.
   bool add(const wire_operation &operation);
-  // How many bytes of input this daemon takes. It says so when it answers the call Stream, before any result.
+  // How many bytes of input this daemon accepts. It announces that when it answers the call Stream, before any result.
   size_t input_max() const { return input_max_; }
   bool stream_answered() const { return stream_answered_; }
   void add_cancelled(uint64_t id);
 
-  // All in one call, WatchIdentities; a daemon that does not have it gets a call for each.
+  // All watches share one call, WatchIdentities; a daemon without that call gets a separate call for each.
   void watch(const std::string &name);
   void unwatch(const std::string &name);
-  void finish_stream();  // half-close: no more operations, answers still come
+  void finish_stream();  // half-close: no more operations are sent, answers still come
 
  private:
-  // A call under way: its incoming bytes, and how it ended.
+  // An open call: its incoming bytes, and how it ended.
   struct Call {
-    std::string watched;  // of WatchIdentity alone
+    std::string watched;  // only for WatchIdentity
     std::string incoming;
-    size_t skip = 0;  // bytes that are still to come of a message that is too large
+    size_t skip = 0;  // remaining bytes of a message that is too large
     std::string outgoing;
     size_t outgoing_at = 0;
     bool outgoing_ends = false;
@@ -107,7 +108,7 @@ class GrpcConnection {
   int32_t stream_ = -1;
   int32_t shared_watch_ = -1;  // the call WatchIdentities; negative: none is open
   std::set<std::string> shared_names_;
-  bool has_shared_watch_ = true;  // the daemon has that call, as far as we know
+  bool has_shared_watch_ = true;  // false once the daemon has turned out not to have that call
   bool stream_answered_ = false;
   size_t input_max_ = WIRE_INPUT_MAX_OF_OLD;
   std::vector<uint8_t> batch_;  // the message of this turn, after room for the gRPC header

@@ -1,4 +1,4 @@
-// What arrives on a connection to the daemon: bytes, frames, messages, the ends of calls.
+// The receiving side of a connection to the daemon: bytes, frames, messages, the ends of calls.
 #include <errno.h>
 #include <sys/socket.h>
 
@@ -14,10 +14,10 @@ namespace tls_offload {
 namespace {
 
 constexpr size_t kIncomingMessageMax = 4 * 1024 * 1024;  // an identity with many large trust bundles
-constexpr size_t kPeekSize = 4096;  // enough for the name of an identity, which stands first in its news
+constexpr size_t kPeekSize = 4096;                       // enough for an identity's name, which comes first in its news
 
-// A daemon that has no place for us begins with GOAWAY, where HTTP/2 has SETTINGS: 9 bytes of frame header, 4 of the
-// last stream, 4 of the error, and the reason. nghttp2 would only say that SETTINGS are missing.
+// A daemon that refuses the connection begins with GOAWAY in place of SETTINGS: 9 bytes of frame header, 4 of the last
+// stream, 4 of the error, and the reason. nghttp2 would only report that SETTINGS are missing.
 constexpr size_t kGoawayReason = 17;
 
 bool is_refusal(const uint8_t *data, size_t size) {
@@ -102,7 +102,7 @@ bool GrpcConnection::deliver(int32_t stream, Call &call) {
   return true;
 }
 
-// The message that begins in `incoming`: it concerns one identity, and the others go on.
+// Refuses the message that begins in `incoming`: it concerns one identity, and the others continue.
 bool GrpcConnection::refuse_large(int32_t stream, Call &call, size_t size) {
   auto *start = reinterpret_cast<const uint8_t *>(call.incoming.data()) + WIRE_GRPC_HEADER_SIZE;
   size_t there = call.incoming.size() - WIRE_GRPC_HEADER_SIZE;
@@ -150,7 +150,7 @@ bool GrpcConnection::deliver_news(wire_view message) {
     return false;
   }
   std::string name(reinterpret_cast<const char *>(news.name.data), news.name.size);
-  if (shared_names_.count(name) == 0) return true;  // it was on its way when we lost interest
+  if (shared_names_.count(name) == 0) return true;  // it was in flight when we stopped watching
   if (news.status == RPC_OK) {
     receiver_.on_identity(name, news.identity);
     return true;

@@ -8,7 +8,7 @@
 namespace tls_offload {
 
 std::string percent_decoded(std::string_view text);
-// -1 when it is none, or far too large.
+// Returns -1 when the text is not a number, or far too large.
 int parse_number(std::string_view text);
 
 }  // namespace tls_offload

@@ -121,7 +121,7 @@ std::unique_ptr<Credential> make_credential(const wire_credential &wire, std::st
   return result;
 }
 
-// Each part with its length, so that no two different lists give the same digest.
+// Hashes each part with its length, so that no two different lists have the same digest.
 void hash_part(SHA256_CTX &hash, wire_view part) {
   uint64_t size = part.size;
   SHA256_Update(&hash, &size, sizeof size);

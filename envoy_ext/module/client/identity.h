@@ -1,5 +1,5 @@
-// What the daemon says about one identity, ready for BoringSSL: credentials whose private key is the daemon, and trust
-// stores. Immutable once made; a rotation makes a new one, and handshakes under way keep the one they began with.
+// One identity as the daemon describes it, ready for BoringSSL: credentials whose private keys stay in the daemon, and
+// trust stores. Immutable once made; a rotation makes a new one, and handshakes in flight keep the one they began with.
 #ifndef TLS_OFFLOAD_IDENTITY_H
 #define TLS_OFFLOAD_IDENTITY_H
 
@@ -24,42 +24,42 @@ struct Credential {
   bool tls12 = false;
   int64_t not_after = 0;
   std::vector<std::string> dns_names;  // lower case
-  std::string alternative_names;       // of the leaf: the extension's DER
-  std::string spiffe_id;               // of the leaf; empty when it has none
+  std::string alternative_names;       // DER of the leaf's extension
+  std::string spiffe_id;               // the leaf's; empty when it has none
 
   enum class Match { None, Wildcard, Exact };
   Match match(std::string_view server_name) const;  // lower case, no trailing dot
 };
 
 struct TrustBundle {
-  std::string trust_domain;  // empty: bound to none
+  std::string trust_domain;  // empty: not limited to a trust domain
   std::vector<bssl::UniquePtr<X509>> authorities;
 };
 
 struct Identity {
-  // Of the subject alternative names of all leaf certificates: the same across a renewal, another when the identity
-  // became another one under its name at the daemon. SHA-256.
+  // SHA-256 of the subject alternative names of all leaf certificates: unchanged by a renewal, but different when the
+  // identity of that name was replaced by another one.
   using NamesDigest = std::array<uint8_t, 32>;
 
   std::string name;
   NamesDigest names{};
   uint64_t version = 0;
   std::vector<std::unique_ptr<Credential>>
-      credentials;  // elliptic curves first, RSA last: as cheap as the client allows
+      credentials;  // elliptic curves first, RSA last: the cheapest that the client supports is used
   std::vector<TrustBundle> trust_bundles;
   std::array<uint8_t, 32> bundles_digest{};  // SHA-256 of all of them
 
   bool any_tls12() const;
-  // Of the first credential that has one; empty when none has.
+  // The SPIFFE id of the first credential that has one; empty when none has.
   const std::string &spiffe_id() const;
 
-  // From an Identity message; null with the reason in `error`.
+  // Decodes an Identity message; null with the reason in `error`.
   static std::shared_ptr<const Identity> decode(wire_view message, std::string &error);
 };
 
 using IdentityPtr = std::shared_ptr<const Identity>;
 
-// The current state of one identity at one daemon. Written by the key client's thread, read by all.
+// The current state of one identity at one daemon. The key client's thread writes it, all workers read it.
 class IdentityWatch {
  public:
   explicit IdentityWatch(std::string name) : name_(std::move(name)) {}
@@ -73,7 +73,7 @@ class IdentityWatch {
     current_ = std::move(identity);
     refused_ = false;
   }
-  // The daemon has withdrawn the identity. Handshakes in flight go on with the credentials that they hold; new ones
+  // The daemon has withdrawn the identity. Handshakes in flight continue with the credentials that they hold; new ones
   // must not begin with them, because the daemon no longer has their keys.
   void refuse() {
     std::lock_guard lock(mutex_);
@@ -91,10 +91,10 @@ class IdentityWatch {
   bool refused_ = false;
 };
 
-// The credential of an SSL_CREDENTIAL made here.
+// Returns the Credential of an SSL_CREDENTIAL made here.
 const Credential *credential_of(const SSL_CREDENTIAL *credential);
 
-// The private-key method of every credential made here; tls/handshake.cc has it.
+// The private-key method of every credential made here; defined in tls/handshake.cc.
 extern const SSL_PRIVATE_KEY_METHOD remote_private_key;
 
 }  // namespace tls_offload

@@ -103,14 +103,14 @@ std::shared_ptr<IdentityWatch> KeyClient::watch(const std::string &identity) {
       watch = std::make_shared<IdentityWatch>(identity);
       watches_[identity] = watch;
     }
-    watch->drop_refused();  // here, since the caller may hand it to a worker before the thread has its turn
+    watch->drop_refused();  // here, since the caller may hand it to a worker before the thread runs
     inbox_.wanted.push_back(watch);
   }
   wake();
   return watch;
 }
 
-// ---- what a connection reports, on the loop ----
+// ---- callbacks of connections, on the loop ----
 
 void KeyClient::on_result(GrpcConnection &connection, const wire_result &result) {
   bool taken = operations_.take_result(connection, result);

@@ -1,15 +1,15 @@
 // The client of one daemon: one thread and, normally, one connection per process and daemon socket.
 //
-// Workers submit operations. What has come in between two turns of the loop is sent in one message, answers are matched
-// by id, and each operation is finished exactly once: with the daemon's answer, or with the failure it ran into.
-// Sending and receiving is the thread's work, or that of a worker that is awake anyway (worker_turn.h):
+// Workers submit operations. Those submitted between two turns of the loop are sent in one message, answers are matched
+// by id, and each operation is finished exactly once: with the daemon's answer, or with a failure. The thread sends and
+// receives, or a worker that is awake anyway does (worker_turn.h):
 //
 //   no connection      the operation waits for one, at most its connect_timeout
-//   connection lost    operations in flight are sent once more on the next connection, within their timeout
-//   daemon draining    GOAWAY or UNAVAILABLE: the same, while answers still come on the old connection
-//   timeout            it fails, and the daemon is told that the answer is of no use
+//   connection lost    operations in flight are retried once on the next connection, within their timeout daemon
+//   draining    GOAWAY or UNAVAILABLE: the same, while answers still come on the old connection
+//   timeout            it fails, and is cancelled at the daemon
 //
-// A daemon that is not there is no error by itself: the thread keeps trying (reconnect.h).
+// An absent daemon is not an error by itself: the thread keeps trying (reconnect.h).
 #ifndef TLS_OFFLOAD_KEY_CLIENT_H
 #define TLS_OFFLOAD_KEY_CLIENT_H
 
@@ -33,7 +33,7 @@ namespace tls_offload {
 
 class KeyClient final : private GrpcConnection::Receiver {
  public:
-  // The one client of this daemon in this process; it lives as long as somebody holds it.
+  // The one client of this daemon in this process; it lives as long as it is referenced.
   static std::shared_ptr<KeyClient> of(const std::string &socket_path);
   explicit KeyClient(std::string socket_path, ReconnectPolicy policy = {});
   ~KeyClient() override;
@@ -41,19 +41,19 @@ class KeyClient final : private GrpcConnection::Receiver {
   const std::string &socket_path() const { return socket_path_; }
   ClientStats &stats() { return stats_; }
 
-  // Any thread. `submit` fills in the operation's id and time. An operation that is `left_for_exchange` is sent by the
-  // next `exchange`, which the caller sees to (worker_turn.h).
+  // May be called by any thread. `submit` fills in the operation's id and time. An operation that is
+  // `left_for_exchange` is sent by the next `exchange`, which the caller has to call (worker_turn.h).
   void submit(const OperationPtr &operation, bool left_for_exchange = false);
   void cancel(const OperationPtr &operation);
-  // Sends what was submitted, and takes the answers that are there, on the calling thread. `again`: the caller will
+  // Sends submitted operations, and receives answers that have arrived, on the calling thread. `again`: the caller will
   // call again very soon, so the thread need not wake for answers.
   void exchange(bool again);
-  // The daemon is asked for the identity from now on, until nobody holds the result. Where it has refused the identity
-  // to others that hold it, it is asked again at once: whoever comes now may come because the daemon has it by now.
+  // Watches the identity at the daemon for as long as the result is referenced. If the daemon has refused the identity
+  // before, it is asked again at once: a new watcher may come because the daemon has the identity by now.
   std::shared_ptr<IdentityWatch> watch(const std::string &identity);
 
  private:
-  // What workers have left for the loop.
+  // Requests of workers to the loop.
   struct Inbox {
     std::vector<OperationPtr> submitted;
     std::vector<OperationPtr> cancelled;
@@ -82,23 +82,23 @@ class KeyClient final : private GrpcConnection::Receiver {
   const int event_fd_;
   const int epoll_fd_;
 
-  // Shared with the workers.
+  // Shared with the workers, guarded by `mutex_`.
   std::mutex mutex_;
   Inbox inbox_;
   std::map<std::string, std::weak_ptr<IdentityWatch>> watches_;
   bool sleeping_ = false;
   uint64_t next_id_ = 1;
 
-  // Of the loop: the thread holds the mutex but while it sleeps, and a worker during `exchange`.
+  // State of the loop: the thread holds the mutex except while it sleeps, a worker during `exchange`.
   std::mutex loop_mutex_;
   LiveOperations operations_;
   WatchedIdentities identities_;
   Connections connections_;
-  Inbox taken_;  // its vectors keep their room between turns
+  Inbox taken_;  // its vectors keep their capacity between turns
   Time sleeps_until_{};
-  Time last_exchange_{};          // that was to be followed by another
+  Time last_exchange_{};          // the last one that was to be followed by another
   bool muted_ = false;            // the thread does not wake for answers
-  bool thread_has_work_ = false;  // that came up during an exchange
+  bool thread_has_work_ = false;  // work that an exchange left to it
 
   std::thread thread_;  // last: starts when everything above is there
 };

@@ -1,4 +1,4 @@
-// The key client's loop: on its own thread, and in short on a worker.
+// The key client's loop: a whole turn on its own thread, a short turn on a worker.
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -10,12 +10,12 @@
 namespace tls_offload {
 namespace {
 
-// A worker that said it would exchange again and did not, because it hangs, delays answers at most this long.
+// A worker that announced another exchange and hangs before it delays answers at most this long.
 constexpr Duration kExchangeGap = std::chrono::milliseconds(10);
 
 }  // namespace
 
-// A turn of the loop in short, for what the worker waits for; the rest is left to the thread.
+// A short turn of the loop, for what the worker waits for; the rest is left to the thread.
 void KeyClient::exchange(bool again) {
   bool thread_is_needed;
   {
@@ -67,7 +67,7 @@ void KeyClient::take_inbox() {
   for (const auto &watch : taken_.wanted) thread_has_work_ = identities_.want(watch) || thread_has_work_;
   taken_.wanted.clear();
   for (OperationPtr &operation : taken_.submitted) {
-    const Operation *accepted = operation.get();  // which lives as long as it is not finished
+    const Operation *accepted = operation.get();  // it lives until it is finished
     if (!operations_.accept(std::move(operation))) continue;
     if (accepted->kind == Operation::Kind::AwaitIdentity) identities_.await(*accepted);
   }
@@ -80,7 +80,7 @@ void KeyClient::send_waiting(Time now) {
   if (GrpcConnection *connection = connections_.usable()) operations_.send_waiting(*connection, now);
 }
 
-// When there is something to do even if nothing comes.
+// When the loop has something to do even if nothing arrives.
 Time KeyClient::next_event(Time now) {
   Time next = std::min({now + std::chrono::seconds(60), connections_.next_event(), operations_.next_due()});
   if (connections_.established()) next = std::min(next, identities_.next_ask());
@@ -95,7 +95,7 @@ Time KeyClient::next_event(Time now) {
 void KeyClient::sleep(std::unique_lock<std::mutex> &loop, Time until) {
   connections_.await_all(muted_);
   Time now = Clock::now();
-  // Rounded up: waking a moment early would only go round again.
+  // Rounded up: waking a moment early would only cost another turn.
   int timeout_ms =
       until <= now ? 0 : static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(until - now).count());
   {

@@ -49,7 +49,7 @@ Answer answer_of(const wire_result &result) {
 
 }  // namespace
 
-// ---- beginning ----
+// ---- accepting ----
 
 bool LiveOperations::accept(OperationPtr operation) {
   uint64_t id = operation->id;
@@ -141,9 +141,10 @@ bool LiveOperations::any_on(const GrpcConnection &connection) const {
 
 bool LiveOperations::take_result(GrpcConnection &connection, const wire_result &result) {
   auto found = live_.find(result.id);
-  if (found == live_.end() || found->second.on != &connection) return false;  // cancelled, or not ours to answer
+  if (found == live_.end() || found->second.on != &connection)
+    return false;  // cancelled, or in flight on another connection
   Live &live = found->second;
-  if (result.status == RPC_UNAVAILABLE && !live.retried) {  // the daemon drains
+  if (result.status == RPC_UNAVAILABLE && !live.retried) {  // the daemon is draining
     live.on = nullptr;
     waiting_.push_back(result.id);
     retry(result.id, live, Clock::now());

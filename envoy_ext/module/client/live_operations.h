@@ -1,6 +1,6 @@
-// The operations that a key client holds, from when it takes them until each is finished exactly once.
+// The operations that a key client holds, from when it accepts them until each is finished exactly once.
 //
-// Belongs to the loop: whoever calls holds the key client's loop mutex.
+// Belongs to the loop: the caller holds the key client's loop mutex.
 #ifndef TLS_OFFLOAD_LIVE_OPERATIONS_H
 #define TLS_OFFLOAD_LIVE_OPERATIONS_H
 
@@ -16,7 +16,7 @@
 
 namespace tls_offload {
 
-// How the daemon can be reached, for those who must be told why it gave no answer.
+// Whether the daemon can be reached, to explain why there was no answer.
 struct DaemonState {
   const std::string &socket_path;
   bool connected;
@@ -27,19 +27,19 @@ class LiveOperations {
  public:
   explicit LiveOperations(ClientStats &stats) : stats_(stats) {}
 
-  // False when it was finished at once: there are too many.
+  // False when it was finished at once because there are too many.
   bool accept(OperationPtr operation);
   void drop_cancelled(const OperationPtr &operation);
   void send_waiting(GrpcConnection &connection, Time now);
-  // False when the answer is for an operation that is not under way on this connection.
+  // False when the answer is for an operation that is not in flight on this connection.
   bool take_result(GrpcConnection &connection, const wire_result &result);
-  // The connection's unanswered operations are sent once more on another; those that had that already fail.
+  // The connection's unanswered operations are retried once on another; those already retried fail.
   void requeue(const GrpcConnection &connection, const std::string &reason);
   void finish(uint64_t id, Answer &&answer);
   void fail(uint64_t id, Failure failure, std::string reason);
   void fail_all(Failure failure, const std::string &reason);
-  // Ends what is due. Returns when the latest of those was submitted that `connection` has not answered (it may be
-  // null), or zero.
+  // Fails the operations that are due. Returns the latest submission time of those that `connection` (which may be
+  // null) left unanswered, or zero.
   Time expire(Time now, const DaemonState &daemon, const GrpcConnection *connection);
 
   bool empty() const { return live_.empty(); }
@@ -67,7 +67,7 @@ class LiveOperations {
 
   ClientStats &stats_;
   std::unordered_map<uint64_t, Live> live_;
-  std::deque<uint64_t> waiting_;  // for a connection; ids of operations that have ended are skipped
+  std::deque<uint64_t> waiting_;  // ids waiting for a connection; those of ended operations are skipped
   std::priority_queue<Due> due_;
 };
 

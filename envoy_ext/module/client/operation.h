@@ -1,7 +1,7 @@
 // One request to the daemon, shared by a connection (on its worker thread) and the key client (on its own thread).
 //
-// Life: the worker makes it and submits it; the client finishes it exactly once, which wakes the worker; the worker
-// takes the answer. Either side may go first: `cancel` (connection closed) makes a later `finish` do nothing but free.
+// Lifecycle: the worker makes it and submits it; the client finishes it exactly once, which wakes the worker; the
+// worker takes the answer. Either side may be first: after `cancel` (connection closed), `finish` only frees it.
 #ifndef TLS_OFFLOAD_OPERATION_H
 #define TLS_OFFLOAD_OPERATION_H
 
@@ -22,12 +22,12 @@ class IdentityWatch;
 
 using KeyId = std::array<uint8_t, WIRE_KEY_ID_SIZE>;
 
-// What went wrong, in the words of the counters operations_failed_*.
+// What went wrong, named as the counters operations_failed_* are.
 enum class Failure : uint8_t { None, Unavailable, Timeout, Refused, Overloaded, Invalid, Internal };
 
 struct Answer {
   Failure failure = Failure::None;
-  std::string reason{};           // for people; empty when nothing failed
+  std::string reason{};           // human-readable; empty when nothing failed
   std::vector<uint8_t> output{};  // signature or premaster secret
   uint32_t backend = WIRE_BACKEND_UNSPECIFIED;
   uint32_t batch_size = 0;
@@ -47,10 +47,10 @@ class Operation {
   std::shared_ptr<IdentityWatch> watch;  // AwaitIdentity
   std::shared_ptr<Waker> waker;
   Time submitted;
-  Duration timeout{};          // from submission until an answer is of no use
+  Duration timeout{};          // from submission until the operation fails
   Duration connect_timeout{};  // how much of that may pass without a connection to the daemon
 
-  // Given by the client; its own from then on.
+  // Set by the client at submission, and used by the client only.
   uint64_t id = 0;
 
   // Client side.

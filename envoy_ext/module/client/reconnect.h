@@ -1,5 +1,5 @@
-// When to connect to the daemon: a pure state machine. It is told what happened and what time it is, and says what to
-// do; the key client's thread does it.
+// When to connect to the daemon: a state machine without I/O. It takes events and the time, and returns the action; the
+// key client's thread carries it out.
 //
 //   state       | event                    | next state | action
 //   ------------+--------------------------+------------+-----------------------------------------
@@ -13,9 +13,9 @@
 //
 // "Established" means that the daemon has spoken HTTP/2, not that connect() returned: a listening socket accepts
 // connections for a daemon that is stopped. "Useful" means that it has given us an identity or the result of an
-// operation. Nothing less starts the delays anew: a daemon that speaks and then refuses us, or says something that ends
-// the connection, must not be tried in a tight loop. Delays are drawn evenly from [delay / 2, delay], so that the
-// sidecars of a node do not come back all at once.
+// operation. Nothing less resets the delays: a daemon that speaks and then refuses us, or sends something that ends the
+// connection, must not be retried in a tight loop. Delays are drawn uniformly from [delay / 2, delay], so that the
+// sidecars of a node do not reconnect all at once.
 #ifndef TLS_OFFLOAD_RECONNECT_H
 #define TLS_OFFLOAD_RECONNECT_H
 
@@ -29,8 +29,8 @@ using Time = Clock::time_point;
 using Duration = Clock::duration;
 
 struct ReconnectPolicy {
-  // A Unix socket refuses at once when nobody listens, so trying often is cheap; the largest delay is what a restarted
-  // daemon may have to wait for its clients, and handshakes must work again within a second.
+  // A Unix socket refuses at once when nobody listens, so trying often is cheap; the largest delay is how long a
+  // restarted daemon may be without its clients, and handshakes must work again within a second.
   Duration smallest = std::chrono::milliseconds(10);
   Duration largest = std::chrono::milliseconds(250);
 };
@@ -40,7 +40,7 @@ class Reconnect {
   enum class State { Waiting, Connecting, Connected };
   enum class Action { None, Connect };
 
-  // `random` returns evenly distributed 32 bits. The first attempt is made at once.
+  // `random` returns 32 uniformly distributed bits. The first attempt is made at once.
   using Random = uint32_t (*)(void *);
   Reconnect(ReconnectPolicy policy, Time now, Random random, void *random_state);
 

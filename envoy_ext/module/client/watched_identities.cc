@@ -20,11 +20,11 @@ bool WatchedIdentities::want(const std::shared_ptr<IdentityWatch> &watch) {
   Watched &watched = watched_[watch->name()];
   watched.watch = watch;
   if (watched.refusal.empty()) return false;
-  // Where it has been asked again already, handshakes wait for that answer.
+  // If the daemon has been asked again already, handshakes wait for that answer.
   watched.refusal.clear();
   watched.ask_again = {};
   watched.ask_delay = Duration::zero();
-  // Its keys are gone: handshakes wait for the daemon's word instead of asking it for signatures with them.
+  // Its keys are gone: handshakes wait for the daemon's answer in place of asking it for signatures with these keys.
   watch->replace(nullptr);
   return true;
 }
@@ -73,7 +73,7 @@ Time WatchedIdentities::next_ask() const {
   return next;
 }
 
-// ---- what the daemon says ----
+// ---- answers of the daemon ----
 
 bool WatchedIdentities::receive(const std::string &name, wire_view message) {
   auto found = watched_.find(name);
@@ -84,7 +84,7 @@ bool WatchedIdentities::receive(const std::string &name, wire_view message) {
   std::string error;
   IdentityPtr identity = Identity::decode(message, error);
   if (identity == nullptr) {
-    // The one in use stays in use.
+    // The previous one stays in use.
     log(abi::LogLevel::Error, "identity '" + name + "' from " + socket_path_ + " is not usable: " + error);
     if (watch->current() == nullptr) watched.refusal = "identity '" + name + "' is not usable: " + error;
   } else {
@@ -121,11 +121,11 @@ bool WatchedIdentities::closed(const std::string &name, int status, const std::s
   watched.ask_delay = watched.ask_delay == Duration::zero() ? kFirstAskDelay : watched.ask_delay * 2;
   watched.ask_delay = std::min(watched.ask_delay, kLargestAskDelay);
   watched.ask_again = Clock::now() + watched.ask_delay;
-  if (status != RPC_UNAVAILABLE) refuse(name, watched, reason);  // else the next connection will answer
+  if (status != RPC_UNAVAILABLE) refuse(name, watched, reason);  // otherwise the next connection will bring an answer
   return true;
 }
 
-// Those who wait are told; whoever has the identity already keeps it.
+// Fails the operations that wait for it; identities already delivered stay in use.
 void WatchedIdentities::refuse(const std::string &name, Watched &watched, const std::string &reason) {
   std::string refusal = "daemon refused identity '" + name + "': " + reason;
   if (refusal != watched.refusal) {

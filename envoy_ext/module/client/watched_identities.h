@@ -1,6 +1,6 @@
 // The identities that a key client watches at its daemon, and the operations that wait for the first answer about one.
 //
-// Belongs to the loop: whoever calls holds the key client's loop mutex.
+// Belongs to the loop: the caller holds the key client's loop mutex.
 #ifndef TLS_OFFLOAD_WATCHED_IDENTITIES_H
 #define TLS_OFFLOAD_WATCHED_IDENTITIES_H
 
@@ -22,31 +22,32 @@ class WatchedIdentities {
   WatchedIdentities(const std::string &socket_path, LiveOperations &operations, ClientStats &stats)
       : socket_path_(socket_path), operations_(operations), stats_(stats) {}
 
-  // The daemon is asked for the identity from now on. True when it is asked once more, because it had refused it.
+  // Watches the identity from now on. True when the daemon is asked again, because it had refused the identity.
   bool want(const std::shared_ptr<IdentityWatch> &watch);
-  // An accepted operation of kind AwaitIdentity.
+  // Takes an accepted operation of kind AwaitIdentity.
   void await(const Operation &operation);
 
-  // A new connection: all are asked for again, at once.
+  // There is a new connection: all identities are asked for again, at once.
   void connected();
-  // On the present connection, which may be null.
+  // Asks on the current connection, which may be null.
   void ask(GrpcConnection *connection, Time now);
   Time next_ask() const;  // the far future when there is none
 
-  // What the daemon said. True when it is of use: the identity is there.
+  // Takes an answer of the daemon. True when it is useful, that is, when it holds the identity.
   bool receive(const std::string &name, wire_view message);
   void refused(const std::string &name, const std::string &reason);
-  // It is watched no more, and asked for again after a while; `status` is an rpc_status. False: it is not one of ours.
+  // The watch has ended, and the identity is asked for again after a while; `status` is an rpc_status. False when the
+  // identity is not watched here.
   bool closed(const std::string &name, int status, const std::string &reason);
 
  private:
   struct Watched {
     std::weak_ptr<IdentityWatch> watch;
     std::vector<uint64_t> waiting;
-    std::string refusal;  // the daemon's last word, if it was a refusal
+    std::string refusal;  // the daemon's last answer, if it was a refusal
     Time ask_again{};     // when refused
     Duration ask_delay{};
-    bool asked = false;  // on the present connection
+    bool asked = false;  // on the current connection
   };
 
   void refuse(const std::string &name, Watched &watched, const std::string &reason);

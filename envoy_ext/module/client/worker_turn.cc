@@ -27,7 +27,7 @@ void WorkerTurn::leave(Member &member) {
   if (next_ != &member) return;
   next_ = nullptr;
   call_next();
-  // Nobody will call any more, so what was submitted must leave, and answers come to the thread.
+  // No further call will come, so submitted operations must be sent now, and the thread receives the answers.
   if (next_ == nullptr) member.key_client().exchange(false);
 }
 
@@ -42,7 +42,7 @@ bool WorkerTurn::called(Member &member) {
   return next_ != nullptr;
 }
 
-// With each key client that somebody waits for; nearly always there is one.
+// Exchanges with each key client that a member waits for; nearly always there is one.
 void WorkerTurn::exchange(bool again) {
   std::vector<KeyClient *> done;
   for (Member *member : members_) {

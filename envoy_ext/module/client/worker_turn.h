@@ -1,11 +1,11 @@
 // Lets a worker that is awake anyway exchange requests and answers with the daemon by itself.
 //
 // Otherwise each operation is handed over between threads twice: the worker wakes the key client's thread to send it,
-// and the thread wakes the worker with the answer. Here, of the connections of a worker that wait for the daemon, one
-// is called back in the next turn of the event loop (it is made writable). That call sends in one message what the
-// turn's connections have submitted, and takes the answers that have come. While the worker has other things to do
-// between two such calls this goes on; after a turn in which nothing else happened the key client's thread takes over
-// and wakes the worker when there is something. So a worker never spins, and one that is idle sleeps.
+// and the thread wakes the worker with the answer. Here, one of a worker's connections that wait for the daemon is
+// called back in the next turn of the event loop (it is made writable). That call sends in one message what the turn's
+// connections have submitted, and takes the answers that have arrived. This repeats as long as the worker has other
+// work between two such calls; after a turn in which nothing else happened, the key client's thread takes over and
+// wakes the worker when an answer comes. So a worker never spins, and an idle one sleeps.
 #ifndef TLS_OFFLOAD_WORKER_TURN_H
 #define TLS_OFFLOAD_WORKER_TURN_H
 
@@ -36,13 +36,13 @@ class WorkerTurn {
 
   static WorkerTurn &of_this_thread();
 
-  // Envoy called a hook of a connection; of the one that is called back, this says nothing.
+  // Envoy called a hook of a connection. A hook of the connection that is called back does not count as other work.
   void event(const Member &member) { others_ran_ = others_ran_ || next_ != &member; }
-  // From when it has submitted an operation until it waits no more, or is closed. Either may be repeated.
+  // To be called when it has submitted an operation, and when it no longer waits or is closed. Both may be repeated.
   void join(Member &member);
   void leave(Member &member);
-  // A `do_write` of one that waits. False when it was not the one that had been called back, or when nothing else
-  // happened since and the key client's thread has taken over.
+  // `do_write` was called on a waiting member. False when it is not the one that had been called back, or when nothing
+  // else happened meanwhile and the key client's thread has taken over.
   bool called(Member &member);
 
  private:

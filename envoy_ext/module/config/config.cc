@@ -18,8 +18,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Takes fields out of one JSON object and remembers the first thing that is wrong. `finish` then refuses what nobody
-// took, so that a misspelt field is never a silent default.
+// Takes fields out of one JSON object and remembers the first error. `finish` then rejects fields that were not taken,
+// so that a misspelt field never silently becomes the default.
 class Fields {
  public:
   Fields(std::string_view text, std::string &error) : error_(error) {
@@ -63,7 +63,7 @@ class Fields {
   int64_t number(const char *name, int64_t least, int64_t most, int64_t otherwise) {
     const Json *value = take(name, false);
     if (value == nullptr) return otherwise;
-    // A Struct's numbers are doubles.
+    // Numbers of a protobuf Struct are doubles.
     double number = value->is_number() ? value->get<double>() : NAN;
     if (!(number >= static_cast<double>(least) && number <= static_cast<double>(most)) ||
         number != std::floor(number)) {
@@ -124,7 +124,7 @@ class Fields {
     return result;
   }
 
-  // What can match no id is a mistake; a prefix may end anywhere between segments.
+  // Rejects what cannot match any id; a prefix may end after any segment.
   bool check_spiffe_match(const char *name, const std::string &id, bool prefix) {
     constexpr size_t scheme = std::string_view("spiffe://").size();
     std::string whole = prefix && id.size() > scheme && id.back() == '/' ? id.substr(0, id.size() - 1) : id;
@@ -134,7 +134,7 @@ class Fields {
     return fault.empty();
   }
 
-  // The fields of this configuration are all taken; what is left is unknown.
+  // Called when all known fields are taken; those that are left are unknown.
   void finish() {
     for (const auto &[name, value] : json_.items()) {
       if (taken_.count(name) == 0) refuse("unknown field '" + name + "'");
@@ -170,7 +170,7 @@ std::string joined(const std::vector<std::string> &names) {
   return result;
 }
 
-// Names that BoringSSL does not know are refused here, where the reason can be told, one by one.
+// Checks names one by one, so that the error can say which one BoringSSL does not know.
 void check_names(Fields &fields, const char *field, const std::vector<std::string> &names,
                  int (*set)(SSL_CTX *, const char *)) {
   bssl::UniquePtr<SSL_CTX> context(SSL_CTX_new(TLS_method()));
@@ -192,13 +192,14 @@ void protocol(Fields &fields, SocketConfig &config) {
   if (std::count(config.alpn.begin(), config.alpn.end(), "")) fields.refuse("alpn: a protocol name is empty");
   config.cipher_suites = fields.list("cipher_suites", 0, 32, 64);
   if (config.cipher_suites.empty()) {
-    // Forward secret and authenticated only: what stock Envoy offers, its CBC and static RSA suites left out.
+    // Only suites with forward secrecy and authenticated encryption: what stock Envoy offers, without its CBC and
+    // static RSA suites.
     config.cipher_suites = {"ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256",
                             "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384",
                             "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305"};
   }
   config.groups = fields.list("groups", 0, 16, 32);
-  // X25519MLKEM768 is left to those who ask for it: larger flights and more CPU in every handshake.
+  // X25519MLKEM768 is not a default: it costs larger flights and more CPU in every handshake.
   if (config.groups.empty()) config.groups = {"X25519", "P-256"};
   check_names(fields, "cipher_suites", config.cipher_suites, SSL_CTX_set_strict_cipher_list);
   check_names(fields, "groups", config.groups, SSL_CTX_set1_groups_list);
@@ -238,7 +239,7 @@ void servers(Fields &fields, SocketConfig &config) {
   if (std::count(config.peer_dns_names.begin(), config.peer_dns_names.end(), "")) {
     fields.refuse("peer_dns_names: a name is empty");
   }
-  // Any holder of a certificate of the trust domain could stand in for the server otherwise.
+  // Otherwise any holder of a certificate of the trust domain could impersonate the server.
   if (config.peer_spiffe_ids.empty() && config.peer_dns_names.empty()) {
     fields.refuse(
         "peer_spiffe_ids: is missing: say whom to accept, for instance [{\"exact\": \"spiffe://...\"}], or give "

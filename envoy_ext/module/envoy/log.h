@@ -9,7 +9,7 @@
 namespace tls_offload {
 
 bool log_enabled(abi::LogLevel level);
-// One line, whatever the message has in it: it is escaped here.
+// Logs one line, whatever the message contains: it is escaped here.
 void log(abi::LogLevel level, std::string_view message);
 
 }  // namespace tls_offload

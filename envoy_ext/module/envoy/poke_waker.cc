@@ -22,7 +22,7 @@ std::shared_ptr<PokeWaker> PokeWaker::of(int descriptor) {
 void PokeWaker::wake_armed() {
   int value = 0;
   socklen_t size = sizeof value;
-  if (getsockopt(descriptor_, level_, option_, &value, &size) != 0) return;  // broken: Envoy hears of that by itself
+  if (getsockopt(descriptor_, level_, option_, &value, &size) != 0) return;  // broken: Envoy notices that by itself
   if (option_ == SO_SNDBUF && level_ == SOL_SOCKET) value /= 2;
   setsockopt(descriptor_, level_, option_, &value, sizeof value);
 }

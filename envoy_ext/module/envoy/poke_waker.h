@@ -1,10 +1,11 @@
-// Wakes the worker of a connection that has no filter: an upstream one, for which Envoy offers modules nothing.
+// Wakes the worker of a connection that has no filter: an upstream connection, for which Envoy gives modules no means
+// to do so.
 //
-// Setting a socket option to the value that it has makes the kernel report the socket as writable once more (it calls
-// the socket's write-space callback, which an edge-triggered epoll counts as a new edge), so Envoy calls `do_write` on
-// the worker that owns the connection. TCP: TCP_NOTSENT_LOWAT. Unix: SO_SNDBUF (which the kernel doubles when set).
-// The descriptor must not be used after Envoy closed it, since its number is another connection's by then: the `close`
-// hook comes before that and disarms.
+// Setting a socket option to its current value makes the kernel report the socket as writable once more (it calls the
+// socket's write-space callback, which an edge-triggered epoll counts as a new edge), so Envoy calls `do_write` on the
+// worker that owns the connection. TCP: TCP_NOTSENT_LOWAT. Unix: SO_SNDBUF (which the kernel doubles when set). The
+// descriptor must not be used after Envoy closed it, since its number may belong to another connection by then: the
+// `close` hook runs before that and disarms the waker.
 #ifndef TLS_OFFLOAD_POKE_WAKER_H
 #define TLS_OFFLOAD_POKE_WAKER_H
 
@@ -16,7 +17,7 @@ namespace tls_offload {
 
 class PokeWaker final : public Waker {
  public:
-  // Null when a descriptor cannot be woken like this: it is none, or no TCP or Unix stream socket.
+  // Null when a descriptor cannot be woken like this: it is invalid, or not a TCP or Unix stream socket.
   static std::shared_ptr<PokeWaker> of(int descriptor);
 
   PokeWaker(int descriptor, int level, int option) : descriptor_(descriptor), level_(level), option_(option) {}

@@ -42,7 +42,7 @@ enum class Counter : uint8_t {
   PeersRejectedUnsuitable,
   PeersRejectedNotAccepted,
   PeersRejectedOther,
-  // Of the key client; shared by all listeners and clusters that use the same daemon.
+  // Counters of the key client, shared by all listeners and clusters that use the same daemon.
   OperationsRetried,
   Connections,
   Reconnects,
@@ -78,9 +78,9 @@ enum class Histogram : uint8_t { OperationUs, DaemonQueueUs, DaemonRunUs, BatchS
 // The metrics of one companion-filter configuration.
 class MetricSet {
  public:
-  // Main thread, while the configuration is made. False when Envoy refuses a metric.
+  // Called on the main thread, while the configuration is made. False when Envoy refuses a metric.
   bool define(abi::FilterConfig config);
-  // Envoy is about to free its configuration; nothing reaches it afterwards.
+  // Envoy is about to free its configuration; it is not used afterwards.
   void detach();
 
   void add(Counter counter, uint64_t amount = 1);       // any thread
@@ -96,8 +96,8 @@ class MetricSet {
   std::array<size_t, static_cast<size_t>(Histogram::Count)> histograms_{};
 };
 
-// What a key client counts. Envoy merges metrics of one name, so each count goes to one of the attached sets only;
-// until a set is attached, counts wait here.
+// The counts of a key client. Envoy merges metrics of the same name, so each count goes to only one of the attached
+// sets; until a set is attached, counts are kept here.
 class ClientStats {
  public:
   void attach(std::shared_ptr<MetricSet> set);

@@ -1,7 +1,7 @@
 // Wakes the worker thread that owns one connection, from any thread.
 //
 // Envoy's objects die on their worker while the key client's thread still holds the operation, so the pointer to wake
-// is behind a mutex: `disarm` returns only when no wake is under way, and after it `wake` does nothing.
+// is behind a mutex: `disarm` returns only when no wake is in progress, and after it `wake` does nothing.
 #ifndef TLS_OFFLOAD_WAKER_H
 #define TLS_OFFLOAD_WAKER_H
 

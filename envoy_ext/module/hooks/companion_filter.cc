@@ -9,7 +9,7 @@
 namespace tls_offload {
 namespace {
 
-constexpr size_t kFactMax = 8192;  // two SPIFFE ids of the largest size and a digest fit
+constexpr size_t kFactMax = 8192;  // room for two SPIFFE ids of the largest size and a digest
 
 }  // namespace
 
@@ -70,7 +70,7 @@ void CompanionFilter::event(abi::Event event) {
   if (event == abi::Event::RemoteClose || event == abi::Event::LocalClose) return release();
   if (event != abi::Event::Connected || socket_ == nullptr) return;
   for (Fact fact : config_.facts()) {
-    // Headers and access logs take it from here as it is.
+    // Headers and access logs use the value unchanged.
     std::string value = escaped(socket_->fact(fact), Quotes::Keep, kFactMax);
     if (value.empty()) continue;
     std::string key(kFilterStatePrefix);

@@ -1,5 +1,5 @@
-// The companion network filter: what Envoy gives to filters and not to transport sockets. It wakes the worker when an
-// answer comes, counts, and publishes what the handshake learnt as filter state. It never touches the data.
+// The companion network filter, for what Envoy offers to filters and not to transport sockets. It wakes the worker when
+// an answer comes, counts, and publishes the facts of the handshake as filter state. It never touches the data.
 #ifndef TLS_OFFLOAD_COMPANION_FILTER_H
 #define TLS_OFFLOAD_COMPANION_FILTER_H
 
@@ -20,7 +20,7 @@ class TransportSocket;
 
 class CompanionFilterConfig {
  public:
-  // Main thread. Null with the reason in `error`.
+  // Called on the main thread. Null with the reason in `error`.
   static std::unique_ptr<CompanionFilterConfig> create(abi::FilterConfig envoy, const FilterSettings &settings,
                                                        bool connect, std::string &error);
   ~CompanionFilterConfig();
@@ -44,9 +44,10 @@ class CompanionFilter {
   void event(abi::Event event);
   void scheduled();
 
-  // The connection closes: no more wake-ups, no more socket. Must happen on the worker while Envoy still holds the
-  // filter. `commit` takes a reference to the filter on the key client's thread; if the worker let go of the filter
-  // meanwhile, that thread would destroy it, here and in Envoy, inside `wake`. After `release` no commit is under way.
+  // The connection closes: there are no more wake-ups, and the socket is gone. Must be called on the worker while Envoy
+  // still holds the filter. `commit` takes a reference to the filter on the key client's thread; if the worker released
+  // the filter meanwhile, that thread would destroy it, here and in Envoy, inside `wake`. After `release` no commit is
+  // in progress.
   void release();
 
   void count(Counter counter) const { config_.metrics().add(envoy_, counter); }

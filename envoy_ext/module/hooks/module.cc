@@ -1,4 +1,4 @@
-// The hooks that Envoy calls: they turn Envoy's pointers into our objects, and nothing else.
+// The hooks that Envoy calls: they only turn Envoy's pointers into our objects.
 #include <algorithm>
 #include <cstdio>
 #include <string>
@@ -22,13 +22,13 @@ std::string_view view(abi::Buffer buffer) {
   return {buffer.data, buffer.size};
 }
 
-// Says why a configuration is refused; Envoy itself only says that it is.
+// Logs why a configuration is rejected; Envoy itself only reports that it is.
 const void *refuse(const char *what, const std::string &reason) {
   log(abi::LogLevel::Error, std::string(what) + " configuration refused: " + reason);
   return nullptr;
 }
 
-// Envoy's log may itself be among what is missing.
+// Envoy's log function may itself be among the missing symbols.
 void refuse_to_load(const std::vector<std::string> &missing) {
   std::string reason = missing_reason(missing);
   bool can_log = std::none_of(missing.begin(), missing.end(), [](const std::string &name) {
@@ -131,7 +131,7 @@ TLS_OFFLOAD_HOOK bool envoy_dynamic_module_on_transport_socket_can_flush_close(a
   return socket_of(socket).can_flush_close();
 }
 
-// Opportunistic TLS (STARTTLS) is not for a socket that begins with a handshake.
+// Opportunistic TLS (STARTTLS) does not apply to a socket that begins with a handshake.
 TLS_OFFLOAD_HOOK bool envoy_dynamic_module_on_transport_socket_start_secure_transport(abi::Socket, const void *) {
   return false;
 }

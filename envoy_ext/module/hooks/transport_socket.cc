@@ -16,7 +16,7 @@
 namespace tls_offload {
 namespace {
 
-// What is counted for a rejected peer.
+// The counters of a rejected peer.
 struct RejectedPeer {
   PeerFault fault;
   Counter downstream, upstream;
@@ -35,7 +35,7 @@ constexpr RejectedPeer kRejectedPeers[] = {
 };
 static_assert(std::size(kRejectedPeers) == static_cast<size_t>(PeerFault::None));
 
-// What is counted for a failed operation.
+// The counters of a failed operation.
 struct FailedOperation {
   Failure failure;
   Counter counter;
@@ -172,7 +172,7 @@ abi::IoResult TransportSocket::fail(const std::string &reason) {
   return {abi::Action::Close, 0, false};
 }
 
-// Not our failure: port scans, health checks of load balancers and impatient clients look like this.
+// This is not our failure: port scans, health checks of load balancers and impatient clients look like this.
 abi::IoResult TransportSocket::peer_left(const std::string &reason) {
   aborted_ = true;
   return fail(reason);
@@ -183,8 +183,8 @@ abi::IoResult TransportSocket::noted(abi::IoResult result) {
   return result;
 }
 
-// Of a listener's connection in the listener's statistics; a cluster has none that a module could add to, so its
-// connections are counted with those of the daemon's client.
+// A listener's connection counts in the listener's statistics; a cluster has no statistics that a module could add to,
+// so its connections count in those of the key client.
 void TransportSocket::count(Counter downstream, Counter upstream) {
   if (filter_ != nullptr) filter_->count(downstream);
   if (context_.is_client()) context_.client().stats().add(upstream);
@@ -240,13 +240,13 @@ abi::IoResult TransportSocket::do_write(bool end_stream) {
   WorkerTurn &turn = WorkerTurn::of_this_thread();
   turn.event(*this);
   if (state_ == State::Closed) return {abi::Action::Close, 0, false};
-  // Called for the worker's turn, which goes on. Should the peer have left too, a later call will see it.
+  // This call was made for the worker's turn, which continues. If the peer has closed too, a later call will notice.
   if (handshake_.waiting() && turn.called(*this) && handshake_.waiting()) return kKeep;
   records_.enter();
   abi::IoResult result = kKeep;
   bool handshaking = state_ == State::Handshaking;
   if (!handshaking || drive(result)) {
-    // The peer's first bytes may have come with its Finished, and their read event is gone.
+    // The peer's first bytes may have come with its Finished, and their read event has been consumed.
     if (handshaking) envoy_dynamic_module_callback_transport_socket_set_is_readable(envoy_);
     result = noted(records_.write(end_stream));
   }

@@ -1,10 +1,10 @@
-// The TLS transport socket, of a listener's or of a cluster's connection, on its worker thread.
+// The TLS transport socket of a listener's or a cluster's connection, on its worker thread.
 //
 //   Handshaking --done--> Open --close--> Closed          Handshaking --failed, or the peer left--> Closed
 //
-// While the handshake waits for the daemon nothing is read, so the peer's close is looked for by poll; the answer
-// wakes the worker, and `do_write` goes on: downstream through the companion filter, which makes the socket writable,
-// upstream by a poke at the descriptor (poke_waker.h).
+// While the handshake waits for the daemon nothing is read, so poll() detects that the peer closed. The answer wakes
+// the worker, and `do_write` continues the handshake: downstream, the companion filter makes the socket writable;
+// upstream, the descriptor is poked (poke_waker.h).
 #ifndef TLS_OFFLOAD_TRANSPORT_SOCKET_H
 #define TLS_OFFLOAD_TRANSPORT_SOCKET_H
 
@@ -39,10 +39,10 @@ class TransportSocket final : private Handshake::Observer, private WorkerTurn::M
   // The companion filter of the same connection.
   void attach(CompanionFilter *filter, std::shared_ptr<Waker> waker);
   void detach();
-  void resume();  // an answer came
+  void resume();  // an answer has come
   std::string fact(Fact fact) const { return handshake_.fact(fact); }
 
-  // The socket of a connection of this worker that has no filter yet; null when there is none.
+  // The socket of a connection of this worker that has no filter yet; null if not found.
   static TransportSocket *of_connection(uint64_t connection_id);
 
  private:
@@ -55,11 +55,11 @@ class TransportSocket final : private Handshake::Observer, private WorkerTurn::M
   void call_back() override { envoy_dynamic_module_callback_transport_socket_set_is_writable(envoy_); }
   KeyClient &key_client() const override { return context_.client(); }
 
-  // False: the handshake is not done, and `result` is what to tell Envoy.
+  // False when the handshake is not done; `result` is then to be returned to Envoy.
   bool drive(abi::IoResult &result);
   void finish_handshake();
   abi::IoResult fail(const std::string &reason);
-  abi::IoResult noted(abi::IoResult result);  // of the records
+  abi::IoResult noted(abi::IoResult result);  // handles the result of record I/O
   abi::IoResult peer_left(const std::string &reason);
   void count(Counter downstream, Counter upstream);
   bool peer_gone() const;

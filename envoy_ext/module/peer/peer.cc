@@ -43,11 +43,11 @@ bool add_all(X509_STORE *store, const std::vector<bssl::UniquePtr<X509>> &author
                      [&](const auto &authority) { return X509_STORE_add_cert(store, authority.get()); });
 }
 
-// One verification: what BoringSSL's errors are weighed with.
+// One verification: the context in which BoringSSL's errors are judged.
 struct Validation {
   int64_t now;                   // seconds since 1970
-  int64_t skew;                  // by which the issuer's clock and ours may differ
-  const RevocationLists *lists;  // null: none are looked at
+  int64_t skew;                  // how much the issuer's clock and ours may differ
+  const RevocationLists *lists;  // null: none are checked
   bool list_failed = false;      // the error is a list's, not a certificate's
 };
 
@@ -60,8 +60,8 @@ bool not_before(const ASN1_TIME *time, int64_t limit) {
   return time != nullptr && ASN1_TIME_to_posix(time, &value) && value >= limit;
 }
 
-// Lets pass what is too old or too young by no more than clocks may differ, and CAs about which no list says anything:
-// of the leaf's issuer there must be one.
+// Forgives certificates and lists that are expired or not yet valid by no more than clocks may differ, and a missing
+// list for a CA; the leaf's issuer must have one.
 bool forgiven(X509_STORE_CTX *context, Validation &validation) {
   const X509 *certificate = X509_STORE_CTX_get_current_cert(context);
   const X509_CRL *list = X509_STORE_CTX_get0_current_crl(context);
@@ -86,7 +86,7 @@ int weigh(int ok, X509_STORE_CTX *context) {
   return ok == 1 || forgiven(context, validation) ? 1 : 0;
 }
 
-// X509_V_OK, or the error.
+// Returns X509_V_OK, or the error.
 int verify(X509_STORE_CTX *context, X509_STORE *store, STACK_OF(X509) * chain, const char *purpose,
            Validation &validation) {
   if (!X509_STORE_CTX_init(context, store, sk_X509_value(chain, 0), chain) ||
@@ -94,7 +94,7 @@ int verify(X509_STORE_CTX *context, X509_STORE *store, STACK_OF(X509) * chain, c
     ERR_clear_error();
     return X509_V_ERR_UNSPECIFIED;
   }
-  // Every CA of a bundle is an anchor, also one that another has signed.
+  // Every CA of a bundle is a trust anchor, even one that another CA has signed.
   X509_STORE_CTX_set_flags(context, X509_V_FLAG_PARTIAL_CHAIN);
   if (validation.lists != nullptr) {
     X509_STORE_CTX_set_flags(context, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
@@ -107,8 +107,8 @@ int verify(X509_STORE_CTX *context, X509_STORE *store, STACK_OF(X509) * chain, c
   return good ? X509_V_OK : error == X509_V_OK ? X509_V_ERR_UNSPECIFIED : error;
 }
 
-// Empty, or why this certificate proves too little today. An anchor's own signature proves nothing and is not looked
-// at.
+// Empty, or why this certificate's cryptography is too weak. An anchor's own signature proves nothing and is not
+// checked.
 std::string_view weakness(const X509 *certificate, bool anchor) {
   constexpr int kLeastRsaBits = 2048;
   const EVP_PKEY *key = X509_get0_pubkey(certificate);
@@ -123,7 +123,7 @@ std::string_view weakness(const X509 *certificate, bool anchor) {
   }
 }
 
-// The first end among the certificates of the path and the lists about them.
+// The earliest end of validity among the certificates of the path and the lists about them.
 int64_t first_end(STACK_OF(X509) * path, const Validation &validation) {
   int64_t end = INT64_MAX, value;
   for (size_t i = 0; i < sk_X509_num(path); i++) {
@@ -133,7 +133,7 @@ int64_t first_end(STACK_OF(X509) * path, const Validation &validation) {
       const X509_CRL *list = validation.lists->lists[k].get();
       if (X509_NAME_cmp(X509_CRL_get_issuer(list), X509_get_issuer_name(certificate)) != 0) continue;
       const ASN1_TIME *next = X509_CRL_get0_nextUpdate(list);
-      // One that is over already is not what the verdict rests on.
+      // A list that has expired already is not what the verdict rests on.
       if (next != nullptr && ASN1_TIME_to_posix(next, &value) && value + validation.skew > validation.now) {
         end = std::min(end, value);
       }
@@ -175,7 +175,7 @@ bool Trust::load(const SocketConfig &config, ClientStats *stats, std::string &er
   config_ = &config;
   stats_ = stats;
   if (!config.trusted_ca_file.empty() && !load_authorities(config.trusted_ca_file, error)) return false;
-  // Length-prefixed, so that no two different lists give the same text.
+  // Each part is length-prefixed, so that no two different lists give the same text.
   auto add = [&](const std::string &part) { settings_ += std::to_string(part.size()) + ":" + part; };
   add(std::to_string(config.clock_skew.count()));
   for (const std::string &domain : config.trust_domains) add("domain " + domain);
@@ -257,7 +257,7 @@ PeerVerdict Trust::judge(STACK_OF(X509) * chain, const Identity &identity) const
   return verdict.good() ? accept(leaf, names.id, std::move(verdict)) : verdict;
 }
 
-// The CAs that may speak for a peer of this id; false when there are none.
+// Adds the CAs that may vouch for a peer of this id; false when there are none.
 bool Trust::fill(X509_STORE *store, const Identity &identity, const std::string &id) const {
   if (!file_.empty()) return add_all(store, file_);
   bool any = false;
@@ -301,7 +301,7 @@ PeerVerdict Trust::verify_chain(X509_STORE *store, STACK_OF(X509) * chain, const
   return {PeerFault::None, {}, first_end(path, validation)};
 }
 
-// Whether a peer whose certificate is good is one that the configuration wants.
+// Whether the configuration accepts a peer whose certificate is good.
 PeerVerdict Trust::accept(X509 *leaf, const std::string &id, PeerVerdict good) const {
   if (config_->peer_spiffe_ids.empty() && config_->peer_dns_names.empty()) return good;
   if (!id.empty() && any_matches(config_->peer_spiffe_ids, id)) return good;

@@ -15,45 +15,47 @@
 
 namespace tls_offload {
 
-// Why a peer is refused, as the counters peers_rejected_* and the alerts tell it apart.
+// Why a peer is rejected, as distinguished by the counters peers_rejected_* and the alerts.
 enum class PeerFault : uint8_t {
   NoCertificate,
   SpiffeId,
   UnknownCa,
   Expired,  // or not valid yet
   Revoked,
-  RevocationUnknown,  // its issuer has no list, or none that can be relied on
+  RevocationUnknown,  // its issuer has no list, or none that is valid
   Unsuitable,
   NotAccepted,
   Other,
   None,
 };
 
-// What the peer is told.
+// The TLS alert that is sent to the peer.
 uint8_t alert_of(PeerFault fault);
 
 struct PeerVerdict {
   PeerFault fault = PeerFault::None;
   std::string reason{};     // for the access log
-  int64_t valid_until = 0;  // of a good one: seconds since 1970 until when it holds, as far as times tell
+  int64_t valid_until = 0;  // of a good verdict: when validity of what it rests on ends, in seconds since 1970
   bool good() const { return fault == PeerFault::None; }
 };
 
-// Whom to trust: the CAs of a file, or the trust bundles that came with an identity; and whom of these to accept.
+// Which CAs to trust: those of a file, or the trust bundles that came with an identity; and which of their peers to
+// accept.
 class Trust {
  public:
   // False with the reason in `error`. `stats` may be null.
   bool load(const SocketConfig &config, ClientStats *stats, std::string &error);
 
-  // Judges the peer's chain. A certificate with a SPIFFE id is judged by the bundle of its trust domain alone (and by
-  // bundles bound to no domain); others by the unbound bundles alone.
+  // Judges the peer's chain. A certificate with a SPIFFE id is judged only by the bundle of its trust domain (and by
+  // bundles that are not limited to a domain); other certificates only by the latter.
   PeerVerdict judge(SSL *ssl, const Identity &identity) const;
   PeerVerdict judge(STACK_OF(X509) * chain, const Identity &identity) const;  // leaf first, not empty
 
-  // What a verdict rests on, but for the certificate and the time. A session is resumed only where it is the same.
+  // A digest of what a verdict rests on, apart from the certificate and the time. A session is resumed only when this
+  // is the same.
   std::string fingerprint(const Identity &identity) const;
 
-  STACK_OF(X509_NAME) * names() const { return names_.get(); }  // of the file's CAs; null for bundles
+  STACK_OF(X509_NAME) * names() const { return names_.get(); }  // names of the file's CAs; null for bundles
 
  private:
   bool load_authorities(const std::string &file, std::string &error);

@@ -17,7 +17,7 @@ constexpr auto kLookEvery = std::chrono::seconds(1);
 std::shared_ptr<const RevocationLists> read_lists(const std::string &file, std::string &error) {
   struct stat kind{};
   auto lists = std::make_shared<RevocationLists>();
-  // A pipe would hold up a worker.
+  // Reading a pipe would block a worker.
   if (stat(file.c_str(), &kind) == 0 && !S_ISREG(kind.st_mode)) {
     error = file + " is not a regular file";
     return nullptr;

@@ -1,8 +1,8 @@
-// Revocation lists of a file, read again when the file changes.
+// The revocation lists of a file, which is read again when it changes.
 //
-// A file that cannot be read later on, or is malformed, changes nothing: what was read last stays in force, and Envoy's
-// log and a counter say so. Whether a list is too old to be relied on is judged by the verification, by its next
-// update: so holding back new lists does not bring a revoked peer back in.
+// When the file later becomes unreadable or malformed, nothing changes: what was read last stays in force, and Envoy's
+// log and a counter report it. The verification rejects a list after its next-update time, so an attacker who withholds
+// new lists does not get a revoked peer accepted.
 #ifndef TLS_OFFLOAD_REVOCATION_H
 #define TLS_OFFLOAD_REVOCATION_H
 
@@ -22,7 +22,7 @@ namespace tls_offload {
 
 struct RevocationLists {
   std::vector<bssl::UniquePtr<X509_CRL>> lists;
-  std::array<uint8_t, 32> digest{};  // SHA-256 of their signed contents
+  std::array<uint8_t, 32> digest{};  // SHA-256 of the lists' signed contents
 
   bool has_list_of(const X509_NAME *issuer) const;
 };
@@ -32,7 +32,8 @@ class Revocation {
   // False with the reason in `error`.
   bool load(const std::string &file, std::string &error);
 
-  // Any thread. The file is looked at once a second at most; what comes of it is counted in `stats` unless null.
+  // May be called by any thread. The file is checked once a second at most; the outcome is counted in `stats` unless
+  // that is null.
   std::shared_ptr<const RevocationLists> current(Time now, ClientStats *stats);
 
  private:

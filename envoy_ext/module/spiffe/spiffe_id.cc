@@ -48,7 +48,7 @@ std::string_view path_fault(std::string_view path) {
   return {};
 }
 
-// The URI that has the scheme of SPIFFE, unread; with a fault when it is not the only URI.
+// The URI with the SPIFFE scheme, not yet validated; with a fault when it is not the only URI.
 SvidNames spiffe_uri(const X509 *certificate) {
   SvidNames result;
   int critical = 0;
@@ -118,7 +118,7 @@ std::string_view svid_usage_fault(X509 *leaf) {
   if ((flags & EXFLAG_CA) != 0) return "is a CA's";
   uint32_t usage = X509_get_key_usage(leaf);
   if (usage == UINT32_MAX)
-    return {};  // no such extension; whoever issues SVIDs must set it, whoever reads them need not
+    return {};  // there is no such extension; issuers of SVIDs must set it, but readers need not insist on it
   if ((usage & (X509v3_KU_KEY_CERT_SIGN | X509v3_KU_CRL_SIGN)) != 0) return "may sign certificates or revocation lists";
   if ((usage & X509v3_KU_DIGITAL_SIGNATURE) == 0) return "is not for digital signatures";
   return {};

@@ -1,4 +1,4 @@
-// Which SPIFFE ids are accepted: exact ones, and prefixes that end where a path segment does.
+// Which SPIFFE ids are accepted: exact ids, and prefixes that end at the end of a path segment.
 #ifndef TLS_OFFLOAD_SPIFFE_MATCH_H
 #define TLS_OFFLOAD_SPIFFE_MATCH_H
 
@@ -13,7 +13,7 @@ struct SpiffeMatch {
   Kind kind;
   std::string value;
 
-  // "spiffe://a/ns/shop" as a prefix accepts itself and what lies below it, not "spiffe://a/ns/shopping"; and
+  // "spiffe://a/ns/shop" as a prefix accepts itself and all ids below it, not "spiffe://a/ns/shopping"; and
   // "spiffe://a" accepts the whole trust domain a, not "spiffe://a.evil/".
   bool matches(std::string_view id) const;
 };

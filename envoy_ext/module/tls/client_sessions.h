@@ -1,8 +1,8 @@
-// Sessions with the servers of one upstream configuration, kept to be resumed; shared by its workers.
+// Sessions with the servers of one upstream configuration, kept for resumption and shared by the workers.
 //
-// A configuration has one identity and one expectation of its peers. Who the identity is, and whom it trusts, may
-// change under its name, though: sessions are kept with the context (TlsContext::session_context) in which they were
-// made, and given out only in the same.
+// A configuration has one identity and one set of accepted peers. But the certificate and the trust bundles behind the
+// identity's name may change: sessions are kept with the context (TlsContext::session_context) in which they were made,
+// and are only resumed in the same context.
 #ifndef TLS_OFFLOAD_CLIENT_SESSIONS_H
 #define TLS_OFFLOAD_CLIENT_SESSIONS_H
 
@@ -22,7 +22,8 @@ class ClientSessions {
   explicit ClientSessions(size_t most) : most_(most) {}
 
   void put(const Context &context, bssl::UniquePtr<SSL_SESSION> session);
-  // The newest; null when there is none. One that is for a single use (TLS 1.3, RFC 8446 C.4) is given out once.
+  // Returns the newest session; null when there is none. A single-use session (TLS 1.3, RFC 8446 C.4) is returned only
+  // once.
   bssl::UniquePtr<SSL_SESSION> take(const Context &context);
 
  private:

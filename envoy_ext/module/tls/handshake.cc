@@ -22,7 +22,7 @@ int ex_index() {
 
 constexpr size_t kPremasterSize = 48;
 
-// The session that is being made must not outlive what the peer was verified with: resuming verifies nothing.
+// A new session must not outlive what the peer was verified with: resumption does not verify anything.
 void limit_session(SSL *ssl, int64_t valid_until) {
   SSL_SESSION *session = SSL_get_session(ssl);
   int64_t left = std::max<int64_t>(valid_until - time(nullptr), 0);
@@ -71,14 +71,14 @@ Handshake::Progress Handshake::advance() {
   }
 }
 
-// The reason that this module gave goes before BoringSSL's, which would only say that a callback failed.
+// The reason that this module gave takes precedence over BoringSSL's, which would only be that a callback failed.
 void Handshake::note_failure() {
   uint32_t error = ERR_peek_last_error();
   if (failure_.empty()) {
     const char *reason = ERR_reason_error_string(error);
     failure_ = std::string("TLS handshake failed: ") + (reason != nullptr ? reason : "no reason given");
   }
-  // What BoringSSL refuses by itself, before it asks us.
+  // These are failures that BoringSSL finds by itself, before it calls us.
   if (ERR_GET_LIB(error) == ERR_LIB_SSL) {
     int reason = ERR_GET_REASON(error);
     if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) observer_.on_peer_rejected(PeerFault::NoCertificate);
@@ -89,7 +89,7 @@ void Handshake::note_failure() {
 
 // ---- identity ----
 
-// After waiting for one; false while the answer is out.
+// Takes the answer after waiting for an identity; false while it has not come.
 bool Handshake::take_identity_answer() {
   if (operation_ == nullptr) return true;
   if (!operation_->finished()) return false;
@@ -105,9 +105,9 @@ bool Handshake::take_identity_answer() {
   return true;
 }
 
-// A client knows from the start who it is: identity, server name and session are settled before the first byte.
+// A client knows its identity from the start: identity, server name and session are set before the first byte.
 Handshake::Progress Handshake::prepare_client() {
-  if (waker_ == nullptr) {  // refused at once, and not only when there is something to wait for
+  if (waker_ == nullptr) {  // fails at once, not only when there is something to wait for
     failure_ = "this connection has no TCP or Unix socket (an internal listener?), so no answer could wake it";
     return Progress::Failed;
   }
@@ -132,7 +132,7 @@ Handshake::Progress Handshake::prepare_client() {
 int Handshake::session_callback(SSL *ssl, SSL_SESSION *session) {
   Handshake &self = of(ssl);
   self.context_.sessions().put(self.session_context_, bssl::UniquePtr<SSL_SESSION>(session));
-  return 1;  // taken over
+  return 1;  // 1: this callback has taken ownership of the session
 }
 
 ssl_select_cert_result_t Handshake::select_callback(const SSL_CLIENT_HELLO *hello) {
@@ -146,14 +146,14 @@ ssl_select_cert_result_t Handshake::select(const SSL_CLIENT_HELLO *hello) {
   server_name_ = name != nullptr ? name : "";
   std::transform(server_name_.begin(), server_name_.end(), server_name_.begin(),
                  [](unsigned char c) { return std::tolower(c); });
-  // What is no host name fits no certificate (a wildcard would take any label), and is not published: whoever reads
-  // tls_offload.server_name may rely on its form. The client is served as one that sent no name.
+  // A malformed host name must not match a certificate (a wildcard would accept any label), and is not published:
+  // readers of tls_offload.server_name may rely on its form. The client is served as if it had sent no name.
   if (!server_name_.empty() && !is_host_name(server_name_)) malformed_name_ = std::exchange(server_name_, {});
   std::vector<IdentityPtr> known;
   known.reserve(watches.size());
   for (const auto &watch : watches) known.push_back(watch->current());
   Selection selection = select_identity(known, server_name_);
-  // An exact match cannot get better; otherwise an identity that is still unknown may be the one that is meant.
+  // An exact match cannot be improved; otherwise an identity that is still unknown may be the right one.
   if (selection.match != Credential::Match::Exact) {
     for (size_t i = 0; i < known.size(); i++) {
       bool needed = !server_name_.empty() || i == 0;
@@ -175,7 +175,7 @@ ssl_select_cert_result_t Handshake::select(const SSL_CLIENT_HELLO *hello) {
   return use(std::move(known[selection.index]), selection.match) ? ssl_select_cert_success : ssl_select_cert_error;
 }
 
-// Why nobody fits; an identity that the daemon did not give may be the one that was meant.
+// Why no identity matches; one that the daemon did not provide may be the one that was meant.
 std::string Handshake::no_identity() const {
   if (!malformed_name_.empty()) return "client sent a malformed server name '" + escaped(malformed_name_) + "'";
   if (server_name_.empty()) return "client sent no server name";
@@ -188,14 +188,14 @@ bool Handshake::use(IdentityPtr identity, Credential::Match match) {
   match_ = match;
   session_context_ = context_.session_context(*identity_);
   if (!SSL_set_session_id_context(ssl_.get(), session_context_.data(), session_context_.size())) return false;
-  // Rather a clear version failure than a handshake that finds no credential.
+  // A clear version failure is better than a handshake that finds no credential.
   if (!identity_->any_tls12() && context_.config().tls_maximum >= TLS1_3_VERSION) {
     return SSL_set_min_proto_version(ssl_.get(), TLS1_3_VERSION) == 1;
   }
   return true;
 }
 
-// One handshake waits for handshake_wait in all, for however many identities and for the connection to the daemon.
+// One handshake waits for at most handshake_wait in total, for all identities and for the connection to the daemon.
 Duration Handshake::wait_left() const {
   return std::max<Duration>(context_.config().handshake_wait - waited_, Duration::zero());
 }
@@ -210,7 +210,7 @@ bool Handshake::await(size_t watch) {
 int Handshake::credentials_callback(SSL *ssl, void *) {
   Handshake &self = of(ssl);
   if (self.credentials_added_) return 1;
-  // The version is known by now. Of several credentials, those that match the name as well as the best does.
+  // The version is known by now. Only the credentials that match the name as well as the best one are added.
   bool tls12 = SSL_version(ssl) <= TLS1_2_VERSION;
   size_t added = 0;
   for (const auto &credential : self.identity_->credentials) {
@@ -284,8 +284,8 @@ ssl_private_key_result_t Handshake::complete_private_key(uint8_t *out, size_t *o
     return ssl_private_key_failure;
   }
   if (signed_->kind == Operation::Kind::Decrypt) {
-    // BoringSSL takes the padding off by itself, in constant time. The daemon has done so already (and answers wrong
-    // padding with a pseudo-random premaster), so what it gave is padded again: 0, 2, non-zero bytes, 0, premaster.
+    // BoringSSL removes the padding itself, in constant time. The daemon has done so already (and answers wrong padding
+    // with a pseudo-random premaster), so its answer is padded again: 0, 2, non-zero bytes, 0, premaster.
     size_t modulus = signed_->input.size();
     if (answer.output.size() != kPremasterSize || modulus > room || modulus < kPremasterSize + 11) {
       failure_ = "daemon answered with a premaster secret of the wrong size";

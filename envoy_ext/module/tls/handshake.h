@@ -1,7 +1,9 @@
-// One handshake, of either end: which identity and credentials it uses, the operation it waits for, and what it learnt.
+// One handshake, as server or client: which identity and credentials it uses, the operation it waits for, and its
+// facts.
 //
-// BoringSSL calls in while SSL_do_handshake runs; where something must come from the daemon, an operation is submitted
-// and BoringSSL is told to retry. Until the operation has finished (`waiting`), nobody need call SSL_do_handshake.
+// BoringSSL calls back while SSL_do_handshake runs; when something must come from the daemon, an operation is submitted
+// and BoringSSL is told to retry. Until the operation has finished (`waiting`), there is no need to call
+// SSL_do_handshake.
 #ifndef TLS_OFFLOAD_HANDSHAKE_H
 #define TLS_OFFLOAD_HANDSHAKE_H
 
@@ -20,7 +22,7 @@ namespace tls_offload {
 class Handshake {
  public:
   enum class Progress { Done, Waits, Failed };
-  // Told on the worker thread about each answer, before BoringSSL sees it.
+  // Called on the worker thread for each answer, before BoringSSL sees it.
   class Observer {
    public:
     virtual ~Observer() = default;
@@ -36,14 +38,14 @@ class Handshake {
   SSL *ssl() const { return ssl_.get(); }
   void set_waker(std::shared_ptr<Waker> waker) { waker_ = std::move(waker); }
 
-  // One step: as far as it goes with what there is. Waits: for the daemon (`waiting`), or for the peer's bytes.
+  // Advances as far as possible. Waits means that it waits for the daemon (`waiting`) or for the peer's bytes.
   Progress advance();
   bool waiting() const { return operation_ != nullptr && !operation_->finished(); }
-  // The connection is going away. True when an operation was under way.
+  // The connection is being closed. True when an operation was in flight.
   bool cancel();
 
   const std::string &failure() const { return failure_; }
-  // After Done; empty when there is no such fact.
+  // To be called after Done; empty when there is no such fact.
   std::string fact(Fact fact) const;
 
   // BoringSSL's callbacks.
@@ -74,14 +76,14 @@ class Handshake {
   Observer &observer_;
   bssl::UniquePtr<SSL> ssl_;
   std::shared_ptr<Waker> waker_;
-  OperationPtr operation_;  // under way, or finished and not yet used
+  OperationPtr operation_;  // in flight, or finished and not yet used
   OperationPtr signed_;     // the last one that gave an answer
   IdentityPtr identity_;
-  // Of before the verification: what changes in between makes the session stale, not valid.
+  // Captured before verification, so that later changes invalidate the session.
   TlsContext::SessionContext session_context_{};
   Credential::Match match_ = Credential::Match::None;
   std::vector<bool> given_up_;  // watches that failed in this handshake
-  Duration waited_{};           // for identities
+  Duration waited_{};           // total time spent waiting for identities
   std::string wait_failure_;
   std::string server_name_;     // lower case; empty when it is malformed
   std::string malformed_name_;  // as it was sent, in lower case

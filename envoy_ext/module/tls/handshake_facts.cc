@@ -1,4 +1,4 @@
-// What a finished handshake says about itself (filter_state.h).
+// The facts of a finished handshake (filter_state.h).
 #include <openssl/bn.h>
 #include <openssl/digest.h>
 #include <openssl/evp.h>

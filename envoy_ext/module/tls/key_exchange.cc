@@ -28,7 +28,7 @@ bool use_ifma() {
   static const bool usable = [] {
     const char *chosen = getenv("TLS_OFFLOAD_KEY_EXCHANGE");
     if (chosen != nullptr && strcmp(chosen, "boringssl") == 0) return false;
-    // A child must not have the pairs that its parent will use.
+    // A child process must not use the pairs that its parent will use.
     return x25519_ifma_usable() && pthread_atfork(nullptr, nullptr, [] { forks++; }) == 0;
   }();
   return usable;
@@ -45,7 +45,7 @@ class Pairs {
  public:
   ~Pairs() { OPENSSL_cleanse(private_, sizeof private_); }
 
-  // False when the kernel's check failed in all lanes: the caller has BoringSSL.
+  // False when the kernel's check failed in all lanes: the caller then uses BoringSSL.
   bool take(uint8_t public_key[32], uint8_t private_key[32]) {
     if (!good_ || forks != fork_ || seconds_now() - made_ >= kPairLifetimeSeconds) make();
     if (!good_) return false;

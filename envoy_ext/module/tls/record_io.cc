@@ -117,7 +117,7 @@ int RecordIo::write(const char *from, size_t size) {
   return static_cast<int>(taken);
 }
 
-// Gives the socket as much as it takes; the count of that.
+// Writes as much as the socket takes, and returns how much that was.
 size_t RecordIo::send(const char *from, size_t size) {
   size_t at = 0;
   while (at < size && !failed_) {

@@ -1,8 +1,8 @@
 // Bytes between BoringSSL and Envoy's socket, without a system call per record.
 //
-// A worker has one large buffer for each direction, used by the connection it is serving at the moment: reads fetch as
-// much as there is, writes gather what BoringSSL produces until `flush`. Only what the socket does not take, or what
-// BoringSSL does not want yet, is kept per connection.
+// A worker has one large buffer for each direction, used by the connection that it is serving: reads fetch as much as
+// there is, writes gather what BoringSSL produces until `flush`. Only what the socket does not take, or BoringSSL does
+// not read yet, is kept per connection.
 #ifndef TLS_OFFLOAD_RECORD_IO_H
 #define TLS_OFFLOAD_RECORD_IO_H
 
@@ -14,8 +14,8 @@
 
 namespace tls_offload {
 
-// memcpy for records. glibc's uses `rep movsb` from 2 KiB on, which is five times slower on AMD's Zen where the target
-// lies a little behind the source modulo a page, as the second of two records that are put behind one another does.
+// memcpy for records. glibc's uses `rep movsb` from 2 KiB on, which is five times slower on AMD's Zen when the target
+// lies slightly after the source modulo a page, as it does for the second of two adjacent records.
 void copy_bytes(char *to, const char *from, size_t size);
 
 class RecordIo {
@@ -25,7 +25,7 @@ class RecordIo {
   // A BIO for SSL_set_bio that reads and writes here; it must not outlive this object's use.
   bssl::UniquePtr<BIO> make_bio();
 
-  // Every entry from Envoy is between these two: `socket` is Envoy's object.
+  // Every call from Envoy is enclosed in these two: `socket` is Envoy's object.
   void enter(abi::Socket socket);
   void leave();
 
@@ -45,8 +45,8 @@ class RecordIo {
   size_t send(const char *from, size_t size);
 
   abi::Socket socket_ = nullptr;
-  std::string unread_;  // came, and BoringSSL has not taken it
-  std::string unsent_;  // BoringSSL wrote it, and the socket did not take it
+  std::string unread_;  // received, but BoringSSL has not read it
+  std::string unsent_;  // written by BoringSSL, but the socket did not take it
   bool end_of_stream_ = false;
   bool failed_ = false;
 };

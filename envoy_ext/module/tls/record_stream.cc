@@ -31,14 +31,15 @@ abi::IoResult RecordStream::read() {
       envoy_dynamic_module_callback_transport_socket_read_buffer_add(envoy_, plaintext.get(), static_cast<size_t>(got));
       result.bytes += static_cast<uint64_t>(got);
       if (!envoy_dynamic_module_callback_transport_socket_should_drain_read_buffer(envoy_)) continue;
-      // Envoy has enough for now; its edge is consumed, so it is told that there may be more.
+      // Envoy has enough for now. Its read event is consumed, so it is told that there may be more.
       envoy_dynamic_module_callback_transport_socket_set_is_readable(envoy_);
       break;
     }
     int error = SSL_get_error(ssl_, got);
     if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) break;
     if (error == SSL_ERROR_ZERO_RETURN || (error == SSL_ERROR_SYSCALL && io_.peer_closed())) {
-      // With close_notify or without: as stock Envoy, the end of the stream is left to the protocol above to judge.
+      // Whether or not close_notify came: like stock Envoy, this leaves the judgement of the stream's end to the
+      // protocol above.
       result.end_stream_read = true;
       break;
     }
@@ -48,13 +49,13 @@ abi::IoResult RecordStream::read() {
     result.action = abi::Action::Close;
     break;
   }
-  // Alerts and answers to key updates.
+  // Sends alerts and answers to key updates.
   if (io_.flush() == RecordIo::Flush::Failed) result.action = abi::Action::Close;
   return result;
 }
 
-// Envoy's write buffer is drained only when the records made of it are with the socket: Envoy takes an empty buffer to
-// mean that everything was sent, and may close.
+// Envoy's write buffer is drained only when the socket has taken the records made from it: Envoy takes an empty buffer
+// to mean that everything was sent, and may close.
 bool RecordStream::flush_pending(uint64_t &drained, bool &failed) {
   RecordIo::Flush flushed = io_.flush();
   failed = flushed == RecordIo::Flush::Failed;
@@ -80,7 +81,7 @@ abi::IoResult RecordStream::write(bool end_stream) {
   return result;
 }
 
-// Seals up to `most` bytes of the start of Envoy's write buffer in full records, as far as there are bytes for them.
+// Seals up to `most` bytes from the start of Envoy's write buffer, in full records as far as there are bytes for them.
 size_t RecordStream::encrypt(size_t most, bool &failed) {
   constexpr size_t kSlices = 64;
   abi::Buffer slices[kSlices];
@@ -98,7 +99,7 @@ size_t RecordStream::encrypt(size_t most, bool &failed) {
     size_t left = std::min(slices[i].size, most - total);
     total += left;
     while (left > 0 && !failed) {
-      if (held == 0 && left >= kRecordMax) {  // a whole record in place
+      if (held == 0 && left >= kRecordMax) {  // a whole record, sealed without a copy
         seal(data, kRecordMax);
         data += kRecordMax;
         left -= kRecordMax;

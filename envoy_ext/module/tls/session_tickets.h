@@ -1,8 +1,8 @@
 // Session tickets: one set of keys for the whole process, so that any worker, and any listener of the same identity,
-// resumes what another began; rotated, never written anywhere.
+// can resume another's sessions. Keys are rotated, and never stored outside the process.
 //
-// A key seals tickets for one period and opens them for one more. What a ticket may resume is decided by the session's
-// id context (tls_context.cc), not by the key: identity and client-certificate settings must be the same.
+// A key seals tickets for one period and opens them for one more. The session's id context (tls_context.cc), not the
+// key, decides what a ticket may resume: identity and client-certificate settings must be the same.
 #ifndef TLS_OFFLOAD_SESSION_TICKETS_H
 #define TLS_OFFLOAD_SESSION_TICKETS_H
 
@@ -29,10 +29,11 @@ class TicketKeys {
   ~TicketKeys();
 
   Key sealing(Time now);
-  // False when no key has that name any more. `renew` when the ticket should be replaced by one of the present key.
+  // False when no key has that name any more. Sets `renew` when the ticket should be replaced by one under the current
+  // key.
   bool opening(const uint8_t *name, Time now, Key &key, bool &renew);
 
-  // The process's; the period is the longest session lifetime configured so far.
+  // The keys of the process; their period is the longest session lifetime configured so far.
   static TicketKeys &process(Duration period);
 
  private:
@@ -43,7 +44,7 @@ class TicketKeys {
   std::vector<Key> keys_;  // newest first, at most two
 };
 
-// Makes `context` use the process's keys.
+// Makes `context` use the keys of the process.
 void use_ticket_keys(SSL_CTX *context, Duration lifetime);
 
 }  // namespace tls_offload

@@ -17,7 +17,8 @@ std::string joined(const std::vector<std::string> &names) {
   return result;
 }
 
-// Our order decides, as Envoy's does; no overlap means no ALPN rather than a failed handshake.
+// Our preference order decides, as in stock Envoy; without a common protocol there is no ALPN, rather than a failed
+// handshake.
 int select_alpn(SSL *, const uint8_t **out, uint8_t *out_size, const uint8_t *in, unsigned in_size, void *ours) {
   const auto &list = *static_cast<const std::vector<uint8_t> *>(ours);
   uint8_t *chosen;
@@ -107,7 +108,7 @@ bool TlsContext::configure_client(std::string &error) {
 }
 
 TlsContext::SessionContext TlsContext::session_context(const Identity &identity) const {
-  // Length-prefixed, so that no two different lists give the same bytes.
+  // Each part is length-prefixed, so that no two different lists give the same bytes.
   std::string text = "tls_offload session 1";
   auto add = [&](const std::string &part) { text += std::to_string(part.size()) + ":" + part; };
   add(config_.daemon_socket);

@@ -1,5 +1,5 @@
-// What all connections of one transport-socket configuration share: the SSL_CTX, the daemon's client, and the
-// identities. Credentials are not in the SSL_CTX: each handshake takes them from the identity as it is then, so a
+// The state that all connections of one transport-socket configuration share: the SSL_CTX, the key client, and the
+// identities. Credentials are not in the SSL_CTX: each handshake takes them from the identity's current version, so a
 // rotation needs no new context, and tickets stay valid across it.
 #ifndef TLS_OFFLOAD_TLS_CONTEXT_H
 #define TLS_OFFLOAD_TLS_CONTEXT_H
@@ -20,7 +20,8 @@ namespace tls_offload {
 
 class TlsContext {
  public:
-  // Main thread. Null with the reason in `error`. `connect` false (Envoy only validates): no client, no thread.
+  // Called on the main thread. Null with the reason in `error`. With `connect` false (Envoy only validates) there is no
+  // client and no thread.
   static std::unique_ptr<TlsContext> create(SocketConfig config, bool connect, std::string &error);
 
   const SocketConfig &config() const { return config_; }
@@ -32,8 +33,8 @@ class TlsContext {
 
   ClientSessions &sessions() const { return sessions_; }
 
-  // The session id context: sessions resume only where it is the same. The peer is not verified again when they do, so
-  // all is in it that the verification rests on but for time, which bounds the session's life (Handshake).
+  // The session id context: sessions resume only when it is the same. The peer is not verified again on resumption, so
+  // it covers everything that the verification rests on except time, which bounds the session's lifetime (Handshake).
   using SessionContext = ClientSessions::Context;
   SessionContext session_context(const Identity &identity) const;
 
@@ -53,8 +54,9 @@ class TlsContext {
   std::vector<std::shared_ptr<IdentityWatch>> watches_;  // in the order of the configuration
 };
 
-// The identity for a client's server name (lower case; empty when it sent none): the first with an exactly matching
-// certificate, else the first with a matching wildcard, else none. Null entries are identities not known yet.
+// Selects the identity for a client's server name (lower case; empty when it sent none): the first with an exactly
+// matching certificate, otherwise the first with a matching wildcard, otherwise none. Null entries are identities not
+// known yet.
 struct Selection {
   size_t index = 0;
   Credential::Match match = Credential::Match::None;
