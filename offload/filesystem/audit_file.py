@@ -66,7 +66,12 @@ class AuditFile:
             raise OSError(errno.EPERM, str(error)) from error
         # Not blocking: a pipe without a reader, put there by mistake, must not stop whoever writes.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        file = os.open(self.path, flags, FILE_MODE)
+        try:
+            file = os.open(self.path, flags, FILE_MODE)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise OSError(errno.ELOOP, "a symbolic link is there: name the file that it leads to") from error
         try:
             self._check(file)
         except OSError:
