@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from control.audit import Who
 from control.own_certificates.administrators import AdminCertificates
 from control.rest.limits import Scope
+from control.tokens.checks import TokenChecks
 from control.tokens.tokens import InvalidToken, Tokens
 
 
@@ -18,6 +19,7 @@ class Authenticator:
 
     def __init__(self, tokens: Tokens, certificates: AdminCertificates | None = None) -> None:
         self._tokens, self._certificates = tokens, certificates
+        self._checks = TokenChecks()
 
     async def check(self, scope: Scope, headers: Headers) -> None:
         """Checks headers and connection of a request before any of its body is read. Raises InvalidToken."""
@@ -33,7 +35,7 @@ class Authenticator:
                 raise InvalidToken(
                     "an administrator's token or client certificate is needed: authorization: Bearer <token>"
                 )
-            claims = await asyncio.to_thread(self._tokens.check, token.strip(), "admin")
+            claims = await self._checks.run(self._tokens.check, token.strip(), "admin")
             who = Who("token", claims.name, claims.jti)
         state["administrator"] = who  # for the audit log
         authenticated: Callable[[], None] | None = state.get("authenticated")

@@ -24,6 +24,7 @@ from control.reconcile.snapshots import Withheld
 from control.servers.requests import Refused, parsed, read
 from control.store.errors import StoreError
 from control.tokens.bearers import Bearers
+from control.tokens.checks import TokenChecks
 from control.tokens.tokens import Claims, InvalidToken, Tokens
 from control.xds.encoding.encode import Encoded
 from control.xds.protocol import stream as streams
@@ -60,7 +61,8 @@ class DiscoveryServer:
     def __init__(
         self, plane: ControlPlane, tokens: Tokens, folded: FoldedLog | None = None, welcome: Welcome = unbounded
     ) -> None:
-        self._plane, self._tokens, self._bearers = plane, tokens, Bearers(tokens)
+        self._plane, self._tokens = plane, tokens
+        self._bearers, self._checks = Bearers(tokens), TokenChecks()
         self._folded, self._welcome = folded or FoldedLog(log), welcome
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -126,7 +128,7 @@ class DiscoveryServer:
             message = "no dataplane token: send it as the metadata authorization: Bearer <token>"
             raise Refused(grpc.StatusCode.UNAUTHENTICATED, "token", message)
         try:
-            return await self._bearers.checked(self._tokens.check_dataplane, token.strip())
+            return await self._checks.run(self._tokens.check_dataplane, token.strip())
         except InvalidToken as invalid:
             raise Refused(grpc.StatusCode.UNAUTHENTICATED, "token", str(invalid)) from None
 

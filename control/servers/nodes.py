@@ -32,6 +32,7 @@ from control.servers.requests import Refused, parsed, read
 from control.servers.strangers import Strangers, TooManyStrangers
 from control.store.errors import StoreError
 from control.tokens.bearers import Bearers
+from control.tokens.checks import TokenChecks
 from control.tokens.tokens import Claims, InvalidToken, Tokens
 from offload.reporting.folded_log import FoldedLog
 from offload.v1 import node_pb2
@@ -68,7 +69,7 @@ class NodeServer:
         self._audit = audit or Audit()
         self._plane, self._tokens, self._certificates = plane, tokens, certificates
         self._folded, self._welcome, self._strangers = folded or FoldedLog(log), welcome, Strangers()
-        self._bearers = Bearers(tokens)
+        self._bearers, self._checks = Bearers(tokens), TokenChecks()
         # The port for nodes with their certificates; 0: there is none.
         self.port = 0
         self._sessions: set[NodeSession] = set()
@@ -146,7 +147,7 @@ class NodeServer:
         scheme, _, token = str(metadata.get("authorization", "")).partition(" ")
         if scheme.lower() != "bearer":
             raise InvalidToken("no node token: send it as the metadata authorization: Bearer <token>")
-        claims = await self._bearers.checked(self._tokens.check, token.strip(), "node")
+        claims = await self._checks.run(self._tokens.check, token.strip(), "node")
         if not claims.name:
             raise InvalidToken("the token names no node: generate it with --name")
         return NodeClaims(claims.name, claims.jti, key_id=claims.key_id)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
@@ -19,9 +18,6 @@ from control.tokens.tokens import Claims, Tokens
 log = structlog.get_logger(__name__)
 
 LOOK_S = 1.0
-# Concurrent checks of tokens. Strangers may send thousands at once: they wait for one another, and neither the store
-# nor an administrator waits behind them, as they would on shared threads.
-CHECKS_AT_ONCE = 2
 
 End = Callable[[str], None]
 
@@ -31,16 +27,11 @@ class Bearers:
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
-        self._checks = ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="token")
         self._open: dict[object, tuple[Claims, End]] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         tokens.watch(self._changed)
-
-    async def checked(self, check: Callable[..., Claims], *arguments: str) -> Claims:
-        """Runs `check`, a method of the tokens."""
-        return await asyncio.get_running_loop().run_in_executor(self._checks, check, *arguments)
 
     def _changed(self) -> None:
         loop = self._loop
