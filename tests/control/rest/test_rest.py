@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from control.rest.guard import OPEN
 from control.rest.limits import MAX_BODY_BYTES
 from control.store.database import StoreKey
 from control.store.store import Store
-from control.tokens.tokens import Tokens
+from control.tokens.tokens import Claims, Tokens
 
 Read = Callable[[str], list[Resource]]
 DATAPLANE = {"type": "Dataplane", "name": "web-1", "mesh": "default", "spec": {"networking": {"address": "10.0.0.1"}}}
@@ -219,6 +220,25 @@ async def test_an_if_match_that_is_no_version_is_refused(api: Api, version: str)
         assert response.status_code == 200
     else:
         assert (response.status_code, "If-Match is the version" in response.json()["detail"]) == (400, True)
+
+
+async def test_tokens_of_strangers_keep_nobody_else_waiting(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them than there are shared threads: what needs such a thread is answered meanwhile."""
+    checked, go = api.tokens.check, threading.Event()
+
+    def slow(token: str, kind: str) -> Claims:
+        go.wait(60)
+        return checked(token, kind)
+
+    monkeypatch.setattr(api.tokens, "check", slow)
+    wrong = {"authorization": "Bearer wrong"}
+    strangers = [asyncio.create_task(api.client.get("/meshes", headers=wrong)) for _ in range(100)]
+    try:
+        assert (await asyncio.wait_for(api.client.get("/ready"), 30)).status_code == 200
+        assert not any(task.done() for task in strangers)
+    finally:
+        go.set()
+    assert {answer.status_code for answer in await asyncio.gather(*strangers)} == {401}
 
 
 async def test_deleting_can_be_conditional(api: Api) -> None:
