@@ -11,7 +11,7 @@ class InvalidKey(ValueError):
     """A key file that cannot be used; the message names the file and the reason."""
 
 class Key:
-    """A private key in secret memory. The only things that leave it are public."""
+    """A private key in secret memory. Only public material ever leaves it."""
 
     @staticmethod
     def load(path: str) -> Key: ...
@@ -29,27 +29,27 @@ class Key:
 def read_certificates(path: str) -> tuple[Sequence[bytes], int]:
     """The DER certificates of a PEM file, in its order, and how many private keys it holds (which stay in C).
 
-    ValueError with file and reason when the file is not readable, regular, small enough, or well-formed.
+    ValueError with file and reason if the file is not readable, regular, small enough, and well-formed.
     C: dataplane/certificates/pem_certificates.h.
     """
 
 def check_chain(ders: Sequence[bytes]) -> None:
-    """Whether the Envoy module can load this chain (DER, leaf first): BoringSSL says so, with the module's own calls.
+    """Checks that the Envoy module can load this chain (DER, leaf first): by BoringSSL, with the module's own calls.
 
     ValueError with the certificate and the reason. C: dataplane/certificates/certificate_check.h.
     """
 
 def check_certificate(der: bytes) -> None:
-    """The same for one certificate of a trust bundle."""
+    """The same check for one certificate of a trust bundle."""
 
 class Selector(TypedDict, total=False):
-    """Matches a caller when every field given matches; a caller is allowed when any selector of the identity does."""
+    """Matches a caller if every given field matches; a caller is allowed if any selector of the identity matches."""
 
     uid: int
     gid: int  # primary or supplementary
     executable: str  # absolute path, compared with /proc/PID/exe
     cgroup: str  # prefix of the cgroup path, on a path-component boundary
-    socket: str  # came through the dedicated listener of that name
+    socket: str  # connected through the dedicated listener of that name
 
 class KeyRule(TypedDict):
     key: Key
@@ -60,27 +60,27 @@ class IdentityRule(TypedDict):
     """One identity: who may use it, its keys, and its public message."""
 
     name: str
-    number: NotRequired[int]  # what KeyUse.identity says, for the same name always the same; 0 unless given
+    number: NotRequired[int]  # reported as KeyUse.identity, always the same for the same name; 0 unless given
     selectors: Sequence[Selector]  # empty: nobody
     keys: Sequence[KeyRule]
     message: bytes  # serialized offload.v1.Identity, sent to watchers when it differs from the last one
 
 class Settings(TypedDict):
     shards: int  # kernel threads
-    # A class waits for more while at least two operations come in this time, on average, and at most this long; one
-    # that comes alone never waits. 0: nothing waits while a shard is idle.
+    # A class waits for more operations while on average at least two arrive in this time, and at most this long; an
+    # operation that arrives alone never waits. 0: nothing waits while a shard is idle.
     max_wait_us: int
     queue_limit: int  # operations queued, all connections
     connection_queue_limit: int  # operations queued and running, one connection
-    # A user is the uid behind connections of the listener "main", or a listener of another name, whoever comes through.
+    # A user is the uid behind connections of the listener "main", or another listener as a whole, whoever uses it.
     user_queue_limit: int  # operations queued and running, one user
     max_connections: int
     max_connections_per_user: int
     max_connections_without_identity: int  # of all callers that no selector of any identity matches
     max_streams_per_connection: int
     user_memory_mib: int  # held for one user, and for all callers without an identity together
-    idle_timeout_ms: int  # of a connection without any call; it is told GOAWAY
-    stalled_timeout_ms: int  # of a connection that takes nothing of what waits for it
+    idle_timeout_ms: int  # for a connection without any call; it gets a GOAWAY
+    stalled_timeout_ms: int  # for a connection that reads none of its pending output
     drain_timeout_ms: int
     backend: str  # "auto", "software", "ifma8"
 
@@ -108,12 +108,12 @@ class Statistics(TypedDict):
     watchers: int
     queued: int
     draining: bool
-    backends: list[str]  # as the native side numbers them
+    backends: list[str]  # in the order of the native side's numbers
     backend: str
     secret_memory: Mapping[str, int | str]  # kind, used, reserved
 
 class Refusal(TypedDict):
-    """Why something was turned away, for the log; drained from a bounded ring."""
+    """Why something was rejected, for the log; drained from a bounded ring."""
 
     reason: str
     pid: int
@@ -121,13 +121,13 @@ class Refusal(TypedDict):
     gid: int
     listener: str
     key_id: bytes
-    scheme: int | None  # TLS SignatureScheme as it was asked for, any number; None where there was no operation
+    scheme: int | None  # the requested TLS SignatureScheme, any number; None if there was no operation
     decrypt: bool
-    identity: str  # asked for by name; any text, cut off when long
+    identity: str  # requested by name; any text, truncated when long
     count: int  # equal refusals folded into this one
 
 class KeyUse(TypedDict):
-    """Operations of one caller with one key that ended in the same way: for the audit log, and counts per identity."""
+    """Operations of one caller with one key and the same result: for the audit log, and counts per identity."""
 
     count: int
     pid: int
@@ -140,9 +140,9 @@ class KeyUse(TypedDict):
     identity: int  # the rule's number
     key_id: bytes
     listener: str
-    executable: str  # empty when it could not be read
+    executable: str  # empty if it could not be read
 
-LANES: int  # operations in a batch, at most
+LANES: int  # maximum number of operations in a batch
 QUEUE_SECONDS_BOUNDS: Sequence[float]
 RUN_SECONDS_BOUNDS: Sequence[float]
 
@@ -154,9 +154,9 @@ class DataPlane:
     def set_identities(self, identities: Sequence[IdentityRule]) -> None:
         """Replace the whole set at once. Operations already accepted finish with the key they were accepted with."""
     def set_limits(self, max_wait_us: int, queue_limit: int) -> None:
-        """Replace those of the settings, which stay the upper bounds. ValueError. Allowed while running."""
+        """Replaces the limits of the settings, which remain the upper bounds. ValueError. Allowed while running."""
     def calibrate(self) -> None:
-        """Measure the backends and set the crossovers (tens of ms). Called by start if it was not called."""
+        """Measures the backends and sets the crossovers (tens of ms). start does it if this was not called."""
     def start(self) -> None: ...
     def drain(self) -> None:
         """Begin the two-phase graceful shutdown; returns at once."""
@@ -164,34 +164,34 @@ class DataPlane:
     def stop(self) -> None: ...
     def statistics(self) -> Statistics: ...
     def take_refusals(self) -> tuple[Sequence[Refusal], int]:
-        """What happened since the last time, and how many refusals were of more kinds than the ring tells apart."""
+        """The refusals since the last call, and how many were of more kinds than the ring distinguishes."""
     def count_key_uses(self, count: bool) -> None:
-        """Whether uses of keys are counted from now on."""
+        """Whether to count uses of keys from now on."""
     def take_key_uses(self) -> tuple[Sequence[KeyUse], int]:
-        """What was counted since the last time, and how many operations did not fit into the table."""
+        """The uses since the last call, and the number of operations that did not fit into the table."""
     def benchmark(self, algorithm: str, batch: int, backend: str, rounds: int) -> Sequence[float]:
         """Seconds of each of `rounds` batches on fresh keys, on the calling thread."""
 
 def change_owner(descriptor: int, uid: int, gid: int) -> None:
-    """Of the very file that the descriptor (O_PATH will do) holds; -1 leaves one as it is. OSError."""
+    """Changes the owner of the file that the descriptor (O_PATH suffices) refers to; -1 leaves an id. OSError."""
 
 def harden_process() -> None:
-    """PR_SET_DUMPABLE 0 and no core dumps."""
+    """Sets PR_SET_DUMPABLE to 0 and disables core dumps."""
 
 def drop_privileges() -> None:
-    """No capability for this thread and those it makes, and no way to new ones. C: dataplane/host/sandbox.h."""
+    """Drops all capabilities of this thread and its future threads, for good. C: dataplane/host/sandbox.h."""
 
 def landlock_version() -> int:
-    """0: the kernel has none."""
+    """The version of Landlock; 0 if the kernel does not have it."""
 
 def confine(sockets: Sequence[str], files: Sequence[str], anything: Sequence[str]) -> None:
-    """Landlock: this thread, and those it makes later, change only sockets, files, or anything in these folders, and
-    trace, read and signal no other process. OSError. C: dataplane/host/landlock.h."""
+    """Landlock: this thread, and those it creates later, change only sockets, files, or anything in these folders,
+    and trace, read and signal no other process. OSError. C: dataplane/host/landlock.h."""
 
 def filter_calls(programs: bool) -> None:
-    """All threads get EPERM for system calls that the daemon does not need; execve needs `programs`."""
+    """Makes system calls that the daemon does not need fail with EPERM, in all threads; `programs` allows execve."""
 
 def filter_allows(call: int, programs: bool) -> bool:
-    """Whether the list has this call; clone and prctl have bounds besides."""
+    """Whether the list has this call; clone and prctl have further restrictions."""
 
 def secret_memory_kind() -> str: ...

@@ -264,7 +264,7 @@ class NodeServer:
                     session.configuration = session.sent[wanted.version] = wanted
                     if len(session.sent) > UNANSWERED_MAX:
                         del session.sent[next(iter(session.sent))]
-                    # A configuration that takes it away may be in flight already.
+                    # The daemon may already be dropping what it is no longer to have.
                     session.serving &= usable(wanted)
                     yield node_pb2.ControlMessage(configuration=to_message(wanted))
             while not waiting.empty():

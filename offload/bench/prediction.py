@@ -3,9 +3,9 @@
 Measured on the host: signatures in software, and the service at saturation: CPU per operation with its kernels, rate
 and batches. Taken from calibration.py and scaled to the host: Envoy's part.
 
-A worker that is never idle asks for signatures and takes answers with the rest of its work. Where the signatures are
-the limit (long ones, in software) the worker sleeps in between, and each batch of answers wakes it: that part of its
-time in which it is idle is estimated from the slowest stage, and costs what wakes cost with one connection at a time.
+A busy worker sends requests and receives signatures along with the rest of its work. If the signatures are the limit
+(slow ones, in software), the worker sleeps in between, and each batch of responses wakes it: the share of its time in
+which it is idle is estimated from the slowest stage, and costs what wakes cost with one connection at a time.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Load(StrEnum):
 
 @dataclass(frozen=True)
 class Prediction:
-    """Microseconds of CPU per full handshake, at saturation by 64 connections at once to one worker."""
+    """Microseconds of CPU per full handshake, at saturation by 64 concurrent connections to one worker."""
 
     stock_us: float
     offload_us: float
-    daemon_us: float  # of offload_us
-    stock_per_s: float  # the rate of stock Envoy's worker at which this holds
+    daemon_us: float  # part of offload_us
+    stock_per_s: float  # the rate of stock Envoy's worker for which this holds
 
     @property
     def ratio(self) -> float:
@@ -49,7 +49,7 @@ class Prediction:
 
 
 def host_factor(software_us: Mapping[str, float]) -> float:
-    """How much longer this host takes than that of the calibration: by the signatures that both measured; else 1."""
+    """How much slower this host is than that of the calibration, by the signatures that both measured; else 1."""
     shares = [
         software_us[name] / reference
         for name, reference in calibration.REFERENCE_SIGNATURE_US.items()
@@ -60,7 +60,7 @@ def host_factor(software_us: Mapping[str, float]) -> float:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the host needs for one key type."""
+    """The measurements of the host for one key type."""
 
     software_us: float  # one of our signatures in software
     daemon_us: float  # the service's CPU per operation at saturation, kernels included
@@ -71,7 +71,7 @@ class Measured:
 def predict(
     key: str, load: Load, measured: Measured, has_vector_kernels: bool, factor: float, processors: int
 ) -> Prediction:
-    """`factor`: of host_factor; `processors`: that Envoy, the daemon and the clients share."""
+    """`factor`: result of host_factor; `processors`: shared by Envoy, the daemon and the clients."""
     software_us, daemon_us = measured.software_us, measured.daemon_us
     signature = software_us * calibration.STOCK_SIGNATURE_SHARE.get(key, 1.0)
     saved = calibration.KEY_EXCHANGE_SAVED_US if has_vector_kernels else 0.0
@@ -87,12 +87,12 @@ def predict(
         idle = _idle_share(busy, client, measured, processors)
         busy += calibration.ALONE_US * factor * idle / measured.batch
     offload = ends * (busy + daemon_us)
-    # The busier of the two workers does half of the work of a connection, and bounds its rate.
+    # The busier of the two workers does half of the work of a connection, and limits its rate.
     return Prediction(stock, offload, ends * daemon_us, 1e6 * ends / stock)
 
 
 def _idle_share(worker_us: float, client_us: float, measured: Measured, processors: int) -> float:
-    """Of Envoy's one worker while one client thread asks for handshakes: the slowest of the stages decides.
+    """Idle share of Envoy's one worker while one client thread makes handshakes: the slowest of the stages decides.
 
     Between two Envoys no such share is added: MTLS_HANDOVER_US was measured with workers that wait for each other.
     """

@@ -1,4 +1,4 @@
-"""A data plane of its own behind a temporary socket, and keyload in front of it, as so many sidecars.
+"""A separate data plane behind a temporary socket, and keyload in front of it, which simulates sidecars.
 
 keyload is the native load client of benchmarks/native, which is installed beside this package: a client in Python would
 measure itself.
@@ -39,12 +39,12 @@ SIDECARS = (1, 8, 32)
 SLICE_SECONDS = 0.4
 ALONE_OPERATIONS = 300
 TURNS = 3
-SIGNATURES = 15  # in software, of each turn: 75 ms of RSA-4096
-# Of what the host can do at most: a node that is busy, with room left.
+SIGNATURES = 15  # in software, per turn: 75 ms of RSA-4096
+# Share of the host's maximum: a node that is busy, with room left.
 LOAD_OF_SATURATION = 0.6
 
 
-# The rate was measured a second ago; on a shared host that may be long ago. So often it is halved then.
+# The rate was measured a second ago; on a shared host that may be long ago. It is halved at most this often.
 HALVINGS = 3
 
 
@@ -58,25 +58,25 @@ class _Overloaded(ServiceBenchError):
 
 @dataclass(frozen=True)
 class Sidecars:
-    """So many connections, which share one total rate of single operations."""
+    """A number of connections, which share one total rate of single operations."""
 
     count: int
     operations_per_s: float
     mean_batch: float
-    cpu_us: float  # the service's, per operation, kernels included
+    cpu_us: float  # the service's CPU per operation, kernels included
     p50_us: float
     p99_us: float
 
 
 @dataclass(frozen=True)
 class ServiceResult:
-    """One key type."""
+    """The results for one key type."""
 
     software_us: float  # a signature in software, measured in turns with the saturation
     saturation_per_s: float
     saturation_batch: float
     saturation_cpu_us: float
-    alone_p50_us: float  # one operation in flight, from sending it to having the signature
+    alone_p50_us: float  # one operation in flight, from the request to the signature
     sidecars: tuple[Sidecars, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -101,14 +101,14 @@ class ServiceResult:
 
 @dataclass(frozen=True)
 class Service:
-    """A running data plane with one key of each type, for our own user."""
+    """A running data plane with one key of each type, for the current user."""
 
     path: Path
     keys: dict[str, Key]
     plane: DataPlane
 
     def measure(self, algorithm: str, seconds: float = SLICE_SECONDS) -> ServiceResult:
-        """Saturation first, then the sidecars at a part of it. ServiceBenchError."""
+        """Measures saturation first, then the sidecars at a share of it. ServiceBenchError."""
         software, per_s, batch, cpu = self._saturated(algorithm, seconds)
         alone, _ = self._load(algorithm, connections=1, in_flight=1, batch=1, count=ALONE_OPERATIONS)
         # Sidecars send one operation per message, which costs the service more than four.
@@ -139,8 +139,8 @@ class Service:
     def _saturated(self, algorithm: str, seconds: float) -> tuple[float, float, float, float]:
         """Microseconds of a signature in software, and the service's operations per second, mean batch and CPU.
 
-        What a host can do drifts by a third within seconds, so both are measured in turns. The median of their ratios
-        is kept: a comparison of stock Envoy with the offload is nearly that where signatures are long.
+        The speed of a host drifts by a third within seconds, so both are measured in turns. The median of their ratios
+        is kept: where signatures are slow, a comparison of stock Envoy with the offload is little more than that ratio.
         """
         software, loads = [], []
         for _ in range(TURNS):
@@ -162,7 +162,7 @@ class Service:
         return self._at_rate(algorithm, count, rate / 2, seconds, halvings - 1)
 
     def _load(self, algorithm: str, **options: float) -> tuple[dict[str, Any], float]:
-        """What keyload says, and the CPU time of this process (so of the data plane) per operation, microseconds."""
+        """The output of keyload, and CPU time of this process (so of the data plane) per operation, microseconds."""
         line = [str(KEYLOAD), "--socket", str(self.path), "--scheme", SCHEMES[algorithm]]
         line += ["--key-id", self.keys[algorithm].key_id.hex()]
         for option, value in options.items():
@@ -186,7 +186,7 @@ class Service:
 
 
 def _only_overloaded(output: str) -> bool:
-    """Whether keyload got answers, and failures for no other reason than full queues."""
+    """Whether keyload got responses, and failures for no other reason than full queues."""
     try:
         reasons = json.loads(output)["failures_by_reason"]
     except (ValueError, KeyError):
@@ -203,7 +203,7 @@ def running(algorithms: list[str]) -> Iterator[Service]:
         "max_wait_us": defaults.max_wait_us,
         "queue_limit": defaults.queue_limit,
         "connection_queue_limit": defaults.connection_queue_limit,
-        # Its one user is all that there is.
+        # Its one user may use all of the queue.
         "user_queue_limit": defaults.queue_limit,
         "max_connections": defaults.max_connections,
         "max_connections_per_user": defaults.max_connections,

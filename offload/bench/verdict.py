@@ -8,7 +8,7 @@ from enum import Enum
 from offload.bench import calibration
 from offload.bench.prediction import CONCURRENCY, Prediction
 
-# Less than this, in either direction, is within what hosts and loads differ by.
+# Smaller differences, in either direction, are within the variation of hosts and loads.
 EVEN_SHARE = 0.1
 
 
@@ -20,7 +20,7 @@ class Choice(Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of one key type."""
+    """The verdict for one key type."""
 
     choice: Choice
     server: Prediction
@@ -29,7 +29,7 @@ class Verdict:
 
 
 def judge(server: Prediction, mtls: Prediction) -> Verdict:
-    """A key is used for both: it pays where it saves in one and costs nothing in the other."""
+    """A key is used for both: it pays if it saves in one and costs nothing in the other."""
     gains = [1 - one.offload_us / one.stock_us for one in (server, mtls)]
     text = f"server {_in_words(gains[0])}, mTLS {_in_words(gains[1])}"
     if min(gains) < -EVEN_SHARE:
@@ -44,7 +44,7 @@ def _in_words(gain: float) -> str:
 
 
 def summary(verdicts: dict[str, Verdict], has_vector_kernels: bool) -> str:
-    """What holds for the whole host, and at which load."""
+    """The conclusion for the whole host, and for which load it holds."""
     holds = (
         f"These are predictions for an Envoy at its limit ({CONCURRENCY} connections at once to one worker); with one "
         f"at a time both ends are woken for each signature, which costs {calibration.ALONE_US:.0f} us more per "

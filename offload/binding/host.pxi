@@ -13,7 +13,7 @@ def change_owner(descriptor, uid, gid):
 
 
 def harden_process():
-    """PR_SET_DUMPABLE 0 and no core dumps."""
+    """Sets PR_SET_DUMPABLE to 0 and disables core dumps."""
     _check_errno(dataplane_harden_process(), "harden_process")
 
 

@@ -1,4 +1,4 @@
-# Text and errors between C and Python. The error ritual stands here once: C gives false and says why, Python raises.
+# Text and errors between C and Python. Error handling is defined here once: C returns false and why, Python raises.
 import os
 
 
@@ -29,7 +29,7 @@ cdef int _check_errno(bint done, object where) except -1:
 
 
 cdef void *_allocate(size_t count, size_t size, str what) except NULL:
-    """Zeroed, and never of no size. MemoryError."""
+    """Zeroed memory, never of size zero. MemoryError."""
     cdef void *made = calloc(count + 1, size)
     if made == NULL:
         raise MemoryError(what)
@@ -37,7 +37,7 @@ cdef void *_allocate(size_t count, size_t size, str what) except NULL:
 
 
 cdef bytes _c_string(str what, object value):
-    """Encoded for C, which would end it at a null byte."""
+    """The text encoded for C. A null byte in it is an error, since C would end the text there."""
     cdef bytes encoded = os.fsencode(value)
     if b"\0" in encoded:
         raise ValueError(f"{what} contains a null byte: {value!r}")

@@ -10,7 +10,7 @@ cdef list _counts(const histogram *it):
 
 
 cdef dict _operations(const counters *all_, unsigned algorithm, list backends):
-    """Backends are shifted by one in C: 0 is what was not run."""
+    """C numbers backends from 1; 0 means that the operation was not run."""
     cdef uint64_t count
     found = {}
     names = ["none", *backends]

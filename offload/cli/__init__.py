@@ -13,7 +13,7 @@ app = typer.Typer(
     name="offload",
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,  # `failure` says it in a sentence
+    pretty_exceptions_enable=False,  # `failure` prints a sentence instead
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     help=(
         "Holds the private keys of a node and signs TLS handshakes for its Envoys, up to 8 at a time.\n\n"

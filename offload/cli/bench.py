@@ -1,4 +1,4 @@
-"""`offload bench`: what the offload gives on this host, without Envoy and without a running daemon, in 30 seconds."""
+"""`offload bench`: what the offload gains on this host, without Envoy and without a running daemon, in 30 seconds."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from offload.bench.verdict import Choice, Verdict, judge, summary
 from offload.cli.output import Format, Output, err, fail, out, print_json
 from offload.reporting import exit_codes
 
-if TYPE_CHECKING:  # native: what needs no signature, --version and --help, has to work without its libraries
+if TYPE_CHECKING:  # native: --version and --help, which need no signature, must work without its libraries
     from offload import _dataplane
     from offload.bench import service
 
 BATCHES = range(1, LANES + 1)
-BATCHES_SHOWN = (1, 2, 4, 8)  # in the table, for which 80 columns have to do
+BATCHES_SHOWN = (1, 2, 4, 8)  # in the table, which must fit into 80 columns
 
 
 class Algorithm(StrEnum):
@@ -47,7 +47,7 @@ def bench(
 
     Example: `offload bench --algorithm rsa2048 --algorithm p256`
 
-    Neither daemon nor Envoy is needed; fresh keys are made for it. Software and vector kernels take turns, so that
+    Neither daemon nor Envoy is needed; fresh keys are generated for it. Software and vector kernels take turns, so that
     noise on the host hits both. Then a service like the daemon's is loaded by a native client: as fast as it can, and
     at 60% of that by 1, 8 and 32 simulated sidecars. `python -m benchmarks.handshake` measures with real Envoys.
     """

@@ -12,7 +12,7 @@ import typer
 from offload.cli.output import DEFAULT_SOCKET, SocketPath, fail, print_json
 from offload.reporting import exit_codes
 
-# What comes from the network is TLS; what an application sends out by our identity is not, and only this host may.
+# What comes from the network is TLS; what an application sends by our identity is not, so only this host may send it.
 LISTEN, LISTEN_OUTBOUND = "0.0.0.0:8443", "127.0.0.1:8443"
 
 
@@ -35,7 +35,7 @@ _CLIENT_CERTIFICATE: dict[ClientCertificate, Literal["optional", "required"] | N
 
 
 def _print_module_path(wanted: bool) -> None:
-    """Eager, so that it needs no identity."""
+    """An eager option, so that it needs no identity."""
     if wanted:
         typer.echo(_module_library().parent)
         raise typer.Exit
@@ -109,15 +109,15 @@ def envoy_config(
 
     Example: `offload envoy-config -i www --upstream localhost:8080 > envoy.yaml`, then `envoy -c envoy.yaml`
 
-    A cluster's side: `offload envoy-config -i cart --connect-to prices.example:8443 --peer spiffe://mesh.example/prices`
+    For a cluster: `offload envoy-config -i cart --connect-to prices.example:8443 --peer spiffe://mesh.example/prices`
 
-    Where the module is: `export ENVOY_DYNAMIC_MODULES_SEARCH_PATH=$(offload envoy-config --module-path)`
+    The module's folder: `export ENVOY_DYNAMIC_MODULES_SEARCH_PATH=$(offload envoy-config --module-path)`
     """
     del module_path
     if by_name and library is not None:
         fail("--library names the module's file, --by-name names none: give one of the two", exit_codes.USAGE)
     file = None if by_name else library or _module_library()
-    socket = socket.absolute()  # Envoy has a working directory of its own
+    socket = socket.absolute()  # Envoy may have another working directory
     peers = peer or []
     if connect_to is not None:
         where = listen or LISTEN_OUTBOUND

@@ -25,7 +25,7 @@ def _keys() -> None:
 
 @app.command("list")
 def list_keys(admin_socket: AdminPath = DEFAULT_ADMIN, output: Output = Format.table) -> None:
-    """Show the identities in force, their keys and who may use them, and every file that was refused.
+    """Show the identities in force, their keys and who may use them, and every rejected file.
 
     Example: `offload keys list -o json | jq '.identities[].keys[].key_id'`
     """
@@ -39,9 +39,9 @@ def list_keys(admin_socket: AdminPath = DEFAULT_ADMIN, output: Output = Format.t
 
 
 def print_identities(identities: Sequence[admin_pb2.IdentityInForce], with_use: bool = False) -> None:
-    """A paragraph for each: a key's id has 64 digits, and in a table it would be broken over many lines.
+    """One paragraph each: a key's id has 64 digits, and in a table it would be wrapped over many lines.
 
-    `with_use`: of a daemon that runs, which has counted.
+    `with_use`: for a running daemon, which has counted uses.
     """
     if not identities:
         out.print("no identity is in force")
@@ -59,7 +59,7 @@ def print_identities(identities: Sequence[admin_pb2.IdentityInForce], with_use: 
 
 
 def done_in_words(use: admin_pb2.IdentityUse) -> list[str]:
-    """On which backend, or why not."""
+    """The operations by backend, or the reason why they failed."""
     return [
         f"{one.count} {'on ' + one.backend if one.status == 'OK' else one.status}"
         for one in sorted(use.operations, key=lambda one: -one.count)
@@ -93,7 +93,7 @@ def print_problems(problems: Sequence[admin_pb2.Problem]) -> None:
 
 
 def _line(text: str) -> None:
-    """One line whatever its length: what is broken up can be neither searched for nor copied."""
+    """Prints one line whatever its length: wrapped text can be neither searched for nor copied."""
     out.print(text, soft_wrap=True, highlight=False)
 
 

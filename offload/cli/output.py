@@ -56,7 +56,7 @@ _EXIT_OF = {
 
 
 def plain(text: str) -> str:
-    """As it is, line by line: no markup, and no control characters, which names and certificates could have."""
+    """Keeps the lines but no markup and no control characters, which names and certificates could contain."""
     return "\n".join(escape(escaped(line)) for line in text.split("\n"))
 
 
@@ -74,7 +74,7 @@ def print_json(value: Any) -> None:
 
 
 def message_as_json(message: Message) -> dict[str, Any]:
-    """Every field by its own name. Numbers are numbers: protobuf's JSON would make text of those of 64 bits."""
+    """Every field by its own name. Numbers stay numbers: protobuf's JSON would turn those of 64 bits into text."""
     shown: dict[str, Any] = {}
     for field in message.DESCRIPTOR.fields:
         if field.has_presence and not message.HasField(field.name):
@@ -97,7 +97,7 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def channel_to(path: Path) -> Iterator[grpc.Channel]:
-    """A channel to a Unix socket; what goes wrong on it ends the command with a message and the right exit code."""
+    """A channel to a Unix socket; an error on it ends the command with a message and the right exit code."""
     try:
         with grpc.insecure_channel(f"unix:{path.absolute()}", options=[("grpc.enable_http_proxy", 0)]) as channel:
             yield channel
@@ -117,12 +117,12 @@ def admin(path: Path) -> Iterator[Any]:
 
 
 def _closed_folder(path: Path) -> Path:
-    """The first on the way that may not be entered."""
+    """The first folder on the path that may not be entered."""
     return next((one for one in reversed(path.absolute().parents) if not os.access(one, os.X_OK)), path.parent)
 
 
 def _who_may(path: Path, wanted: int) -> str:
-    """Whom its mode lets in, in words; `wanted` is a bit of others' mode."""
+    """Whom the mode lets in, in words; `wanted` is a bit of others' mode."""
     there = path.stat()
     who = [f"user '{name_of_user(there.st_uid)}'"] if there.st_mode & (wanted << 6) else []
     who += [f"members of group '{name_of_group(there.st_gid)}'"] if there.st_mode & (wanted << 3) else []

@@ -81,8 +81,8 @@ def check_config(
 
     As the user of the systemd unit: `sudo offload check-config --user offload`
 
-    Exit code 78: the daemon would not start; the configuration is refused, or a folder, a port or memory is missing.
-    1: it would, but some key file is refused, or somebody whom a selector names could not connect. 0: all good.
+    Exit code 78: the daemon would not start; the configuration is rejected, or a folder, a port or memory is missing.
+    1: it would, but some key file is rejected, or somebody whom a selector names could not connect. 0: all good.
     """
     if show_reference:
         from offload.config.reference import reference_table
@@ -101,7 +101,7 @@ def check_config(
     from offload.interfaces.admin import identity_message, problem_message
 
     if user is not None:
-        _become(user)  # after the imports: the user may not be let into the folder where we are installed
+        _become(user)  # after the imports: the user may have no access to the folder where offload is installed
     settings = _load_or_fail(config)
     _dataplane.harden_process()
     trust = _trust_to_check_with(settings)
@@ -141,7 +141,7 @@ def check_config(
 
 
 def _become(user: str) -> None:
-    """What this user may read and open is then found by trying."""
+    """Switches to the user, so that trying shows what the user may read and open."""
     from offload.filesystem.accounts import name_of_user
     from offload.host.sandbox import become
 
@@ -157,7 +157,7 @@ def _become(user: str) -> None:
 
 
 def _trust_to_check_with(settings: Config) -> Trust:
-    """Ours; or, for root, that of the daemon's user, as whom a service manager will start it."""
+    """Our own; or, for root, that of the daemon's user, as whom a service manager will start it."""
     from offload.filesystem.trusted_paths import Trust
 
     trust = settings.security.trust()

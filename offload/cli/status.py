@@ -32,7 +32,7 @@ from offload.v1 import admin_pb2
 IDENTITIES_SHOWN = 8  # offload keys list shows all
 BARS = " ▁▂▃▄▅▆▇█"
 UNSHOWN_WHEN_EMPTY = ("failed", "per s", "redone")
-# What they mean is told by the help of the command.
+# The help of the command explains them.
 COLUMNS = ("algorithm", "lanes", "done", "failed", "per s", "queue", "batch", "sizes 1-8", "waited", "run", "redone")
 
 
@@ -47,9 +47,9 @@ def status(
 
     Examples: `offload status`, `offload status --watch`, `offload status -o json | jq .backend`
 
-    lanes: smallest batch that goes to the vector kernels. sizes 1-8: how many batches there were of each size. waited:
-    median and 99th percentile of the time in the queue. run: mean time of a batch. redone: vector results that failed
-    their check and were computed again. With --watch, -o json prints one object after the other.
+    lanes: smallest batch that goes to the vector kernels. sizes 1-8: number of batches of each size. waited: median and
+    99th percentile of the time in the queue. run: mean time of a batch. redone: vector results that failed their check
+    and were recomputed. With --watch, -o json prints one object after the other.
     """
     with admin(admin_socket) as stub:
         if not watch:
@@ -133,7 +133,7 @@ def _mesh(now: admin_pb2.StatisticsResponse) -> list[str | tuple[str, str]]:
 
 
 def _identities(now: admin_pb2.StatisticsResponse) -> Table:
-    """The busiest. An identity that is not here is used by nobody, whatever the configuration says."""
+    """The busiest identities. One that is not listed is used by nobody, whatever the configuration says."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("identity", "done", "for"):
         table.add_column(column, overflow="fold")
@@ -173,7 +173,7 @@ def _classes(now: admin_pb2.StatisticsResponse, before: admin_pb2.StatisticsResp
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Table:
-    """Without the columns that have nothing to tell now, so that it fits into 80 characters."""
+    """Drops columns without information, so that it fits into 80 characters."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     shown = [
         number
@@ -193,7 +193,7 @@ def _done(one: admin_pb2.ClassStatistics) -> tuple[int, int]:
 
 
 def batch_sizes(one: admin_pb2.ClassStatistics) -> list[int]:
-    """How many batches there were of 1, 2, ... 8 operations."""
+    """The number of batches of 1, 2, ... 8 operations."""
     sizes = [0] * LANES
     for batch in one.batches:
         if 1 <= batch.size <= LANES:
@@ -209,7 +209,7 @@ def bars(counts: Sequence[int]) -> str:
 
 
 def quantile(histogram: admin_pb2.Histogram, share: float) -> float | None:
-    """Interpolated within its bucket; None when nothing was counted, the last bound when it lies above all."""
+    """Interpolated within its bucket; None if nothing was counted, the last bound if it is above all."""
     total = sum(histogram.counts)
     if total == 0:
         return None

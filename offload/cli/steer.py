@@ -34,11 +34,11 @@ class Level(StrEnum):
 
 
 def reload(admin_socket: AdminPath = DEFAULT_ADMIN, output: Output = Format.table) -> None:
-    """Read configuration and keys again, as SIGHUP does, and say what came of it.
+    """Reread configuration and keys, as SIGHUP does, and print the result.
 
     Example: `offload reload`
 
-    Exit code 1 when the configuration or a key file was refused; what was in force before stays in force.
+    Exit code 1 if the configuration or a key file was rejected; what was in force before stays in force.
     """
     with admin(admin_socket) as stub:
         answer = stub.Reload(admin_pb2.ReloadRequest(), timeout=RELOAD_SECONDS)
@@ -66,7 +66,7 @@ def reload(admin_socket: AdminPath = DEFAULT_ADMIN, output: Output = Format.tabl
 
 
 def drain(admin_socket: AdminPath = DEFAULT_ADMIN) -> None:
-    """Let the daemon answer what is in flight, send its clients away, and stop; the same as SIGTERM.
+    """Let the daemon finish what is in flight, disconnect its clients, and stop; the same as SIGTERM.
 
     Example: `offload drain`
     """

@@ -1,1 +1,1 @@
-"""The configuration: its fields, how it is read, and what of it can change while the daemon runs."""
+"""The configuration: its fields, how it is read, and which of it can change while the daemon runs."""

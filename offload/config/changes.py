@@ -1,17 +1,17 @@
-"""What a reload takes over from a new configuration, and what needs a restart. Pure."""
+"""What a reload adopts from a new configuration, and what needs a restart. Pure."""
 
 from __future__ import annotations
 
 from offload.config.settings import Config
 from offload.config.sockets import Sockets
 
-# Everything else needs a restart. Dedicated sockets come and go too; the daemon makes them.
+# Everything else needs a restart. Dedicated sockets can change too; the daemon handles them.
 LIVE_SECTIONS = frozenset({"identities", "issuers", "logging"})
 LIVE_KEYS = frozenset({"trust_bundles", "warn_before_expiry_days"})
 
 
 def taken_over(running: Config, loaded: Config, sockets: Sockets) -> Config:
-    """The running configuration with what can change while running; `sockets` are those that are served now."""
+    """The running configuration with what can change while running; `sockets` are the ones served now."""
     keys = running.keys.model_copy(update={f: getattr(loaded.keys, f) for f in LIVE_KEYS})
     sections = {section: getattr(loaded, section) for section in LIVE_SECTIONS}
     return running.model_copy(update=sections | {"keys": keys, "sockets": sockets})

@@ -87,7 +87,7 @@ _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Z
 def parse_endpoint(text: str) -> tuple[str, int]:
     """Host name or IP address, and port, of "localhost:8080", "127.0.0.1:8080" or "[::1]:8080". ValueError."""
     host, _, port = text.rpartition(":")
-    # What looks like an IP address has to be one: 300.1.2.3 is no name that anybody gives.
+    # Anything that looks like an IP address must be valid: nobody would name a host 300.1.2.3.
     if _HOST_NAME.fullmatch(host) and not re.fullmatch(r"[0-9.]+", host) and re.fullmatch(r"[0-9]{1,5}", port):
         if 0 < int(port) < 65536:
             return host, int(port)

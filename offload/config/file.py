@@ -1,4 +1,4 @@
-"""Reads the configuration: one YAML file, then the environment over it.
+"""Reads the configuration: one YAML file, overridden by the environment.
 
 A variable OFFLOAD_<SECTION>__<FIELD> (two underscores between the levels, any case) sets one field, its value written
 as YAML: OFFLOAD_DATA_PLANE__SHARDS=4, OFFLOAD_METRICS__ADDRESS=null, OFFLOAD_SOCKETS__MAIN__PATH=/run/x.sock.
@@ -24,7 +24,7 @@ from offload.filesystem.trusted_paths import Trust, UntrustedPathError, read_tru
 ENVIRONMENT_PREFIX = "OFFLOAD_"
 LEVELS_APART = "__"
 DEPTH_MAX = 20
-OWN_DESCRIPTORS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # opened by whoever started us: `-c <(...)`
+OWN_DESCRIPTORS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # opened by our parent: `-c <(...)`
 
 Place = tuple[str | int, ...]
 
@@ -42,7 +42,7 @@ class ConfigProblem:
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used, with everything that is wrong with it."""
+    """A configuration that cannot be used, with all its errors."""
 
     def __init__(self, problems: list[ConfigProblem]) -> None:
         super().__init__("\n".join(str(p) for p in problems))
@@ -50,7 +50,7 @@ class ConfigError(Exception):
 
 
 def load_config(path: Path | None, environment: Mapping[str, str]) -> Config:
-    """The file's settings under the environment's; without a file, defaults under the environment's. ConfigError."""
+    """The file's settings, overridden by the environment's; without a file, the defaults. ConfigError."""
     values, lines, source = ({}, {}, "defaults") if path is None else _read(path)
     variables = _overlay(values, environment)
     try:
@@ -61,8 +61,8 @@ def load_config(path: Path | None, environment: Mapping[str, str]) -> Config:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Place, int], str]:
-    """Whoever can write the file says which keys are served, and to whom: it comes from root or our own user, as it
-    cannot itself say whom else to trust."""
+    """Whoever can write the file decides which keys are served, and to whom: it must belong to root or our own user, as
+    it cannot itself say whom else to trust."""
     try:
         is_ours = str(path).startswith(OWN_DESCRIPTORS)
         text = (path.read_bytes() if is_ours else read_trusted(path.absolute(), Trust.of())).decode()
@@ -77,7 +77,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Place, int], str]:
 
 
 def parse_yaml(text: str, source: str) -> tuple[dict[str, Any], dict[Place, int]]:
-    """A mapping, and the line (from 1) of each field in it. ConfigError; a key given twice is one."""
+    """A mapping, and the line (from 1) of each field in it. ConfigError, also for a duplicate key."""
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
@@ -123,7 +123,7 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, place: Place, lines: dict[P
 
 
 def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[Place, str]:
-    """Puts the environment's values into `values`; gives which variable set which field."""
+    """Puts the environment's values into `values`; returns which variable set which field."""
     variables: dict[Place, str] = {}
     for variable in sorted(environment):
         if not variable.startswith(ENVIRONMENT_PREFIX) or LEVELS_APART not in variable:
@@ -181,7 +181,7 @@ def _reason(detail: Any, place: Place) -> str:
 
 
 def _without_union_tags(place: Place) -> Place:
-    """Pydantic puts the alternative it tried into the place; that is not a field."""
+    """Removes the name of the alternative that pydantic tried, which is not a field."""
     fields: Any = Config
     kept: list[str | int] = []
     for step in place:
@@ -202,7 +202,7 @@ def _fields_at(place: Place) -> list[str]:
 
 
 def _inside(annotation: Any, step: str | int) -> Any:
-    """The type of a field, list item or mapping value; None where there is none."""
+    """The type of a field, list item or mapping value; None if there is none."""
     for option in options_of(annotation):
         if isinstance(option, type) and issubclass(option, BaseModel):
             field = option.model_fields.get(str(step))

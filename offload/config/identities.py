@@ -51,7 +51,7 @@ class Keys(Section):
 
 
 class Selector(Section):
-    """Matches a caller when every field given does."""
+    """Matches a caller if every given field does."""
 
     uid: Id | None = Field(default=None, description="The caller's user id.")
     user: User | None = Field(default=None, description="The same by name; a number is taken too.")
@@ -73,7 +73,7 @@ class Selector(Section):
             raise ValueError("give 'gid' or 'group', not both")
         if self.cgroup is not None and not self.cgroup.startswith("/"):
             raise ValueError(f"cgroup must begin with '/', as in /proc/PID/cgroup, not '{self.cgroup}'")
-        # `socket: main` by itself says openly that everybody fits who may open it.
+        # `socket: main` alone states openly that everybody who may open it matches.
         if not self.is_proof and (self.cgroup is not None or self.executable is not None):
             if self.cgroup is not None:
                 raise ValueError(
@@ -89,13 +89,13 @@ class Selector(Section):
 
     @property
     def is_proof(self) -> bool:
-        """Whether a field is given that a caller cannot choose for himself; the main socket is for everybody."""
+        """Whether a field is given that callers cannot choose for themselves; the main socket is for everybody."""
         named = any(f is not None for f in (self.uid, self.user, self.gid, self.group))
         dedicated = self.socket not in (None, MAIN_SOCKET)
         return named or dedicated or (self.cgroup is not None and self.cgroup.strip("/") != "")
 
     def rule(self) -> _dataplane.Selector:
-        """For the data plane: numbers in place of names."""
+        """The data plane's form: numbers in place of names."""
         rule: _dataplane.Selector = {}
         if (user := self.user if self.uid is None else self.uid) is not None:
             rule["uid"] = user_id(user)
@@ -136,7 +136,7 @@ class GenerateSource(Section):
 
 
 class Source(Section):
-    """Where an identity's keys are from: exactly one kind. Files are <files>/*.{pem,crt,cer,key}, or <files>.crt with
+    """Where an identity's keys come from: exactly one kind. Files are <files>/*.{pem,crt,cer,key}, or <files>.crt with
     <files>.key, or <files>.pem in the keys directory."""
 
     files: Annotated[str, Field(pattern=r"^[^/.\x00][^/\x00]*$")] | None = Field(
@@ -171,7 +171,7 @@ class Identity(Section):
         return self.source.generate if self.source else None
 
     def files_name(self, name: str) -> str | None:
-        """What its files are named like; None when it is generated."""
+        """The base name of its files; None if it is generated."""
         if self.generate:
             return None
         return self.source.files if self.source and self.source.files else name

@@ -1,4 +1,4 @@
-"""Settings of those who certify keys that are generated here: issuers in this file, and a mesh's control plane."""
+"""Settings of the issuers for keys that are generated here: those in this file, and a mesh's control plane."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Issuer(Section):
 
 
 class Mesh(Section):
-    """A control plane that says which identities this node has, whom they trust, and certifies their keys."""
+    """A control plane that decides which identities this node has, whom they trust, and certifies their keys."""
 
     control_plane: Annotated[str, Field(pattern=r"^[^\s/:]+:[0-9]{1,5}$|^\[[0-9a-fA-F:]+\]:[0-9]{1,5}$")] = Field(
         description="host:port of its xDS address; the name has to be in its certificate."

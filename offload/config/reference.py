@@ -1,4 +1,4 @@
-"""The configuration as a Markdown table, made from the models, so that documentation cannot drift from them."""
+"""The configuration as a Markdown table, generated from the models, so that documentation cannot drift from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KINDS: dict[Any, str] = {str: "text", int: "number", float: "number", bool: "tr
 
 
 def reference_table() -> str:
-    """One row per field: name, what it takes, default, and why the default is what it is."""
+    """One row per field: name, accepted values, default, and the reason for the default."""
     rows = ["| field | takes | default | why |", "|---|---|---|---|"]
     rows += [f"| `{name}` | {takes} | {default} | {why} |" for name, takes, default, why in _rows(Config, "")]
     return "\n".join(rows) + "\n"
@@ -34,7 +34,7 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, 
 
 
 def _item(annotation: Any) -> Any:
-    """What a list or mapping holds, else the type itself."""
+    """The item type of a list or mapping, else the type itself."""
     for option in options_of(annotation):
         if typing.get_origin(option) is tuple:
             return typing.get_args(option)[0]

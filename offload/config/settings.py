@@ -1,7 +1,7 @@
 """Everything that can be configured, its default, and why the default is what it is.
 
 The models of this package are the only place that knows the fields. `config.file` reads them from YAML and the
-environment; the table in docs/reference/daemon-configuration.md is printed from them.
+environment; the table in docs/reference/daemon-configuration.md is generated from them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Metrics(Section):
 
 
 class Audit(Section):
-    """Who used which key for what, and who was turned away: JSON lines in a file of its own."""
+    """Who used which key for what, and who was rejected: JSON lines in a separate file."""
 
     path: AbsolutePath | None = Field(
         default=None, description="null: no audit log. It grows, so whoever wants it also rotates it."
@@ -83,7 +83,7 @@ class Security(Section):
         return self
 
     def trust(self) -> Trust:
-        """Whose files and folders the daemon accepts. KeyError when a user no longer exists."""
+        """Whose files and folders the daemon accepts. KeyError if a user no longer exists."""
         becomes = None if self.user is None else user_id(self.user)
         return Trust.of(becomes, [user_id(user) for user in self.trusted_users])
 
@@ -152,9 +152,9 @@ class Config(Section):
         return tuple(dict.fromkeys(bundle.file for bundles in lists for bundle in bundles))
 
     def all_sockets(self) -> tuple[Socket, ...]:
-        """Those of callers, and the admin socket."""
+        """The sockets for callers, and the admin socket."""
         return (*self.sockets.by_name().values(), *([self.admin] if self.admin else []))
 
     def socket_folders(self) -> tuple[Path, ...]:
-        """Where sockets are made, each folder once; the one for handovers is beside the admin socket."""
+        """The folders of sockets, each once; the handover's socket is beside the admin socket."""
         return tuple(dict.fromkeys(socket.path.parent for socket in self.all_sockets()))

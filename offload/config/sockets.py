@@ -1,4 +1,4 @@
-"""Settings of the Unix sockets that the daemon makes."""
+"""Settings of the Unix sockets that the daemon creates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAIN_SOCKET = "main"
 
 
 class Socket(Section):
-    """A Unix socket the daemon makes; ignored for a socket that systemd hands over."""
+    """A Unix socket that the daemon creates; ignored for a socket that systemd hands over."""
 
     path: SocketPath
     owner: User | None = Field(default=None, description="User by name or number; unset: the daemon's own.")
@@ -22,7 +22,7 @@ class Socket(Section):
     mode: Mode = Field(default=0o660, description="Who cannot connect cannot even flood, so others are left out.")
 
     def owner_uid(self) -> int:
-        """The number for chown; -1 leaves it."""
+        """The number for chown; -1 leaves the owner unchanged."""
         return -1 if self.owner is None else user_id(self.owner)
 
     def group_gid(self) -> int:
@@ -36,7 +36,7 @@ class MainSocket(Socket):
 
 
 class DedicatedSocket(Socket):
-    """A socket for one workload: what is mounted into it is its permission."""
+    """A socket for one workload: whoever has it mounted has permission."""
 
     path: SocketPath = Field(description="In a folder that only this workload gets to see.")
     name: Name = Field(description="What the selector `socket` and systemd's FileDescriptorName= refer to.")

@@ -1,1 +1,1 @@
-"""The running daemon, put together from the other rooms."""
+"""The running daemon, assembled from the other rooms."""

@@ -1,4 +1,4 @@
-"""What callers did and were refused: from the data plane into the log, the audit log and the totals by identity."""
+"""What callers did, and why they were rejected: from the data plane into the log, the audit log and the totals."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Accounting:
         self.uses = IdentityUses()
 
     def start(self) -> None:
-        """Before the data plane starts, so that the first operation is counted."""
+        """To be called before the data plane starts, so that the first operation is counted."""
         self._data_plane.count_key_uses(True)
 
     def collect(self) -> None:
-        """What happened since the last time: refusals into the log, folded; these and the uses of keys into the audit
-        log, which has its own bound."""
+        """Collects what happened since the last call: refusals into the log, folded; these and the uses of keys into
+        the audit log, which has its own bound."""
         refusals, refusals_unlisted = self._data_plane.take_refusals()
         uses, uses_unlisted = self._data_plane.take_key_uses()
         self.uses.add(uses, uses_unlisted, self._keyring.names, self._backends, time.time())

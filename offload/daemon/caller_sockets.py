@@ -1,4 +1,4 @@
-"""The sockets that callers come through: opened, served by the data plane, made again where lost, handed over."""
+"""The sockets for callers: opened, served by the data plane, recreated if lost, handed over."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from offload.reporting import logs
 
 
 class CallerSockets:
-    """For one thread. They are opened before the daemon gives up its rights, and served once there is a data plane."""
+    """For one thread. They are opened before the daemon drops its privileges, and served once there is a data plane."""
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
         self._log = logs.get_logger()
         self._listeners: dict[str, Listener] = {}
         self._data_plane: _dataplane.DataPlane | None = None
-        self._reported: set[str] = set()  # sockets whose file is gone and cannot be made again
+        self._reported: set[str] = set()  # sockets whose file is gone and cannot be recreated
 
     def open(self, settings: Sockets, from_systemd: dict[str, socket], taken: Mapping[str, Listener]) -> None:
-        """SocketError. Those taken over are served, but their files are not ours before `adopt`."""
+        """Raises SocketError. Sockets taken over are served, but their files are not ours before `adopt`."""
         opened = open_listeners(settings, from_systemd, taken, self._trust)
         self._listeners = {listener.name: listener for listener in opened}
 
     def adopt(self, taken: Mapping[str, Listener]) -> None:
-        """The daemon before us has given these up: from here on their files are ours."""
+        """The previous daemon has given these up: from here on their files are ours."""
         self._listeners |= taken
 
     def serve(self, data_plane: _dataplane.DataPlane) -> None:
@@ -41,7 +41,7 @@ class CallerSockets:
         return list(self._listeners.values())
 
     def addresses(self) -> dict[str, str]:
-        """For people."""
+        """The addresses, for people."""
         return {name: str(listener.socket.getsockname()) for name, listener in self._listeners.items()}
 
     def change_dedicated(self, running: Sockets, loaded: Sockets) -> Sockets:
@@ -63,7 +63,7 @@ class CallerSockets:
         return running.model_copy(update={"dedicated": tuple(served[name] for name in new if name in served)})
 
     def remake_lost(self, settings: Sockets) -> None:
-        """Makes files again that somebody removed. Established connections go on either way."""
+        """Recreates files that somebody removed. Established connections continue either way."""
         for name in [name for name, listener in self._listeners.items() if listener.lost]:
             path = str(self._listeners[name].socket.getsockname())
             try:

@@ -1,4 +1,4 @@
-"""The native data plane as the configuration wants it, and what it says of its backends."""
+"""Creates the native data plane from the configuration, and explains its choice of backends."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from offload.config.data_plane import DataPlane
 from offload.config.settings import Config
 from offload.reporting import logs
 
-# For listeners, key files while they are read, logs, admin and metrics, threads.
+# Descriptors for listeners, key files while they are read, logs, admin and metrics, threads.
 DESCRIPTORS_FOR_OTHERS = 128
 
 
-# The first pages that are asked for are far fewer bytes: with this limit, something else refuses them.
+# The first allocations are far smaller: if they fail below this limit, something else is the cause.
 MAY_BE_THE_LIMIT = 1 << 20
 
 
@@ -26,7 +26,7 @@ class DataPlaneError(Exception):
 
 
 def make_data_plane(config: Config) -> _dataplane.DataPlane:
-    """DataPlaneError, also where keys would lie in memory that may be swapped to disk, unless that is allowed."""
+    """Raises DataPlaneError, also if keys would be in memory that may be swapped to disk, unless that is allowed."""
     kind = _dataplane.secret_memory_kind()
     if kind == "unlocked" and not config.security.allow_unlocked_memory:
         limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
@@ -65,7 +65,7 @@ def make_data_plane(config: Config) -> _dataplane.DataPlane:
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """What goes wrong while it is made, measured and started, with the way out. DataPlaneError."""
+    """Turns errors in creating, calibrating and starting it into DataPlaneError, with the way out."""
     try:
         yield
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
@@ -77,7 +77,7 @@ def starting() -> Iterator[None]:
 
 
 def backend_reason(setting: str, backend: str) -> str:
-    """Why this backend serves, in words."""
+    """Why this backend is used, in words."""
     if setting != "auto":
         return f"data_plane.backend is '{setting}'"
     return "the CPU has AVX-512 IFMA" if backend == "ifma8" else "the CPU has no AVX-512 IFMA"
@@ -99,7 +99,7 @@ def _crossover(batch: int) -> str:
 
 
 def within_descriptors(settings: DataPlane, limit: int) -> DataPlane:
-    """With no more connections than there are descriptors: callers without an identity must not take the last ones."""
+    """Limits connections to the available descriptors: callers without an identity must not take the last ones."""
     room = max(1, limit - DESCRIPTORS_FOR_OTHERS)
     if settings.max_connections <= room:
         return settings
@@ -113,7 +113,7 @@ def within_descriptors(settings: DataPlane, limit: int) -> DataPlane:
 
 
 def _raise_descriptor_limit() -> int:
-    """One descriptor per connection: take what the hard limit allows."""
+    """Each connection needs a descriptor: raises the limit as far as the hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

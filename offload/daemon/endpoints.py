@@ -1,4 +1,4 @@
-"""Who steers and who watches the daemon: admin, handover and metrics, opened and closed together."""
+"""The endpoints to steer and watch the daemon: admin, handover and metrics, opened and closed together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from offload.interfaces.metrics import MetricsServer
 from offload.reporting import logs
 from offload.reporting.folded_log import FoldedLog
 
-PATIENCE_SECONDS = 5.0  # for the daemon before us to leave its admin socket and metrics port
+PATIENCE_SECONDS = 5.0  # for the previous daemon to leave its admin socket and metrics port
 POLL_SECONDS = 0.05
 
 
@@ -24,8 +24,8 @@ class Served(Steered, Observed, Protocol):
 
 
 class Endpoints:
-    """`offer` and `after` are the two ends of a handover (HandoverServer); what strangers cause goes to `folded`. Used
-    by the daemon's one thread."""
+    """`offer` and `after` are the two ends of a handover (HandoverServer); `folded` logs what strangers cause. Used by
+    the daemon's one thread."""
 
     def __init__(
         self,
@@ -39,15 +39,15 @@ class Endpoints:
         self._admin: AdminServer | None = None
         self._handover: HandoverServer | None = None
         self._metrics: MetricsServer | None = None
-        self._owed = False  # some of them are still another daemon's
+        self._owed = False  # some of them still belong to another daemon
 
     @property
     def metrics_address(self) -> str | None:
         return self._metrics.address if self._metrics else None
 
     def open(self, taken_over: bool) -> None:
-        """All that the configuration names. SocketError, but after a handover, where the daemon before us has them
-        for some moments still: then `retry` goes on with it."""
+        """Opens all that the configuration names. Raises SocketError, except after a handover, while the previous
+        daemon still has them for a moment: then `retry` continues."""
         deadline = time.monotonic() + (PATIENCE_SECONDS if taken_over else 0)
         while True:
             try:
@@ -74,7 +74,7 @@ class Endpoints:
         self._log.info("admin and metrics are served", metrics=self.metrics_address)
 
     def drain(self) -> None:
-        """No handover from here on, and health says so."""
+        """Refuses handovers from here on, and reports not serving to health checks."""
         if self._handover:
             self._handover.stop()
         if self._admin:

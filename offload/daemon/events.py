@@ -12,7 +12,7 @@ from offload.v1 import node_pb2
 
 @dataclass(frozen=True)
 class Stop:
-    """Drain and end; a second one ends the drain."""
+    """Drain and stop; a second one ends the drain."""
 
     why: str
 
@@ -27,7 +27,7 @@ class Reload:
 
 @dataclass(frozen=True)
 class Look:
-    """Look at the keys directory, and at what was generated."""
+    """Look at the keys directory, and at newly generated keys."""
 
 
 @dataclass(frozen=True)

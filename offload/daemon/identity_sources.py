@@ -1,7 +1,7 @@
 """Where identities come from: the keys directory, keys that are generated here, and a mesh's control plane.
 
-All of them meet in the keyring. Belongs to the daemon's one thread; the watcher, the generator and the client of the
-control plane have threads of their own, which only put events.
+All of them are merged in the keyring. Belongs to the daemon's one thread; the watcher, the generator and the client of
+the control plane have their own threads, which only put events.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class IdentitySources:
         self.membership: Membership | None = None  # of a mesh
 
     def start(self, config: Config) -> None:
-        """Puts into force what there is, before the data plane starts."""
+        """Puts into force what exists, before the data plane starts."""
         self._order(config)
         self.keyring.refresh(config, self.generated.current())
         if not self.keyring.current.identities and not self.generated.names() and not config.mesh:
@@ -53,7 +53,7 @@ class IdentitySources:
             self._log.warning("no identity is in force; waiting for key pairs", keys=directory)
 
     def generate(self, mesh: Mesh | None) -> None:
-        """Begins to ask issuers for certificates, and joins the mesh."""
+        """Begins to request certificates from issuers, and joins the mesh."""
         self.generated.start()
         if mesh is not None:
             backend = self._data_plane.statistics()["backend"]
@@ -72,7 +72,7 @@ class IdentitySources:
         self._watcher.start()
 
     def stop_renewing(self) -> None:
-        """While the daemon drains, what is in force stays."""
+        """To be called when the daemon drains: what is in force stays."""
         self.generated.stop()
         if self._watcher:
             self._watcher.stop()
@@ -83,7 +83,7 @@ class IdentitySources:
         self.stop_renewing()
 
     def limits(self, config: Config) -> tuple[Bound, Bound]:
-        """The wait for a batch in microseconds, and the length of the queue, that are in force."""
+        """The limits in force: the wait for a batch in microseconds, and the length of the queue."""
         limits = self.membership.limits if self.membership else Limits()
         return limits.within(config.data_plane.max_wait_us, config.data_plane.queue_limit)
 
@@ -93,7 +93,7 @@ class IdentitySources:
         return [*missing, "the control plane's"] if config.mesh and not self._is_configured else missing
 
     def configure(self, config: Config, message: node_pb2.Configuration) -> None:
-        """Puts the control plane's configuration into force, and tells it so."""
+        """Puts the control plane's configuration into force, and reports that to it."""
         if self.membership is None:
             return
         self.membership.take(message, config)
@@ -106,7 +106,7 @@ class IdentitySources:
         self._is_configured = True
 
     def reload(self, config: Config) -> None:
-        """Takes over what a new configuration wants generated; `refresh` does the rest."""
+        """Adopts which identities a new configuration wants generated; `refresh` does the rest."""
         self._order(config)
 
     def refresh(self, config: Config) -> Changes:
@@ -127,7 +127,7 @@ class IdentitySources:
         return difference
 
     def status(self) -> str:
-        """For systemctl status."""
+        """A line for systemctl status."""
         identities, problems = self.keyring.current.identities, self.keyring.current.problems
         keys = sum(len(identity.pairs) for identity in identities.values())
         refused = f", {len(problems)} files refused" if problems else ""

@@ -43,8 +43,8 @@ from offload.reporting.folded_log import FoldedLog
 
 TICK_SECONDS = 1.0  # refusals are logged, and systemd's watchdog is fed, at least this often
 DRAIN_POLL_SECONDS = 0.05
-TAKE_OVER_SECONDS = 60.0  # for certificates of generated keys, while the daemon before us serves
-DRAIN_MARGIN_SECONDS = 2.0  # for a data plane that does not keep its own timeout
+TAKE_OVER_SECONDS = 60.0  # for certificates of generated keys, while the previous daemon serves
+DRAIN_MARGIN_SECONDS = 2.0  # for a data plane that does not meet its own timeout
 
 
 class StartError(Exception):
@@ -52,7 +52,7 @@ class StartError(Exception):
 
 
 class Daemon:
-    """`load` reads the configuration again. `run` is called once, in the main thread."""
+    """`load` rereads the configuration. `run` is called once, in the main thread."""
 
     def __init__(
         self,
@@ -97,19 +97,19 @@ class Daemon:
         return self._identities.generated
 
     def limits(self) -> tuple[Bound, Bound]:
-        """The wait for a batch in microseconds, and the length of the queue, that are in force."""
+        """The limits in force: the wait for a batch in microseconds, and the length of the queue."""
         return self._identities.limits(self.config)
 
     @property
     def membership(self) -> Membership | None:
-        """Of a mesh; None without one."""
+        """Membership of a mesh; None without one."""
         return self._identities.membership
 
     def statistics(self) -> _dataplane.Statistics:
         return self._data_plane.statistics()
 
     def sandbox(self) -> str:
-        """What of it is in force, in words; empty without one."""
+        """The parts of the sandbox in force, in words; empty without one."""
         return self._sandbox.words
 
     def backend_reason(self) -> str:
@@ -126,8 +126,8 @@ class Daemon:
     # ---- start ----
 
     def run(self) -> int:
-        """Serves until told to stop; gives the exit code. StartError when it cannot begin."""
-        self._install_signals()  # what comes during the start waits in the queue
+        """Serves until told to stop; returns the exit code. StartError if it cannot start."""
+        self._install_signals()  # signals during the start wait in the queue
         try:
             self._open_sockets()
             self._sandbox = sandbox.enter(self.config)
@@ -150,12 +150,12 @@ class Daemon:
         signal.signal(signal.SIGHUP, lambda _n, _frame: self._events.put(Reload("SIGHUP")))
 
     def _open_sockets(self) -> None:
-        """Before anything is given up: their owners may need root."""
+        """Opened before privileges are dropped: their owners may need root."""
         from_systemd = take_sockets(self._environment)
         if self._take_over_asked:
             self._predecessor.ask(self.config)
         user = self.config.security.user
-        owner = None if user is None else user_id(user)  # whom the daemon becomes, and makes sockets there as
+        owner = None if user is None else user_id(user)  # the user that the daemon becomes and creates sockets as
         for folder in self.config.socket_folders():
             if make_folder(folder, self._trust, owner):
                 self._log.info("made the folder of a socket", folder=str(folder))
@@ -202,7 +202,7 @@ class Daemon:
         )
 
     def _await_certificates(self) -> None:
-        """Until we have what the daemon before us has: keys that are generated, what the control plane says."""
+        """Waits until we have what the previous daemon has: generated keys, and the control plane's configuration."""
         deadline = time.monotonic() + TAKE_OVER_SECONDS
         while missing := self._identities.missing(self.config):
             if time.monotonic() > deadline:
@@ -234,7 +234,7 @@ class Daemon:
                     return self._drain(why)
                 case HandedOver(frozenset() as taken):
                     self._sockets.let_go(taken)
-                    self._endpoints.close()  # their places are the next daemon's by now
+                    self._endpoints.close()  # their places belong to the next daemon by now
                     return self._drain("handed over")
                 case _:
                     self._handle(event)
@@ -269,7 +269,7 @@ class Daemon:
         if retirement is not None and retirement <= time.time() and not self.draining:
             self._identities.refresh(self.config)
         if self._notifier.watchdog_seconds is not None:
-            # Only a data plane that still answers keeps the service alive.
+            # Only a data plane that still responds keeps the service alive.
             self._data_plane.statistics()
             self._notifier.send("WATCHDOG=1")
 
@@ -295,7 +295,7 @@ class Daemon:
         return ReloadReport(error, restart, difference)
 
     def _take_over(self, loaded: Config) -> tuple[str, ...]:
-        """Puts into force what can change while running; names what cannot."""
+        """Puts into force what can change while running; returns the names of what cannot."""
         sockets = self._sockets.change_dedicated(self.config.sockets, loaded.sockets)
         self.config = taken_over(self.config, loaded, sockets)
         logs.set_level(loaded.logging.level)
@@ -310,7 +310,7 @@ class Daemon:
     # ---- end ----
 
     def _drain(self, why: str) -> int:
-        """Answers what is in flight and lets clients go; a second signal or the timeout ends it at once."""
+        """Finishes what is in flight and disconnects clients; a second signal or the timeout ends it at once."""
         timeout = self.config.shutdown.drain_timeout_seconds
         deadline = time.monotonic() + timeout
         self.draining = True
@@ -334,7 +334,7 @@ class Daemon:
             if time.monotonic() > deadline + DRAIN_MARGIN_SECONDS:
                 break
         if time.monotonic() > deadline:
-            # The data plane cuts the connections that are still there then.
+            # The data plane then cuts the remaining connections.
             self._log.error("the drain timeout passed with clients connected", timeout_seconds=timeout)
             return exit_codes.STOPPED_EARLY
         self._log.info("drained")

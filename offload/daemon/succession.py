@@ -1,4 +1,4 @@
-"""The two ends of an upgrade as the daemon sees them: the daemon before it, and the one after it."""
+"""The two ends of an upgrade as the daemon sees them: the previous daemon, and the next one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from offload.reporting import logs
 
 
 class Predecessor:
-    """The daemon whose sockets we take, if there is one. It serves until `complete`, and goes on if we fail before."""
+    """The daemon whose sockets we take, if any. It serves until `complete`, and continues if we fail before."""
 
     def __init__(self) -> None:
         self._handover: Handover | None = None
@@ -25,7 +25,7 @@ class Predecessor:
         return self._handover is not None
 
     def ask(self, config: Config) -> None:
-        """For its sockets. HandoverError when it refuses."""
+        """Requests its sockets. HandoverError if it refuses."""
         if config.admin is None:
             raise HandoverError("--take-over needs the admin socket of the running daemon, and 'admin' is null")
         self._handover = Handover.ask(config.admin)
@@ -36,7 +36,7 @@ class Predecessor:
         self._log.info("taking over", sockets=sorted(self.taken))
 
     def complete(self) -> None:
-        """We are ready: it drains. HandoverError."""
+        """Reports that we are ready: it drains. HandoverError."""
         if self._handover is not None:
             self._handover.complete(list(self.taken))
 
@@ -48,7 +48,7 @@ class Predecessor:
 class Successor:
     """The next daemon, while it takes our sockets.
 
-    `begin` and `end` are called on the handover's thread and put events; the others belong to the daemon's thread.
+    `begin` and `end` are called on the handover's thread and put events; the rest belongs to the daemon's thread.
     """
 
     def __init__(self, put: Callable[[HandOver | HandedOver], None]) -> None:
@@ -56,7 +56,7 @@ class Successor:
         self.is_taking = False
 
     def begin(self) -> list[Listener] | None:
-        """What there is to hand over; None while there can be no handover."""
+        """The listeners to hand over; None while no handover is possible."""
         offer: Future[list[Listener] | None] = Future()
         self._put(HandOver(offer))
         try:

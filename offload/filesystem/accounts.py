@@ -8,12 +8,12 @@ from contextlib import suppress
 
 
 def user_id(user: str | int) -> int:
-    """KeyError for a name that does not exist (any more)."""
+    """Raises KeyError for a name that does not exist (any more)."""
     return user if isinstance(user, int) else pwd.getpwnam(user).pw_uid
 
 
 def group_id(group: str | int) -> int:
-    """KeyError for a name that does not exist (any more)."""
+    """Raises KeyError for a name that does not exist (any more)."""
     return group if isinstance(group, int) else grp.getgrnam(group).gr_gid
 
 

@@ -1,7 +1,7 @@
-"""The file of an audit log: whole lines at its end, wherever it is renamed to, and into no file of somebody else.
+"""The file of an audit log: appends whole lines, follows renames, and never writes into somebody else's file.
 
-It may be renamed or removed at any time (logrotate): the next line goes to a new one. A line that was torn, as the disk
-was full, stays alone.
+It may be renamed or removed at any time (logrotate): the next line goes to a new one. A line that was torn, since the
+disk was full, stays alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FILE_MODE = 0o600
 
 
 class Appended(NamedTuple):
-    """How many of the lines are in the file, and why not all of them."""
+    """The number of lines that were written, and why not all of them."""
 
     lines: int
     error: OSError | None
@@ -34,7 +34,7 @@ class AuditFile:
         self._torn = False  # the file ends within a line
 
     def append(self, lines: Sequence[bytes]) -> Appended:
-        """Each line ends with a newline and has no other."""
+        """Each line must end with a newline and contain no other."""
         before = b""
         taken = b""
         try:
@@ -56,7 +56,7 @@ class AuditFile:
             self._file = None
 
     def open(self) -> int:
-        """The file at the path, which may be another than last time. OSError."""
+        """The file at the path, which may be a different one each time. OSError."""
         if self._file is not None and _is_at(self._file, self.path):
             return self._file
         self.close()
@@ -64,7 +64,7 @@ class AuditFile:
             check_place(self.path.parent, self._trust, groups_may_write=True)
         except UntrustedPathError as error:
             raise OSError(errno.EPERM, str(error)) from error
-        # Not blocking: a pipe without a reader, put there by mistake, must not stop whoever writes.
+        # Non-blocking: a pipe without a reader, put there by mistake, must not block the writer.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             file = os.open(self.path, flags, FILE_MODE)
@@ -82,7 +82,7 @@ class AuditFile:
         return self._file
 
     def _check(self, file: int) -> None:
-        """Text that callers chose is not written to whatever somebody has put, or linked, at the path. OSError."""
+        """Rejects a file that somebody has put, or linked, at the path: callers' text must not go there. OSError."""
         there = os.fstat(file)
         if there.st_uid not in self._trust.own:
             raise OSError(errno.EPERM, f"the file there belongs to uid {there.st_uid}, who is another user: remove it")
@@ -91,7 +91,7 @@ class AuditFile:
 
 
 def _ends_within_a_line(path: Path) -> bool:
-    """As somebody leaves it who ran out of disk and was ended then. False where that cannot be told (a pipe)."""
+    """Whether a writer ran out of disk and was ended then. False if that cannot be told (a pipe)."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

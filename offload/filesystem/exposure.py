@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 
 def exposure(path: str, file: os.stat_result, folders: Iterable[os.stat_result]) -> str | None:
-    """That every user can read the file, as the end of a sentence with the way out; None where that is not so.
+    """The end of a sentence that every user can read the file, with the way out; None if that is not so.
 
-    `folders` are those on the way to it: nobody comes through one that is closed to others.
+    `folders` are those on the path to it: nobody gets through one that is closed to others.
     """
     if not file.st_mode & stat.S_IROTH or any(not folder.st_mode & stat.S_IXOTH for folder in folders):
         return None

@@ -1,9 +1,9 @@
-"""Paths that nobody else can bend: who owns, and who can write, each folder, symlink and file on the way.
+"""Paths that nobody else can redirect: who owns, and who can write, each folder, symlink and file on the way.
 
-Whoever can write a folder can put a symlink, or another file, in the place of any entry of it, at any moment: between a
-check and a use, too. So a path is walked from `/` one component at a time, each opened by its name in the descriptor of
-the folder before it (O_NOFOLLOW), and judged by that descriptor. What is used in the end is the descriptor, never the
-path again.
+Whoever can write a folder can replace any entry of it with a symlink, or another file, at any moment: between a check
+and a use, too. So a path is walked from `/` one component at a time, each opened by its name in the descriptor of the
+folder before it (O_NOFOLLOW), and judged by that descriptor. What is used in the end is the descriptor, never the path
+again.
 
 Trusted are root, the daemon's own user, the user that the sandbox becomes, and `security.trusted_users`.
 """
@@ -23,18 +23,18 @@ from typing import Self
 
 from offload.filesystem.exposure import exposure
 
-SYMLINKS_MAX = 40  # as the kernel has it
-NO_ACL = (errno.ENODATA, errno.ENOTSUP)  # none on this file, and a file system without them
+SYMLINKS_MAX = 40  # the same as the kernel's limit
+NO_ACL = (errno.ENODATA, errno.ENOTSUP)  # no ACL on this file, or a file system without ACLs
 PRIVATE_GROUP_ACL = "system.posix_acl_access"
 
 
 class UntrustedPathError(Exception):
-    """Somebody else could bend this path; the message names the place, who that is, and the way out."""
+    """Somebody else could redirect this path; the message names the place, who that is, and the way out."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One component of a path that is walked, open: a folder, a symlink, or what is at the end."""
+    """One component of a path that is walked, open: a folder, a symlink, or the end of the path."""
 
     name: str
     descriptor: int
@@ -43,7 +43,7 @@ class Step:
 
     @property
     def path(self) -> str:
-        """Without a symlink in it."""
+        """The path without symlinks."""
         if self.parent is None:
             return "/"
         above = self.parent.path
@@ -51,7 +51,7 @@ class Step:
 
     @property
     def again(self) -> str:
-        """A path of the very file that was judged, for those who open by path."""
+        """A path of the very file that was judged, for functions that open by path."""
         return f"/proc/self/fd/{self.descriptor}"
 
     @property
@@ -59,7 +59,7 @@ class Step:
         return stat.S_ISDIR(self.status.st_mode)
 
     def exposure(self) -> str | None:
-        """Of a secret: that every user can read it, and the way out; None where that is not so."""
+        """For a secret: that every user can read it, and the way out; None if that is not so."""
         return exposure(self.path, self.status, (folder.status for folder in self._folders()))
 
     def _folders(self) -> Iterator[Step]:
@@ -69,11 +69,11 @@ class Step:
             folder = folder.parent
 
     def is_same(self, other: Step) -> bool:
-        """One and the same file or folder; both are open, so their numbers are nobody else's."""
+        """Whether both are the same file or folder; both are open, so that their numbers are not reused."""
         return (self.status.st_dev, self.status.st_ino) == (other.status.st_dev, other.status.st_ino)
 
     def names_from(self, folder: Step) -> tuple[str, ...] | None:
-        """How one comes here from that folder; None when this lies elsewhere."""
+        """The path from that folder to here; None if this is elsewhere."""
         names: list[str] = []
         here: Step | None = self
         while here is not None:
@@ -86,28 +86,28 @@ class Step:
 
 @dataclass(frozen=True)
 class Trust:
-    """Whom this daemon takes files and folders from."""
+    """Whose files and folders this daemon trusts."""
 
     users: frozenset[int]
-    own: frozenset[int]  # of these: root and the daemon's own users
-    of_config: bool = True  # security.trusted_users can add to them
+    own: frozenset[int]  # a subset: root and the daemon's own users
+    of_config: bool = True  # whether security.trusted_users can add to them
     _private: dict[int, bool] = field(default_factory=dict, compare=False)
 
     @staticmethod
     def of(becomes: int | None = None, trusted_users: Iterable[int] | None = None) -> Trust:
-        """Of this process, and of the user that it becomes.
+        """The trust of this process, and of the user that it becomes.
 
-        `trusted_users`: of the configuration; None where there is no configuration that could name any.
+        `trusted_users`: from the configuration; None if there is no configuration that could name any.
         """
         own = frozenset({0, os.geteuid()} | ({becomes} if becomes is not None else set()))
         return Trust(own | frozenset(trusted_users or ()), own, trusted_users is not None)
 
     def afresh(self) -> Trust:
-        """For one look, which asks for the members of each group once: they may be others at the next."""
+        """A copy for one look, which reads the members of each group once: they may have changed by the next."""
         return replace(self, _private={})
 
     def fault(self, step: Step, read_only_is_enough: bool = False, groups_may_write: bool = False) -> str | None:
-        """Why nothing at or below this component can be relied on; None when it can.
+        """Why nothing at or below this component can be relied on; None if it can.
 
         A folder with the sticky bit passes, because other users cannot rename or remove entries that they do not own;
         each entry is then judged by its own owner. `read_only_is_enough`: on a read-only mount the mode does not count,
@@ -131,12 +131,12 @@ class Trust:
         return None
 
     def is_open_to_others(self, folder: Step) -> bool:
-        """Whether somebody else than root and the daemon's own users makes entries there."""
+        """Whether somebody other than root and the daemon's own users can create entries there."""
         return folder.status.st_uid not in self.own or bool(folder.status.st_mode & (stat.S_IWOTH | stat.S_IWGRP))
 
     def _is_private(self, step: Step) -> bool:
-        """A group of trusted users alone, as distributions make one for each user (umask 002), and no ACL, whose rights
-        also show as those of the group."""
+        """Whether its group has only trusted users, as distributions create one for each user (umask 002), and it has
+        no ACL, whose rights also show as those of the group."""
         gid = step.status.st_gid
         if gid not in self._private:
             self._private[gid] = _only_of(gid, self.users)
@@ -150,9 +150,9 @@ class Trust:
 
 
 class Walk:
-    """Opens paths component by component, and closes all of them at its end.
+    """Opens paths component by component, and closes all of them on exit.
 
-    `to` gives the end of a path. UntrustedPathError when somebody else could bend it, OSError when there is none.
+    `to` returns the end of a path. UntrustedPathError if somebody else could redirect it, OSError if it does not exist.
     """
 
     def __init__(self, trust: Trust, read_only_is_enough: bool = False, groups_may_write: bool = False) -> None:
@@ -169,7 +169,7 @@ class Walk:
             os.close(descriptor)
 
     def to(self, path: str | Path, start: Step | None = None) -> Step:
-        """`path` from `start`, or from the root."""
+        """The end of `path` from `start`, or from the root."""
         text = os.fspath(path)
         here = self._root() if start is None or text.startswith("/") else start
         left = list(reversed([name for name in text.split("/") if name not in ("", ".")]))
@@ -200,7 +200,7 @@ class Walk:
         return self._judged(Step(name, descriptor, os.fstat(descriptor), folder))
 
     def _descriptor(self, name: str, folder: int | None = None) -> int:
-        # O_PATH: nothing is opened but the name, so neither a pipe nor a device can hold us up.
+        # O_PATH: only the name is opened, so neither a pipe nor a device can block.
         descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         self._descriptors.append(descriptor)
         return descriptor
@@ -212,10 +212,10 @@ class Walk:
 
 
 def check_place(folder: Path, trust: Trust, groups_may_write: bool = False) -> None:
-    """A folder where we make and remove files by name: only trusted users may, the sticky bit is not enough.
+    """Checks a folder where files are created and removed by name: only trusted users may; a sticky bit does not help.
 
-    `groups_may_write`: a group has what it was given (Ubuntu gives /var/log to the group syslog).
-    UntrustedPathError; OSError when it is not there.
+    `groups_may_write`: trusts a group with what it was given (Ubuntu gives /var/log to the group syslog).
+    UntrustedPathError; OSError if it does not exist.
     """
     with Walk(trust, groups_may_write=groups_may_write) as walk:
         end = walk.to(folder)
@@ -229,9 +229,9 @@ def check_place(folder: Path, trust: Trust, groups_may_write: bool = False) -> N
 
 
 def read_trusted(path: Path, trust: Trust, warn: Callable[[str], None] | None = None) -> bytes:
-    """What is in a file whose way is trusted. UntrustedPathError, OSError.
+    """The content of a file whose path is trusted. UntrustedPathError, OSError.
 
-    `warn`, for secrets, is told where every user can read it.
+    `warn`, for secrets, is told if every user can read it.
     """
     with Walk(trust, read_only_is_enough=True) as walk:
         file = walk.to(path)

@@ -1,13 +1,13 @@
-"""An upgrade without a gap: the next daemon takes the listening sockets of the one that runs.
+"""An upgrade without a gap: the next daemon takes over the listening sockets of the running one.
 
-A Unix socket beside the admin socket (its path and ".handover"), with the same owner and mode; both ends also check
-with SO_PEERCRED that the other is root or a process of their own user. One packet each way and step (SOCK_SEQPACKET):
-
+It uses a Unix socket beside the admin socket (its path and ".handover"), with the same owner and mode; both ends also
+check with SO_PEERCRED that the other is root or a process of their own user. One packet per direction and step
+(SOCK_SEQPACKET):
     next: {"take": 1}          now: {"listeners": [{name, path, inode}, ...], "more": bool}, with the descriptors
     next, once it is ready: {"taken": [name, ...]}       now: {"draining": true}, and it drains
 
-Whatever goes wrong before "taken" leaves the running daemon as it was: it has gone on accepting all the time, and the
-next one accepts nothing before it is ready. Callers that come in between wait in the queue of the socket.
+Whatever fails before "taken" leaves the running daemon as it was: it has kept accepting all the time, and the next one
+accepts nothing before it is ready. Callers that arrive in between wait in the queue of the socket.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from offload.reporting.folded_log import FoldedLog
 VERSION = 1
 SUFFIX = ".handover"
 NO_HANDOVER = "no handover; this daemon goes on"
-SECONDS = 120.0  # the next one calibrates and may wait for certificates; then it is taken for dead
+SECONDS = 120.0  # the next one calibrates and may wait for certificates; then it is assumed dead
 ANSWER_SECONDS = 10.0
 PACKET_MAX = 64 * 1024
 AGAIN_SECONDS = 0.5
@@ -44,7 +44,7 @@ DESCRIPTORS_PER_PACKET = 100  # the kernel allows 253
 
 
 class HandoverError(Exception):
-    """No handover; the running daemon stays in force. The message says why."""
+    """The handover failed; the running daemon stays in force. The message says why."""
 
 
 def handover_path(admin: AdminSocket) -> Path:
@@ -68,7 +68,7 @@ def _send(connection: socket.socket, message: dict[str, Any], sockets: Sequence[
 
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[socket.socket]]:
-    """One packet and the sockets in it. HandoverError for anything else."""
+    """Receives one packet with its sockets. HandoverError for anything else."""
     room = socket.CMSG_SPACE(DESCRIPTORS_PER_PACKET * array.array("i").itemsize)
     data, ancillary, flags, _ = connection.recvmsg(PACKET_MAX, room, socket.MSG_CMSG_CLOEXEC)
     descriptors = array.array("i")
@@ -96,14 +96,14 @@ def _close(sockets: Sequence[socket.socket]) -> None:
         each.close()
 
 
-# ---- the one that runs ----
+# ---- the running daemon ----
 
 
 class HandoverServer:
-    """Offers the sockets to whoever may ask, from construction until `stop`.
+    """Offers the sockets to authorized processes, from construction until `stop`.
 
-    `begin` gives what there is to hand over, or None while there can be no handover; `end` is called once for each
-    `begin` that gave something, with the names that were taken, or None when the handover failed.
+    `begin` returns what there is to hand over, or None while no handover is possible; `end` is called once for each
+    `begin` that returned something, with the names that were taken, or None if the handover failed.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class HandoverServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """A handover that is under way fails: the next daemon must not count on files that we remove."""
+        """A handover in progress fails: the next daemon must not count on files that we remove."""
         if self._made is not None:
             remove_socket_file(*self._made)
         for each in (self._socket, self._asking):
@@ -153,7 +153,7 @@ class HandoverServer:
                 connection, _ = self._socket.accept()
             except OSError as error:
                 if error.errno in OUT_OF_RESOURCES:
-                    time.sleep(AGAIN_SECONDS)  # without which the next daemon could never take over
+                    time.sleep(AGAIN_SECONDS)  # otherwise the next daemon could never take over
                     continue
                 return  # stopped
             with connection:
@@ -170,7 +170,7 @@ class HandoverServer:
         uid = _peer(connection)
         if _is_ours(uid):
             self._hand_over(connection)
-        else:  # who can connect to the file, where its mode was changed, can do so all the time
+        else:  # whoever can connect to the file, if its mode was changed, can do so all the time
             reason = "asked for by another user than root and our own"
             self._folded.warning(("handover", uid), NO_HANDOVER, uid=uid, reason=reason)
 
@@ -194,7 +194,7 @@ class HandoverServer:
             names = answer.get("taken")
             if not isinstance(names, list):
                 raise HandoverError("the other daemon did not become ready")
-            # What it hears last is what counts: once this is sent, it serves, and we drain.
+            # The last message decides: once this is sent, the next daemon serves, and we drain.
             _send(connection, {"draining": True})
             taken = frozenset(str(name) for name in names)
         finally:
@@ -211,11 +211,11 @@ class HandoverServer:
             _send(connection, {"listeners": listeners, "more": more}, [o.socket for o in part])
 
 
-# ---- the next one ----
+# ---- the next daemon ----
 
 
 class Handover:
-    """What the running daemon offered. It drains after `complete`, and goes on if we close or end before."""
+    """The offer of the running daemon. It drains after `complete`, and continues if we close or end before."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -223,7 +223,7 @@ class Handover:
 
     @staticmethod
     def ask(admin: AdminSocket) -> Handover | None:
-        """None when no daemon runs there. HandoverError when it does and will not, or is not ours."""
+        """None if no daemon runs there. HandoverError if it refuses, or is not ours."""
         path = handover_path(admin)
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         it = Handover(connection)
@@ -260,7 +260,7 @@ class Handover:
             more = bool(message.get("more"))
 
     def take(self, sockets: Sockets) -> dict[str, Listener]:
-        """Those that this configuration wants at the same path, and those that systemd made."""
+        """The sockets that this configuration wants at the same path, and those that systemd made."""
         named = sockets.by_name()
         fitting = [
             name
@@ -270,7 +270,7 @@ class Handover:
         return {name: self.offered.pop(name) for name in fitting}
 
     def complete(self, taken: Sequence[str]) -> None:
-        """We are ready: the other one drains. HandoverError when it does not say that it does."""
+        """Reports that we are ready: the other one drains. HandoverError if it does not confirm that."""
         try:
             _send(self._connection, {"taken": list(taken)})
             answer, sockets = _receive(self._connection)

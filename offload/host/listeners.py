@@ -1,8 +1,8 @@
-"""The Unix sockets callers come through: handed over by systemd, or made here with the right owner and mode.
+"""The Unix sockets for callers: handed over by systemd, or created here with the right owner and mode.
 
-A socket is made only in a folder that nobody but trusted users can write: who can write a folder can exchange our
-socket for a symlink at any moment, and what we then did to the path would be done to another file. Its mode is that of
-its first moment (by the umask), and its owner is given to the file that a descriptor holds; nothing is changed by path.
+A socket is created only in a folder that nobody but trusted users can write: whoever can write a folder can replace our
+socket with a symlink at any moment, and what we then did to the path would be done to another file. It has its mode
+from the start (by the umask), and its owner is set through a descriptor of the file; nothing is changed by path.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _umask = threading.Lock()  # the umask is the process's
 
 
 class SocketError(OSError):
-    """A socket that cannot be made; the message names it and the way out."""
+    """A socket that cannot be created; the message names it and the way out."""
 
 
 @dataclass
 class Listener:
     name: str
     socket: socket.socket
-    made: tuple[Path, int] | None  # the file we made and its inode; None for a socket from systemd
+    made: tuple[Path, int] | None  # the file we created and its inode; None for a socket from systemd
 
     @property
     def borrowed(self) -> Listener:
@@ -42,7 +42,7 @@ class Listener:
 
     @property
     def lost(self) -> bool:
-        """Somebody has removed the file that we made: nobody new can connect. False where we may not look."""
+        """Whether somebody has removed our file, so that nobody new can connect. False if we may not look."""
         if self.made is None:
             return False
         try:
@@ -54,7 +54,7 @@ class Listener:
         return False
 
     def close(self) -> None:
-        """Closes it and removes its file, unless somebody else's socket stands there by now."""
+        """Closes it and removes its file, unless somebody else's socket is there by now."""
         if self.made is not None:
             remove_socket_file(*self.made)
         self.socket.close()
@@ -63,7 +63,7 @@ class Listener:
 def open_listeners(
     sockets: Sockets, handed_over: dict[str, socket.socket], taken: Mapping[str, Listener], trust: Trust
 ) -> list[Listener]:
-    """All sockets of the configuration; those from systemd, or of the daemon before us, as they are. SocketError."""
+    """All sockets of the configuration; those from systemd, or the previous daemon, as they are. SocketError."""
     named = sockets.by_name()
     for name in handed_over:
         if name not in named:
@@ -105,14 +105,14 @@ def make_listener(name: str, settings: Socket, trust: Trust) -> Listener:
 
 
 def bind(unbound: socket.socket, path: Path, settings: Socket) -> tuple[Path, int]:
-    """Gives the socket its file, with its owner and mode, and says which inode that is. OSError, SocketError."""
+    """Gives the socket its file, with its owner and mode, and returns its inode. OSError, SocketError."""
     with umask_for(settings.mode):
         unbound.bind(str(path))
     return path, take_possession(path, settings)
 
 
 def check_folder(path: Path, trust: Trust) -> None:
-    """That we may make a socket at this path: nobody else has a hand in its folder. SocketError."""
+    """Checks that we may create a socket at this path: nobody else can change its folder. SocketError."""
     try:
         check_place(path.parent, trust)
     except UntrustedPathError as error:
@@ -122,7 +122,7 @@ def check_folder(path: Path, trust: Trust) -> None:
 
 
 def untrusted_folders(config: Config, trust: Trust) -> list[str]:
-    """Why the daemon would make none of its sockets at these paths, of the folders that are there."""
+    """Why the daemon would create no socket at these paths, for the folders that exist."""
     reasons: list[str] = []
     for settings in config.all_sockets():
         try:
@@ -136,7 +136,7 @@ def untrusted_folders(config: Config, trust: Trust) -> list[str]:
 
 @contextmanager
 def umask_for(mode: int) -> Iterator[None]:
-    """A socket that is bound meanwhile has this mode from its first moment on."""
+    """A socket that is bound meanwhile has this mode from the start."""
     with _umask:
         before = os.umask(0o777 & ~mode)
         try:
@@ -146,7 +146,7 @@ def umask_for(mode: int) -> Iterator[None]:
 
 
 def take_possession(path: Path, settings: Socket) -> int:
-    """Gives a fresh socket file its owner, and says which inode it is; or removes it. SocketError."""
+    """Sets the owner of a fresh socket file and returns its inode, or removes it. SocketError."""
     try:
         file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
@@ -163,7 +163,7 @@ def take_possession(path: Path, settings: Socket) -> int:
 
 
 def _grant(file: int, path: Path, settings: Socket) -> None:
-    """To what the descriptor holds, whatever stands at the path by now. SocketError."""
+    """Changes the file of the descriptor, whatever is at the path by now. SocketError."""
     made = os.fstat(file)
     if not stat.S_ISSOCK(made.st_mode) or made.st_uid != os.geteuid() or made.st_nlink != 1:
         raise SocketError(f"{path} is not the socket that was made there a moment ago: who else works in this folder?")
@@ -184,7 +184,7 @@ def _grant(file: int, path: Path, settings: Socket) -> None:
 
 
 def clear_the_way(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
-    """Removes the file of a socket that nobody serves any more. SocketError for anything else that is there."""
+    """Removes the file of a socket that nobody serves any more. SocketError for anything else."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
@@ -208,7 +208,7 @@ def clear_the_way(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> N
 
 
 def remove_socket_file(path: Path, inode: int) -> None:
-    """Removes our own file and nobody else's. The socket is still open: a closed one's inode may be another file's."""
+    """Removes our own file and nobody else's. The socket is still open: a closed one's inode may have been reused."""
     with suppress(OSError):
         if os.lstat(path).st_ino == inode:
             os.unlink(path)

@@ -1,7 +1,7 @@
-"""What the daemon will need of this host, found before it is started: folders, ports, locked memory, and that callers
+"""What the daemon will need of this host, checked before it starts: folders, ports, locked memory, and that callers
 whom the selectors name can open its sockets.
 
-Nothing is made, bound for longer than a moment, or connected to: a connection would start a socket-activated daemon.
+Nothing is created, bound for longer than a moment, or connected to: a connection would start a socket-activated daemon.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from offload.filesystem.accounts import group_id, name_of_group, name_of_user, u
 from offload.host import capabilities
 from offload.host.runtime_folder import way_out
 
-# Of locked memory, at most: without keys, and for each key. Measured: 0.6 MiB with two shards; 4.6 KiB for P-256, P-384
-# and Ed25519, and 8.6, 10.1 and 11.8 KiB for RSA-2048, -3072 and -4096. The rest is for blocks that are not full.
+# Maximum of locked memory: without keys, and per key. Measured: 0.6 MiB with two shards; 4.6 KiB for P-256, P-384
+# and Ed25519, and 8.6, 10.1 and 11.8 KiB for RSA-2048, -3072 and -4096. The rest is for partly filled blocks.
 MEMORY_BYTES = 1 << 20
 MEMORY_OF_KEY = {"p256": 8 << 10, "p384": 8 << 10, "ed25519": 8 << 10}
 MEMORY_OF_RSA_KEY = 16 << 10
@@ -41,7 +41,7 @@ LISTENING = 1 << 16  # __SO_ACCEPTCON in /proc/net/unix
 
 @dataclass(frozen=True)
 class Finding:
-    """`fatal`: the daemon would not start. Otherwise it starts, and what is said does not work."""
+    """`fatal`: the daemon would not start. Otherwise it starts, but something does not work."""
 
     where: str  # field of the configuration
     text: str
@@ -50,7 +50,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Account:
-    """Whose permissions are judged; `uid` None is any user who is in these groups."""
+    """Whose permissions are checked; `uid` None means any user in these groups."""
 
     uid: int | None
     gids: frozenset[int]
@@ -61,7 +61,7 @@ class Account:
 
 
 def examine(config: Config, algorithms: Sequence[str]) -> tuple[Finding, ...]:
-    """Everything that can be told beforehand, for the user who asks; `algorithms`: one for each key there will be."""
+    """Everything that can be checked beforehand, for the current user; `algorithms`: one for each future key."""
     served = _served_paths()
     running = any(str(one.path) in served for one in config.sockets.by_name().values())
     return (
@@ -86,7 +86,7 @@ def _folders(config: Config, served: frozenset[str]) -> Iterator[Finding]:
         if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
             yield Finding(where, f"{path} is there and is no socket: the daemon does not remove it", True)
         folder = _nearest(path.parent)
-        if not os.path.isdir(folder):  # unlike Path's, False where we may not look
+        if not os.path.isdir(folder):  # unlike Path's, False if we may not look
             yield Finding(where, f"{folder} is not a folder", True)
         elif not may(me, folder, os.W_OK | os.X_OK):
             missing = folder != path.parent
@@ -99,7 +99,7 @@ def _field(settings: Socket) -> str:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or the first one above it that is there."""
+    """The folder, or the nearest one above it that exists."""
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     return folder
@@ -136,7 +136,7 @@ def _ports(config: Config) -> Iterator[Finding]:
 
 
 def locked_memory(algorithms: Sequence[str]) -> int:
-    """Bytes that the daemon may lock at most with these keys."""
+    """Maximum number of bytes that the daemon may lock with these keys."""
     return MEMORY_BYTES + sum(MEMORY_OF_KEY.get(algorithm, MEMORY_OF_RSA_KEY) for algorithm in algorithms)
 
 
@@ -161,7 +161,7 @@ def _memory(config: Config, algorithms: Sequence[str]) -> Iterator[Finding]:
 
 
 def _ignores_the_limit(config: Config) -> bool:
-    """Whether the daemon keeps CAP_IPC_LOCK, which root has; the sandbox gives it up, and so does another user."""
+    """Whether the daemon keeps CAP_IPC_LOCK, which root has; the sandbox drops it, and so does a change of user."""
     if config.security.sandbox or config.security.user is not None:
         return False
     try:
@@ -188,25 +188,25 @@ def _callers(config: Config, served: frozenset[str]) -> Iterator[Finding]:
 
 
 def _caller(selector: Selector) -> Account | None:
-    """Whom it lets in, as far as it says so by user or group."""
+    """Whom it allows, as far as it names a user or group."""
     user, group = selector.uid if selector.uid is not None else selector.user, selector.gid
     gids = {group_id(one) for one in (group, selector.group) if one is not None}
     if user is None:
         return Account(None, frozenset(gids)) if gids else None
     uid = user_id(user)
-    with suppress(KeyError):  # a number without an entry has no groups that we know
+    with suppress(KeyError):  # a number without an entry has no known groups
         entry = pwd.getpwuid(uid)
         gids |= set(os.getgrouplist(entry.pw_name, entry.pw_gid))
     return Account(uid, frozenset(gids))
 
 
 def _refusal(caller: Account, settings: Socket, served: frozenset[str]) -> str | None:
-    """Why this caller cannot open that socket; None when it can."""
+    """Why this caller cannot open that socket; None if it can."""
     path = settings.path
     for folder in reversed(path.parents):
         if os.path.exists(folder) and not may(caller, folder, os.X_OK):
             return f"it may not enter {folder} on the way to {path}"
-    if str(path) in served:  # by systemd, or by the daemon that runs
+    if str(path) in served:  # by systemd, or by the running daemon
         status = os.stat(path)
         owner, group, mode = status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
     else:
@@ -220,7 +220,7 @@ def _refusal(caller: Account, settings: Socket, served: frozenset[str]) -> str |
 
 
 def may(account: Account, path: Path, wanted: int) -> bool:
-    """Whether an account may do this (os.R_OK, W_OK, X_OK) with a file or folder. False where that cannot be told."""
+    """Whether an account may do this (os.R_OK, W_OK, X_OK) with a file or folder. False if that cannot be told."""
     if account.uid == os.geteuid():
         return os.access(path, wanted, effective_ids=True)
     try:

@@ -1,4 +1,4 @@
-"""The folder of a socket: the daemon makes it where it may, and names the command that makes it where it may not."""
+"""The folder of a socket: the daemon creates it where it may, and names the command for it where it may not."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from offload.filesystem.accounts import name_of_user
 from offload.filesystem.trusted_paths import Trust, UntrustedPathError, check_place
 from offload.host.listeners import SocketError
 
-# Callers have to get through to the socket, whose own mode says who may connect; only the daemon may write here.
+# Callers must get through to the socket, whose own mode says who may connect; only the daemon may write here.
 MODE = 0o755
 
 
 def make_folder(folder: Path, trust: Trust, owner: int | None = None) -> bool:
-    """Makes what is missing of the path, for `owner` (a user id; None: ourselves). Whether anything was. SocketError.
+    """Creates what is missing of the path, for `owner` (None: ourselves); True if anything was missing. SocketError.
 
-    A folder that is there already stays as it is, and none is made where somebody else could put another in its
-    place. A new one gets its owner and mode through its descriptor, so that
-    nobody who may write in a folder above can have another file take its place meanwhile.
+    An existing folder stays as it is, and none is created where somebody else could replace it. A new one gets its
+    owner and mode through its descriptor, so that nobody who may write in a folder above can have another file take
+    its place meanwhile.
     """
     if _is_folder(folder):
         return False
@@ -48,7 +48,7 @@ def make_folder(folder: Path, trust: Trust, owner: int | None = None) -> bool:
 
 
 def _is_folder(path: Path) -> bool:
-    """False where nothing is. SocketError where that cannot be told: the owner of a folder above may close it."""
+    """False if nothing is there. SocketError if that cannot be told: the owner of a folder above may close it."""
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -58,7 +58,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def way_out(folder: Path) -> str:
-    """How somebody gets a folder that the daemon's user may not make."""
+    """How somebody creates a folder that the daemon's user may not create."""
     return (
         f"make it once as root: install -d -o {name_of_user(os.geteuid())} {shlex.quote(str(folder))}   "
         "or choose paths in a folder of your own (sockets.main.path, admin.path)"

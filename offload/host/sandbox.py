@@ -1,6 +1,6 @@
-"""What the daemon gives up by itself, where no service manager does it for it.
+"""What the daemon gives up by itself, if no service manager does it for it.
 
-`enter` comes after the sockets are made, as their owners may need root, and before there are threads, keys and callers.
+`enter` comes after the sockets, as their owners may need root, and before there are threads, keys and callers.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from offload.config.settings import Config
 from offload.filesystem.accounts import user_id
 from offload.reporting import logs
 
-# Loaded late otherwise: from where the new user may not be let in, or with libraries of their own.
+# These would be loaded late otherwise: from where the new user may have no access, or with their own libraries.
 LATE = ("encodings.idna", "unicodedata")
 
 
 @dataclass(frozen=True)
 class InForce:
-    """What there is of the sandbox."""
+    """The parts of the sandbox in force."""
 
     words: str = ""  # for people; empty without one
     landlock: int = 0  # its version
 
 
 class SandboxError(Exception):
-    """It cannot be entered; the message says why and the way out."""
+    """The sandbox cannot be entered; the message says why and the way out."""
 
 
 def programs_are_started(config: Config) -> bool:
-    """Issuers that are programs; these run under the same filter."""
+    """Whether issuers are programs; these run under the same filter."""
     return any(issuer.exec is not None for issuer in config.issuers.values())
 
 
 def enter(config: Config) -> InForce:
-    """Always: no core dumps, no tracing. The rest only with security.sandbox. SandboxError."""
+    """Always disables core dumps and tracing; everything else only with security.sandbox. SandboxError."""
     security = config.security
     if not security.sandbox:
         _dataplane.harden_process()
@@ -69,26 +69,26 @@ def enter(config: Config) -> InForce:
 
 
 def _confine(config: Config, programs: bool) -> int:
-    """Landlock's version; 0 without it. SandboxError, OSError."""
+    """Returns Landlock's version; 0 without it. SandboxError, OSError."""
     version = _dataplane.landlock_version()
     if not version:
         return 0
     if (threads := len(os.listdir("/proc/self/task"))) != 1:
         raise SandboxError(f"{threads - 1} threads are there before the sandbox, and would be left out of it")
     if programs:
-        # What a program of the operator writes is his to know. Other processes are closed to it all the same.
+        # Only the operator knows what a program of his writes. Other processes are closed to it all the same.
         _dataplane.confine([], [], ["/"])
         return version
     folders = [str(folder) for folder in config.socket_folders()]
     # Nothing in /proc: whoever writes /proc/self/task/TID/mem writes our code, whatever its protection is.
     files = [] if config.audit.path is None else [str(config.audit.path.parent)]
-    # One that is not there is of a socket that a service manager made.
+    # A missing folder belongs to a socket that a service manager made.
     _dataplane.confine(sorted(filter(os.path.isdir, folders)), list(filter(os.path.isdir, files)), [])
     return version
 
 
 def _load_what_comes_late() -> None:
-    """Libraries that are loaded at a first use: afterwards no memory becomes executable."""
+    """Loads libraries that would be loaded at their first use: afterwards no memory becomes executable."""
     for look_up in (pwd.getpwnam, grp.getgrnam):
         with suppress(KeyError):
             look_up("offload-nobody-has-this-name")  # asks all sources of nsswitch.conf
@@ -97,7 +97,7 @@ def _load_what_comes_late() -> None:
 
 
 def become(user: str | int) -> None:
-    """Groups first: afterwards we may not change them any more. KeyError, OSError."""
+    """Changes groups first: afterwards we may not change them any more. KeyError, OSError."""
     uid = user_id(user)
     if os.geteuid() == uid and uid != 0:
         return

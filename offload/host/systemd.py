@@ -1,4 +1,4 @@
-"""What the daemon says to systemd and takes from it; nothing happens where there is no systemd.
+"""Messages to and sockets from systemd; nothing happens if there is no systemd.
 
 Protocols: sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3).
 """

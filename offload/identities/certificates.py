@@ -1,8 +1,8 @@
-"""Certificate chains: what the daemon needs to know of one, and whether it is fit to be served.
+"""Certificate chains: what the daemon needs to know about one, and whether it is fit to be served.
 
-Only public material is read here. Nobody is trusted by this module: whether the issuer is a good one is the peer's to
-judge; what is checked is what would make every peer refuse the chain, and what the Envoy module could not load: two
-parsers that differ would let a certificate replace a good one here that nobody can use there.
+Only public material is read here. This module trusts nobody: it is for the peer to judge the issuer. It checks for
+whatever would make every peer reject the chain, and for what the Envoy module could not load: if the parsers differed,
+a certificate accepted here could replace a good one and be useless there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from offload import _dataplane
 
 CHAIN_LENGTH_MAX = 10  # OpenSSL and BoringSSL stop near there
 CHAIN_SIZE_MAX = 64 * 1024  # of DER; peers limit the Certificate message to about 100 KiB
-# What the library raises for bytes that it cannot read, much of it only when a field is asked for.
+# Exceptions of the library for bytes that it cannot read, many of them only when a field is accessed.
 UNREADABLE = (
     ValueError,
     TypeError,
@@ -59,7 +59,7 @@ def key_id_of(certificate: x509.Certificate) -> bytes:
 
 
 def parse_certificates(ders: Sequence[bytes]) -> list[x509.Certificate]:
-    """CertificateError when one is not a certificate, or has a public key of an unknown kind."""
+    """CertificateError if one is not a certificate, or has a public key of an unknown kind."""
     parsed = []
     for number, der in enumerate(ders, 1):
         try:
@@ -67,7 +67,7 @@ def parse_certificates(ders: Sequence[bytes]) -> list[x509.Certificate]:
                 warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # judged by the peers, not by us
                 certificate = x509.load_der_x509_certificate(der)
                 certificate.public_key()
-                # The library reads these when they are asked for, and raises then.
+                # The library parses these when they are accessed, and raises then.
                 _ = certificate.subject.rfc4514_string(), certificate.issuer, certificate.serial_number
                 _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         except UNREADABLE as error:
@@ -182,14 +182,14 @@ def _name(certificate: x509.Certificate) -> str:
 
 
 def _serial_number(certificate: x509.Certificate) -> str:
-    """Hexadecimal. The library warns of each that is not positive, as often as it is asked."""
+    """Hexadecimal. The library warns about each one that is not positive, at every access."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         return f"{certificate.serial_number:x}"
 
 
 def _printable(text: str) -> str:
-    """Names go to terminals; what moves a cursor does not."""
+    """Removes cursor movements: names are shown on terminals."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 

@@ -36,28 +36,28 @@ BUNDLE_NAMES = frozenset({"ca.crt", "ca.pem"})
 SETTLED_NS = 2_000_000_000
 # A version of a secret is exchanged within a millisecond or two; a look takes about as long.
 AGAIN_SECONDS = 0.02
-LOOKS_MAX = 10  # then what was seen last counts: whoever writes without end must not hold up the rest
+LOOKS_MAX = 10  # then the last result counts: somebody who writes without end must not hold up the rest
 
 
 @dataclass(frozen=True)
 class KeyFile:
-    """One file: what is in it, or why it cannot be used. `path` may also be a folder that cannot be listed."""
+    """One file: its content, or why it cannot be used. `path` may also be a folder that cannot be listed."""
 
     path: str
     certificates: tuple[bytes, ...] = ()
     key: _dataplane.Key | None = None
     problem: str | None = None
-    exposure: str | None = None  # of a private key: who can read it that should not, and the way out
+    exposure: str | None = None  # for a private key: who else can read it, and the way out
 
     @property
     def is_bundle(self) -> bool:
-        """Whether it holds a trust bundle, by its name."""
+        """Whether it holds a trust bundle, judging by its name."""
         return self.key is None and Path(self.path).name in BUNDLE_NAMES
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Everything there is to plan with."""
+    """Everything that planning needs from the disk."""
 
     entries: Mapping[str, tuple[KeyFile, ...]] = field(default_factory=dict)  # by name, files sorted by path
     problem: str | None = None  # why the directory itself cannot be listed
@@ -69,7 +69,7 @@ Files = dict[str, tuple[Stamp, KeyFile]]  # by path
 
 
 class KeysDirectory:
-    """Lists the directory, reading again only the files that changed. `trust`: of this process, where none is given."""
+    """Lists the directory, rereading only the files that changed. `trust`: defaults to that of this process."""
 
     def __init__(self, directory: Path, trust: Trust | None = None) -> None:
         self.directory = directory
@@ -93,11 +93,11 @@ class KeysDirectory:
         return listing
 
     def _is_no_loss(self, listing: Listing) -> bool:
-        """Against the last look: no file is gone, and none is refused that was not."""
+        """Compared with the last look: no file is gone, and none is rejected that was not."""
         return listing.problem is None and self._good <= _good(listing) and _refused(listing) <= self._refused
 
     def _look(self, bundle_files: tuple[Path, ...]) -> Listing:
-        """Once."""
+        """Lists once."""
         read_before, self._read = self._read, {}
         bundles = {str(path): self._bundle(path, read_before) for path in bundle_files}
         try:
@@ -139,7 +139,7 @@ class KeysDirectory:
         return {name: tuple(files) for name, files in entries.items()}
 
     def _folder(self, identity: str, folder: str, base: Step, read_before: Files) -> list[KeyFile]:
-        """All of it from one and the same version, which was still in its place after it was read: one that is removed
+        """All of it from the same version, which was still in place after it was read: a version that is being removed
         loses its files one by one."""
         reason = "was exchanged again and again while it was read"
         for _ in range(LOOKS_MAX):
@@ -167,7 +167,7 @@ class KeysDirectory:
     def _walked(
         self, identity: str, path: str, name: str, folder: Step, base: Step, read_before: Files
     ) -> list[KeyFile]:
-        """The file of this name in `folder`; empty when it has gone since that was listed."""
+        """The file of this name in `folder`; empty if it has gone since that was listed."""
         try:
             with Walk(self._trust) as walk:
                 end = walk.to(name, folder)
@@ -181,7 +181,7 @@ class KeysDirectory:
             return [KeyFile(_shown(path), problem=f"cannot be examined: {error.strerror}")]
 
     def _file(self, path: str, file: Step, no_key: str | None, read_before: Files, has_keys: bool = True) -> KeyFile:
-        """`no_key`: why no private key is taken from there. Without `has_keys` none is looked at."""
+        """`no_key`: why no private key is accepted from there. Without `has_keys` none is looked for."""
         status = file.status
         stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, no_key)
         known = read_before.get(path)
@@ -195,14 +195,14 @@ class KeysDirectory:
 
 
 def _not_its_own(identity: str, file: Step, base: Step, trust: Trust) -> str | None:
-    """Why this is no place for a private key of this identity; None when it is one."""
+    """Why a private key of this identity must not be here; None if it may."""
     names = file.names_from(base)
     if names is None:
         return (
             f"its private key lies outside the keys directory, in {file.path}: keys are taken from their identity's "
             "own folder only; put the file itself there, not a symlink"
         )
-    # What is left is as in the directory itself: below ..data, or whatever the versions are called, names are the same.
+    # The remaining names are the same as in the directory itself, below ..data or whatever the versions are called.
     visible = [name for name in names if not name.startswith(".")]
     is_beside = len(visible) == 1 and os.path.splitext(visible[0])[0] == identity
     if not is_beside and visible[:1] != [identity]:
@@ -252,7 +252,7 @@ def _refused(listing: Listing) -> frozenset[str]:
 
 
 def _shape(listing: Listing) -> tuple[object, ...]:
-    """What two looks have to agree in."""
+    """The features in which two looks must agree."""
     files = (
         (file.path, file.certificates, file.key.key_id if file.key else None, file.problem)
         for file in _all_files(listing)
@@ -261,6 +261,6 @@ def _shape(listing: Listing) -> tuple[object, ...]:
 
 
 def _shown(name: str) -> str:
-    """As it can be logged and sent: file names are bytes, and some are not UTF-8, or would move a terminal's cursor."""
+    """A form fit for logs and messages: file names are bytes, and some are not UTF-8, or would move a cursor."""
     text = os.fsencode(name).decode(errors="backslashreplace")
     return "".join(c if c.isprintable() else "?" for c in text)

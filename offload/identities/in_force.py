@@ -17,7 +17,7 @@ class KeyPair:
     key_file: str
     certificate_file: str
     kept: bool = False  # its files are broken now; this is the last usable version
-    renew_at: float | None = None  # generated here: when the next one is asked for, seconds since 1970
+    renew_at: float | None = None  # generated here: when the next one is requested, seconds since 1970
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TrustBundle:
 
 @dataclass(frozen=True)
 class Retiring:
-    """A superseded key. Clients are no longer told of it, but handshakes that began with it can still be finished."""
+    """A superseded key. Clients no longer see it, but handshakes that began with it can still be finished."""
 
     key: _dataplane.Key
     until: float  # seconds since 1970
@@ -48,11 +48,11 @@ class IdentityInForce:
 
 @dataclass(frozen=True)
 class Generated:
-    """What the generator has, by identity: pairs in force, and why there is no newer one."""
+    """The generator's state, by identity: pairs in force, and why there is no newer one."""
 
     pairs: Mapping[str, KeyPair] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
-    # Of those whose trust does not come from files.
+    # For identities whose trust does not come from files.
     bundles: Mapping[str, tuple[TrustBundle, ...]] = field(default_factory=dict)
 
 
@@ -76,13 +76,13 @@ class Plan:
 
     @property
     def next_retirement(self) -> float | None:
-        """When the next superseded key is to go, seconds since 1970."""
+        """When the next superseded key is dropped, seconds since 1970."""
         return min((r.until for i in self.identities.values() for r in i.retiring), default=None)
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Between two plans, by names of identities."""
+    """Changes between two plans, by names of identities."""
 
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
@@ -101,7 +101,7 @@ def changes(old: Mapping[str, IdentityInForce], new: Mapping[str, IdentityInForc
 
 
 def rule_of(identity: IdentityInForce) -> _dataplane.IdentityRule:
-    """The identity as the data plane takes it."""
+    """The identity in the data plane's form."""
     settings = identity.settings
     keys = {retiring.key.key_id: retiring.key for retiring in identity.retiring}
     keys |= {pair.key.key_id: pair.key for pair in identity.pairs}

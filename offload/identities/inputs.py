@@ -1,4 +1,4 @@
-"""Everything that decides what is in force next, and which identities there shall be."""
+"""Everything that decides what is in force next, and which identities there should be."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Wanted:
-    """One identity that shall be in force."""
+    """One identity that should be in force."""
 
     name: str
     settings: Identity
@@ -33,7 +33,7 @@ class Wanted:
 
 
 def wanted_identities(inputs: Inputs) -> dict[str, Wanted]:
-    """Those that the configuration names, and those of the keys directory, by name."""
+    """The identities that the configuration names, and those of the keys directory, by name."""
     named = inputs.config.identities
     taken = {identity.files_name(name) for name, identity in named.items()}
     found = {name: wanted(name, identity, identity.files_name(name), inputs) for name, identity in named.items()}

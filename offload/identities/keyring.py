@@ -1,4 +1,4 @@
-"""Keeps the data plane's identities in step with the keys directory and the configuration.
+"""Keeps the data plane's identities in sync with the keys directory and the configuration.
 
 The thin shell around `identities.plan`: it lists the directory, lets `plan` decide, hands the result to the data plane,
 and logs what is new. Used by one thread at a time; what other threads read (`current`) is replaced whole.
@@ -30,11 +30,11 @@ class Keyring:
         self._log = get_logger()
         self.current = Plan()
         self._warnings: tuple[IdentityWarning, ...] = ()
-        self.names: dict[int, str] = {}  # of the identities, by the numbers that the data plane counts them with
+        self.names: dict[int, str] = {}  # names of the identities, by the numbers that the data plane counts them with
         self._last_number = 0
 
     def refresh(self, config: Config, generated: Generated) -> Changes:
-        """Reads the directory again and puts into force what is good in it, and what was generated."""
+        """Rereads the directory and puts into force what is good in it, and what was generated."""
         before = self.current
         inputs = look(self._directory, config, before, generated)
         new = plan(inputs)
@@ -50,7 +50,7 @@ class Keyring:
         return difference
 
     def _numbers(self, before: Plan, new: Plan) -> dict[str, int]:
-        """Of all names in force; one that went is known for one more change, as operations may still be under way."""
+        """Numbers of all names in force; a removed one is kept for one more change, as operations may be in flight."""
         known = before.identities.keys() | new.identities.keys()
         self.names = {number: name for number, name in self.names.items() if name in known}
         numbers = {name: number for number, name in self.names.items()}
@@ -61,8 +61,8 @@ class Keyring:
         return numbers
 
     def _warn_of_executables(self, new: Plan) -> None:
-        """/proc/PID/exe of another user's process can be read with a capability only; without it nobody matches.
-        Under Landlock no process outside can be looked into."""
+        """Reading /proc/PID/exe of another user's process needs a capability; without it no caller matches. Under
+        Landlock no process outside can be inspected."""
         named = sorted(n for n, i in new.identities.items() if any(s.executable for s in i.settings.selectors))
         if named and self._is_closed_off:
             self._log.warning(
@@ -111,5 +111,5 @@ class Keyring:
 
 
 def look(directory: KeysDirectory, config: Config, before: Plan, generated: Generated = NONE_GENERATED) -> Inputs:
-    """What there is to plan with now; changes nothing."""
+    """The inputs for the next plan; changes nothing."""
     return Inputs(before.identities, directory.look(config.bundle_files()), config, datetime.now(UTC), generated)

@@ -1,6 +1,6 @@
-"""What an identity is made of: key pairs, from files or generated, and trust bundles.
+"""The material of an identity: key pairs, from files or generated, and trust bundles.
 
-While files are broken, the last usable version of what was in them stays in force.
+While files are broken, the last usable version of their content stays in force.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Material = tuple[tuple[KeyPair, ...], tuple[TrustBundle, ...], list[Problem]]
 
 
 def material_of(one: Wanted, inputs: Inputs, is_listed: bool) -> Material:
-    """Key pairs and trust bundles of an identity, and what of them cannot be used."""
+    """Key pairs and trust bundles of an identity, and which of them cannot be used."""
     if one.files_name is None:
         pairs, problems = _generated_pair(one, inputs.generated)
     elif is_listed:
         pairs, problems = _pairs_from_files(one, inputs.now)
     else:
-        # Who may use the keys is the configuration's to say all the same.
+        # The configuration still decides who may use the keys.
         return (one.before.pairs, one.before.bundles, []) if one.before else ((), (), [])
     bundles, bundle_problems = _bundles(one, inputs)
     problems += bundle_problems
@@ -80,7 +80,7 @@ def _pairs_from_files(wanted: Wanted, now: datetime) -> tuple[tuple[KeyPair, ...
 def _still_usable(
     before: IdentityInForce | None, files: tuple[KeyFile, ...], good: set[str], pairs: list[KeyPair]
 ) -> list[KeyPair]:
-    """Previous pairs whose files are still there, but no longer make a pair."""
+    """Previous pairs whose files still exist, but no longer make a pair."""
     if before is None:
         return []
     same = {(pair.key.key_id, pair.chain.der) for pair in pairs}
@@ -98,7 +98,7 @@ def _is_there(path: str, files: tuple[KeyFile, ...]) -> bool:
 
 
 def _in_order(pairs: list[KeyPair]) -> tuple[KeyPair, ...]:
-    """Without those superseded: of certificates for one key and the same names only the one that lasts longest."""
+    """Drops superseded pairs: of certificates for one key and the same names only the one that lasts longest stays."""
     best: dict[tuple[bytes, tuple[str, ...]], KeyPair] = {}
     for pair in sorted(pairs, key=lambda p: (p.kept, -p.chain.not_after, p.certificate_file)):
         best.setdefault((pair.key.key_id, pair.chain.dns_names), pair)

@@ -16,12 +16,12 @@ from offload.identities.sealing import sealed
 
 
 def plan(inputs: Inputs) -> Plan:
-    """What shall be in force next. Never raises for anything that is on disk."""
+    """What should be in force next. Never raises because of anything on disk."""
     everyone = wanted_identities(inputs)
     problems: list[Problem] = []
     is_listed = inputs.listing.problem is None or not _needs_directory(everyone, inputs)
     if not is_listed:
-        # Not listed is not the same as empty: a file system that went away must not take the keys with it.
+        # An unreadable directory is not an empty one: a lost file system must not take the keys with it.
         gone = [name for name in inputs.previous if name not in everyone]
         everyone |= {name: wanted(name, Identity(), name, inputs) for name in gone}
         problems.append(_not_listed(inputs))
@@ -38,7 +38,7 @@ def plan(inputs: Inputs) -> Plan:
 
 
 def _needs_directory(everyone: Mapping[str, Wanted], inputs: Inputs) -> bool:
-    """Where all keys are, and were, generated, the directory need not exist; nor in a mesh, where nobody named one."""
+    """If all keys are, and were, generated, the directory need not exist; nor in a mesh, where nobody named one."""
     config, previous = inputs.config, inputs.previous
     from_files = any(one.files_name is not None for one in everyone.values())
     were_from_files = any(pair.renew_at is None for identity in previous.values() for pair in identity.pairs)

@@ -1,4 +1,4 @@
-"""TLS SignatureScheme code points (RFC 8446, 4.2.3): which a key can sign, in the order a server should prefer."""
+"""TLS SignatureScheme code points (RFC 8446, 4.2.3): which ones a key can sign, in the order a server should prefer."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _TLS13 = {
     "rsa3072": (0x0804, 0x0805, 0x0806),
     "rsa4096": (0x0804, 0x0805, 0x0806),
 }
-# What TLS 1.2 has besides: an ECDSA scheme names only the hash there (RFC 8422, 5.1.3), and some clients offer one that
-# is not the curve's own. The curve's own comes first.
+# TLS 1.2 allows more: there an ECDSA scheme names only the hash (RFC 8422, 5.1.3), and some clients offer one that is
+# not the curve's own. The curve's own comes first.
 _ONLY_TLS12 = {
     "p256": (0x0503, 0x0603),
     "p384": (0x0403, 0x0603),

@@ -1,4 +1,4 @@
-"""Seals an identity: its public message, the version of that, and the superseded keys that stay usable for a while."""
+"""Seals an identity: its public message, its version, and the superseded keys that stay usable for a while."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from offload.identities.inputs import Wanted
 from offload.identities.schemes import schemes_for
 from offload.v1 import private_key_pb2
 
-# How long a superseded key goes on: longer than a handshake may take, and than the news of a new certificate.
+# Lifetime of a superseded key: longer than a handshake may take, and than the spread of news of a new certificate.
 RETIREMENT_SECONDS = 30.0
-# Of one identity's message. gRPC clients take messages of 4 MiB, and its name comes on top in WatchIdentities.
+# Limit for one identity's message. gRPC clients accept messages of 4 MiB, and WatchIdentities adds its name.
 MESSAGE_MAX = 4 * 1024 * 1024 - 4096
 
 
 def sealed(
     wanted: Wanted, pairs: tuple[KeyPair, ...], bundles: tuple[TrustBundle, ...], now: datetime
 ) -> tuple[IdentityInForce | None, list[Problem]]:
-    """The identity, unless its message is too large for clients: then it alone is rejected, and what was in force
-    before stays, as far as its keys are still there. The configuration decides all the same who may use it."""
+    """The identity, unless its message is too large for clients: then only this one is rejected, and what was in force
+    before stays, as far as its keys still exist. The configuration still decides who may use it."""
     new = _seal(wanted, pairs, bundles, now)
     if len(new.message) <= MESSAGE_MAX:
         return new, []
@@ -36,7 +36,7 @@ def sealed(
 
 
 def _older_bundles(wanted: Wanted, pairs: tuple[KeyPair, ...], now: datetime) -> IdentityInForce | None:
-    """With the bundles that were in force, and the new pairs or else those before; None where neither fits."""
+    """The previous bundles, with the new pairs or else the previous ones; None if neither fits."""
     before = wanted.before
     if before is None:
         return None
@@ -52,7 +52,7 @@ def _older_bundles(wanted: Wanted, pairs: tuple[KeyPair, ...], now: datetime) ->
 def _seal(
     wanted: Wanted, pairs: tuple[KeyPair, ...], bundles: tuple[TrustBundle, ...], now: datetime
 ) -> IdentityInForce:
-    """The identity with its public message; the previous object itself when nothing about it changed."""
+    """The identity with its public message; the previous object itself if nothing about it changed."""
     settings, before = wanted.settings, wanted.before
     message = private_key_pb2.Identity(name=wanted.name)
     for pair in pairs:
@@ -77,7 +77,7 @@ def _seal(
 
 
 def _retiring(before: IdentityInForce | None, pairs: tuple[KeyPair, ...], now: datetime) -> tuple[Retiring, ...]:
-    """Superseded keys: still usable for a while. Keys whose files are simply gone end at once: that was meant."""
+    """Superseded keys: still usable for a while. Keys whose files were removed end at once: that was intended."""
     if before is None:
         return ()
     in_force = {pair.key.key_id for pair in pairs}

@@ -1,7 +1,7 @@
-"""What was done with each identity's keys, on which backend, and for whom: totals since the start.
+"""The uses of each identity's keys, by backend and by caller: totals since the start.
 
 Written by the daemon's one thread from what the data plane counted, read by those of admin and metrics. Bounded: totals
-by identity in force, callers by the first CALLERS_MAX that come, the others together.
+by identity in force, and by the first CALLERS_MAX callers; the others are counted together.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 from offload import _dataplane
 
-CALLERS_MAX = 32  # of one identity; it has a handful, unless each worker has a user of its own
+CALLERS_MAX = 32  # per identity, which has a handful, unless each worker runs as a separate user
 
 
 @dataclass(frozen=True)
 class CallerUse:
     uid: int
-    executable: str  # empty where it could not be read
+    executable: str  # empty if it could not be read
     count: int
     last: float  # seconds since 1970
 
@@ -51,7 +51,7 @@ class IdentityUses:
         backends: Sequence[str],
         now: float,
     ) -> None:
-        """`names` of the identities by their numbers; `backends` as the data plane counts them."""
+        """`names`: names of the identities by their numbers; `backends`: in the order of the data plane."""
         with self._lock:
             self._unlisted += unlisted
             for use in uses:
@@ -67,19 +67,19 @@ class IdentityUses:
                     totals.others += use["count"]
 
     def keep(self, names: Collection[str]) -> None:
-        """Forget the identities that are not among these."""
+        """Forgets the identities that are not among these."""
         with self._lock:
             for gone in self._totals.keys() - set(names):
                 del self._totals[gone]
 
     def current(self) -> dict[str, IdentityUse]:
-        """By identity; those that were not used are not in it."""
+        """Uses by identity, without unused ones."""
         with self._lock:
             return {name: _shown(totals) for name, totals in self._totals.items()}
 
     @property
     def unlisted(self) -> int:
-        """Operations of more kinds of callers, within a second, than are told apart: in no identity's total."""
+        """Operations beyond the kinds of callers that are distinguished within a second: in no identity's total."""
         return self._unlisted
 
 

@@ -1,4 +1,4 @@
-"""What can be used and yet is probably not meant, in words; for the log and for `check-config`."""
+"""What can be used but is probably not intended, in words; for the log and for `check-config`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class IdentityWarning:
 
 
 def warnings_of(plan: Plan, inputs: Inputs) -> tuple[IdentityWarning, ...]:
-    """Each once. `inputs` are what the plan was made from."""
+    """Each warning once. `inputs` are those that the plan was made from."""
     found: list[IdentityWarning] = []
     users: dict[bytes, str] = {}
     for identity in plan.identities.values():

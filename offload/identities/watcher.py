@@ -16,7 +16,7 @@ class DirectoryWatcher(threading.Thread):
     """Calls back when something in a directory changed, and every `rescan_seconds` in any case.
 
     inotify sees changes at once but not everywhere (network file systems, symlinks that lead out of the directory), and
-    it can run out of watches; the periodic call is what is certain, and the only one without `debounce_ms`.
+    it can run out of watches; only the periodic call is reliable, and the only one without `debounce_ms`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class DirectoryWatcher(threading.Thread):
                 self._changed()
 
     def _watch(self, debounce_ms: int) -> None:
-        """Until told to stop, or until another directory stands in the place of the one that is watched."""
+        """Runs until told to stop, or until the watched directory is replaced by another."""
         watched = self._inode()
         for _ in watch(
             self._directory,

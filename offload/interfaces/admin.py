@@ -1,7 +1,7 @@
 """The admin interface: gRPC on a Unix socket of its own, for `offload status` and the like.
 
-Whoever can open the socket may do everything here. grpcio does not tell a handler the caller's uid, so the check is the
-kernel's: connecting needs write permission on the socket file, which has mode 0600 (at most owner and group).
+Whoever can open the socket may do everything here. grpcio does not tell a handler the caller's uid, so the kernel does
+the check: connecting needs write permission on the socket file, which has mode 0600 (at most owner and group).
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from offload.reporting import logs
 from offload.v1 import admin_pb2, admin_pb2_grpc, private_key_pb2
 
 SERVED = private_key_pb2.DESCRIPTOR.services_by_name["PrivateKeyService"].full_name
-THREADS = 8  # a watcher holds one
+THREADS = 8  # a watcher occupies one
 WATCHERS_MAX = 4
 RELOAD_TIMEOUT_SECONDS = 30
-IDENTITIES_SHOWN = 100  # in statistics, which some ask for each second
-CALLS_MAX = 64  # beyond those that run, they wait for a thread
+IDENTITIES_SHOWN = 100  # in statistics, which some clients request every second
+CALLS_MAX = 64  # beyond the running ones, they wait for a thread
 CONNECTIONS_MAX = 64
 # Callers of this socket are trusted, since they can drain the daemon anyway; the bounds limit the damage of a faulty
 # script.
@@ -61,7 +61,7 @@ INTERVAL_DEFAULT_MS, INTERVAL_MIN_MS = 1000, 100
 
 
 class AdminServer:
-    """Serves from construction until `stop`. SocketError when the socket cannot be made."""
+    """Serves from construction until `stop`. SocketError if the socket cannot be created."""
 
     def __init__(self, daemon: Steered, settings: AdminSocket, trust: Trust) -> None:
         check_folder(settings.path, trust)
@@ -83,8 +83,8 @@ class AdminServer:
             ],
             self._server,
         )
-        # gRPC removes what stands at the path it bound when it stops, even another daemon's socket: it gets a path that
-        # nobody else uses. The path of the configuration is ours to make and to remove.
+        # When gRPC stops, it removes whatever is at the path it bound, even another daemon's socket: it gets a path
+        # that nobody else uses. The configured path is created and removed here.
         bound = settings.path.with_name(f".admin-{os.getpid()}")
         try:
             with umask_for(settings.mode):

@@ -1,8 +1,8 @@
-"""The audit log: who used which key for what, and who was turned away, as JSON lines in a file.
+"""The audit log: who used which key for what, and who was rejected, as JSON lines in a file.
 
-Equal events of a second are one line with a count. Nothing is lost silently: what does not fit into the bounds is
-counted in a line of its own, and what cannot be written (a full disk) in `lost`, which is a metric; signing goes on in
-any case.
+Equal events within a second are one line with a count. Nothing is lost silently: what exceeds the bounds is counted in
+a separate line, and what cannot be written (a full disk) in `lost`, which is a metric; signing continues in any
+case.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from offload.reporting.logs import get_logger
 if TYPE_CHECKING:
     from offload import _dataplane
 
-Names = Callable[[bytes], list[str]]  # of the identities that have a key
+Names = Callable[[bytes], list[str]]  # names of the identities that have a key
 
 
 class AuditLog:
@@ -46,7 +46,7 @@ class AuditLog:
 
     @property
     def of_key_use(self) -> bool:
-        """Whether it is to have the uses of keys, too."""
+        """Whether uses of keys are logged, too."""
         return self._settings.key_use
 
     def write(
@@ -56,7 +56,7 @@ class AuditLog:
         refusals_unlisted: int = 0,
         uses_unlisted: int = 0,
     ) -> None:
-        """What happened since the last time."""
+        """Writes the events since the last call."""
         entries = [*map(self._refusal, refusals), *map(self._use, uses)]
         bound = self._settings.lines_per_second
         left_out = entries[bound:]

@@ -1,6 +1,6 @@
-"""What the running daemon shows of itself to those who steer and observe it.
+"""What the running daemon exposes to those who steer and observe it.
 
-The interfaces know the daemon by these protocols alone, so that the daemon can know its interfaces.
+The interfaces know the daemon only by these protocols, so that the daemon can know its interfaces.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ReloadReport:
 
 
 class Observed(Protocol):
-    """For metrics."""
+    """The view for metrics."""
 
     started_at: float
 
@@ -46,7 +46,7 @@ class Observed(Protocol):
 
 
 class Steered(Protocol):
-    """For the admin interface."""
+    """The view for the admin interface."""
 
     config: Config
     started_at: float

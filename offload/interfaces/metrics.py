@@ -33,13 +33,13 @@ from offload.issuing.generator import IssuanceStatus
 from offload.mesh.membership import Membership
 from offload.reporting.folded_log import FoldedLog
 
-FRESH_SECONDS = 0.25  # several scrapers at once cost one rendering; rates are taken over much more
-PAGES_MAX = 8  # plain or OpenMetrics, each also compressed, and what versions of them peers may name
-COMPRESSION = 1  # text of this kind shrinks to a tenth already
+FRESH_SECONDS = 0.25  # concurrent scrapers share one rendering; rates are taken over much longer times
+PAGES_MAX = 8  # plain or OpenMetrics, each also compressed, and the versions of them that peers may name
+COMPRESSION = 1  # enough: text of this kind shrinks to a tenth
 
 
 class MetricsServer(ScrapeServer):
-    """Serves /metrics over HTTP from construction until `stop`. SocketError when the address cannot be taken."""
+    """Serves /metrics over HTTP from construction until `stop`. SocketError if the address is unavailable."""
 
     def __init__(self, daemon: Observed, host: str, port: int, folded: FoldedLog) -> None:
         registry = CollectorRegistry()
@@ -50,7 +50,7 @@ class MetricsServer(ScrapeServer):
 
 
 class Pages:
-    """What scrapers get, kept for moments. For one thread."""
+    """The responses to scrapers, cached for moments. For one thread."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -58,9 +58,9 @@ class Pages:
 
     def page(self, scrape: Scrape) -> Page:
         try:
-            # A version comes from the peer and goes into a header, which takes ASCII only.
+            # The version comes from the peer and goes into a header, which must be ASCII.
             encode, content_type = choose_encoder(scrape.accept if scrape.accept.isascii() else "")
-        except (TypeError, ValueError):  # the version is no number
+        except (TypeError, ValueError):  # the version is not a number
             encode, content_type = choose_encoder("")
         compressed = gzip_accepted(scrape.accept_encoding)
         now = time.monotonic()
@@ -97,7 +97,7 @@ class DaemonCollector(Collector):
         self._daemon = daemon
 
     def describe(self) -> Iterable[Metric]:
-        return []  # nothing is asked of the daemon at registration
+        return []  # the daemon is not queried at registration
 
     def collect(self) -> Iterator[Metric]:
         statistics = self._daemon.statistics()
@@ -272,7 +272,7 @@ def _issuance(status: IssuanceStatus) -> Iterator[Metric]:
 
 
 def _mesh(membership: Membership | None) -> Iterator[Metric]:
-    """Without samples where there is no control plane."""
+    """Has no samples if there is no control plane."""
     connected = GaugeMetricFamily("offload_mesh_connected", "1 while there is a stream to the control plane.")
     attempts = CounterMetricFamily("offload_mesh_connections", "Streams to the control plane that were tried.")
     problems = GaugeMetricFamily("offload_mesh_problems", "What the control plane wants and this node cannot do.")

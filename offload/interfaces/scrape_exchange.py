@@ -1,7 +1,7 @@
 """One connection of a scraper: bytes in, requests out, bytes back. No I/O and no clock; h11 knows HTTP.
 
 What a peer can make this hold is bounded: a request head of at most HEAD_MAX bytes, no body, and one response, whose
-body is shared by all connections. Nothing is read of the next request before the response to the last one is gone.
+body is shared by all connections. The next request is not read before the response to the last one is sent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TEXT = "text/plain; charset=utf-8"
 
 @dataclass(frozen=True)
 class Page:
-    """What is answered to a scrape."""
+    """The response to a scrape."""
 
     body: bytes
     content_type: str
@@ -27,16 +27,16 @@ class Page:
 
 @dataclass(frozen=True)
 class Scrape:
-    """What a scraper asks for; `accept` and `accept_encoding` as it sent them."""
+    """A scraper's request; `accept` and `accept_encoding` as it sent them."""
 
     accept: str
     accept_encoding: str
 
 
 class Exchange:
-    """Feed it with `receive`; then `next_scrape` says whether there is something to answer with `answer`.
+    """Feed it with `receive`; then `next_scrape` says whether there is a request to answer with `answer`.
 
-    `output` is what has to be sent, oldest first; `ended` says that the connection is to be closed once that is sent.
+    `output` is the data to send, oldest first; `ended` says that the connection is to be closed once that is sent.
     """
 
     def __init__(self) -> None:
@@ -47,14 +47,14 @@ class Exchange:
         self.malformed = False
 
     def receive(self, data: bytes) -> None:
-        """What came from the peer; nothing when it has ended its side."""
+        """Takes data from the peer; empty if it has ended its side."""
         try:
             self._http.receive_data(data)
         except h11.RemoteProtocolError:
-            self.ended = True  # more after its end
+            self.ended = True  # more data after its end
 
     def next_scrape(self) -> Scrape | None:
-        """The next complete request that wants the metrics. Other requests are answered here."""
+        """The next complete request for the metrics. Other requests are answered here."""
         while not self.ended and not self.output:
             try:
                 event = self._http.next_event()
@@ -78,11 +78,11 @@ class Exchange:
         self._respond(200, page.body, page.content_type, [*encoding, ("Vary", "Accept, Accept-Encoding")])
 
     def fail(self) -> None:
-        """Nothing could be rendered."""
+        """Reports that nothing could be rendered."""
         self._respond(500, b"the metrics cannot be rendered; the daemon's log says why\n", TEXT)
 
     def sent(self) -> None:
-        """All output is with the peer: the next request, if the connection goes on."""
+        """All output was sent: continues with the next request, if the connection stays open."""
         if not self.ended:
             self._http.start_next_cycle()
             self._request = None
@@ -108,7 +108,7 @@ class Exchange:
         head = self._http.send(h11.Response(status_code=status, reason=HTTPStatus(status).phrase, headers=headers))
         self.output.append(memoryview(head or b""))
         if self._request is None or self._request.method != b"HEAD":
-            # Not through h11, which would copy the body for each connection.
+            # Bypasses h11, which would copy the body for each connection.
             parts = self._http.send_with_data_passthrough(h11.Data(data=body)) or []
             self.output += [memoryview(part) for part in parts]
         self._http.send(h11.EndOfMessage())

@@ -1,13 +1,13 @@
 """Serves metrics over HTTP with bounds: one thread, few connections, short patience, and a share of one core.
 
-The process signs handshakes; whoever reaches the metrics port must not be able to take that from it. So:
+The process signs handshakes; whoever reaches the metrics port must not be able to slow that down. So:
 
 - A fixed number of connections. When it is reached, the least recently active one makes room, so that a scraper always
   gets in.
-- A peer that does not send a request, or does not take its answer, is gone after a few seconds.
-- The thread counts the processor time that it takes, and rests when that exceeds its share: connecting, requests and
-  renderings are slowed down together, however they come.
-- A rendering serves every scrape of the next moments.
+- A peer that does not send a request, or does not read its response, is disconnected after a few seconds.
+- The thread counts the processor time that it uses, and rests when that exceeds its share: connecting, requests and
+  rendering are slowed down together, whatever their mix.
+- One rendering serves every scrape of the next moments.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ CONNECTIONS_MAX = 32  # a node has two or three scrapers
 BACKLOG = 64
 REQUEST_SECONDS = 5.0  # for a request from its first byte, or from the start of the connection
 RESPONSE_SECONDS = 10.0  # Prometheus gives up by then
-IDLE_SECONDS = 150.0  # scrape intervals are a minute or less; the connection is kept over one that fails
+IDLE_SECONDS = 150.0  # scrape intervals are a minute or less; the connection survives a missed one
 READ_MAX = 4096
 ACCEPTS_PER_TURN = 8
-NO_DESCRIPTOR_SECONDS = 0.5  # until accepting is tried again
+NO_DESCRIPTOR_SECONDS = 0.5  # until accepting is retried
 OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-# Of one core. A scrape of a node with 1,000 identities takes about 0.1 s, and there is one every 15 s.
+# Share of one core. A scrape of a node with 1,000 identities takes about 0.1 s, and there is one every 15 s.
 SHARE = 0.1
 BURST_SECONDS = 0.5
 
@@ -47,7 +47,7 @@ Render = Callable[[Scrape], Page]
 class ProcessorBudget:
     """How long to rest so that processor time stays below `share`, after a burst of `burst` seconds.
 
-    The caller gives both clocks: `now` and the processor time `used` so far, in seconds.
+    The caller supplies both clocks: `now` and the processor time `used` so far, in seconds.
     """
 
     def __init__(self, share: float, burst: float, now: float, used: float) -> None:
@@ -67,13 +67,13 @@ class _Connection:
     socket: socket.socket
     deadline: float
     exchange: Exchange = field(default_factory=Exchange)
-    has_begun: bool = False  # with its request
-    is_answered: bool = False  # the answer is on its way
-    is_idle: bool = False  # between an answer and the next request
+    has_begun: bool = False  # its request has begun
+    is_answered: bool = False  # the response is being sent
+    is_idle: bool = False  # between a response and the next request
 
 
 class ScrapeServer:
-    """Serves from construction until `stop`. SocketError when the address cannot be taken.
+    """Serves from construction until `stop`. SocketError if the address is unavailable.
 
     `render` is called on the server's thread; what peers can cause as often as they like is logged to `folded`.
     """
@@ -92,7 +92,7 @@ class ScrapeServer:
             raise SocketError(f"cannot serve metrics on {host}:{port}: {error.strerror or error}") from error
         shown = f"[{host}]" if ":" in host else host
         self.address = f"{shown}:{self._listener.getsockname()[1]}"
-        self.ended: Counter[str] = Counter(full=0, slow=0, idle=0, malformed=0)  # connections, by why we ended them
+        self.ended: Counter[str] = Counter(full=0, slow=0, idle=0, malformed=0)  # connections, by why we closed them
         # Ordered by activity: the first is the least recently active.
         self._connections: dict[_Connection, None] = {}
         self._selector = selectors.DefaultSelector()
@@ -129,7 +129,7 @@ class ScrapeServer:
         for key, _ in ready:
             if isinstance(key.data, _Connection):
                 self._serve(key.data, now)
-        # After those: a scraper whose request is here is answered before others take its place.
+        # Accepted last: a scraper whose request is here is answered before others take its place.
         if any(key.fileobj is self._listener for key, _ in ready):
             self._accept(now)
         if self._accept_again is not None and now >= self._accept_again:
@@ -164,7 +164,7 @@ class ScrapeServer:
             self._selector.register(accepted, selectors.EVENT_READ, connection)
 
     def _rest_from_accepting(self, now: float, error: OSError) -> None:
-        """The listener stays readable, so that looking at it again at once would be a busy loop."""
+        """The listener stays readable, so that polling it again at once would be a busy loop."""
         text = "metrics: no connection can be accepted for the moment"
         self._folded.warning(("metrics", error.errno), text, reason=error.strerror)
         self._selector.unregister(self._listener)
@@ -187,7 +187,7 @@ class ScrapeServer:
             self._close(connection)  # the peer is gone
 
     def _advance(self, connection: _Connection, now: float) -> None:
-        """Answer what has come, as far as the socket takes it; nothing more is read before it has taken all."""
+        """Answers requests as far as the socket accepts the output; nothing more is read until all of it is sent."""
         exchange = connection.exchange
         while True:
             if not exchange.output and (scrape := exchange.next_scrape()) is not None:
@@ -218,7 +218,7 @@ class ScrapeServer:
 
     @staticmethod
     def _send(connection: _Connection) -> bool:
-        """Whether all output is out."""
+        """Whether all output was sent."""
         output = connection.exchange.output
         while output:
             try:
@@ -237,6 +237,6 @@ class ScrapeServer:
         del self._connections[connection]
         self._selector.unregister(connection.socket)
         if connection.exchange.malformed:
-            with suppress(OSError):  # what is unread when a socket closes takes the answer away from the peer
+            with suppress(OSError):  # unread data at close would take the response away from the peer
                 connection.socket.recv(READ_MAX)
         connection.socket.close()

@@ -1,7 +1,7 @@
-"""A program that reads a certificate request on its standard input and prints a chain: the way to any CA there is.
+"""A program that reads a certificate request on its standard input and prints a chain: a way to use any CA.
 
-It gets PEM, prints PEM (leaf first), and ends with 0; what it says on standard error is in the log when it fails. Its
-environment is empty but for PATH, the locale, and for whom the certificate is: OFFLOAD_IDENTITY, OFFLOAD_URIS,
+It gets PEM, prints PEM (leaf first), and exits with 0; if it fails, its standard error is logged. Its environment is
+empty except for PATH, the locale, and the subject of the certificate: OFFLOAD_IDENTITY, OFFLOAD_URIS,
 OFFLOAD_DNS_NAMES (separated by spaces).
 """
 
@@ -55,7 +55,7 @@ class ExecIssuer:
         return Issued(_chain(output, program))
 
     def _check(self, program: str) -> None:
-        """It runs with our rights: nobody else may put another in its place. IssuerError."""
+        """It runs with our rights: nobody else may replace it. IssuerError."""
         try:
             with Walk(self.trust) as walk:
                 walk.to(program)
@@ -65,11 +65,11 @@ class ExecIssuer:
             raise IssuerError(f"{program} is not run: {error}") from error
 
     def _run(self, given: IO[bytes], environment: dict[str, str]) -> tuple[int, bytes, bytes]:
-        """Exit status and both outputs. IssuerError when it cannot run, is too slow, or says too much."""
+        """Exit status and both outputs. IssuerError if it cannot run, is too slow, or prints too much."""
         program, deadline = self.settings.command[0], time.monotonic() + self.settings.timeout_seconds
         pipe = subprocess.PIPE
         try:
-            # A session of its own: what it starts can be ended with it.
+            # In a separate session, so that its children can be ended with it.
             process = subprocess.Popen(
                 self.settings.command,
                 env=environment,
@@ -95,7 +95,7 @@ class ExecIssuer:
 
 
 def _read_both(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
-    """Until both outputs have ended. TimeoutError at the deadline; OverflowError when one is too large."""
+    """Reads until both outputs have ended. TimeoutError at the deadline; OverflowError if one is too large."""
     streams = [stream for stream in (process.stdout, process.stderr) if stream is not None]
     taken = {stream.fileno(): b"" for stream in streams}
     with selectors.DefaultSelector() as selector:

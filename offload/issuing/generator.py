@@ -1,8 +1,8 @@
-"""Keys that are made on this node, and their certificates: asked for, put into force, renewed.
+"""Keys that are generated on this node, and their certificates: requested, put into force, renewed.
 
-The thin shell around `renewal`: one thread that waits for what is due, a few that make keys and talk to issuers. Each
-certificate has a key of its own, in locked memory only; a restart makes new ones. What is in force stays so until its
-successor is there.
+The thin shell around `renewal`: one thread that waits for what is due, and a few that generate keys and talk to
+issuers. Each certificate has its own key, in locked memory only; a restart generates new ones. What is in force stays
+so until its successor exists.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from offload.issuing.orders import Order
 from offload.issuing.renewal import Renewal, State
 from offload.reporting.logs import get_logger
 
-ISSUING_AT_ONCE = 4  # identities that wait for their issuers side by side
-LOOK_SECONDS = 1.0  # clocks can be set, and machines can sleep: what is due then must not wait for the old time
+ISSUING_AT_ONCE = 4  # identities that wait for their issuers concurrently
+LOOK_SECONDS = 1.0  # clocks can be set, and machines can sleep: due work must not wait for the old time
 GENERATED_HERE = "generated on this node"
 
 
@@ -37,7 +37,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class IssuanceStatus:
-    """For metrics."""
+    """The state of issuance, for metrics."""
 
     results: Mapping[tuple[str, str], int]  # (issuer, "issued" or "failed") -> count
     next_renewal: Mapping[str, float] = field(default_factory=dict)  # identity -> seconds since 1970
@@ -62,9 +62,9 @@ class GeneratedIdentities:
     # ---- for the daemon ----
 
     def configure(self, orders: Mapping[str, Order], bundles: Mapping[str, tuple[TrustBundle, ...]]) -> None:
-        """Takes over what is to be generated, by identity; certificates that others replace serve until these come.
+        """Adopts what is to be generated, by identity; superseded certificates serve until their replacements exist.
 
-        `bundles`: of identities whose trust comes with their order, and not from files.
+        `bundles`: for identities whose trust comes with their order, and not from files.
         """
         with self._condition:
             self._bundles = dict(bundles)
@@ -77,7 +77,7 @@ class GeneratedIdentities:
             self._condition.notify()
 
     def hurry(self, issuer: str) -> None:
-        """The issuer is back: what waits for it is due now."""
+        """The issuer is back: whatever waits for it is due now."""
         with self._condition:
             for entry in self._entries.values():
                 if entry.order.source.issuer == issuer and entry.renewal.state is State.WAITING:
@@ -94,7 +94,7 @@ class GeneratedIdentities:
             self._condition.notify()
         if self._thread is not None:
             self._thread.join(timeout=5)
-        # An issuer that hangs is not waited for; its own timeout ends it.
+        # A hanging issuer is not waited for; its own timeout ends it.
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def names(self) -> list[str]:
@@ -130,7 +130,7 @@ class GeneratedIdentities:
                 self._condition.wait(max(0.05, min([*waits, LOOK_SECONDS])))
 
     def _issue(self, name: str, entry: Entry) -> None:
-        """On a thread of the pool: makes a key, gets it certified, checks the chain."""
+        """Generates a key, has it certified, and checks the chain, on a thread of the pool."""
         order = entry.order
         pair: KeyPair | None = None
         problem = None

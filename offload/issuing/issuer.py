@@ -1,7 +1,7 @@
-"""Who certifies the keys that are made on this node: one small interface, one file per issuer.
+"""Who certifies the keys that are generated on this node: one small interface, one file per issuer.
 
-An issuer is given a certificate request and gives a chain. It is called on a thread of its own, may take its time, and
-is not trusted to have done what was asked: `check` holds the chain against the request before it is put into force.
+An issuer gets a certificate request and returns a chain. It is called on a separate thread, may take its time, and is
+not trusted to have done what was requested: `check` compares the chain with the request before it is put into force.
 To add an issuer: a class with `issue`, its settings in `config.settings.Issuer`, a line in `orders.make_issuer`. The
 mesh control plane is one too (mesh/client.py).
 """
@@ -17,12 +17,12 @@ from offload.identities.certificates import CertificateError, Chain, read_chain
 
 
 class IssuerError(Exception):
-    """No certificate, this time; the message says why, for the log and for people."""
+    """No certificate was issued this time; the message says why, for the log and for people."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """For whom a certificate shall be."""
+    """The subject of a certificate to be issued."""
 
     identity: str
     uris: tuple[str, ...]
@@ -31,7 +31,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Issued:
-    """DER certificates, leaf first. `renew_at` (seconds since 1970): where the issuer decides that."""
+    """DER certificates, leaf first. `renew_at`: seconds since 1970, if the issuer decides that."""
 
     chain: tuple[bytes, ...]
     renew_at: float | None = None
@@ -44,7 +44,7 @@ class Issuer(Protocol):
 
 
 def check(chain: Sequence[bytes], key_id: bytes, wanted: Wanted, now: datetime) -> Chain:
-    """The chain, if it is what was asked for: our key, these names, valid now, in order. IssuerError."""
+    """The chain, if it is what was requested: our key, these names, valid now, in order. IssuerError."""
     try:
         read = read_chain(tuple(chain), now)
     except CertificateError as error:

@@ -1,6 +1,6 @@
 """A CA whose certificate and key are files on this host: for development, tests, and a single machine.
 
-The CA's key is an ordinary object of Python here. Where that is not good enough, use `exec`, or the control plane.
+The CA's key is an ordinary Python object here. If that is not good enough, use `exec`, or the control plane.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LocalCaIssuer:
 
     settings: LocalCa
     trust: Trust = field(default_factory=Trust.of)
-    # What was logged about the key's file: at each certificate would be too often.
+    # Warnings that were logged about the key's file, which must not repeat with each certificate.
     _told: set[str] = field(default_factory=set, compare=False)
 
     def issue(self, request: bytes, wanted: Wanted) -> Issued:
@@ -46,7 +46,7 @@ class LocalCaIssuer:
         return Issued((leaf.public_bytes(Encoding.DER), *(one.public_bytes(Encoding.DER) for one in chain)))
 
     def _certificates(self) -> tuple[x509.Certificate, list[x509.Certificate]]:
-        """The CA, and what goes into the chain: all of the file but the root."""
+        """The CA, and the certificates for the chain: all of the file but the root."""
         try:
             found = x509.load_pem_x509_certificates(_read(self.settings.certificate, self.trust))
         except UNREADABLE as error:
@@ -118,7 +118,7 @@ def _authority_key_identifier(authority: x509.Certificate) -> x509.AuthorityKeyI
 
 
 def _read(path: Path, trust: Trust, warn: Callable[[str], None] | None = None) -> bytes:
-    """Whoever could put another CA there could certify himself as anybody. IssuerError."""
+    """Whoever could put another CA there could certify themselves as anybody. IssuerError."""
     try:
         return read_trusted(path, trust, warn)
     except OSError as error:

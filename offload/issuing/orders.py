@@ -15,7 +15,7 @@ from offload.issuing.local_ca import LocalCaIssuer
 
 @dataclass(frozen=True)
 class Order:
-    """What is wanted for one identity; another order means another certificate. Issuers compare by their settings."""
+    """The order for one identity; a different order means another certificate. Issuers compare by their settings."""
 
     source: GenerateSource
     issuer: Issuer
@@ -28,7 +28,7 @@ def order(name: str, source: GenerateSource, issuer: Issuer) -> Order:
 
 
 def orders_of(config: Config) -> dict[str, Order]:
-    """What the configuration file wants to be generated."""
+    """The orders of the configuration file."""
     trust = config.security.trust()
     return {
         name: order(name, identity.generate, make_issuer(config.issuers[identity.generate.issuer], trust))
@@ -42,4 +42,4 @@ def make_issuer(settings: IssuerSettings, trust: Trust) -> Issuer:
         return LocalCaIssuer(settings.local_ca, trust)
     if settings.exec is not None:
         return ExecIssuer(settings.exec, trust)
-    raise ValueError("an issuer of no kind")  # the configuration has refused that
+    raise ValueError("an issuer of no kind")  # the configuration rejects that earlier

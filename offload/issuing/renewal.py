@@ -1,11 +1,11 @@
-"""When a certificate that is issued to this node is asked for: the pure core, without clock, threads or issuers.
+"""When a certificate for this node is requested: the pure core, without clock, threads or issuers.
 
     NEEDED --asked--> ASKING --issued--> IN_FORCE --asked (at half its life)--> ASKING
                          |                                                         |
                          +--refused--> WAITING --asked (after a backoff)-----------+
 
-Every method takes the time and returns nothing that depends on another clock; `random` gives numbers from 0 to 1, which
-spread renewals and repetitions of many nodes.
+Every method is passed the time and uses no other clock; `random` gives numbers from 0 to 1, which spread renewals and
+retries of many nodes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-RENEWAL_SHARE = 0.5  # of its life: half of it is left for an issuer that is away
+RENEWAL_SHARE = 0.5  # of its life: half of it is left for an outage of the issuer
 RENEWAL_JITTER = 0.05  # of its life, in either direction
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MAX_S = 300.0
-BACKOFF_SHARE = 0.1  # of what is left of the certificate's life, so that its end is not slept through
-LEAST_PAUSE_SHARE = 0.1  # of what is left of its life: an issuer that gives old certificates is not asked in a loop
+BACKOFF_SHARE = 0.1  # of the certificate's remaining life, so that its expiry is not missed
+LEAST_PAUSE_SHARE = 0.1  # of its remaining life: an issuer that returns old certificates is not asked in a loop
 
 
 class State(Enum):
@@ -46,11 +46,11 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = {
 
 @dataclass
 class Renewal:
-    """One identity's. Times are seconds since 1970."""
+    """The renewal of one identity. Times are seconds since 1970."""
 
     random: Callable[[], float]
     state: State = State.NEEDED
-    due_at: float = 0  # when to ask next; no meaning while ASKING
+    due_at: float = 0  # when to request the next one; no meaning while ASKING
     failures: int = 0  # in a row
     not_before: float = 0  # of the certificate in force
     not_after: float | None = field(default=None)
@@ -60,15 +60,15 @@ class Renewal:
         return self.state is not State.ASKING and (now >= self.due_at or self._was_set_back(now))
 
     def _was_set_back(self, now: float) -> bool:
-        """The clock, to before the last answer: a pause counted from there is no measure, and a certificate from there
-        may not be valid yet. The next answer comes with the clock as it is now, so nothing is asked for in a loop."""
+        """Whether the clock was set back to before the last response: a pause counted from there means nothing, and its
+        certificate may not be valid yet. The next response uses the present clock, so there is no request loop."""
         return now < self.answered_at and (self.state is State.WAITING or now < self.not_before)
 
     def asked(self) -> None:
         self._move(Event.ASKED)
 
     def issued(self, now: float, not_before: float, not_after: float, renew_at: float | None = None) -> None:
-        """`renew_at`: the issuer's own word for it."""
+        """`renew_at`: the time that the issuer named, if any."""
         self._move(Event.ISSUED)
         self.failures, self.not_before, self.not_after, self.answered_at = 0, not_before, not_after, now
         life = max(0.0, not_after - not_before)

@@ -1,7 +1,7 @@
-"""The stream to the control plane: kept open, opened again, and spoken on. One thread.
+"""The stream to the control plane: kept open, reopened, and its messages. One thread.
 
-What comes is handed on (`configured`); certificate requests wait on the threads of the issuing pool for their answers.
-While there is no stream, requests fail at once and the daemon goes on with what it has.
+Configurations are passed on (`configured`); certificate requests wait on the issuing pool's threads for their
+responses. While there is no stream, requests fail at once and the daemon continues with what it has.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
 ANSWER_SECONDS = 30.0
 JOIN_SECONDS = 30.0
-STREAM_LEAST_S = 60.0  # where clocks differ by half of a certificate's life, it is not renewed in a loop
+STREAM_LEAST_S = 60.0  # so that clocks that differ by half of a certificate's life cause no renewal loop
 MESSAGE_MAX = 16 * 1024 * 1024
 _SERVICE = "/offload.v1.NodeService"
 _OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_MAX),
-    # A control plane that is gone without a word is noticed within a minute.
+    # A control plane that vanishes silently is noticed within a minute.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # Reconnecting is ours; gRPC's own backoff would come on top.
+    # Reconnecting is done here; gRPC's own backoff would be added to it.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
@@ -48,21 +48,21 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class ClientStatus:
-    """For people and metrics."""
+    """The state of the client, for people and metrics."""
 
     control_plane: str
     is_connected: bool
     reason: str  # why it is not; empty while it is
     attempts: int  # streams that were tried since the start
-    is_mutual: bool  # the stream rests on the node's certificate, not on its token
+    is_mutual: bool  # the stream is authenticated by the node's certificate, not by its token
 
 
 class MeshError(Exception):
-    """The control plane cannot be asked; the message names the file and the way out."""
+    """The control plane cannot be used; the message names the file and the way out."""
 
 
 def backoff_seconds(failures: int, number: float) -> float:
-    """How long after this many failures in a row; `number`, from 0 to 1, spreads the nodes of a mesh."""
+    """The pause after this many failures in a row; `number`, from 0 to 1, spreads the nodes of a mesh."""
     longest = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * float(2 ** min(failures, 16)))
     return longest * (0.5 + 0.5 * number)
 
@@ -87,7 +87,7 @@ class MeshClient(threading.Thread):
         connected: Callable[[], None],
         trust: Trust | None = None,
     ) -> None:
-        """`configured` and `connected` are called on this thread. `trust`: of this process, where none is given."""
+        """`configured` and `connected` are called on this thread. `trust`: defaults to that of this process."""
         super().__init__(name="mesh", daemon=True)
         self._settings = settings
         proxy = settings.proxy
@@ -101,10 +101,10 @@ class MeshClient(threading.Thread):
         self._stream: Stream | None = None
         self._waiting: dict[int, Future[node_pb2.CertificateAnswer]] = {}
         self._last_id = 0
-        self._credential = Credential()  # of the thread
+        self._credential = Credential()  # only used by the thread
         self._is_mutual = False
         self._reason, self._attempts = "not connected yet", 0
-        self._told = ""  # of the token's file
+        self._told = ""  # the last warning about the token's file
         self._stopping = threading.Event()
         self._call: grpc.Call | None = None
 
@@ -127,7 +127,7 @@ class MeshClient(threading.Thread):
         self._send(node_pb2.NodeMessage(serving=node_pb2.Serving(spiffe_ids=spiffe_ids)))
 
     def certify(self, mesh: str, spiffe_id: str, request: bytes) -> node_pb2.CertificateAnswer:
-        """Blocks until the control plane answers. IssuerError."""
+        """Blocks until the control plane responds. IssuerError."""
         answer: Future[node_pb2.CertificateAnswer] = Future()
         with self._lock:
             self._last_id += 1
@@ -203,14 +203,14 @@ class MeshClient(threading.Thread):
             self._stopping.wait(pause)
 
     def _converse(self) -> None:
-        """One stream, to its end. RpcError, MeshError."""
+        """Runs one stream to its end. RpcError, MeshError."""
         ca = _read(self._settings.ca_file, "mesh.ca_file", self._trust)
         certificate = self._join(ca)
         stream = Stream(queue.SimpleQueue())
         hello = node_pb2.Hello(daemon_version=__version__, backends=self._backends)
         stream.outgoing.put(node_pb2.NodeMessage(hello=hello))
         with self._channel(ca, certificate) as channel:
-            # At the time of its renewal the stream is opened again, with the next certificate.
+            # When it is due for renewal, the stream is reopened with the next certificate.
             left = None if certificate is None else max(STREAM_LEAST_S, certificate.renew_at - time.time())
             connect = channel.stream_stream(f"{_SERVICE}/Connect", node_pb2.NodeMessage.SerializeToString)
             call = connect(stream.messages(), metadata=self._token(certificate), timeout=left)
@@ -235,7 +235,7 @@ class MeshClient(threading.Thread):
                 self._call = None
 
     def _join(self, ca: bytes) -> NodeCertificate | None:
-        """The node's certificate, renewed where it is due; None where the control plane has no port for it."""
+        """The node's certificate, renewed if due; None if the control plane has no port for it."""
         shown, now = self._credential.to_show(time.time()), time.time()
         if shown is not None and not self._credential.is_due(now):
             return shown
@@ -261,7 +261,7 @@ class MeshClient(threading.Thread):
         return got
 
     def _channel(self, ca: bytes, certificate: NodeCertificate | None) -> grpc.Channel:
-        """With the node's certificate, at the port for those; without one, where nodes join."""
+        """Uses the node's certificate, at the port for those; without one, the port where nodes join."""
         if certificate is None:
             return grpc.secure_channel(
                 self._settings.control_plane, grpc.ssl_channel_credentials(ca), options=self._options
@@ -270,7 +270,7 @@ class MeshClient(threading.Thread):
         return grpc.secure_channel(certificate.address, credentials, options=self._options)
 
     def _token(self, certificate: NodeCertificate | None, is_needed: bool = True) -> tuple[tuple[str, str], ...]:
-        """As metadata; none where a certificate says who we are. The file is read each time. MeshError."""
+        """The token as metadata; empty if a certificate identifies us. The file is read each time. MeshError."""
         if certificate is not None:
             return ()
         file = self._settings.token_file
@@ -282,7 +282,7 @@ class MeshClient(threading.Thread):
         return (("authorization", f"Bearer {token}"),)
 
     def _exposed(self, text: str) -> None:
-        """Once, and not at each try."""
+        """Warns once, and not at each attempt."""
         if text != self._told:
             self._told = text
             self._log.warning("the node's token is no secret", why=text)
@@ -310,11 +310,11 @@ class MeshClient(threading.Thread):
 
 @dataclass(frozen=True)
 class MeshIssuer:
-    """The control plane as an issuer. Equal ones give the same certificates: another CA makes another issuer."""
+    """The control plane as an issuer. Equal ones issue the same certificates: another CA makes another issuer."""
 
     client: MeshClient
     mesh: str
-    authority: bytes  # SHA-256 of the certificate of the CA that signs now
+    authority: bytes  # SHA-256 of the issuing CA's certificate
 
     def issue(self, request: bytes, wanted: Wanted) -> Issued:
         answer = self.client.certify(self.mesh, wanted.identity, request)
@@ -333,7 +333,7 @@ def _read(path: Path, what: str, trust: Trust, warn: Callable[[str], None] | Non
 
 
 def _parsed(kind: Any, data: bytes) -> Any:
-    """Here and not in gRPC, which would write a traceback for it and tell nobody what came. MeshError."""
+    """Parsed here and not in gRPC, which would log a traceback and hide what was received. MeshError."""
     try:
         return kind.FromString(data)
     except DecodeError:

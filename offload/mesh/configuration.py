@@ -21,17 +21,17 @@ USAGES = ("tls13", "tls12+13")  # not `any`: nothing in a mesh needs signatures 
 
 @dataclass(frozen=True)
 class MeshIdentity:
-    """One identity as the rest of the daemon knows identities, and what the control plane adds."""
+    """One identity in the form used by the rest of the daemon, and what the control plane adds."""
 
     settings: Identity
     mesh: str
-    issuer: bytes  # SHA-256 of the certificate of the CA that signs now
+    issuer: bytes  # SHA-256 of the issuing CA's certificate
     bundles: tuple[TrustBundle, ...]
 
 
 @dataclass(frozen=True)
 class Bound:
-    """`set_by`: in words."""
+    """`set_by`: the source, in words."""
 
     value: int
     set_by: str
@@ -42,13 +42,13 @@ class Bound:
 
 @dataclass(frozen=True)
 class Limits:
-    """For the data plane; None: its own."""
+    """Limits for the data plane; None means its own."""
 
     max_wait_us: Bound | None = None
     queue_limit: Bound | None = None
 
     def within(self, max_wait_us: int, queue_limit: int) -> tuple[Bound, Bound]:
-        """Both, never above the daemon's own."""
+        """Both limits, never above the daemon's own."""
         wait, queue = Bound(max_wait_us, "data_plane.max_wait_us"), Bound(queue_limit, "data_plane.queue_limit")
         return wait.within(self.max_wait_us), queue.within(self.queue_limit)
 
@@ -58,12 +58,12 @@ class MeshConfiguration:
     version: str = ""
     identities: Mapping[str, MeshIdentity] = field(default_factory=dict)
     limits: Limits = Limits()
-    # What could not be done, in words; a version with problems does not count as taken.
+    # What could not be applied, in words; a version with problems does not count as applied.
     problems: tuple[str, ...] = ()
 
 
 def read_configuration(message: node_pb2.Configuration, config: Config, has_vector_kernels: bool) -> MeshConfiguration:
-    """Never raises for anything in the message: what is wrong with one identity is said, and the others are taken."""
+    """Never raises for anything in the message: a problem with one identity is reported, and the others are applied."""
     problems: list[str] = []
     bundles = _bundles(message, problems)
     identities: dict[str, MeshIdentity] = {}
@@ -87,7 +87,7 @@ def read_configuration(message: node_pb2.Configuration, config: Config, has_vect
 
 
 def _limits(identities: Collection[node_pb2.MeshIdentity]) -> Limits:
-    """Batches and the queue are shared by all identities of the node: the strictest of their bounds holds."""
+    """Batches and the queue are shared by all identities of the node: the strictest of their bounds applies."""
     waits = [Bound(one.max_wait_us, _policy_of(one)) for one in identities if one.HasField("max_wait_us")]
     queues = [Bound(one.max_queue, _policy_of(one)) for one in identities if one.max_queue > 0]
     return Limits(min(waits, key=_strictness, default=None), min(queues, key=_strictness, default=None))
@@ -102,7 +102,7 @@ def _policy_of(identity: node_pb2.MeshIdentity) -> str:
 
 
 def _bundles(message: node_pb2.Configuration, problems: list[str]) -> dict[str, tuple[TrustBundle, ...]]:
-    """By mesh: the meshes of a node do not trust each other's CAs."""
+    """Bundles by mesh: the meshes of a node do not trust each other's CAs."""
     bundles: dict[str, tuple[TrustBundle, ...]] = {}
     for domain in message.trusted_domains:
         try:
@@ -116,7 +116,7 @@ def _bundles(message: node_pb2.Configuration, problems: list[str]) -> dict[str, 
 
 
 def _unfit(wanted: node_pb2.MeshIdentity, config: Config, has_vector_kernels: bool) -> str | None:
-    """Why this daemon cannot serve the identity as it is wanted."""
+    """Why this daemon cannot serve the identity as requested."""
     name = wanted.spiffe_id
     if not name.startswith(SPIFFE_SCHEME) or not name.isascii() or not name.isprintable() or len(name) > SPIFFE_ID_MAX:
         return "this is not a SPIFFE id"
@@ -135,16 +135,16 @@ def _unfit(wanted: node_pb2.MeshIdentity, config: Config, has_vector_kernels: bo
 
 
 def _settings(wanted: node_pb2.MeshIdentity, config: Config) -> Identity:
-    """As if it stood in the configuration file, and as strictly. ValidationError.
+    """Validated as strictly as in the configuration file. ValidationError.
 
-    A dedicated socket is one workload's: whoever uses its identity has to come through it.
+    A dedicated socket belongs to one workload: callers of its identity must come through it.
     """
     names = {str(socket.path): socket.name for socket in config.sockets.dedicated}
     dedicated = list(dict.fromkeys(names.get(path) for path in (wanted.socket, *wanted.former_sockets)))
     selectors: list[dict[str, object]] = []
     for selector in wanted.selectors:
         fields = {name: getattr(selector, name) for name in ("uid", "gid") if selector.HasField(name)}
-        # Through any socket, where one of them is shared.
+        # Any socket will do if one of them is shared.
         named = dedicated if fields and None not in dedicated else [None]
         selectors += [fields | {"socket": name} if name else fields for name in named]
     return Identity.model_validate(

@@ -1,6 +1,6 @@
 """The daemon's membership of a mesh: what the control plane said last, and what the daemon makes of it.
 
-Belongs to the daemon's main thread; only `MeshClient` has a thread of its own.
+It belongs to the daemon's main thread; only `MeshClient` has a separate thread.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Membership:
         self._client = MeshClient(settings, ["software", *({backend} - {"software"})], configured, connected, trust)
         self._log = get_logger()
         self._in_force = MeshConfiguration()
-        self._told: frozenset[str] | None = None  # the identities that it was told are served
+        self._told: frozenset[str] | None = None  # the identities that were last reported as served
 
     @property
     def in_force(self) -> MeshConfiguration:
@@ -52,11 +52,11 @@ class Membership:
         self._client.stop()
 
     def take(self, message: node_pb2.Configuration, config: Config) -> None:
-        """What the others of these methods speak of from now on."""
+        """Sets the configuration that the other methods refer to from now on."""
         self._in_force = read_configuration(message, config, self._vector)
 
     def report(self) -> None:
-        """After it was put into force: tells the control plane, and the log. `tell_serving` tells the rest."""
+        """Reports to the control plane, and the log, after it was put into force. `tell_serving` reports the rest."""
         version, problems = self._in_force.version, self._in_force.problems
         log = self._log.warning if problems else self._log.info
         identities = sorted(self._in_force.identities)
@@ -65,14 +65,14 @@ class Membership:
         self._told = None
 
     def tell_serving(self, identities: Collection[str]) -> None:
-        """Which identities the daemon can use now; tells the control plane what is new of its own among them."""
+        """Takes the identities that the daemon can use now; reports changes among the control plane's own to it."""
         served = frozenset(identities) & self._in_force.identities.keys()
         if served != self._told:
             self._told = served
             self._client.serving(tuple(sorted(served)))
 
     def merged(self, config: Config) -> Config:
-        """With the control plane's identities beside the configuration file's, which go first."""
+        """Adds the control plane's identities to those of the configuration file, which take precedence."""
         others = {name: identity.settings for name, identity in self._in_force.identities.items()}
         return config.model_copy(update={"identities": others | config.identities})
 

@@ -1,7 +1,7 @@
-"""The node's own certificate, for mutual TLS with the control plane, and when it is shown, renewed or done without.
+"""The node's own certificate, for mutual TLS with the control plane, and when it is shown, renewed or not used.
 
-Its key is made here and lives in this process's memory only, like the node token, which opens the same doors: gRPC
-takes it as PEM, so it cannot be in locked memory (docs/decisions/0037). Keys of identities never come near it.
+Its key is generated here and lives in this process's memory only, like the node token, which grants the same access:
+gRPC takes it as PEM, so it cannot be in locked memory (docs/decisions/0037). Keys of identities are kept apart from it.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class Request:
 
 
 def make_request() -> Request:
-    """For a new key; it names nobody, since who the node is stands in its token."""
+    """Makes a request for a new key; it names nobody, since the token says who the node is."""
     key = ec.generate_private_key(ec.SECP256R1())
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     return Request(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER), key)
 
 
 def take(request: Request, chain: Sequence[bytes], renew_at: float, control_plane: str, port: int) -> NodeCertificate:
-    """What the control plane answered. ValueError where it does not fit the request, or is none."""
+    """Accepts the control plane's response. ValueError if it does not fit the request, or is not a certificate."""
     certificates = parse_certificates(chain[:10])
     if not certificates:
         raise ValueError("there is no certificate in the answer")
@@ -72,7 +72,7 @@ def take(request: Request, chain: Sequence[bytes], renew_at: float, control_plan
 
 
 def proof(ended: NodeCertificate, request: Request) -> tuple[bytes, bytes]:
-    """The ended certificate (DER) and the signature that asks for its successor, as in JoinRequest of node.proto."""
+    """The expired certificate (DER) and the signature that requests its successor, as in JoinRequest of node.proto."""
     key = load_pem_private_key(ended.key_pem, None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise TypeError("keys of nodes are made here, on P-256")
@@ -82,18 +82,18 @@ def proof(ended: NodeCertificate, request: Request) -> tuple[bytes, bytes]:
 
 @dataclass
 class Credential:
-    """Pure: what to come with next. A certificate that was refused is not shown again before the token was tried."""
+    """Pure: which credential to use next. A rejected certificate is not shown again before the token was tried."""
 
     certificate: NodeCertificate | None = None
     refused: bool = False
 
     def to_show(self, now: float) -> NodeCertificate | None:
-        """None: the token."""
+        """The certificate to show; None means the token."""
         one = self.certificate
         return one if one is not None and now < one.not_after and not self.refused else None
 
     def ended(self, now: float) -> NodeCertificate | None:
-        """The one that has ended, which may still get its successor."""
+        """An expired certificate, which may still get its successor."""
         one = self.certificate
         return one if one is not None and now >= one.not_after else None
 
@@ -104,7 +104,7 @@ class Credential:
         self.certificate, self.refused = certificate, False
 
     def failed(self, now: float) -> bool:
-        """No stream came of it. True: it was the certificate that was shown, and the token is to be tried at once;
-        after that the certificate has its turn again, since tokens expire too."""
+        """Records that no stream was established. True: a certificate was shown, and the token is to be tried at once;
+        after that it is the certificate's turn again, since tokens expire too."""
         self.refused = self.to_show(now) is not None
         return self.refused

@@ -1,1 +1,1 @@
-"""What the processes tell people: logs, messages of commands that fail, exit codes."""
+"""What the processes tell people: logs, messages of failing commands, exit codes."""

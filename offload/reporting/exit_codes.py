@@ -1,6 +1,6 @@
 """Exit codes of every command of `offload` and `mesh`; the larger ones are those of sysexits.h and of shells.
 
-docs/reference/exit-codes.md is printed from MEANINGS, and a test compares them.
+docs/reference/exit-codes.md is generated from MEANINGS, and a test compares them.
 """
 
 OK = 0
@@ -14,7 +14,7 @@ NO_PERMISSION = 77
 CONFIGURATION = 78
 INTERRUPTED = 130
 
-# Code, command, what it means and what to do.
+# (code, command, its meaning and what to do)
 MEANINGS = (
     (OK, "all", "Done."),
     (
@@ -52,6 +52,6 @@ MEANINGS = (
 
 
 def table() -> str:
-    """All of them as Markdown."""
+    """All exit codes as a Markdown table."""
     rows = [f"| {code} | {command} | {meaning} |" for code, command, meaning in MEANINGS]
     return "\n".join(["| exit code | of | means |", "|---|---|---|", *rows, ""])

@@ -1,6 +1,6 @@
 """How a command fails: with a sentence that names the thing and the way out, and an exit code of `exit_codes`.
 
-`offload` and `mesh` go through `ended`, so that no mistake of whoever calls them shows a traceback.
+`offload` and `mesh` go through `ended`, so that no mistake of their users shows a traceback.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LIBRARIES = {"libnghttp2.so.14": "apt-get install libnghttp2-14"}
 
 
 def of_system(error: OSError) -> str:
-    """An OSError in words, without its number: file, reason, way out. Those with a text of our own are that text."""
+    """An OSError in words, without its number: file, reason, way out. An error with our own text keeps it."""
     if error.errno is None or error.strerror is None or isinstance(error, ssl.SSLError):
         return str(error)
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
@@ -44,7 +44,7 @@ def of_system(error: OSError) -> str:
 
 
 def of_import(error: ImportError) -> str:
-    """A library or a package that is not there."""
+    """A missing library or package, in words."""
     if found := re.match(
         r"(?:\S*/)?(?P<library>[\w.+-]+\.so[\w.]*): (?:cannot open|file too short|invalid)", str(error)
     ):
@@ -59,7 +59,7 @@ def of_import(error: ImportError) -> str:
 def ended(
     run: Callable[[], object], complain: Callable[[str], None], expected: Mapping[type[BaseException], int]
 ) -> NoReturn:
-    """Runs a command and ends the process. `expected` are the errors with texts of their own, and their exit codes."""
+    """Runs a command and ends the process. `expected`: errors with their own texts, and their exit codes."""
     try:
         run()
     except SystemExit:

@@ -1,9 +1,9 @@
 """Warnings that others can cause as often as they like, folded, so that they neither fill a disk nor hide the rest.
 
-Of each kind (a reason and a user, say) the first few lines that differ are written at once. Whatever else comes of that
-kind is counted, and written as one line at the end of each interval: with the count of events, and of each field the
-values that it had, up to a bound. So nothing is left out silently, and a kind costs one line per interval however often
-it comes. Metrics count every event by themselves.
+For each kind (a reason and a user, say) the first few distinct lines are written at once. Further events of that kind
+are counted, and written as one line at the end of each interval: with the count of events, and the values of each
+field, up to a bound. So nothing is left out silently, and a kind costs one line per interval however often it occurs.
+Metrics count every event separately.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-INTERVAL_SECONDS = 10.0  # soon enough for somebody who looks at the log while an attack or a mistake goes on
+INTERVAL_SECONDS = 10.0  # soon enough for somebody who watches the log during an attack or a mistake
 AT_ONCE_MAX = 4  # a mistake is often made twice or three times at once: with two keys, by two processes
-VALUES_MAX = 4  # of a field, in the line for many events
-KINDS_MAX = 256  # reasons times users; what is beyond shares one line
+VALUES_MAX = 4  # per field, in the line for many events
+KINDS_MAX = 256  # reasons times users; further kinds share one line
 NOT_TOLD_APART = "more kinds of events than are told apart"
 
 
@@ -30,8 +30,8 @@ class _Kind:
     event: str
     until: float
     at_once: list[dict[str, Any]] = field(default_factory=list)
-    count: int = 0  # of events in no line yet
-    values: dict[str, list[Any]] = field(default_factory=dict)  # of their fields
+    count: int = 0  # events that are in no line yet
+    values: dict[str, list[Any]] = field(default_factory=dict)  # by their fields
 
     def fold(self, count: int, fields: dict[str, Any]) -> None:
         self.count += count
@@ -41,7 +41,7 @@ class _Kind:
                 known.append(value)
 
     def fields(self) -> dict[str, Any]:
-        """A value that all events had, or the list of the first values and an ellipsis where there were more."""
+        """The value that all events had, or the list of the first values, with an ellipsis if there were more."""
         return {
             name: known[0] if len(known) == 1 else [*known[:VALUES_MAX], *(["..."] if len(known) > VALUES_MAX else [])]
             for name, known in self.values.items()
@@ -49,7 +49,7 @@ class _Kind:
 
 
 class FoldedLog:
-    """For any thread. Whoever owns it calls `flush` about once a second, and `close` at the end."""
+    """For any thread. Its owner calls `flush` about once a second, and `close` at the end."""
 
     def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self._log, self._clock = log, clock
@@ -57,14 +57,14 @@ class FoldedLog:
         self._kinds: dict[Hashable, _Kind] = {}
 
     def warning(self, kind: Hashable, event: str, count: int = 1, **fields: Any) -> None:
-        """`count` events, which are written now or counted for the line at the end of the interval."""
+        """Writes `count` events now, or counts them for the line at the end of the interval."""
         with self._lock:
             at_once = self._note(kind, event, count, fields)
         if at_once:
             self._log.warning(event, **fields, count=count)
 
     def flush(self) -> None:
-        """Writes the lines of the intervals that are over."""
+        """Writes the lines of finished intervals."""
         self._flush(self._clock())
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class FoldedLog:
             for kind, it in over:
                 if it.count == 0:
                     del self._kinds[kind]
-                else:  # it goes on, perhaps: the next interval has one line only
+                else:  # it may continue: the next interval has only one line
                     self._kinds[kind] = _Kind(it.event, now + INTERVAL_SECONDS, [{}] * AT_ONCE_MAX)
         for _, it in over:
             if it.count > 0:

@@ -1,8 +1,8 @@
 """Structured logs on standard error: JSON for machines, colours for people.
 
 structlog, because the same event then reaches both formats with its fields intact, and because what grpcio and
-watchfiles write through the standard library takes the same way. Values that are bytes are not written at all: nothing
-that could be a key has a place in a log, and public digests are logged in hexadecimal by those who log them.
+watchfiles write through the standard library takes the same path. Values that are bytes are never written: nothing
+that could be a key belongs in a log, and public digests are logged in hexadecimal by their owners.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def configure(level: str, output: str) -> None:
     last: list[Any] = (
         [structlog.processors.format_exc_info, _event_first, structlog.processors.JSONRenderer()]
         if as_json
-        # By default a trace has the values of all variables: tokens and what issuers answer among them.
+        # By default a trace shows the values of all variables: tokens and issuers' responses among them.
         else [
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         ]
@@ -60,7 +60,7 @@ def configure(level: str, output: str) -> None:
 
 
 def set_level(level: str) -> str:
-    """Gives the level of before. KeyError for an unknown one."""
+    """Returns the previous level. KeyError for an unknown one."""
     root = logging.getLogger()
     before = next((name for name, number in LEVELS.items() if number == root.level), "warning")
     root.setLevel(LEVELS[level])
@@ -73,13 +73,13 @@ def get_logger() -> structlog.stdlib.BoundLogger:
 
 
 def _event_first(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """For people who read the JSON all the same."""
+    """Puts the event first, for people who read the JSON all the same."""
     head = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
     return head | dict(event)
 
 
 def _escaped(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """One event stays one line, whatever a caller, a file or a peer says. The traceback comes later, and has lines."""
+    """Keeps one event on one line, whatever a caller, a file or a peer says. The traceback comes later, with lines."""
     for name, value in event.items():
         event[name] = escaped_all(value)
     return event

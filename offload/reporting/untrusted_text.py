@@ -10,7 +10,7 @@ from typing import Any
 
 
 def escaped(text: str) -> str:
-    r"""Printable characters as they are, all others as Python writes them (\n, \x1b, \u202e): so no text makes a second
+    r"""Keeps printable characters, and escapes all others as Python does (\n, \x1b, \u202e): so no text makes a second
     line, moves a terminal's cursor, or changes the direction of writing. Idempotent."""
     if text.isprintable():
         return text
@@ -18,7 +18,7 @@ def escaped(text: str) -> str:
 
 
 def escaped_all(value: Any) -> Any:
-    """The same for every text in a structure of mappings, lists and tuples; what is no text stays as it is."""
+    """Escapes every text in a structure of mappings, lists and tuples; anything else stays as it is."""
     if isinstance(value, str):
         return escaped(value)
     if isinstance(value, Mapping):

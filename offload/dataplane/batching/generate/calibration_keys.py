@@ -1,7 +1,7 @@
 """Writes calibration_keys.c: one RSA key per size, for measuring kernels at start (calibrate.c).
 
-Making RSA keys at run time would take seconds; these are made once per build, from a fixed seed, and protect nothing.
-They never enter a keyring. Usage: calibration_keys.py OUTPUT.c
+Generating RSA keys at run time would take seconds; these are generated once per build, from a fixed seed, and protect
+nothing. They never enter a keyring. Usage: calibration_keys.py OUTPUT.c
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SIZES = (2048, 3072, 4096)
 SEED = "calibration keys: not secret"
 EXPONENT = 65537
 SIEVE_BOUND = 20000
-MILLER_RABIN_ROUNDS = 8  # for numbers that nobody chose, one would do
+MILLER_RABIN_ROUNDS = 8  # for numbers that no adversary chose, one would do
 
 
 def small_primes(bound: int) -> list[int]:
