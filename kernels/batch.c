@@ -1,4 +1,5 @@
-/* Runs a batch: checks the lanes, hands the good ones to the backend, has software redo what failed there, wipes. */
+/* Runs a batch: checks the lanes, hands the good ones to the backend, redoes failed lanes in software, and wipes the
+ * workspace. */
 #include <stdatomic.h>
 #include <string.h>
 
@@ -12,7 +13,7 @@ uint64_t kernel_faults(kernel_algorithm algorithm) {
   return atomic_load_explicit(&faults[algorithm], memory_order_relaxed);
 }
 
-/* Inputs are public here: padding decided above, or a ciphertext from the wire. */
+/* Inputs are public here: either padded by the layer above, or a ciphertext from the wire. */
 static kernel_status check(kernel_algorithm algorithm, const kernel_lane *lane) {
   if (lane->key == NULL || lane->key->algorithm != algorithm) return KERNEL_BAD_KEY;
   size_t wanted = kernel_input_size(algorithm);
@@ -42,7 +43,7 @@ void kernel_batch(const kernel_backend *backend, kernel_algorithm algorithm, ker
   if (goods == 0) return;
 
   if (backend->run[algorithm] == NULL || !backend->usable()) backend = &kernel_software;
-  /* So that a kernel that forgets a lane releases nothing. */
+  /* The default, so that a kernel that skips a lane releases nothing. */
   for (size_t i = 0; i < goods; i++) good[i].status = KERNEL_FAULT;
   backend->run[algorithm](good, goods, workspace);
   for (size_t i = 0; i < goods; i++) {

@@ -4,10 +4,10 @@
 
 #include <stdbool.h>
 
-/* Whether BoringSSL's allocations do come from secret memory. Keys are not read unless they do.
+/* Whether BoringSSL's allocations come from secret memory. Keys are not read otherwise.
  *
- * It also makes it so: a linker takes no object out of an archive for the sake of BoringSSL's weak references alone, so
- * somebody must refer to the object with the hooks by name. */
+ * Calling it also links the hooks: a linker takes no object out of an archive for BoringSSL's weak references alone, so
+ * the object with the hooks must be referenced by name. */
 bool boringssl_memory_is_secret(void);
 
 #endif

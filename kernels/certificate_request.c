@@ -13,7 +13,7 @@ enum { NAMES_SIZE_MAX = 32 * 1024, TAG_DNS = CBS_ASN1_CONTEXT_SPECIFIC | 2, TAG_
 static const uint8_t oid_extension_request[] = {0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x0e};
 static const uint8_t oid_subject_alt_name[] = {0x55, 0x1d, 0x11};
 
-/* How each kind of key signs its request: the TLS scheme that computes the same, and the AlgorithmIdentifier. */
+/* How each kind of key signs its request: the TLS scheme with the same computation, and the AlgorithmIdentifier. */
 typedef struct request_algorithm {
   uint16_t scheme;
   uint8_t identifier[15];
@@ -44,7 +44,7 @@ static bool fail(char error[KERNEL_ERROR_MAX], const char *reason) {
   return false;
 }
 
-/* An IA5String has ASCII only, and a name with a control character is never meant. */
+/* An IA5String holds only ASCII, and a name with a control character is always a mistake. */
 static bool is_name(const char *name) {
   for (const char *at = name; *at != 0; at++) {
     if (*at <= 0x20 || *at >= 0x7f) return false;
@@ -74,8 +74,8 @@ static bool add_names(CBB *to, const char *const *names, size_t count, CBS_ASN1_
   return true;
 }
 
-/* attributes [0]: one, extensionRequest, with one extension, subjectAltName; critical, since the subject is empty
- * (RFC 5280, 4.2.1.6). */
+/* attributes [0] has one attribute, extensionRequest, with one extension, subjectAltName, which is critical because the
+ * subject is empty (RFC 5280, 4.2.1.6). */
 static bool add_attributes(CBB *info, const certificate_request_names *names) {
   CBB attributes, attribute, oid, values, extensions, extension, value, list;
   return CBB_add_asn1(info, &attributes, CBS_ASN1_CONTEXT_SPECIFIC | CBS_ASN1_CONSTRUCTED | 0) &&

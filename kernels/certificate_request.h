@@ -1,7 +1,7 @@
-/* PKCS#10 certificate requests (RFC 2986) for keys that were made on the node: what an issuer needs to certify one.
+/* PKCS#10 certificate requests (RFC 2986), by which an issuer certifies keys that were generated on the node.
  *
- * The request is made and signed here, beside the key, because no key may sign one through a socket: the usage of
- * keys (offload/dataplane/access/usage.h) forbids exactly this to callers.
+ * The request is made and signed here, next to the key, because no caller may have one signed through a socket: the
+ * usage of keys (offload/dataplane/access/usage.h) forbids exactly that.
  */
 #ifndef KERNELS_CERTIFICATE_REQUEST_H
 #define KERNELS_CERTIFICATE_REQUEST_H
@@ -12,7 +12,8 @@
 extern "C" {
 #endif
 
-/* For whom the certificate shall be: names of the extension subjectAltName, in this order. At least one in all. */
+/* The subject of the certificate: names for the extension subjectAltName, in this order. There must be at least one in
+ * all. */
 typedef struct certificate_request_names {
   const char *const *uris; /* SPIFFE ids; ASCII */
   size_t uri_count;
@@ -20,8 +21,8 @@ typedef struct certificate_request_names {
   size_t dns_name_count;
 } certificate_request_names;
 
-/* DER, with an empty subject, signed by the key: RSA with PKCS#1 v1.5 and SHA-256, P-256 with SHA-256, P-384 with
- * SHA-384, Ed25519. `*request` is freed by certificate_request_free. False with the reason in `error`. */
+/* Makes a DER request with an empty subject, signed by the key: RSA with PKCS#1 v1.5 and SHA-256, P-256 with SHA-256,
+ * P-384 with SHA-384, Ed25519. `*request` is freed by certificate_request_free. False with the reason in `error`. */
 bool certificate_request_make(const kernel_key *key, const certificate_request_names *names, uint8_t **request,
                               size_t *size, char error[KERNEL_ERROR_MAX]);
 void certificate_request_free(uint8_t *request);

@@ -100,7 +100,7 @@ static void nonce_from_wide(const scalar_field *field, const uint8_t wide[SHA512
 }
 
 void ecdsa_nonce_fresh(uint8_t fresh[ECDSA_NONCE_FRESH]) {
-  RAND_bytes(fresh, ECDSA_NONCE_FRESH); /* aborts rather than fail */
+  RAND_bytes(fresh, ECDSA_NONCE_FRESH); /* aborts rather than fails */
 }
 
 void ecdsa_nonce_from_wide(kernel_algorithm algorithm, size_t lane, const uint8_t wide[ECDSA_NONCE_WIDE],

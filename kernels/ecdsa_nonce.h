@@ -17,15 +17,15 @@
 
 enum { ECDSA_NONCE_FRESH = 32, ECDSA_NONCE_WIDE = 64 };
 
-/* What the system's generator gives for one batch. */
+/* Draws the random bytes of one batch from the system's generator. */
 void ecdsa_nonce_fresh(uint8_t fresh[ECDSA_NONCE_FRESH]);
 
-/* The second line above: 1 <= k < n, as 64-bit words (4 or 6), the least significant first; `wide` is big-endian. In
- * builds with TESTING_HOOKS the known nonce of the lane is taken instead, if there is one (testing_hooks.h). */
+/* The second line above: 1 <= k < n, as 64-bit words (4 or 6), the least significant first; `wide` is big-endian.
+ * Builds with TESTING_HOOKS use the known nonce of the lane instead, if there is one (testing_hooks.h). */
 void ecdsa_nonce_from_wide(kernel_algorithm algorithm, size_t lane, const uint8_t wide[ECDSA_NONCE_WIDE], uint64_t k[]);
 
 #ifdef TESTING_HOOKS
-/* Both lines with a hash that is not ours: what the lanes are compared with. The lanes' keys are of the curve and their
+/* Both lines with BoringSSL's hash, as the reference for the lanes. The lanes' keys must be of the curve, and their
  * inputs as long as the order. */
 void ecdsa_nonces_p256(const kernel_lane lanes[], size_t count, uint64_t k[][4]);
 void ecdsa_nonces_p384(const kernel_lane lanes[], size_t count, uint64_t k[][6]);

@@ -1,7 +1,7 @@
 /* The one C interface of the kernels: batches of 1 to 8 private-key operations, one status per lane.
  *
- * A kernel is bare arithmetic. What is signed (hash, padding, DER) is decided above it, in sign.h, once for every
- * backend. Every backend has the same calls, and one set of tests runs over all of them.
+ * A kernel is bare arithmetic. The layer above it, sign.h, does hashing, padding and DER once for every backend. Every
+ * backend has the same calls, and one set of tests runs over all of them.
  *
  *   RSA      input   encoded block, big-endian, as long as the modulus, below the modulus
  *            output  input^d mod n, as long as the modulus
@@ -37,9 +37,9 @@ typedef enum kernel_algorithm {
 
 typedef enum kernel_status {
   KERNEL_OK = 0,
-  KERNEL_BAD_SIZE,  /* the input does not have the size the algorithm wants */
+  KERNEL_BAD_SIZE,  /* the input does not have the size that the algorithm requires */
   KERNEL_BAD_RANGE, /* an RSA input is not below the modulus */
-  KERNEL_FAULT,     /* the result was wrong here and in software: nothing is released */
+  KERNEL_FAULT,     /* the result was wrong, in software too: nothing is released */
   KERNEL_BAD_KEY,   /* the key's algorithm is not the batch's */
 } kernel_status;
 
@@ -62,16 +62,17 @@ typedef void kernel_run(kernel_lane lanes[], size_t count, kernel_workspace *wor
  * or to KERNEL_FAULT, with the output untouched: then kernel_batch has software redo the lane. */
 typedef struct kernel_backend {
   const char *name;                   /* "software", "ifma8": shown in logs, metrics and results */
-  const char *description;            /* one line for people */
+  const char *description;            /* one human-readable line */
   bool (*usable)(void);               /* CPU and operating system can run it */
   kernel_run *run[KERNEL_ALGORITHMS]; /* NULL where it has no kernel for the algorithm */
-  /* What the backend keeps per key (key_internal.h). Called once per key, before it is shared, if the backend is usable
-   * and has a kernel for the key's algorithm. `prepare` is false when secret memory ran out. Both may be NULL. */
+  /* These make and free what the backend keeps per key (key_internal.h). `prepare` is called once per key, before it is
+   * shared, if the backend is usable and has a kernel for the key's algorithm; it returns false when secret memory ran
+   * out. Both may be NULL. */
   bool (*prepare)(kernel_key *key);
   void (*release)(kernel_key *key);
 } kernel_backend;
 
-/* dispatch.c: the one place where a backend is chosen. */
+/* dispatch.c is the one place where a backend is chosen. */
 
 extern const kernel_backend kernel_software;
 extern const kernel_backend kernel_ifma8; /* all run[] are NULL where the compiler could not build it */
@@ -106,7 +107,7 @@ const char *kernel_status_name(kernel_status status);
 /* Lanes whose vector result failed its check since the process started, per algorithm. */
 uint64_t kernel_faults(kernel_algorithm algorithm);
 
-/* NULL when locked memory cannot be had. */
+/* NULL when locked memory is not available. */
 kernel_workspace *kernel_workspace_new(void);
 void kernel_workspace_free(kernel_workspace *workspace);
 

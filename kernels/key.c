@@ -1,4 +1,4 @@
-/* The life of a private key: read or made, filled in, tried once, shared by reference, wiped. */
+/* The lifecycle of a private key: read or generated, filled in, tried once, shared by reference, wiped. */
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/bn.h>
@@ -32,11 +32,11 @@ static void *fail(char error[KERNEL_ERROR_MAX], const char *reason) {
   return NULL;
 }
 
-/* The backend that keeps something per key of that algorithm, on this host. */
+/* The backend that keeps data per key of that algorithm, on this host. */
 static const kernel_backend *backend_with_area(kernel_algorithm algorithm) {
   const kernel_backend *vector = &kernel_ifma8;
 #ifdef TESTING_HOOKS
-  if (!vector->usable()) vector = &kernel_ifma8_portable; /* keeps the same */
+  if (!vector->usable()) vector = &kernel_ifma8_portable; /* keeps the same data */
 #endif
   return vector->prepare != NULL && vector->run[algorithm] != NULL && vector->usable() ? vector : NULL;
 }
@@ -52,8 +52,8 @@ static void destroy(kernel_key *key) {
   secret_free(key);
 }
 
-/* One operation on a constant, in software, where RSA results are checked with the public exponent: finds primes that
- * are none, and has BoringSSL do now what it would do at the first use. */
+/* One operation on a constant, in software, where RSA results are checked with the public exponent: this finds primes
+ * that are not prime, and makes BoringSSL do now what it would do at the first use. */
 static bool works(const kernel_key *key) {
   uint8_t input[KERNEL_OUTPUT_MAX] = {0}, output[KERNEL_OUTPUT_MAX];
   size_t size = kernel_input_size(key->algorithm) != 0 ? kernel_input_size(key->algorithm) : 32;
@@ -113,7 +113,7 @@ static void *fail_with_errno(char error[KERNEL_ERROR_MAX], const char *what) {
   return NULL;
 }
 
-/* All of the file, in secret memory. read(2) copies straight there; nothing is buffered. */
+/* Reads the whole file into secret memory. read(2) copies straight there; nothing is buffered. */
 static uint8_t *read_secret(int descriptor, size_t *size, char error[KERNEL_ERROR_MAX]) {
   struct stat status;
   if (fstat(descriptor, &status) != 0) return fail_with_errno(error, "cannot be examined");
@@ -136,7 +136,7 @@ static uint8_t *read_secret(int descriptor, size_t *size, char error[KERNEL_ERRO
 }
 
 kernel_key *kernel_key_read(const char *path, char error[KERNEL_ERROR_MAX]) {
-  /* O_NONBLOCK: a FIFO in place of the file is refused, not waited for. */
+  /* O_NONBLOCK: a FIFO in place of the file is rejected, and must not block. */
   int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (descriptor < 0) return fail_with_errno(error, "cannot be opened");
   size_t size;

@@ -15,19 +15,19 @@ extern "C" {
 
 enum { KERNEL_KEY_ID_SIZE = 32, KERNEL_ERROR_MAX = 256 };
 
-/* NULL on failure, with the reason (never key material) in `error`. The input buffer is not kept; wiping it is the
- * caller's. */
+/* NULL on failure, with the reason (never key material) in `error`. The input buffer is not kept; the caller has to
+ * wipe it. */
 kernel_key *kernel_key_parse(const uint8_t *text, size_t size, char error[KERNEL_ERROR_MAX]);
 
-/* Reads the file straight into secret memory and parses it; no other copy is made. Refuses what is not a regular
- * file or is larger than 64 KiB. */
+/* Reads the file straight into secret memory and parses it; no other copy is made. Rejects anything but a regular file
+ * of at most 64 KiB. */
 kernel_key *kernel_key_read(const char *path, char error[KERNEL_ERROR_MAX]);
 
 /* A fresh key from the system's randomness; for identities generated on the node. */
 kernel_key *kernel_key_generate(kernel_algorithm algorithm, char error[KERNEL_ERROR_MAX]);
 
 kernel_key *kernel_key_retain(const kernel_key *key);
-void kernel_key_release(kernel_key *key); /* wipes when the last reference goes; NULL is allowed */
+void kernel_key_release(kernel_key *key); /* wipes it with the last reference; NULL is allowed */
 
 kernel_algorithm kernel_key_algorithm(const kernel_key *key);
 /* SHA-256 of the DER SubjectPublicKeyInfo. */

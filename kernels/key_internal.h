@@ -1,10 +1,10 @@
-/* How a private key lies in secret memory. For key.c and the backends only.
+/* The layout of a private key in secret memory. For key.c and the backends only.
  *
  * Numbers are arrays of 64-bit words, the least significant first ("words" below), each array as long as the largest
- * size needs and zero above the size of this key; secret numbers therefore never show their length. Words beyond
+ * size needs and zero above the size of this key; secret numbers therefore never reveal their length. Words beyond
  * `words` (modulus), `words / 2` (CRT parts) or 4 / 6 (curves) are zero.
  *
- * A key is written once, by key.c, before anybody else sees it, and is constant afterwards: no locks.
+ * A key is written once, by key.c, before it is shared, and is constant afterwards, so it needs no lock.
  */
 #ifndef KERNELS_KEY_INTERNAL_H
 #define KERNELS_KEY_INTERNAL_H
@@ -16,7 +16,7 @@
 
 enum {
   RSA_WORDS_MAX = 64,      /* 4096 bits */
-  RSA_HALF_WORDS_MAX = 32, /* one prime of it */
+  RSA_HALF_WORDS_MAX = 32, /* one prime */
   EC_WORDS_MAX = 6,        /* P-384; P-256 uses 4 */
   SPKI_MAX = 576,          /* DER SubjectPublicKeyInfo; RSA-4096 takes 550 */
 };

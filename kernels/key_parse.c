@@ -19,7 +19,8 @@ static bool fail(char error[KERNEL_ERROR_MAX], const char *reason) {
   return false;
 }
 
-/* BoringSSL's own reason is a constant string ("N_NOT_EQUAL_P_Q"): never key material. The first is the cause. */
+/* BoringSSL's reason is a constant string ("N_NOT_EQUAL_P_Q"), never key material. The first error in its queue is the
+ * cause. */
 static bool fail_in_library(char error[KERNEL_ERROR_MAX], const char *what) {
   const char *reason = ERR_reason_error_string(ERR_peek_error());
   snprintf(error, KERNEL_ERROR_MAX, "%s (%s)", what, reason != NULL ? reason : "no detail");
@@ -73,7 +74,7 @@ EVP_PKEY *private_key_from_der(const uint8_t *der, size_t size, private_key_form
 }
 
 EVP_PKEY *private_key_from_bare_der(const uint8_t *der, size_t size, char error[KERNEL_ERROR_MAX]) {
-  /* Version and algorithm, version and octets, or version and integer: the second element tells which. */
+  /* The element after the version is an algorithm, octets or an integer, and determines the form. */
   CBS cbs, sequence;
   CBS_init(&cbs, der, size);
   uint64_t version;
@@ -87,7 +88,7 @@ EVP_PKEY *private_key_from_bare_der(const uint8_t *der, size_t size, char error[
   return private_key_from_der(der, size, form, error);
 }
 
-/* Little-endian bytes are little-endian words on the machines there are; for others this must not compile. */
+/* Little-endian bytes are little-endian words on all supported machines; this must not compile for others. */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "words are written as bytes");
 
 static bool words_of(uint64_t *words, size_t count, const BIGNUM *number) {

@@ -44,7 +44,7 @@ static bool is_space(uint8_t c) {
   return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-/* Strict but for white space: whole groups of four, padding only at the end. */
+/* Strict except for white space: requires whole groups of four, and padding only at the end. */
 static bool decode(text_view body, uint8_t *out, size_t *out_size) {
   uint32_t group = 0, bad = 0;
   unsigned digits = 0, padding = 0;
@@ -79,7 +79,7 @@ typedef struct pem_block {
   text_view label, body;
 } pem_block;
 
-/* The next block, and the text after it. 1, 0 at the end, -1 when it is malformed. */
+/* Finds the next block and the text after it. Returns 1, 0 at the end, or -1 when the block is malformed. */
 static int next_block(text_view *text, pem_block *block) {
   const uint8_t *begin = find(*text, begin_mark);
   if (begin == NULL) return 0;
@@ -125,7 +125,7 @@ static bool form_of_label(const pem_block *block, private_key_form *form) {
 
 static const char encrypted[] = "the private key is encrypted; store it decrypted, readable by the daemon alone";
 
-/* Names what is there instead, because a certificate given for a key is the usual mistake. */
+/* Names what was found instead, because a certificate in place of a key is the usual mistake. */
 static bool fail_without_key(char error[KERNEL_ERROR_MAX], const pem_block *seen, bool any) {
   if (!any) return fail(error, "no PEM block found");
   int length = seen->label.size > 64 ? 64 : (int)seen->label.size;

@@ -14,8 +14,8 @@ typedef enum private_key_form { FORM_PKCS8, FORM_PKCS1, FORM_SEC1 } private_key_
 /* Whether the text holds a PEM block at all. */
 bool pem_is_there(const uint8_t *text, size_t size);
 
-/* The one private key in the text; other blocks (certificates, EC parameters) are passed over. `der` has room for
- * `size` bytes. False, with the reason in `error`, if there is none, several, an encrypted or a malformed one. */
+/* The one private key in the text; other blocks (certificates, EC parameters) are skipped. `der` has room for `size`
+ * bytes. False, with the reason in `error`, if there is no key, more than one, or an encrypted or malformed one. */
 bool pem_private_key(const uint8_t *text, size_t size, uint8_t *der, size_t *der_size, private_key_form *form,
                      char error[KERNEL_ERROR_MAX]);
 

@@ -1,12 +1,12 @@
 /* The allocator over locked pages: size classes in spans, a small cache per thread.
  *
- * A span of 16 KiB holds blocks of one class, or begins a run of spans for one large block. What is known about a span
- * stands in ordinary memory (`table`); in the locked pages there is nothing but the blocks, and in a free block, which
- * is wiped, the link to the next free one.
+ * A span of 16 KiB holds blocks of one class, or begins a run of spans for one large block. The metadata of a span is
+ * in ordinary memory (`table`); the locked pages hold only the blocks, and a free block, which is wiped, holds the link
+ * to the next free one.
  *
- * An RSA signature of BoringSSL's allocates and frees dozens of small blocks: those come from the thread's cache,
- * without a lock. A cache trades half of what it may hold with the class at a time, under the lock of the class; a
- * class takes and gives back whole spans under the lock of the pages.
+ * An RSA signature of BoringSSL allocates and frees dozens of small blocks: those come from the thread's cache, without
+ * a lock. A cache exchanges half of its capacity with the class at a time, under the lock of the class; a class takes
+ * and returns whole spans under the lock of the pages.
  */
 #include "kernels/secret_memory.h"
 
@@ -65,14 +65,14 @@ static cache *caches;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t thread_exit;
 
-/* A fork's child does not have the pages: addresses in the range of the parent are dead there. */
+/* The child of a fork does not have the pages: addresses in the parent's range are invalid there. */
 static uint8_t *lost_base;
 
-/* Initial-exec, because the call that finds a thread-local of a shared library would cost more than the allocation. Two
- * words fit in what the loader keeps free for libraries loaded later. */
+/* Initial-exec, because the call that looks up a thread-local of a shared library would cost more than the allocation.
+ * Two words fit into the space that the loader reserves for libraries loaded later. */
 static __thread struct {
   cache *cache;
-  bool exiting; /* the destructor has run; what BoringSSL's own destructors still free goes straight to the class */
+  bool exiting; /* the destructor has run; what BoringSSL's destructors free later goes straight to the class */
 } thread __attribute__((tls_model("initial-exec")));
 
 static void wipe(void *pointer, size_t size) {
@@ -82,7 +82,7 @@ static void wipe(void *pointer, size_t size) {
 
 /* ---- Spans ---- */
 
-/* The first of `count` neighbouring free spans, taken; SPANS_MAX when there are none. Under pages_lock. */
+/* Takes `count` adjacent free spans and returns the first; SPANS_MAX when there are none. Call under pages_lock. */
 static size_t find_run(size_t count, size_t mapped) {
   size_t length = 0;
   for (size_t i = lowest_free; i < mapped; i++) {
@@ -110,7 +110,7 @@ static span *take_run(size_t count) {
   return result;
 }
 
-/* The spans are zero again before anybody else can have them. */
+/* Zeroes the spans before they can be taken again. */
 static void give_run(span *first) {
   size_t index = (size_t)(first - table);
   size_t count = first->run;
@@ -153,7 +153,7 @@ static unsigned blocks_per_span(unsigned index) {
   return SPAN_SIZE / class_size[index];
 }
 
-/* A fresh span cut into blocks. Under the class's lock. */
+/* Adds a fresh span, cut into blocks. Call under the class's lock. */
 static bool add_span(unsigned index) {
   span *s = take_run(1);
   if (s == NULL) return false;
@@ -170,7 +170,7 @@ static bool add_span(unsigned index) {
   return true;
 }
 
-/* Up to `wanted` blocks of a class, linked; how many they are. 0 when memory ran out. */
+/* Takes up to `wanted` blocks of a class as a linked list, and returns how many. 0 when memory ran out. */
 static unsigned class_take(unsigned index, unsigned wanted, block **list) {
   size_class *class = &classes[index];
   unsigned count = 0;
@@ -202,7 +202,7 @@ static void class_give(unsigned index, block *list, unsigned count) {
     b->next = s->free;
     s->free = b;
     if (++s->free_count == 1) link_partial(class, s);
-    /* An empty span goes back, unless it is all the class has: that would only be taken again. */
+    /* An empty span is returned, unless it is the class's last: that would only be taken again. */
     if (s->free_count == blocks_per_span(index) && (class->partial != s || s->next != NULL)) {
       unlink_partial(class, s);
       give_run(s);
@@ -218,7 +218,7 @@ static unsigned cache_limit(unsigned index) {
   return limit > CACHE_BLOCKS_MAX ? CACHE_BLOCKS_MAX : limit < 2 ? 2 : limit;
 }
 
-/* Gives `count` blocks of the thread's cache back to the class. */
+/* Returns `count` blocks of the thread's cache to the class. */
 static void cache_shrink(cache *c, unsigned index, unsigned count) {
   block *first = c->free[index];
   block *last = first;
@@ -250,7 +250,7 @@ static void init_locks(void) {
   pthread_mutex_init(&caches_lock, NULL);
 }
 
-/* In the child there is one thread, none of the pages, and locks that somebody may have held. */
+/* The child has one thread, none of the pages, and locks that other threads may have held. */
 static void in_child_of_fork(void) {
   if (secret_base != NULL) lost_base = secret_base;
   secret_pages_forget();
@@ -366,7 +366,7 @@ bool secret_is_lost(const void *pointer) {
 }
 
 const char *secret_memory_kind(void) {
-  /* Asked before anything was allocated: find out. */
+  /* Nothing has been allocated yet: an allocation determines the kind. */
   if (secret_pages_kind() == SECRET_NONE) secret_free(secret_alloc(1));
   switch (secret_pages_kind()) {
     case SECRET_MEMFD: return "memfd_secret";

@@ -1,5 +1,5 @@
-/* secret_memory.h on malloc, for builds in which a sanitizer or valgrind must see each allocation. Not locked, and says
- * so: a daemon built this way refuses to start unless told that it may. */
+/* secret_memory.h on malloc, for builds in which a sanitizer or valgrind must see each allocation. The memory is not
+ * locked, and is reported as such: a daemon built this way refuses to start unless configured to. */
 #include "kernels/secret_memory.h"
 
 #ifdef SECRET_MEMORY_MALLOC

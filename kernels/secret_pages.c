@@ -28,7 +28,7 @@ static uint8_t *from_memfd_secret(size_t size) {
   }
   close(descriptor);
   if (pages == MAP_FAILED) return NULL;
-  /* The mapping is shared: without this a forked child would see our keys, and write over them. */
+  /* The mapping is shared: without this a forked child could read and overwrite our keys. */
   if (madvise(pages, size, MADV_DONTFORK) != 0) {
     munmap(pages, size);
     return NULL;
@@ -57,7 +57,7 @@ static uint8_t *pages_of_kind(secret_kind wanted, size_t size) {
   return NULL;
 }
 
-/* Where the search begins. Tests of the other kinds need to be able to say that this kernel has no memfd_secret. */
+/* The first kind to try. Tests of the other kinds need a way to pretend that this kernel has no memfd_secret. */
 static secret_kind first_kind(void) {
 #ifdef TESTING_HOOKS
   const char *kind_wanted = getenv("TESTING_SECRET_MEMORY_KIND");
@@ -67,8 +67,8 @@ static secret_kind first_kind(void) {
   return SECRET_MEMFD;
 }
 
-/* The first growth finds out which kind this process may have; later ones keep to it, so that what secret_memory_kind
- * says is true of every page. */
+/* The first growth determines which kind this process may have; later ones use the same, so that secret_memory_kind is
+ * true of every page. */
 static uint8_t *pages_from_system(size_t size) {
   if (kind != SECRET_NONE) return pages_of_kind(kind, size);
   for (secret_kind candidate = first_kind(); candidate <= SECRET_UNLOCKED; candidate++) {
@@ -86,7 +86,7 @@ static bool reserve_range(void) {
   void *range =
       mmap(NULL, (size_t)SPANS_MAX * SPAN_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (range == MAP_FAILED) return false;
-  /* Never in a dump even if a debugger or a later bug makes it readable. */
+  /* Never part of a core dump, even if a debugger or a later bug makes it readable. */
   madvise(range, (size_t)SPANS_MAX * SPAN_SIZE, MADV_DONTDUMP);
   secret_base = range;
   return true;
@@ -94,7 +94,8 @@ static bool reserve_range(void) {
 
 static bool map_spans(size_t spans) {
   size_t size = spans * SPAN_SIZE;
-  /* Mapped elsewhere and moved: a failing MAP_FIXED could leave a hole in the range for a stranger to fall into. */
+  /* Mapped elsewhere and moved: a failing MAP_FIXED could leave a hole in the range, into which another mapping could
+   * be placed. */
   uint8_t *pages = pages_from_system(size);
   if (pages == NULL) return false;
   uint8_t *place = secret_base + mapped * SPAN_SIZE;
@@ -102,7 +103,7 @@ static bool map_spans(size_t spans) {
     munmap(pages, size);
     return false;
   }
-  /* Touched now, so that no operation waits for a page later. */
+  /* Touched now, so that no operation takes a page fault later. */
   for (size_t offset = 0; offset < size; offset += PAGE) *(volatile uint8_t *)(place + offset) = 0;
   mapped += spans;
   return true;
@@ -114,7 +115,8 @@ size_t secret_pages_grow(size_t spans) {
   if (reserve_range() && spans <= SPANS_MAX - mapped) {
     size_t step = mapped / 4 > STEP_SPANS ? mapped / 4 : STEP_SPANS;
     if (step > SPANS_MAX - mapped) step = SPANS_MAX - mapped;
-    /* Before the kind is known a large step might be refused where a small one is locked: ask for what is needed. */
+    /* Before the kind is known, a large step might be refused where a small one would be locked: only ask for what is
+     * needed. */
     if (step > spans && kind != SECRET_NONE) grown = map_spans(step);
     if (!grown) grown = map_spans(spans);
   }

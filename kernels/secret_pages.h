@@ -1,8 +1,9 @@
-/* Locked pages from the operating system, in spans of 16 KiB out of one reserved range of addresses. What
- * secret_memory.c is built on; nobody else includes this.
+/* Locked pages from the operating system, in spans of 16 KiB from one reserved range of addresses. The base of
+ * secret_memory.c, which alone includes this.
  *
- * The range makes it cheap to see whose a pointer is, and gives each span a number, so that the allocator can keep what
- * it knows about a span in ordinary memory, not among the secrets. Not thread-safe: the caller holds its own lock.
+ * The range makes it cheap to tell where a pointer belongs, and gives each span a number, so that the allocator can
+ * keep the metadata of a span in ordinary memory, not among the secrets. Not thread-safe: the caller holds its own
+ * lock.
  */
 #ifndef KERNELS_SECRET_PAGES_H
 #define KERNELS_SECRET_PAGES_H
@@ -21,13 +22,13 @@ typedef enum secret_kind { SECRET_NONE, SECRET_MEMFD, SECRET_MLOCK, SECRET_UNLOC
 /* The start of the range; NULL before the first growth. */
 extern uint8_t *secret_base;
 
-/* Maps at least `spans` more spans after those there are, in larger steps while the limit of locked memory allows. The
- * number of mapped spans from now on, or 0 when the system gives no more. */
+/* Maps at least `spans` more spans after the existing ones, in larger steps while the limit of locked memory allows.
+ * Returns the new number of mapped spans, or 0 when the system gives no more. */
 size_t secret_pages_grow(size_t spans);
 size_t secret_pages_mapped(void);
 secret_kind secret_pages_kind(void);
 
-/* In the child of a fork, which does not have the pages: forget them, begin anew with another range. */
+/* For the child of a fork, which does not have the pages: forgets them and starts again with another range. */
 void secret_pages_forget(void);
 
 #endif

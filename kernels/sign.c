@@ -1,4 +1,4 @@
-/* TLS signatures and decryptions over a batch: prepare the kernel's input, run, finish its output. */
+/* TLS signatures and decryptions over a batch: prepares the kernel's input, runs it, and encodes its output. */
 #include "kernels/sign.h"
 
 #include <openssl/mem.h>
@@ -32,7 +32,7 @@ static bool is_rsa(kernel_algorithm algorithm) {
   return algorithm <= KERNEL_RSA4096;
 }
 
-/* NULL when the scheme is unknown or of another family of keys. */
+/* NULL when the scheme is unknown or for another family of keys. */
 static const scheme *scheme_for(uint16_t code, kernel_algorithm algorithm) {
   for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
     if (schemes[i].code != code) continue;
@@ -62,8 +62,8 @@ typedef struct work {
   const scheme *scheme; /* NULL for a decryption */
 } work;
 
-/* The digest's leftmost bytes, or zeros in front of it, to the size of the order (FIPS 186-5, 6.4.1; both orders have
- * whole bytes). */
+/* Takes the digest's leftmost bytes, or puts zeros in front of it, to get the size of the order (FIPS 186-5, 6.4.1;
+ * both orders have whole bytes). */
 static void fit_digest(const uint8_t *digest, size_t digest_size, uint8_t *input, size_t size) {
   if (digest_size >= size) {
     memcpy(input, digest, size);
@@ -77,7 +77,7 @@ static sign_status prepare_signature(const work *w, kernel_algorithm algorithm, 
                                      kernel_lane *lane) {
   const sign_operation *operation = w->operation;
   if (w->scheme->encoding == ENCODING_NONE) {
-    if (operation->prehashed) return SIGN_BAD_INPUT; /* Ed25519ph is no TLS scheme */
+    if (operation->prehashed) return SIGN_BAD_INPUT; /* Ed25519ph is not a TLS scheme */
     lane->input = operation->input;
     lane->input_size = operation->input_size;
     return SIGN_OK;

@@ -1,6 +1,6 @@
 /* TLS signatures and decryption over batches: hash and encode (encode/), run a kernel, encode the result.
  *
- * The layer that every backend shares. It knows TLS SignatureSchemes; kernels do not.
+ * All backends share this layer. It knows TLS SignatureSchemes; kernels do not.
  */
 #ifndef KERNELS_SIGN_H
 #define KERNELS_SIGN_H
@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-/* TLS SignatureScheme code points (RFC 8446, 4.2.3) served here. */
+/* The supported TLS SignatureScheme code points (RFC 8446, 4.2.3). */
 enum {
   SCHEME_RSA_PKCS1_SHA256 = 0x0401,
   SCHEME_RSA_PKCS1_SHA384 = 0x0501,
@@ -52,7 +52,7 @@ typedef struct sign_operation {
 bool sign_scheme_fits(uint16_t scheme, kernel_algorithm algorithm, bool tls12);
 
 /* Runs up to KERNEL_LANES operations whose keys all have `algorithm` (signing and decryption may be mixed). ECDSA
- * schemes are taken by their hash alone; whether the pairing is allowed is the caller's policy. */
+ * schemes determine only the hash; whether a pairing of curve and hash is allowed is the caller's policy. */
 void sign_batch(const kernel_backend *backend, kernel_algorithm algorithm, sign_operation *const operations[],
                 size_t count, kernel_workspace *workspace);
 

@@ -1,4 +1,4 @@
-/* What code below us left on the stack is wiped. */
+/* Wipes what called code left on the stack. */
 #ifndef KERNELS_STACK_H
 #define KERNELS_STACK_H
 

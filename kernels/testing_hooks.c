@@ -9,7 +9,7 @@
 
 #include "kernels/workspace_internal.h"
 
-/* Each armed fault in one word: set (bit 63), algorithm, lane, place, bit. */
+/* Each armed fault is one word: set (bit 63), algorithm, lane, place, bit. */
 enum { ARMED_MAX = 16 };
 static atomic_uint_fast64_t armed[ARMED_MAX];
 
@@ -47,7 +47,7 @@ static const char *const place_names[FAULT_PLACES] = {
     [FAULT_SOFTWARE] = "software",
 };
 
-/* The fault of the whole process; `every` is 0 where there is none. */
+/* The fault of the whole process; `every` is 0 when there is none. */
 static struct {
   unsigned algorithm, place, bit, every;
   atomic_uint_fast64_t passed;

@@ -1,5 +1,5 @@
-/* Known nonces and injected faults. With TESTING_HOOKS undefined (every release) nothing of this exists in the library:
- * the macros are empty and the functions are not compiled. */
+/* Known nonces and injected faults. Without TESTING_HOOKS (in every release) none of this exists in the library: the
+ * macros are empty and the functions are not compiled. */
 #ifndef KERNELS_TESTING_HOOKS_H
 #define KERNELS_TESTING_HOOKS_H
 
@@ -29,28 +29,29 @@ extern "C" {
 #endif
 
 /* Arms a fault: the next time a kernel passes `place` with that algorithm and lane (the index of the operation in the
- * batch handed to kernel_batch, among those that passed its checks; 0 when software redoes one), in whichever thread,
- * bit `bit` of the value is flipped, and the fault is spent. Up to 16 at a time; false when there are more. */
+ * batch handed to kernel_batch, among those that passed its checks; 0 when software redoes one), in any thread, bit
+ * `bit` of the value is flipped, and the fault is used up. Up to 16 at a time; false when there are more. */
 bool kernel_inject_fault(kernel_algorithm algorithm, unsigned lane, kernel_fault_place place, unsigned bit);
 /* Besides, for a whole process: TESTING_FAULTS=ALGORITHM,PLACE,BIT,EVERY in its environment (p256,ecdsa_s,17,20) flips
- * that bit in every EVERY-th lane that passes the place, for ever. Read once; text of another form ends the process. */
-/* Disarms all; how many were still armed, because nobody passed their place. */
+ * that bit in every EVERY-th lane that passes the place, permanently. Read once; malformed text ends the process. */
+/* Disarms all faults, and returns how many were still armed, because no kernel passed their place. */
 unsigned kernel_clear_faults(void);
 
-/* Multiplications (vpmadd52, of eight lanes each) by the portable build of the vector kernels, in this thread so far */
+/* How many multiplications (vpmadd52, of eight lanes each) the portable vector kernels have run in this thread so
+ * far. */
 uint64_t kernel_multiplications(void);
 
 /* For kernels, through the macro below: true, once, if the armed fault is this one. */
 bool kernel_fault_here(kernel_algorithm algorithm, unsigned lane, kernel_fault_place place, unsigned *bit);
 
-/* ECDSA batches of the calling thread take these nonces (big-endian, `size` bytes each, lane i the i-th) until it is
+/* ECDSA batches of the calling thread use these nonces (big-endian, `size` bytes each, lane i the i-th) until it is
  * called with count 0. Backends must honour it: the vector ones through ecdsa_nonces_*. */
 void kernel_known_nonces(const uint8_t *nonces, size_t size, size_t count);
 /* The nonce of a lane, or NULL. */
 const uint8_t *kernel_known_nonce(size_t lane, size_t size);
 
 /* Runs the backend's kernel, without the checks of kernel_batch, with every unused lane and the whole workspace filled
- * with `poison`: neither may matter. The lanes must be good. */
+ * with `poison`, which must not affect the results. The lanes must be valid. */
 void kernel_run_poisoned(const kernel_backend *backend, kernel_algorithm algorithm, kernel_lane lanes[], size_t count,
                          kernel_workspace *workspace, uint8_t poison);
 

@@ -1,15 +1,15 @@
-/* The scratch memory of one thread, in secret memory: nothing that depends on a key is left on a stack or heap by a
- * vector kernel when a batch ends.
+/* The scratch memory of one thread, in secret memory: a vector kernel leaves nothing that depends on a key on a stack
+ * or heap when a batch ends.
  *
- * A kernel lays its own struct over `area` and says in `used` how many bytes of it (from the start) it has written;
- * kernel_batch wipes those and sets `used` to 0. `lane` blocks belong to sign.c.
+ * A kernel overlays `area` with its own struct and sets `used` to the number of bytes (from the start) that it has
+ * written; kernel_batch wipes those and sets `used` to 0. `lane` blocks belong to sign.c.
  */
 #ifndef KERNELS_WORKSPACE_INTERNAL_H
 #define KERNELS_WORKSPACE_INTERNAL_H
 
 #include "kernels/kernels.h"
 
-/* 8 lanes of RSA-4096: a window table of 16 entries of 40 limbs is 40 KiB; the rest is temporaries. */
+/* 8 lanes of RSA-4096: a window table of 16 entries of 40 limbs takes 40 KiB; the rest is for temporaries. */
 enum { KERNEL_AREA_SIZE = 96 * 1024 };
 
 struct kernel_workspace {

@@ -1,5 +1,5 @@
-/* X25519 (RFC 7748) on AVX-512 IFMA: the key agreement of a handshake, for whoever makes handshakes. Needs no other
- * part of the kernels, no workspace and no key handle. Where the host cannot run it, BoringSSL has the same functions.
+/* X25519 (RFC 7748) on AVX-512 IFMA: the key agreement of a TLS handshake. It needs no other part of the kernels, no
+ * workspace and no key handle. BoringSSL has the same functions for hosts that cannot run it.
  */
 #ifndef KERNELS_X25519_H
 #define KERNELS_X25519_H
@@ -13,15 +13,17 @@ extern "C" {
 
 enum { X25519_LANES = 8, X25519_BYTES = 32 };
 
-/* Whether this host, and the compiler that made this, have AVX-512 IFMA. The others may only be called then. */
+/* Whether this host, and the compiler that built this, support AVX-512 IFMA. The other functions may only be called
+ * then. */
 bool x25519_ifma_usable(void);
 
-/* The public keys of eight private keys. A bit is set for each lane that passed its check; the others' public keys are
- * not to be used. */
+/* The public keys of eight private keys. Returns a mask with a bit for each lane that passed its check; public keys of
+ * other lanes must not be used. */
 uint8_t x25519_public_ifma8(uint8_t public_keys[X25519_LANES][X25519_BYTES],
                             const uint8_t private_keys[X25519_LANES][X25519_BYTES]);
 
-/* What private key and the peer's point have in common. False when that is all zeros: the point has a low order. */
+/* Computes the shared secret of a private key and the peer's point. False when it is all zeros: the point has a low
+ * order. */
 bool x25519_shared_ifma4(uint8_t shared[X25519_BYTES], const uint8_t private_key[X25519_BYTES],
                          const uint8_t point[X25519_BYTES]);
 

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-/* Shortest form, with a zero in front of a set top bit. */
+/* Encodes in the shortest form, with a zero byte in front of a set top bit. */
 static size_t encode_integer(const uint8_t *number, size_t size, uint8_t *out) {
   while (size > 1 && number[0] == 0) {
     number++;

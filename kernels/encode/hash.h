@@ -11,7 +11,7 @@ enum { HASH_MAX = 64 };
 
 size_t hash_size(hash_algorithm hash); /* 32, 48, 64 */
 void hash_digest(hash_algorithm hash, const uint8_t *input, size_t size, uint8_t digest[HASH_MAX]);
-/* Of several pieces, one after the other. */
+/* The digest of several concatenated pieces. */
 typedef struct hash_piece {
   const uint8_t *data;
   size_t size;

@@ -1,4 +1,4 @@
-/* 00 02 (at least 8 bytes, none zero) 00 (48 bytes): the zero can only be at one place, so there is nothing to search.
+/* 00 02 (at least 8 bytes, none zero) 00 (48 bytes): the zero can only be in one place, so there is no need to search.
  */
 #include <openssl/mem.h>
 #include <openssl/sha2.h>
@@ -7,15 +7,16 @@
 #include "kernels/encode/rsa_blocks.h"
 #include "kernels/key_internal.h"
 
-/* All ones if x is 0, else 0; x < 2^31. The barrier keeps the compiler from finding a branch in it. */
+/* All ones if x is 0, else 0; x < 2^31. The barrier keeps the compiler from turning it into a branch. */
 static uint32_t mask_if_zero(uint32_t x) {
   uint32_t mask = 0u - ((x - 1u) >> 31);
   __asm__("" : "+r"(mask));
   return mask;
 }
 
-/* SHA-384 of something only we know and the ciphertext, 48 bytes. What is only ours are the CRT exponents, of fixed
- * length and in front; SHA-384 is cut off, so that nothing can be appended. No allocation: this must not fail. */
+/* SHA-384 of a secret and the ciphertext, 48 bytes. The secret is the CRT exponents, which come first and have a fixed
+ * length; SHA-384 is a truncated hash, which rules out length extension. This must not fail, so it does not
+ * allocate. */
 static void synthetic_premaster(const kernel_key *key, const uint8_t *ciphertext, size_t size,
                                 uint8_t premaster[PREMASTER_SIZE]) {
   static const char label[] = "tls-offload implicit rejection";

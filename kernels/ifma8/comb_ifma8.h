@@ -1,9 +1,9 @@
-/* What every comb multiplication shares: digits of the scalar, look-up, tags. See weierstrass_ifma8_comb.h for the idea
- * and kernels/generate/curves.py for the layout of a table.
+/* The parts that all comb multiplications share: digits of the scalar, table look-up, tags. See
+ * weierstrass_ifma8_comb.h for the idea and kernels/generate/curves.py for the layout of a table.
  *
  * Tags. Entry e of window w carries (2 e + 1) 2^(7 w) mod 2^52 - 1 as one more limb. The kernel adds the tags of what
- * it looked up, with the sign that it used, and the sum must be the scalar mod 2^52 - 1: the point can be on the curve
- * and still be that of another scalar, when a digit, a sign, an index or a window went wrong, and this finds it.
+ * it looked up, with the sign that it used, and the sum must be the scalar mod 2^52 - 1: if a digit, a sign, an index
+ * or a window was wrong, the point can be on the curve and still be that of another scalar, and the tags detect that.
  *
  * Secret: the scalar. Nothing branches; no address depends on it.
  */
@@ -14,8 +14,8 @@
 
 typedef struct comb_scalar {
   num bits;        /* B, see weierstrass_ifma8_comb.h */
-  num odd;         /* the odd one of k and n - k: what is multiplied */
-  vec_mask turned; /* lanes where it is n - k */
+  num odd;         /* whichever of k and n - k is odd: the multiplier */
+  vec_mask turned; /* lanes in which `odd` is n - k */
 } comb_scalar;
 
 typedef struct comb_digit {
@@ -75,7 +75,7 @@ VEC_INLINE vec comb_tag(vec sum, const uint64_t table[COMB_PARTS][COMB_ENTRIES],
 }
 
 /* Lanes where the tags sum up to k, or to n - k where k is even, mod 2^52 - 1; a number is the sum of its limbs there.
- * k is taken from where the caller keeps it, not from the digits, so that the recoding is checked as well. */
+ * k is read from the caller's copy, not from the digits, so that the recoding is checked as well. */
 VEC_INLINE vec_mask comb_tags_right(vec tags, const num *k) {
   const num wanted = comb_recode(k).odd;
   UNROLLED for (int i = 0; i < LIMBS; i++) tags = vec_sub(tags, wanted.limb[i]);

@@ -1,9 +1,9 @@
-/* Hedged nonces of eight ECDSA operations: the hash of kernels/ecdsa_nonce.h in lanes, the rest from there.
+/* Hedged nonces of eight ECDSA operations: the hash of kernels/ecdsa_nonce.h runs in lanes, the other steps are shared.
  *
  * Lanes       lane i is operation i; lanes without an operation hash nothing and get the nonce 1.
  * Secret      all but the sizes, which are those of the curve. Nothing branches on anything else.
  *
- * Included by ecdsa_ifma8_sign.h, which says which curve it is.
+ * Included by ecdsa_ifma8_sign.h, which determines the curve.
  */
 #ifndef KERNELS_IFMA8_ECDSA_IFMA8_NONCE_H
 #define KERNELS_IFMA8_ECDSA_IFMA8_NONCE_H

@@ -2,24 +2,23 @@
  *
  * Formula     (x, y) = k G,   r = x mod n,   s = (m + r d) / k mod n
  *             with k hedged (kernels/ecdsa_nonce.h) and m the digest as a number. x = X / ZZ: 1/ZZ mod p and
- *             1/k mod n are computed side by side (divsteps_ifma8.h).
+ *             1/k mod n are computed together, interleaved (divsteps_ifma8.h).
  * Lanes       lane i is operation i, with its own key. Lanes without an operation sign with d = k = m = 1.
  * Bounds      order_mul takes factors below 4 n and gives less than 2 n; m < 2^256 (2^384) < 2 n.
  *             Others at their place.
- * Secret      d, k and everything before r and s. Nothing branches but on the number of operations, which is public,
+ * Secret      d, k and everything before r and s. The only branches are on the number of operations, which is public,
  *             and at the very end on which lanes passed the check.
  *
- * The check, before anything leaves. r and s are taken back out of the bytes that would be released, d and m out of key
- * and input once more, and must satisfy
+ * The check, before anything is released. r and s are read back from the bytes that would be released, d and m are read
+ * again from key and input, and they must satisfy
  *   1. s k = m + r d mod n, 0 < r < n, 0 < s < n      (the scalar half, computed in another order than s was)
  *   2. x ZZ = X mod p with x = r or r + n             (r is the abscissa of the point)
  *   3. (X, Y, ZZ, ZZZ) is on the curve                (the additions went right)
  *   4. the tags of the added entries sum up to k      (it is the point of this k, see comb_ifma8.h)
  *
- * What it does not find: a fault in the stored key or digest before the lane was loaded (software would sign with it
- * too); two faults that cancel each other; a nonce that was wrong from the beginning (then the signature is right,
- * and as nonces are never repeated, nothing follows from it). A lane that fails is KERNEL_FAULT and is redone
- * in software.
+ * What it does not detect: a fault in the stored key or digest before the lane was loaded (software would sign with it
+ * too); two faults that cancel each other; a nonce that was wrong from the beginning (then the signature is valid, and
+ * as nonces are never repeated, it reveals nothing). A lane that fails is KERNEL_FAULT and is redone in software.
  *
  * The including file defines ECDSA_SIGN, ECDSA_ALGORITHM and ECDSA_TABLE, and includes its field first.
  */
@@ -38,7 +37,7 @@ enum { ORDER_WORDS = WORDS_OF_LIMBS, ORDER_BYTES = 8 * ORDER_WORDS };
 
 typedef uint64_t lane_words[8][ORDER_WORDS];
 
-/* Laid over the workspace: all of it is secret until the check has passed. */
+/* Overlays the workspace: all of it is secret until the check has passed. */
 typedef struct ecdsa_work {
   lane_words k_words, d_words, m_words, r_words, s_words;
   num k, d, m;
@@ -116,7 +115,8 @@ static num signature_scalar(const ecdsa_work *work, const num *r, const num *k_i
   return num_reduce_once(order_mul(&sum, k_inverse), order_n);
 }
 
-/* Checks 1 and 2 of the four; 3 and 4 are made where the point is computed. r and s come out of the released bytes. */
+/* Checks 1 and 2 of the four; 3 and 4 are done where the point is computed. r and s are read from the bytes to be
+ * released. */
 static __attribute__((noinline)) vec_mask check_signatures(ecdsa_work *work, const kernel_lane lanes[], size_t count,
                                                            vec_mask wrapped) {
   for (size_t i = 0; i < 8; i++) {

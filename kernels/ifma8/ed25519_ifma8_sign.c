@@ -8,17 +8,17 @@
  * Secret      a, prefix, r and everything before R and S. Branches depend on the number of operations and the lengths
  *             of the messages, which are public, and at the very end on which lanes passed the check.
  *
- * The check, before anything leaves. Ed25519 is deterministic: two signatures of one message that differ by a fault in
- * r, R or h give the key away, even if both are valid. So both hashes and all scalar arithmetic are done twice, the
- * second time from key and message anew and from the bytes that would be released, and must agree:
+ * The check, before anything is released. Ed25519 is deterministic: two signatures of one message that differ by a
+ * fault in r, R or h reveal the key, even if both are valid. So both hashes and all scalar arithmetic are done twice,
+ * the second time starting again from key and message and from the bytes that would be released, and must agree:
  *   1. r, computed again, is the r of the first time
  *   2. S < n and S = r + h a mod n, with h computed again from the released R
  *   3. y Z = Y and x Z = +-X, with y and the sign of x from the released R     (R is the affine form of the point)
  *   4. (X, Y, Z, T) is on the curve                                            (the additions went right)
  *   5. the tags of the added entries sum up to r                               (it is the point of r: comb_ifma8.h)
  *
- * What it does not find: a fault in the stored key or in the message before the first hash (software would sign with it
- * too), and faults that cancel each other. A lane that fails is KERNEL_FAULT and is redone in software.
+ * What it does not detect: a fault in the stored key or in the message before the first hash (software would sign with
+ * it too), and faults that cancel each other. A lane that fails is KERNEL_FAULT and is redone in software.
  */
 #include <string.h>
 
@@ -35,7 +35,7 @@
 
 enum { SCALAR_BYTES = 32, DIGEST_WORDS = 8 };
 
-/* Laid over the workspace: all of it is secret until the check has passed. */
+/* Overlays the workspace: all of it is secret until the check has passed. */
 typedef struct ed25519_work {
   sha512_work hash;
   uint64_t digest_words[8][DIGEST_WORDS]; /* little-endian numbers */
@@ -92,7 +92,7 @@ static num nonces(ed25519_work *work, const kernel_lane lanes[], size_t count) {
   return digest_mod_order(work, digest);
 }
 
-/* h = SHA-512(R || A || M) mod n, R as it stands in the signatures. */
+/* h = SHA-512(R || A || M) mod n, with R read from the signatures. */
 static num challenges(ed25519_work *work, const kernel_lane lanes[], size_t count) {
   sha512_message messages[8] = {0};
   vec digest[8];
@@ -165,7 +165,7 @@ static vec_mask check_scalars(ed25519_work *work, const kernel_lane lanes[], siz
   return good & num_is_zero(num_reduce_once(order_mul(&difference, &one), order_n));
 }
 
-/* Check 3. Whether X is turned is found out again from r. */
+/* Check 3. Whether X is turned is determined again from r. */
 static vec_mask check_point(ed25519_work *work) {
   uint64_t signs[8];
   for (int i = 0; i < 8; i++) {

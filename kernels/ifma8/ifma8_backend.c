@@ -1,6 +1,6 @@
-/* The 8-lane AVX-512 IFMA backend: which kernels there are, and whether this host can run them.
+/* The 8-lane AVX-512 IFMA backend: the table of its kernels, and whether this host can run them.
  *
- * Compiled without AVX-512 flags, so that asking is safe everywhere. */
+ * Compiled without AVX-512 flags, so that the question is safe on every host. */
 #include "kernels/ifma8/ifma8_cpu.h"
 #include "kernels/ifma8/rsa_ifma8.h"
 #include "kernels/ifma8/sign_ifma8.h"

@@ -1,5 +1,5 @@
-/* Whether this host can run code for AVX-512 IFMA. For files compiled without AVX-512 flags, so that asking is safe
- * everywhere. */
+/* Whether this host can run code for AVX-512 IFMA. For files compiled without AVX-512 flags, so that the question is
+ * safe on every host. */
 #ifndef KERNELS_IFMA8_IFMA8_CPU_H
 #define KERNELS_IFMA8_IFMA8_CPU_H
 

@@ -1,16 +1,16 @@
-/* Numbers of LIMBS limbs of 52 bits, one number per lane: what the curve kernels share.
+/* Numbers of LIMBS limbs of 52 bits, one number per lane: the base of all curve kernels.
  *
  *   value of lane l = sum over i of  2^(52 i) * limb[i].lane[l]
  *
  * Define LIMBS before including (5 for P-256 and Curve25519, 8 for P-384). The states a number can be in:
  *
  *   tight    limbs 0 .. LIMBS-2 in [0, 2^52), the top limb in [0, 2^52): the value is not negative. Multiplications
- *            want this of both factors, because vpmadd52 sees only the low 52 bits of a limb.
+ *            want this of both factors, because vpmadd52 reads only the low 52 bits of a limb.
  *   signed   like tight, but the top limb is a signed 64-bit number: the sign of the value.
  *   open     every limb is any signed 64-bit number of less than 2^60 in size: sums and differences whose carries have
  *            not run yet. num_carry makes it signed, and tight if the value is not negative and below 2^(52 LIMBS).
  *
- * Everything here is secret in one kernel or another: no branch and no address depends on a limb. Loops run over public
+ * Every number here is secret in some kernel: no branch and no address depends on a limb. Loops run over public
  * constants and are unrolled.
  *
  * With BOUND_CHECKS defined, every bound that a comment proves is also asserted here, and the process aborts when one

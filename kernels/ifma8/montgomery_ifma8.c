@@ -7,7 +7,7 @@
  *            d e = S S' - B (s S' + s' S) + s s' B^2     for e = S' - s' B.
  *          Tiles of 20 limbs are made of halves in the same way (karatsuba.py).
  *   q N    block by block: the tile on the diagonal makes q, the others add q N_j. q is known only when the block below
- *          is done, so Karatsuba is of use only inside a tile; or, with the folded modulus, for the whole lower half.
+ *          is done, so Karatsuba helps only inside a tile; or, with the folded modulus, for the whole lower half.
  *
  * Two tiles are the fast case (exponentiations); three and four serve the check with the public exponent.
  *
@@ -54,7 +54,7 @@ static const tile_kind *tile_for(unsigned limbs) {
   return limbs == 30 ? &tile15 : &tile20;
 }
 
-/* What a window step has its reduction tiles do beside: select the next limbs of a table entry. */
+/* The work that a window step interleaves with its reduction tiles: selecting the next limbs of a table entry. */
 typedef struct side_selection {
   const vec *table;
   selection entry;
@@ -75,7 +75,7 @@ static vec_mask subtract(unsigned limbs, vec *out, const vec *a, const vec *b) {
   return vec_negative(carry);
 }
 
-/* result = columns with their carries run, as limbs below 2^52; the carry that is left. */
+/* result = columns with their carries run, as limbs below 2^52; returns the carry that is left. */
 static vec carry_limbs(unsigned limbs, vec *result, const vec *columns) {
   const vec limb_mask = vec_all(MONTGOMERY_LIMB_MASK);
   vec carry = vec_zero();
@@ -152,7 +152,7 @@ static void reduce_folded(const montgomery_modulus *m, const tile_kind *tile) {
   }
 }
 
-/* columns = columns / B mod N; the upper tile's product is left to the caller. */
+/* columns = columns / B mod N; the caller computes the upper tile's product. */
 static void reduce_tile(const montgomery_modulus *m, const tile_kind *tile, vec *columns, side_selection *side) {
   montgomery_scratch *scratch = m->scratch;
   if (side == NULL || side->done == m->limbs) {

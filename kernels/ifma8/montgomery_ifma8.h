@@ -2,8 +2,8 @@
  *
  *   multiply(a, b) = a b / R mod N,   R = 2^(52 limbs),   a, b < 2 N  ->  result < 2 N
  *
- * kernels/generate/montgomery.py explains the arithmetic and writes the straight-line parts (tiles); montgomery_ifma8.c
- * puts tiles together to the sizes:
+ * kernels/generate/montgomery.py explains the arithmetic and generates the straight-line parts (tiles);
+ * montgomery_ifma8.c combines tiles into the sizes:
  *
  *   limbs  bits of N  made of         for
  *   20     1024       one piece       RSA-2048: mod p, mod q
@@ -51,7 +51,7 @@ typedef struct tile_factor {
   vec_mask negative;
 } tile_factor;
 
-/* Where a multiplication computes: secret, in the workspace. */
+/* Scratch memory of a multiplication: secret, in the workspace. */
 typedef struct montgomery_scratch {
   vec columns[2 * MONTGOMERY_LIMBS_MAX];
   vec squares[2 * MONTGOMERY_LIMBS_MAX]; /* a_i b_i for every tile i, where `columns` cannot hold them */
@@ -63,7 +63,7 @@ typedef struct montgomery_scratch {
   vec of_modulus[MONTGOMERY_TILES_MAX][MONTGOMERY_TILE_MAX / 2];
   vec folded[2 * MONTGOMERY_TILE_MAX], of_folded[2][MONTGOMERY_TILE_MAX / 2];
   vec spare[3 * MONTGOMERY_TILE_MAX / 2];
-  vec carry; /* of the lowest tile, where it was made a quotient */
+  vec carry; /* of the lowest tile, when it was made a quotient */
 } montgomery_scratch;
 
 typedef struct montgomery_modulus {
@@ -88,9 +88,9 @@ typedef struct selection {
 #define montgomery_reduce VEC_NAME(montgomery_reduce)
 #define montgomery_product VEC_NAME(montgomery_product)
 
-/* `modulus` and `scratch` are kept. */
+/* Keeps references to `modulus` and `scratch`. */
 montgomery_modulus montgomery_prepare(unsigned limbs, const vec *modulus, vec k0, montgomery_scratch *scratch);
-/* For many multiplications: makes the folded modulus, where it is of use (40 limbs). */
+/* Makes the folded modulus where it helps (40 limbs); worthwhile before many multiplications. */
 void montgomery_fold(montgomery_modulus *m);
 
 /* result may be any of the operands, everywhere. */

@@ -1,4 +1,4 @@
-/* Arithmetic mod n, the order of a curve: the few multiplications that make s out of k, r, d and the message.
+/* Arithmetic mod n, the order of a curve: the few multiplications that compute s from k, r, d and the message.
  *
  * Formula     Montgomery with R = 2^(52 LIMBS); n has no special form. order_mul(a, b) = a b / R mod n.
  * Lanes       limbs_ifma8.h.

@@ -17,10 +17,10 @@
 #include "p256_constants.h"
 
 #define FE_UNIT (UINT64_C(1) << 48) /* one unit in the top limb, which starts at bit 208 */
-/* Multiplications are inlined: ten of them are 9 KiB, and gain from what stands around them. */
+/* Multiplications are inlined: ten of them are 9 KiB, and the compiler interleaves them with the surrounding code. */
 #define FE_FUNCTION VEC_INLINE
 
-/* t / R mod p, open: what the result of num_carry on it is bounded by stands above. */
+/* t / R mod p, open: the bound of num_carry's result is given above. */
 VEC_INLINE num fe_reduce(wide t) {
   const vec p1 = vec_all(fe_p[1] + 1), p3 = vec_all(fe_p[3]), p4 = vec_all(fe_p[4]);
   UNROLLED for (int i = 0; i < LIMBS; i++) {

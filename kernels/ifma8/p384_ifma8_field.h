@@ -18,15 +18,15 @@
 #include "p384_constants.h"
 
 #define FE_UNIT (UINT64_C(1) << 20) /* one unit in the top limb, which starts at bit 364 */
-/* Multiplications are called: ten of them inlined are 27 KiB, which does not fit what the processor keeps of decoded
- * instructions, and then the speed depends on where the linker puts them (28 or 46 us per batch were seen). */
+/* Multiplications are called: ten of them inlined are 27 KiB, which does not fit into the processor's cache of decoded
+ * instructions, and then the speed depends on where the linker puts them (28 and 46 us per batch were measured). */
 #define FE_FUNCTION static __attribute__((noinline))
 
 /* t / R mod p, open, and positive. The accumulators from limb 7 on become signed: q 2^384 is taken off them.
  *
- * What limits this kernel is the time from one row's lowest limb to the next one's, so that path is kept short: the
- * quotient is one multiplication, the two products that reach the next limb are made side by side, and the carry does
- * not wait for the quotient: adding q c makes the low 52 bits of a limb t 0, so what it carries is t / 2^52 rounded up.
+ * The latency from one row's lowest limb to the next one's limits this kernel, so that path is kept short: the quotient
+ * is one multiplication, the two products that reach the next limb run in parallel, and the carry does not wait for the
+ * quotient: adding q c makes the low 52 bits of a limb t 0, so what it carries is t / 2^52 rounded up.
  */
 VEC_INLINE num fe_reduce(wide t) {
   const vec c0 = vec_all(0xfffff00000001), c1 = vec_all(0x00fffffffffff), c2 = vec_all(0x0000001000000);

@@ -1,5 +1,5 @@
 /* ECDSA P-384, eight signatures at a time: the curve-independent body of ecdsa_ifma8_sign.h over p384_ifma8_field.h.
- * Formula, lanes, bounds, secrets and the check before release stand there. */
+ * Formula, lanes, bounds, secrets and the check before release are documented there. */
 #include "kernels/ifma8/p384_ifma8_field.h"
 #include "kernels/ifma8/sign_ifma8.h"
 

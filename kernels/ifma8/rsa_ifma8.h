@@ -1,4 +1,4 @@
-/* RSA on lanes: the entry points, and what is kept per key. */
+/* RSA on lanes: the entry points, and the values kept per key. */
 #ifndef KERNELS_IFMA8_RSA_IFMA8_H
 #define KERNELS_IFMA8_RSA_IFMA8_H
 
@@ -31,7 +31,7 @@ typedef struct rsa_ifma8_key {
 /* Limbs of half a modulus: 20, 30, 40. The modulus has twice as many. */
 unsigned rsa_ifma8_half_limbs(kernel_algorithm algorithm);
 
-/* key->ifma8, for RSA keys: made from key->rsa when the key is loaded. False when secret memory ran out. */
+/* key->ifma8, for RSA keys: computed from key->rsa when the key is loaded. False when secret memory ran out. */
 bool rsa_ifma8_prepare(kernel_key *key);
 void rsa_ifma8_release(kernel_key *key);
 

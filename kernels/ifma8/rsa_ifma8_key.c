@@ -1,8 +1,8 @@
-/* What the 8-lane RSA kernels keep per key: Montgomery constants of p, q and n, in limbs of 52 bits.
+/* The values that the 8-lane RSA kernels keep per key: Montgomery constants of p, q and n, in limbs of 52 bits.
  *
  *   2^k x mod m by doubling: x <- 2 x - m if that is not negative. k steps; k = 52 limbs gives R x mod m.
  *
- * Plain C on words of 64 bits, once per key: about 0.3 ms for RSA-2048, 2 ms for RSA-4096.
+ * Plain C on words of 64 bits; it runs once per key and takes about 0.3 ms for RSA-2048, 2 ms for RSA-4096.
  *
  * Secret: p, q, the exponents and everything made from them. No branch and no address depends on them: the subtraction
  * is always computed and chosen by a mask.
@@ -24,7 +24,7 @@ static void limbs_of_words(uint64_t *limbs, unsigned limb_count, const uint64_t 
   for (unsigned i = 0; i < limb_count; i++) {
     unsigned bit = LIMB_BITS * i, word = bit / 64, shift = bit % 64;
     uint64_t low = word < word_count ? words[word] >> shift : 0;
-    /* In two steps: a shift by 64 is not defined. */
+    /* In two steps, because a shift by 64 is undefined. */
     uint64_t high = word + 1 < word_count ? (words[word + 1] << 1) << (63 - shift) : 0;
     limbs[i] = (low | high) & LIMB_MASK;
   }
@@ -50,9 +50,9 @@ static void double_modulo(uint64_t *x, const uint64_t *m, unsigned words, unsign
   OPENSSL_cleanse(reduced, sizeof reduced);
 }
 
-/* -1 / odd mod 2^52, by Newton's iteration: each step doubles the bits that are right. */
+/* -1 / odd mod 2^52, by Newton's iteration: each step doubles the number of correct bits. */
 static uint64_t negative_inverse(uint64_t odd) {
-  uint64_t inverse = odd; /* right mod 2^3 */
+  uint64_t inverse = odd; /* correct mod 2^3 */
   for (int i = 0; i < 5; i++) inverse *= 2 - odd * inverse;
   return -inverse & LIMB_MASK;
 }

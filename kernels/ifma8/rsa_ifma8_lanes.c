@@ -1,4 +1,4 @@
-/* Which lanes an RSA batch runs on: eight of a 512-bit register or four of a 256-bit one.
+/* Chooses the lanes that an RSA batch runs on: eight of a 512-bit register or four of a 256-bit one.
  *
  * An operation takes two lanes, so a pass of eight lanes carries four operations and a pass of four lanes two. A
  * processor that multiplies 512 bits once per cycle multiplies 256 bits twice (Zen 4), so there a pass of four lanes

@@ -7,13 +7,13 @@
  *
  * Lanes: an exponentiation pass carries the halves of up to four operations, lanes 0 to 3 modulo p, lanes 4 to 7 modulo
  * q; five to eight operations take two passes. Garner's step and the check carry whole operations, lane i the i-th.
- * Lanes without an operation repeat the first one; what they compute is dropped. With four lanes (VEC_LANES) all these
+ * Lanes without an operation repeat the first one; their results are discarded. With four lanes (VEC_LANES) all these
  * numbers are half as large.
  *
- * Bounds: limbs are of 52 bits; numbers modulo N stay below 2 N between multiplications, also R^-1 c, because c < n < R
- * p (montgomery_ifma8.h has the exact bound). x_p - x_q + 2 p lies in (0, 3 p) because q < 2^(bits of p) <= 2 p.
+ * Bounds: limbs have 52 bits; numbers modulo N stay below 2 N between multiplications, also R^-1 c, because c < n < R p
+ * (montgomery_ifma8.h has the exact bound). x_p - x_q + 2 p lies in (0, 3 p) because q < 2^(bits of p) <= 2 p.
  *
- * Exponentiation: fixed windows of 4 bits over all bits of the half, the leading zeros of an exponent too.
+ * Exponentiation: fixed windows of 4 bits over all bits of the half, including the leading zeros of an exponent.
  *
  * Secret: p, q, dp, dq, q^-1, all intermediates, x until it has passed the check. Public: c, n, e, sizes, and whether
  * the check passed; branches depend on nothing else. Everything lives in the workspace.
@@ -36,7 +36,7 @@ enum {
 typedef struct rsa_area {
   montgomery_scratch scratch;
   vec modulus[RSA_LIMBS_MAX];
-  vec x[RSA_LIMBS_MAX];            /* the number at work; in the end the result */
+  vec x[RSA_LIMBS_MAX];            /* the number being computed; in the end the result */
   vec half[2][RSA_HALF_LIMBS_MAX]; /* x_p, x_q of all operations */
   union {
     struct { /* exponentiation */
@@ -68,7 +68,7 @@ static const rsa_ifma8_key *prepared(const batch *b, unsigned i) {
   return operation(b, i)->key->ifma8;
 }
 
-/* Numbers in and out of lanes */
+/* Moving numbers into and out of lanes */
 
 static void set_lane(vec *to, unsigned lane, const uint64_t *from, unsigned count) {
   for (unsigned i = 0; i < count; i++) ((uint64_t *)&to[i])[lane] = from[i];
@@ -96,9 +96,9 @@ static void get_lane_output(const batch *b, const vec *from, unsigned lane, uint
   }
 }
 
-/* Arithmetic that the Montgomery multiplications leave over */
+/* Arithmetic beside the Montgomery multiplications */
 
-/* Carries through signed columns; limbs below 2^52. The number is not negative and fits. */
+/* Propagates carries through signed columns, to limbs below 2^52. The number must not be negative and must fit. */
 static void carry_through(vec *to, const vec *from, unsigned count) {
   const vec limb_mask = vec_all(MONTGOMERY_LIMB_MASK);
   vec carry = vec_zero();
@@ -206,7 +206,7 @@ static void exponentiate(const batch *b, unsigned first) {
   }
 }
 
-/* The second pass, or copies of the first where there are no operations for it. */
+/* Runs the second pass, or copies the first when there are no operations for it. */
 static void exponentiate_rest(const batch *b) {
   if (b->count > PASS_OPERATIONS) {
     exponentiate(b, PASS_OPERATIONS);
@@ -299,7 +299,7 @@ static vec_mask check(const batch *b) {
   }
   montgomery_modulus m = montgomery_prepare(limbs, area->modulus, vec_load(k0), &area->scratch);
 
-  vec *mont = area->half[0]; /* the halves are done with, and together as long as n */
+  vec *mont = area->half[0]; /* the halves are no longer needed, and together they are as long as n */
   montgomery_multiply(&m, mont, area->x, area->factor);
   public_power(b, &m, area->power, mont, area->product);
   subtract_once(area->power, area->modulus, limbs);

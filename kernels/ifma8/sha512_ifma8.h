@@ -1,10 +1,10 @@
 /* SHA-512 (FIPS 180-4) of eight messages at a time, one per lane.
  *
- * Eight hashes take less time than two of BoringSSL's, which matters where a signature on the lanes costs
- * a microsecond or two: the nonces of ECDSA, and the three hashes of Ed25519.
+ * Eight hashes take less time than two of BoringSSL's, which matters for the nonces of ECDSA and the three hashes of
+ * Ed25519, since a signature on the lanes costs only a microsecond or two.
  *
  * Lanes       word i of the state of all lanes is one vec.
- * Secret      the bytes that are hashed. How many there are is public, and the only thing that branches depend on.
+ * Secret      the bytes that are hashed. Their number is public, and branches depend on nothing else.
  */
 #ifndef KERNELS_IFMA8_SHA512_IFMA8_H
 #define KERNELS_IFMA8_SHA512_IFMA8_H
@@ -21,7 +21,7 @@ typedef struct sha512_message {
   size_t size[SHA512_PIECES];
 } sha512_message;
 
-/* Scratch memory, secret: the caller's, so that it is wiped with the rest. */
+/* Secret scratch memory, which the caller provides, so that it is wiped together with the caller's. */
 typedef struct sha512_work {
   vec schedule[16];
   uint8_t blocks[8][SHA512_BLOCK];

@@ -10,7 +10,7 @@ static size_t message_size(const sha512_message *message) {
   return size;
 }
 
-/* With the byte 0x80 and the 16 bytes of the length. */
+/* Counts the blocks including the byte 0x80 and the 16 bytes of the length. */
 static size_t message_blocks(const sha512_message *message) {
   return (message_size(message) + 1 + 16 + SHA512_BLOCK - 1) / SHA512_BLOCK;
 }
@@ -18,7 +18,7 @@ static size_t message_blocks(const sha512_message *message) {
 /* Block `index` of the padded message; zeros past its end. */
 static void fill_block(uint8_t block[SHA512_BLOCK], const sha512_message *message, size_t index) {
   const size_t from = index * SHA512_BLOCK, to = from + SHA512_BLOCK;
-  size_t start = 0; /* of the piece, in the message */
+  size_t start = 0; /* offset of the piece in the message */
   memset(block, 0, SHA512_BLOCK);
   for (int i = 0; i < SHA512_PIECES; i++) {
     const size_t end = start + message->size[i];

@@ -1,7 +1,7 @@
-/* Lanes of 64 bits: the few vector operations that the kernels are written in.
+/* Vectors of 64-bit lanes: the few operations that the kernels are written with.
  *
- * How many: VEC_LANES, 8 unless the build says 4. The RSA kernels are built for both (rsa_ifma8_lanes.c says which runs
- * when); everything else is eight lanes.
+ * VEC_LANES is the number of lanes: 8 unless the build sets 4. The RSA kernels are built for both (rsa_ifma8_lanes.c
+ * chooses between them); all other kernels use eight lanes.
  *
  * Two builds of the same kernels:
  *   native    a vec is an AVX-512 register, or half of one. The file must be compiled with the flags of ifma8.cmake.
@@ -9,11 +9,11 @@
  *             is slow. Valgrind, which does not know AVX-512, follows secrets through it, and machines without IFMA run
  *             the kernels' tests on it. It exists only in builds with TESTING_HOOKS.
  *
- * A function with external linkage must have a name of its own in each build: write VEC_NAME(rsa_private) in the
- * declaration and wherever it is called; it reads rsa_private_ifma8, rsa_private_ifma4, or the same with _portable.
+ * A function with external linkage must have a different name in each build: write VEC_NAME(rsa_private) in the
+ * declaration and at every call; it expands to rsa_private_ifma8, rsa_private_ifma4, or the same with _portable.
  *
- * The multiplications see only the low 52 bits of each factor (vpmadd52), so limbs may carry bits above them that a
- * normalisation has already accounted for. All other operations see all 64 bits and wrap around.
+ * The multiplications read only the low 52 bits of each factor (vpmadd52), so limbs may have higher bits that a
+ * normalisation has already accounted for. All other operations use all 64 bits and wrap around.
  */
 #ifndef KERNELS_IFMA8_VEC_H
 #define KERNELS_IFMA8_VEC_H
@@ -27,10 +27,10 @@
 #define VEC_INLINE static inline __attribute__((unused))
 #endif
 
-/* For generated code. VEC_KEEP: the value stays in one register from here on; without it gcc loads a factor from
- * memory once for each multiplication that uses it, and two loads per cycle are then the limit instead of two
- * multiplications. VEC_FORGET: what was read through the pointer is not kept for later; without it gcc keeps more
- * limbs than there are registers, and spills them. Neither makes an instruction. */
+/* For generated code. VEC_KEEP: the value stays in one register from here on; without it gcc loads a factor from memory
+ * once for each multiplication that uses it, and two loads per cycle are then the limit instead of two multiplications.
+ * VEC_FORGET: values read through the pointer are not kept for later use; without it gcc keeps more limbs than there
+ * are registers, and spills them. Neither emits an instruction. */
 #ifndef VEC_PORTABLE
 #define VEC_KEEP(value) __asm__("" : "+v"(value))
 #else
@@ -49,7 +49,7 @@ typedef uint8_t vec_mask;
 
 #include <immintrin.h>
 
-/* VEC_OP_(add_epi64) and VEC_BITS_(and) are the intrinsics of that name for the width. */
+/* VEC_OP_(add_epi64) and VEC_BITS_(and) expand to the intrinsics of that name for the width. */
 #if VEC_LANES == 8
 #define VEC_NAME(name) name##_ifma8
 #define VEC_OP_(name) _mm512_##name
@@ -71,7 +71,7 @@ VEC_INLINE vec vec_all(uint64_t x) {
 VEC_INLINE vec vec_zero(void) {
   return VEC_BITS_(setzero)();
 }
-/* Memory of a vec is 8 bytes per lane, lane 0 first. Any alignment works; aligned to its size is faster. */
+/* In memory, a vec has 8 bytes per lane, lane 0 first. Any alignment works; alignment to its size is faster. */
 VEC_INLINE vec vec_load(const void *from) {
   return VEC_BITS_(loadu)((const vec *)from);
 }
@@ -103,7 +103,7 @@ VEC_INLINE vec vec_clear(vec a, vec b) {
 #define vec_shift_right(a, bits) VEC_OP_(srli_epi64)(a, bits)
 #define vec_shift_right_signed(a, bits) VEC_OP_(srai_epi64)(a, bits)
 #define vec_rotate_right(a, bits) VEC_OP_(ror_epi64)(a, bits)
-/* Bit by bit: a ^ b ^ c; b where a is set, else c; what at least two of the three have. */
+/* Bit by bit: a ^ b ^ c; b where a is set, else c; the majority of the three. */
 VEC_INLINE vec vec_xor3(vec a, vec b, vec c) {
   return VEC_OP_(ternarylogic_epi64)(a, b, c, 0x96);
 }
@@ -113,7 +113,7 @@ VEC_INLINE vec vec_choose(vec a, vec b, vec c) {
 VEC_INLINE vec vec_majority(vec a, vec b, vec c) {
   return VEC_OP_(ternarylogic_epi64)(a, b, c, 0xe8);
 }
-/* Shifts by another amount in each lane, 0 to 63. */
+/* Shifts each lane by its own amount, 0 to 63. */
 VEC_INLINE vec vec_shift_right_each(vec a, vec bits) {
   return VEC_OP_(srlv_epi64)(a, bits);
 }
@@ -267,7 +267,8 @@ VEC_INLINE vec vec_shift_right_each(vec a, vec bits) {
   VEC_EACH(a.lane[i] >> (bits.lane[i] & 63));
 }
 
-/* How often a vpmadd52 would have run, for what benchmarks.kernels says about the limit of its ports. */
+/* Counts the vpmadd52 that would have run, from which benchmarks.kernels computes the limit of the multiplier's
+ * ports. */
 #ifdef TESTING_HOOKS
 extern _Thread_local uint64_t vec_multiplications;
 #define VEC_COUNT_() (vec_multiplications++)
@@ -277,7 +278,7 @@ extern _Thread_local uint64_t vec_multiplications;
 static inline unsigned __int128 vec_product_(uint64_t a, uint64_t b) {
   return (unsigned __int128)(a & VEC_LIMB_MASK_) * (b & VEC_LIMB_MASK_);
 }
-/* Not inlined: generated code has thousands of them. */
+/* Not inlined: generated code has thousands of calls. */
 static __attribute__((noinline, unused)) vec vec_madd_low(vec sum, vec a, vec b) {
   VEC_COUNT_();
   VEC_EACH(sum.lane[i] + ((uint64_t)vec_product_(a.lane[i], b.lane[i]) & VEC_LIMB_MASK_));
@@ -341,7 +342,7 @@ VEC_INLINE vec vec_lookup8(vec table, vec index) {
 
 #endif /* VEC_PORTABLE */
 
-/* In builds with BOUND_CHECKS: stops the program when a lane, taken as signed, is below `low` or above `high`. */
+/* In builds with BOUND_CHECKS: aborts when a lane, read as signed, is below `low` or above `high`. */
 #ifdef BOUND_CHECKS
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  *                 k = sum over w of  d_w 2^(7 w),   d_w = 2 B_w - 127,   B_w = 7 bits of B = (k + 2^W - 1) / 2
  *             so every digit is odd, from -127 to 127, and never 0: |d_w| picks one of 64 entries, and bit 6 of B_w
  *             is set for the positive ones. For an even k the kernel takes n - k: that is -k G, which has the same
- *             x, and x is all that ECDSA wants.
+ *             x, and ECDSA needs only x.
  *
  *             Sum. The 37 (55) entries are added one after the other; there are no doublings. The sum is held as
  *             (X, Y, ZZ, ZZZ), x = X / ZZ, y = Y / ZZZ, ZZ^3 = ZZZ^2 ("XYZZ"). Adding an affine (x2, y2):
@@ -21,14 +21,14 @@
  *             are below 2^(7 w + 7) in size, hence not 0 mod n either in any window but the last. In the last window
  *             the sum is k, not 0 mod n. The difference T - d 2^(7 w) is between -(d + 1) 2^(7 w) and 0, and reaches
  *             -n only for the largest d that can occur there (15 of P-256, 63 of P-384, as k < n), for exactly one odd
- *             k: 2 d 2^(7 w) - n. Nobody who does not choose k can hit that k of 2^256 (2^384). It gives
- *             P = R = 0, so ZZ = 0 and in the end r = 0, which the checks refuse: software signs. A test does it.
+ *             k: 2 d 2^(7 w) - n. Only somebody who chooses k can hit that one k of 2^256 (2^384). It gives P = R = 0,
+ *             so ZZ = 0 and in the end r = 0, which the checks reject: software signs. A test covers it.
  *
  * Lanes       limbs_ifma8.h.
  * Bounds      in units of 2^256 (2^384), see the field's header; on entry and exit of every addition
  *             X < 2.01, Y < 2.7, ZZ < 1.15, ZZZ < 1.15. Each value's bound stands beside it, worst case P-256.
- * Secret      k and everything made of it. Nothing branches; the table is read whole for every digit, the digit only
- *             goes into the index of vpermt2q and into masks.
+ * Secret      k and everything made of it. Nothing branches; the whole table is read for every digit, and the digit is
+ *             used only as an index of vpermt2q and in masks.
  */
 #ifndef KERNELS_IFMA8_WEIERSTRASS_IFMA8_COMB_H
 #define KERNELS_IFMA8_WEIERSTRASS_IFMA8_COMB_H
@@ -58,7 +58,7 @@ VEC_INLINE num fe_square(const num *a) {
 
 #define POINT_ASSERT(a, hundredths) num_assert(a, FE_UNIT / 100 * (hundredths))
 
-/* a + (x2, y2), or a - (x2, y2) in the lanes of `negative`, and then the negative of that; see above. x2, y2 < 1. */
+/* a + (x2, y2), or a - (x2, y2) in the lanes of `negative`, then negated; see above. x2, y2 < 1. */
 VEC_INLINE void point_add_affine_negated(point *a, const num *x2, const num *y2, vec_mask negative) {
   /* U < 1.15/16 + 1 = 1.08;  P from 1 - 1.08 + 2 to 2.01 + 2 */
   const num u = fe_mul_open(x2, &a->zz);

@@ -9,7 +9,7 @@
  *             CB + DA, CB - DA), then (AA BB, BB + 121666 E, ..^2, ..^2) (1, E, 1, x1). The result x2 / z2 takes one
  *             inversion by division steps, in one lane of eight.
  * Lanes       the four numbers (x2, z2, x3, z3), as above. A step waits for its own results most of the time, so
- *             256-bit registers, of which the processor can take two at a time, are as fast as it gets.
+ *             256-bit registers are as fast as wider ones: the processor runs two such instructions at a time.
  * Bounds      five limbs of 51 bits, as in BoringSSL. vpmadd52 sees 52 bits of a factor, so factors are closed: below
  *             2^52. It splits a product at bit 52: the upper half stands at 2^(51 (i + j) + 52), so it counts twice in
  *             limb i + j + 1. Of factors below 2^52 a sum of five such is below 15 2^52 < 2^56, and with 19 times the
@@ -106,7 +106,8 @@ VEC_INLINE num4 num4_close(num4 a) {
   return r;
 }
 
-/* One step: the open (x2, z2, x3, z3) of before, `exchange` all ones where 2 and 3 change places, and (1, ., 1, x1). */
+/* One step, from the open (x2, z2, x3, z3) of the previous one, `exchange`, which is all ones when 2 and 3 change
+ * places, and (1, ., 1, x1). */
 VEC_INLINE num4 ladder_step(const num4 *state, vec4 exchange, const num4 *last_factor) {
   const vec4 places = vec4_set(0, 0, 2, 2), other_places = vec4_set(2, 2, 0, 0), one = vec4_all(1);
   const vec4 of_x = _mm256_xor_si256(places, _mm256_and_si256(exchange, _mm256_xor_si256(places, other_places)));

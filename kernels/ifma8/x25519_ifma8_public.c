@@ -8,8 +8,8 @@
  * Bounds      in units of 2^255: Y, Z < 1.01, so Z - Y + 2 p is between 0.98 and 3.01, and Z + Y below 2.02.
  * Secret      k and everything made of it but u. Nothing branches.
  *
- * The check: the point is on the curve and its tags are those of k. A wrong public key would tell nobody anything, but
- * the handshake would fail.
+ * The check: the point is on the curve and its tags are those of k. A wrong public key would reveal nothing, but the
+ * handshake would fail.
  */
 #include <string.h>
 
@@ -19,7 +19,7 @@
 #include "kernels/ifma8/order_ifma8.h"
 #include "kernels/x25519.h"
 
-/* Of clamped scalars, mod n. */
+/* Reduces clamped scalars mod n. */
 static num scalars_mod_order(const uint8_t private_keys[X25519_LANES][X25519_BYTES]) {
   uint64_t words[8][WORDS_OF_LIMBS];
   for (int i = 0; i < 8; i++) {

@@ -1,4 +1,5 @@
-/* Whether X25519 on AVX-512 IFMA can run here. Compiled without AVX-512 flags, so that asking is safe everywhere. */
+/* Whether X25519 on AVX-512 IFMA can run here. Compiled without AVX-512 flags, so that the question is safe on every
+ * host. */
 #include "kernels/ifma8/ifma8_cpu.h"
 #include "kernels/x25519.h"
 

@@ -2,7 +2,7 @@
  *
  * BoringSSL itself raises the result to the public exponent and compares it with the input before it releases it
  * (rsa_default_private_transform), because our keys have a public exponent; so no check is repeated here. It does not
- * blind: since its exponentiation is constant-time, it gave blinding up. */
+ * blind: BoringSSL dropped blinding because its exponentiation is constant-time. */
 #include <openssl/err.h>
 #include <openssl/mem.h>
 #include <openssl/rsa.h>
@@ -29,5 +29,5 @@ void rsa_soft_private(kernel_lane lanes[], size_t count, kernel_workspace *works
       lanes[i].status = KERNEL_FAULT;
     }
   }
-  OPENSSL_cleanse(result, sizeof(result)); /* of a decryption it is secret */
+  OPENSSL_cleanse(result, sizeof(result)); /* the result of a decryption is secret */
 }

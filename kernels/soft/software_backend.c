@@ -1,4 +1,5 @@
-/* The software backend: BoringSSL, one lane after the other. Runs everywhere; redoes what a vector kernel got wrong. */
+/* The software backend: BoringSSL, one lane after the other. It runs everywhere, and redoes lanes that a vector kernel
+ * got wrong. */
 #include "kernels/soft/soft.h"
 
 static bool usable(void) {

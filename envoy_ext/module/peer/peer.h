@@ -51,8 +51,8 @@ class Trust {
   PeerVerdict judge(SSL *ssl, const Identity &identity) const;
   PeerVerdict judge(STACK_OF(X509) * chain, const Identity &identity) const;  // leaf first, not empty
 
-  // A digest of what a verdict rests on, apart from the certificate and the time. A session is resumed only when this
-  // is the same.
+  // Identifies what a verdict rests on, apart from the certificate and the time. A session is resumed only when it is
+  // the same.
   std::string fingerprint(const Identity &identity) const;
 
   STACK_OF(X509_NAME) * names() const { return names_.get(); }  // names of the file's CAs; null for bundles

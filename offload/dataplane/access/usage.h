@@ -1,9 +1,10 @@
 /* What a key may sign: the input must have the form of a TLS handshake signature. No I/O, no state.
  *
- * tls13     RFC 8446, 4.4.3: 64 spaces, the context string of the server or the client, a zero byte, a transcript hash
- *           of 32 or 48 bytes (the hashes of all TLS 1.3 cipher suites). Nothing else has this form; it was designed so
- *           that a TLS 1.3 signature cannot be mistaken for any other. RSA signs with PSS only, ECDSA with the hash
- * that belongs to its curve. tls12+13  also TLS 1.2:
+ * tls13     RFC 8446, 4.4.3: 64 spaces, the context string of the server or the client, a zero byte, a transcript
+ *           hash of 32 or 48 bytes (the hashes of all TLS 1.3 cipher suites). Nothing else has this form; it was
+ *           designed so that a TLS 1.3 signature cannot be mistaken for any other. RSA signs with PSS only, ECDSA with
+ *           the hash that belongs to its curve.
+ * tls12+13  also TLS 1.2:
  *           - ServerKeyExchange (RFC 8422, 5.4): client random, server random, ServerECDHParams of a named curve and a
  *             point of its size. 64 bytes of it are free, so a forger can choose more than in TLS 1.3; but text (a JWT)
  *             never has the bytes after them, and DER of this length is no useful certificate or request.
