@@ -1,4 +1,5 @@
-// Command line values. A bad one ends the program with status 2 and says which option, what was read, what is allowed.
+// Command line values. An invalid value ends the program with status 2, and with a message that names the option, the
+// value, and what is allowed.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Time and CPU, as the load tools count them. All values are nanoseconds.
+// Wall-clock and CPU time, as the load tools measure them. All values are nanoseconds.
 #pragma once
 
 #include <sys/types.h>
@@ -15,7 +15,7 @@ Nanoseconds now();
 // CPU time of this process, user and system, all threads.
 Nanoseconds own_cpu();
 
-// CPU time of another process, user and system, of all its threads, ended ones too. Negative when there is no such
+// CPU time of another process, user and system, all threads, including ended ones. Negative when there is no such
 // process.
 Nanoseconds process_cpu(pid_t pid);
 

@@ -1,4 +1,4 @@
-// A high dynamic range histogram: values of 0 ns to some minutes at a relative error below 1 %, in constant space.
+// A high dynamic range histogram: values of 0 ns to some minutes with a relative error below 1 %, in constant space.
 //
 // Buckets are log-linear: 128 linear steps in each power of two (Gil Tene's HDR layout; Debian 12 ships no C library
 // of it). Recording is an index computation and an increment.
@@ -21,11 +21,11 @@ class Histogram {
   Nanoseconds maximum() const { return maximum_; }
   double mean() const { return count_ ? sum_ / double(count_) : 0; }
 
-  // The smallest recorded bucket's upper end below or at which `quantile` (0 to 1) of the values lie; never above
-  // maximum(). 0 when empty.
+  // The upper end of the lowest bucket at or below which the fraction `quantile` (0 to 1) of the values lies; never
+  // above maximum(). 0 when empty.
   Nanoseconds at(double quantile) const;
 
-  // Calls visit(upper_end, count) for each bucket that holds something, in rising order.
+  // Calls visit(upper_end, count) for each bucket that is not empty, in rising order.
   template <typename Visit>
   void each(Visit visit) const {
     for (unsigned index = 0; index < kBuckets; index++)

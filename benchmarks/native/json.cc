@@ -44,7 +44,7 @@ Json &Json::value(std::string_view text) {
     if (c == '"' || c == '\\') {
       text_ += '\\';
       text_ += char(c);
-    } else if (c < 0x20 || c >= 0x7f) {  // what is not ASCII came from the network: shown as Latin-1
+    } else if (c < 0x20 || c >= 0x7f) {  // bytes that are not ASCII came from the network: written as Latin-1
       char escape[8];
       snprintf(escape, sizeof escape, "\\u%04x", c);
       text_ += escape;

@@ -1,4 +1,4 @@
-// Writes JSON with the commas and the escapes right; the caller keeps begin and end in balance.
+// Writes JSON with correct commas and escapes; the caller has to balance begin and end.
 #pragma once
 
 #include <concepts>

@@ -1,5 +1,5 @@
-/* Intel's crypto_mb, timed; see kernelbench.h. Its prototypes are written down here, because its headers are not
- * installed with its library. */
+/* Intel's crypto_mb, timed; see kernelbench.h. Its prototypes are declared here, because its headers are not installed
+ * with its library. */
 #include <alloca.h>
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -17,7 +17,7 @@ typedef uint32_t ecdsa_sign(uint8_t *r[8], uint8_t *s[8], const uint8_t *const d
 typedef uint32_t ed25519_sign(uint8_t *r[8], uint8_t *s[8], const uint8_t *const message[8], const uint32_t size[8],
                               const uint8_t *const key[8], const uint8_t *const public_key[8]);
 
-/* What is called between the two readings of the clock. */
+/* The call that is timed. */
 typedef struct call {
   const kernelbench *bench;
   void *function;
@@ -79,7 +79,8 @@ static bool prepare(kernelbench *bench, const char *library, call *c) {
       c->in[1][i] = key->ed25519.seed_public;
       c->in[2][i] = key->ed25519.seed_public + 32;
     } else if (bench->algorithm > KERNEL_RSA4096) {
-      /* Any numbers below the order will do for nonces; these are other inputs, with the top bits cleared. */
+      /* Any numbers below the order will do as nonces; these are the inputs of other lanes, with the top bits
+       * cleared. */
       memcpy(bench->nonces[i], bench->input[(i + 1) % 8], bench->input_size);
       bench->nonces[i][key->ec.words - 1] >>= 2;
       c->in[1][i] = bench->nonces[i];

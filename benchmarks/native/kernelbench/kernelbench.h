@@ -1,7 +1,7 @@
-/* The contenders of benchmarks.kernels that are called from C, each call timed by itself. A shared library for ctypes.
+/* A shared library for ctypes: times the contenders of benchmarks.kernels that are called from C, each call separately.
  *
- * A bench has eight keys of one algorithm and one input per lane. Times are nanoseconds of one call (the
- * fastest of `repeats`), negative where it cannot be run. Single-threaded.
+ * A bench has eight keys of one algorithm and one input per lane. Times are nanoseconds of one call (the fastest of
+ * `repeats`), negative when it cannot be run. Single-threaded.
  */
 #ifndef BENCHMARKS_KERNELBENCH_H
 #define BENCHMARKS_KERNELBENCH_H
@@ -14,20 +14,20 @@ typedef struct kernelbench kernelbench;
 
 enum { BENCH_UNAVAILABLE = -1, BENCH_FAILED = -2 };
 
-/* NULL when the algorithm does not exist or keys cannot be made. */
+/* NULL when the algorithm does not exist or keys cannot be generated. */
 EXPORT kernelbench *kernelbench_new(const char *algorithm);
 EXPORT void kernelbench_free(kernelbench *bench);
 
-/* One kernel_batch of `count` operations, eight different keys, on the backend of that name; what a daemon pays, fault
- * check included. BENCH_FAILED when a lane fails or has to be redone. */
+/* Times one kernel_batch of `count` operations, with eight different keys, on the backend of that name: the cost for a
+ * daemon, including the fault check. BENCH_FAILED when a lane fails or has to be redone. */
 EXPORT int64_t kernelbench_ours(kernelbench *bench, const char *backend, unsigned count, unsigned repeats);
 
-/* Intel's kernel of eight operations with the same keys. `library` is libcrypto_mb.so; its stack begins `shift` bytes
- * lower than it would (its speed depends on the alignment). */
+/* Times Intel's kernel on eight operations with the same keys. `library` is libcrypto_mb.so; its stack begins `shift`
+ * bytes lower than usual (its speed depends on the alignment). */
 EXPORT int64_t kernelbench_crypto_mb(kernelbench *bench, const char *library, unsigned shift, unsigned repeats);
 
-/* How many vpmadd52 of `bits` bits (512 or 256) this core runs per microsecond when none waits for another: the best of
- * `repeats`; 0 where it has none. */
+/* How many independent vpmadd52 of `bits` bits (512 or 256) this core runs per microsecond: the best of `repeats`; 0 if
+ * the core does not have the instruction. */
 EXPORT double kernelbench_multiplications_per_us(unsigned bits, unsigned repeats);
 
 #endif

@@ -1,8 +1,8 @@
 /* The rate of the multiplier's ports; see kernelbench.h. */
 #include "benchmarks/native/kernelbench/internal.h"
 
-/* Twelve chains that do not wait for each other: more than the latency of 4 cycles times two ports. In assembly, since
- * a compiler is free to keep the sums in memory. */
+/* Twelve independent chains: more than the latency of 4 cycles times two ports. In assembly, since a compiler is free
+ * to keep the sums in memory. */
 enum { CHAINS = 12, TURNS = 20000 };
 
 #define MADD(r, n) "vpmadd52luq %%" r "0, %%" r "0, %%" r n "\n\t"

@@ -313,7 +313,7 @@ void Channel::receive() {
   }
 }
 
-// All frames of one turn of the loop leave in one write.
+// Sends all frames of one turn of the loop in one write.
 void Channel::flush() {
   const uint8_t *data;
   ssize_t size;

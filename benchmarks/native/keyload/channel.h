@@ -1,5 +1,5 @@
 // One gRPC connection to the daemon: an HTTP/2 session with one long-lived Stream call, or a Sign call per operation.
-// Does its own reading and writing on a non-blocking socket; the loop that waits is in main.cc.
+// It reads and writes a non-blocking socket; the event loop is in main.cc.
 #pragma once
 
 #include <nghttp2/nghttp2.h>
@@ -28,7 +28,7 @@ class Channel {
   bool broken() const { return broken_; }
   bool wants_write() const { return written_ < outgoing_.size(); }
 
-  void submit(unsigned operations, Nanoseconds due);  // one message; room() must suffice
+  void submit(unsigned operations, Nanoseconds due);  // in one message; room() must suffice
   void receive();
   void flush();
 

@@ -63,7 +63,8 @@ LoadKey key_of_id(const char *hex, uint16_t scheme) {
 }
 
 void make_certificate_verify(std::vector<uint8_t> &input) {
-  static const char context[] = "TLS 1.3, server CertificateVerify";  // its closing zero is part of what is signed
+  static const char context[] =
+      "TLS 1.3, server CertificateVerify";  // the terminating zero is part of the signed input
   constexpr size_t padding = 64, hash = 32;
   input.resize(padding + sizeof context + hash);
   memset(input.data(), ' ', padding);

@@ -1,4 +1,4 @@
-// The keys that keyload asks the daemon for, seen from outside: their id, their scheme, their public part.
+// The public view of the keys that keyload uses: their ids, schemes and public keys.
 #pragma once
 
 #include <openssl/base.h>
@@ -17,7 +17,8 @@ struct LoadKey {
   bssl::UniquePtr<EVP_PKEY> public_key;  // null when only the id is known
 };
 
-// Each ends the program with status 2 and the reason. `scheme` 0: the usual one of the key's type.
+// On failure, each ends the program with status 2 and the reason. With `scheme` 0, the usual one for the key's type is
+// used.
 LoadKey key_of_certificate(const char *path, uint16_t scheme);
 LoadKey key_of_id(const char *hex, uint16_t scheme);
 uint16_t scheme_by_name(const char *text);

@@ -1,4 +1,4 @@
-// keyload: signatures from the offload daemon, counted and timed. `keyload --help` explains.
+// keyload requests signatures from the offload daemon, and counts and times them; see `keyload --help`.
 
 #include <signal.h>
 #include <sys/epoll.h>
@@ -17,7 +17,7 @@
 namespace load {
 namespace {
 
-constexpr Nanoseconds kDrain = 10'000'000'000;  // for what is still in flight at the end
+constexpr Nanoseconds kDrain = 10'000'000'000;  // for operations still in flight at the end
 constexpr Nanoseconds kIdle = 100'000'000;
 
 class Run {
@@ -100,7 +100,7 @@ class Run {
     while (next_arrival() <= now()) {
       if (budget() == 0) return stop_sending();
       Channel *channel = next_with_room();
-      if (!channel) return false;  // its latency grows from when it was due
+      if (!channel) return false;  // its latency counts from when it was due
       channel->submit(1, next_arrival());
       sent_++;
     }

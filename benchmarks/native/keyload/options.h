@@ -1,4 +1,4 @@
-// What keyload is asked to do.
+// The options of keyload.
 #pragma once
 
 #include <sys/types.h>
@@ -17,7 +17,7 @@ struct Options {
   std::vector<LoadKey> keys;
   unsigned connections = 1;
   unsigned in_flight = 64;  // per connection
-  unsigned batch = 8;       // operations of one message
+  unsigned batch = 8;       // operations per message
   bool unary = false;
   double rate = 0;        // open loop: operations per second, all connections
   size_t input_size = 0;  // 0: a TLS 1.3 CertificateVerify

@@ -11,7 +11,7 @@ namespace load {
 struct Spent {
   Nanoseconds elapsed = 0;
   Nanoseconds own_cpu = 0;
-  Nanoseconds daemon_cpu = -1;  // below 0: not measured
+  Nanoseconds daemon_cpu = -1;  // negative: not measured
 };
 
 std::string report(const Options &options, const Tally &tally, const Spent &spent);

@@ -1,4 +1,4 @@
-// What keyload has counted.
+// The counts of keyload.
 #pragma once
 
 #include <array>
@@ -14,7 +14,7 @@ struct Tally {
   uint64_t failures = 0;
   std::map<std::string, uint64_t> reasons;
   std::map<uint32_t, uint64_t> backends;    // enum wire_backend -> operations
-  std::array<uint64_t, 9> by_batch_size{};  // operations that ran in a batch of that size; [0]: not told
+  std::array<uint64_t, 9> by_batch_size{};  // operations that ran in a batch of that size; [0]: size unknown
   double kernel_us = 0;                     // run_us of each operation, divided by the size of its batch
   double run_us = 0, queue_us = 0;          // sums over operations
   Histogram latency;

@@ -120,7 +120,7 @@ void Connection::write_request() {
   const std::string path = shared_.options.get.empty() ? "/" : shared_.options.get;
   std::string request = "GET " + path + " HTTP/1.1\r\nhost: " + host + "\r\nconnection: close\r\n\r\n";
   int returned = transmit(request);
-  if (returned <= 0) return fail_from_tls(returned);  // wanting to write is not a failure; the same bytes come again
+  if (returned <= 0) return fail_from_tls(returned);  // WANT_WRITE is not a failure: the same bytes are sent again
   phase_ = priming ? Phase::kTicket : Phase::kResponse;
   priming ? read_to_end() : read_response();
 }
@@ -165,14 +165,14 @@ void Connection::read_response() {
   }
 }
 
-// In plaintext the handshake is the proxy's, and lies between request and response.
+// In plaintext mode the proxy does the handshake, between request and response.
 void Connection::responded() {
   response_done = now();
   if (shared_.options.plaintext) handshake_done = response_done;
   begin_close();
 }
 
-// SSL_write or send, and what that returned.
+// Calls SSL_write or send, and returns its result.
 int Connection::transmit(const std::string &text) {
   if (ssl_) return SSL_write(ssl_.get(), text.data(), int(text.size()));
   return int(send(fd_, text.data(), text.size(), MSG_NOSIGNAL));  // far smaller than an empty socket buffer
@@ -182,7 +182,7 @@ int Connection::receive(char *data, size_t size) {
   return ssl_ ? SSL_read(ssl_.get(), data, int(size)) : int(recv(fd_, data, size, 0));
 }
 
-// What a result of 0 or less means, in BoringSSL's terms.
+// Maps a result of 0 or less to BoringSSL's error.
 int Connection::error_of(int returned) const {
   if (ssl_) return SSL_get_error(ssl_.get(), returned);
   if (returned == 0) return SSL_ERROR_ZERO_RETURN;
@@ -191,14 +191,14 @@ int Connection::error_of(int returned) const {
 
 void Connection::begin_close() {
   phase_ = Phase::kClosing;
-  if (ssl_) SSL_shutdown(ssl_.get());  // sends close_notify; what the server says is read below
+  if (ssl_) SSL_shutdown(ssl_.get());  // sends close_notify; the server's answer is read below
   ERR_clear_error();
-  // Envoy waits a second for our end of a connection that it wants closed, and reads only the end of TCP then.
+  // Envoy waits a second for the peer to end a connection that it is closing, and then only recognises the end of TCP.
   shutdown(fd_, SHUT_WR);
   read_to_end();
 }
 
-// Waits for the server's end. In TLS 1.3 this is also where a refusal of the client's certificate shows, and where
+// Waits until the server closes. In TLS 1.3 this is also where a rejection of the client's certificate shows, and where
 // session tickets arrive.
 void Connection::read_to_end() {
   char data[4096];
@@ -209,7 +209,7 @@ void Connection::read_to_end() {
     switch (error_of(returned)) {
       case SSL_ERROR_WANT_READ: return;
       case SSL_ERROR_SSL: return fail_from_tls(returned);
-      default:  // close_notify, end of file or reset: the connection is over, which is what was wanted
+      default:  // close_notify, end of file or reset: the connection is closed, as intended
         if (phase_ == Phase::kTicket) return fail("the server gave none");
         return succeed();
     }

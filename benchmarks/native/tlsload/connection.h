@@ -1,5 +1,5 @@
-// One connection from connect to close, as a state machine on a non-blocking socket. Knows no clock but the times it is
-// given and no event loop: the worker calls advance() whenever the socket may have become ready.
+// One connection from connect to close, as a state machine on a non-blocking socket. It has no clock and no event loop:
+// times are passed in, and the worker calls advance() whenever the socket may have become ready.
 #pragma once
 
 #include <openssl/ssl.h>
@@ -11,7 +11,7 @@
 
 namespace load {
 
-// What the connections of one thread share.
+// The state shared by the connections of one thread.
 struct Shared {
   const Options &options;
   bssl::UniquePtr<SSL_CTX> context;
@@ -23,11 +23,11 @@ class Connection {
   enum class Phase {
     kConnect,
     kHandshake,
-    kTicket,  // priming: a request is out, for a BoringSSL server sends tickets with its first data only
+    kTicket,  // priming: a request was sent, since a BoringSSL server sends tickets only with its first data
     kRequest,
     kResponse,
-    kClosing,  // our close_notify is out, waiting for the server's end
-    kLinger,   // aborted-to-be: handshake done, waiting for the moment to drop
+    kClosing,  // close_notify was sent, waiting for the server to close
+    kLinger,   // to be aborted: handshake done, waiting for the time to drop
     kSucceeded,
     kFailed,
   };
@@ -40,7 +40,7 @@ class Connection {
 
   void open();
   void advance();
-  void time_out();  // its time is over, whatever it is doing
+  void time_out();  // its timeout has passed, whatever it is doing
   void drop(bool reset);
   void keep(SSL_SESSION *session);  // takes the reference
 
@@ -89,7 +89,7 @@ class Connection {
   int64_t body_seen_ = 0;
 };
 
-// Makes the context keep the session that each connection gets in Shared::sessions.
+// Makes the context store each connection's session in Shared::sessions.
 void keep_sessions(SSL_CTX *context);
 
 }  // namespace load

@@ -1,4 +1,4 @@
-// tlsload: TLS handshakes against an address, counted and timed. `tlsload --help` explains.
+// tlsload makes TLS handshakes with an address, and counts and times them; see `tlsload --help`.
 
 #include <signal.h>
 #include <sys/prctl.h>

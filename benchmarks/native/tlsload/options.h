@@ -1,4 +1,4 @@
-// What tlsload is asked to do.
+// The options of tlsload.
 #pragma once
 
 #include <sys/socket.h>
@@ -26,12 +26,12 @@ struct Options {
   bool poisson = false;
   unsigned threads = 1;
   uint64_t count = 0;        // connections; 0: no bound
-  Nanoseconds duration = 0;  // of starting connections; 0: no bound
+  Nanoseconds duration = 0;  // how long connections are started; 0: no bound
   bool histogram = false;
   uint64_t warmup = 0;  // the first connections, made but not reported
   Nanoseconds timeout = 10'000'000'000;
 
-  // What one connection does.
+  // Per connection.
   std::string get;  // path of the request; empty: handshake only
   bool plaintext = false;
   bool resume = false;

@@ -34,7 +34,7 @@ bssl::UniquePtr<SSL_CTX> make_context(const Options &options) {
   if (!options.verify_algorithms.empty())
     must(SSL_CTX_set_verify_algorithm_prefs(ctx, options.verify_algorithms.data(), options.verify_algorithms.size()),
          "--sigalgs");
-  if (!options.alpn.empty())  // zero is success here
+  if (!options.alpn.empty())  // here, zero means success
     must(SSL_CTX_set_alpn_protos(ctx, reinterpret_cast<const uint8_t *>(options.alpn.data()), options.alpn.size()) == 0,
          "--alpn");
   if (!options.ca.empty()) {

@@ -1,4 +1,4 @@
-// The client side TLS configuration, one SSL_CTX per thread.
+// The client-side TLS configuration, one SSL_CTX per thread.
 #pragma once
 
 #include <openssl/ssl.h>
@@ -15,8 +15,8 @@ bssl::UniquePtr<SSL_CTX> make_context(const Options &options);
 // A connection's handshake state for the socket `fd`.
 bssl::UniquePtr<SSL> make_connection(SSL_CTX *context, const Options &options, int fd);
 
-// Why the last call on this thread failed: "TLS alert from the server: handshake failure", or BoringSSL's own reason.
-// Empties the thread's error queue.
+// Returns why the last call on this thread failed: "TLS alert from the server: handshake failure", or BoringSSL's
+// reason. Empties the thread's error queue.
 std::string take_tls_error();
 
 }  // namespace load

@@ -13,8 +13,8 @@
 namespace load {
 namespace {
 
-constexpr Nanoseconds kCloseWait = 1'000'000'000;  // for the server's end after our close_notify
-constexpr Nanoseconds kIdle = 100'000'000;         // longest sleep, so that a bound in time is noticed
+constexpr Nanoseconds kCloseWait = 1'000'000'000;  // for the server to close after our close_notify
+constexpr Nanoseconds kIdle = 100'000'000;         // longest sleep, so that the end of the duration is noticed
 
 }  // namespace
 
@@ -97,8 +97,8 @@ bool Worker::take_from_budget() {
   return load_->taken.fetch_add(1, std::memory_order_relaxed) < load_->count;
 }
 
-// With --resume one connection gets the first session of a target and the others wait for it: a full handshake for each
-// place would be a large part of a short run.
+// With --resume, one connection gets the first session of a target and the others wait for it: a full handshake for
+// each place would be a large part of a short run.
 bool Worker::can_start() const {
   return !free_.empty() && !priming_[next_target_];
 }
@@ -106,7 +106,7 @@ bool Worker::can_start() const {
 bool Worker::start_due() {
   Nanoseconds end = load_->duration ? load_->begin + load_->duration : INT64_MAX;
   if (load_->rate > 0) {
-    // Arrivals that were due before the end are made even after it, or the slowest would be left out.
+    // Arrivals that were due before the end are started even after it; otherwise the slowest would be left out.
     Nanoseconds time;
     while (arrival_ <= (time = now()) && arrival_ < end) {
       if (time > end && time - end > options_.timeout) {
@@ -179,7 +179,7 @@ void Worker::wait(bool finished) {
   for (int i = 0; i < ready; i++) {
     uint32_t place = uint32_t(events[i].data.u64);
     Place &its = places_[place];
-    // A place may have been given to another connection since the kernel reported this.
+    // The place may have been reused for another connection since the kernel reported this event.
     if (!its.connection || its.generation != uint32_t(events[i].data.u64 >> 32)) continue;
     auto before = its.connection->phase();
     its.connection->advance();

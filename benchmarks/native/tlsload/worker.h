@@ -1,4 +1,4 @@
-// One event loop: starts connections when they are due, follows them to their end, and counts.
+// One event loop: starts connections when they are due, drives them to their end, and counts.
 #pragma once
 
 #include <atomic>
@@ -29,16 +29,16 @@ struct Results {
   uint64_t failures = 0;
   std::map<std::string, uint64_t> reasons;
   std::vector<TargetCount> targets;
-  Histogram handshake;  // from the moment the connection was due
-  Histogram response;   // likewise, to the end of the response
-  Histogram start_lag;  // open loop: from due to started; the generator's own lateness and waiting for a free place
+  Histogram handshake;  // from when the connection was due
+  Histogram response;   // from when it was due to the end of the response
+  Histogram start_lag;  // open loop: from due to started; the generator's delay, and waiting for a free place
   Nanoseconds finished = 0;
   std::string version, cipher, group, alpn;  // of the last handshake
 
   void merge(const Results &other);
 };
 
-// How much is to be started, by all workers together.
+// How much all workers together are to start.
 struct Load {
   uint64_t count = 0;  // 0: no bound
   Nanoseconds duration = 0;
@@ -69,7 +69,7 @@ class Worker {
   void start(Nanoseconds due);
   void wait(bool finished);
   void expire();
-  void settle(uint32_t place);  // after a step: counts it and frees its place if it ended
+  void settle(uint32_t place);  // after a step: if it ended, counts it and frees its place
   void set_deadline(uint32_t place, Nanoseconds when);
   void count(const Connection &connection);
   void count_unstarted();
@@ -84,7 +84,7 @@ class Worker {
   std::set<Deadline> deadlines_;
   unsigned room_;  // connections that this thread may have open
   size_t next_target_;
-  std::vector<bool> priming_;  // by target: a connection that is to bring its first session is under way
+  std::vector<bool> priming_;  // by target: the connection that gets the first session is in progress
   Load *load_ = nullptr;
   Nanoseconds arrival_ = 0;  // open loop: when the next one is due
   uint64_t arrivals_ = 0;
