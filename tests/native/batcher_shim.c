@@ -1,5 +1,5 @@
-/* The batcher with numbers in place of pointers, so that Python can drive it: sources and items are indices, the clock
- * is an argument. Source n belongs to the user n / sources_per_group. */
+/* Wraps the batcher with numbers in place of pointers, so that Python can drive it: sources and items are indices, and
+ * the clock is an argument. Source n belongs to the user n / sources_per_group. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +15,7 @@ typedef struct shim {
   batch_item items[SHIM_ITEMS];
 } shim;
 
-/* `ns`: times of batches of 1..8 per backend and class, backends outermost. */
+/* `ns`: times of batches of 1..8 per backend and class, in the order [backend][class][size]. */
 shim *shim_new(const uint64_t *ns, unsigned backends, uint64_t overhead_ns, uint32_t queue_limit, uint32_t source_limit,
                uint32_t group_limit, unsigned sources_per_group, uint64_t max_wait) {
   shim *it = calloc(1, sizeof *it);
@@ -70,7 +70,7 @@ unsigned shim_expire(shim *it, uint64_t now, unsigned expired[]) {
   return count;
 }
 
-/* The size of the batch; what[]: class, backend, reason. */
+/* Returns the size of the batch; what[] gets class, backend and reason. */
 unsigned shim_take(shim *it, uint64_t now, bool others_idle, unsigned items[KERNEL_LANES], unsigned what[3]) {
   batch taken;
   batcher_take(&it->batcher, now, others_idle, &taken);

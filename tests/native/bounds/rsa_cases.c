@@ -1,7 +1,7 @@
 /* rsa_cases BACKEND ALGORITHM ROUNDS [SEED]
  *
- * Runs batches of extreme and random inputs with fresh keys, and compares with software. In a build with BOUND_CHECKS
- * the kernels stop the program at the first limb outside the bounds that their comments prove.
+ * Runs batches of extreme and random inputs with fresh keys, and compares the results with software. In a build with
+ * BOUND_CHECKS the kernels stop the program at the first limb outside the bounds that their comments prove.
  */
 #include <openssl/rand.h>
 #include <stdio.h>
@@ -25,7 +25,7 @@ static void make_input(uint8_t *input, const kernel_key *key, unsigned kind) {
       break;
     case 3: memset(input + 1, 0xff, size - 1); break;
     case 4: input[1] = 1; break;
-    case 5: /* a prime: one half is 0 */
+    case 5: /* a prime factor: one half is 0 */
       for (size_t i = 0; i < size / 2; i++) input[size - 1 - i] = (uint8_t)(key->rsa.p[i / 8] >> 8 * (i % 8));
       break;
     default: RAND_bytes(input, size); input[0] = 0;

@@ -21,9 +21,9 @@ bool comparison_exists(comparison c, kernel_algorithm algorithm, bool sparse) {
   return c != CONTROL || algorithm == KERNEL_P256; /* one control is enough */
 }
 
-/* An exponent or scalar of which few bits are set. The result is then wrong and the check fails, in both classes alike:
- * the comparison runs the computation, not the release. Of an RSA exponent the top word stays, so that the number at
- * work is not 1 nearly all the time. */
+/* Makes an exponent or scalar with few bits set. The result is then wrong and the check fails, in both classes alike:
+ * the comparison covers the computation, not the release. The top word of an RSA exponent stays, so that the
+ * intermediate value is not 1 nearly all the time. */
 static void make_sparse(kernel_key *key) {
   if (key->algorithm <= KERNEL_RSA4096) {
     rsa_ifma8_key *prepared = key->ifma8;
@@ -42,7 +42,7 @@ static void make_sparse(kernel_key *key) {
   }
 }
 
-/* Spoils a staged random key's exponents or scalar, so that its check fails as the sparse one's does. */
+/* Corrupts a staged random key's exponents or scalar, so that its check fails as the sparse key's does. */
 static void spoil(kernel_key *key) {
   if (key->algorithm <= KERNEL_RSA4096) {
     rsa_ifma8_key *prepared = key->ifma8;
@@ -92,7 +92,8 @@ void subject_free(subject *s) {
   kernel_workspace_free(s->workspace);
 }
 
-/* Both classes' keys are made every time; only the last copy knows which one is wanted, and both are in the cache then.
+/* The keys of both classes are made every time; only the last copy depends on the class, and both are in the cache
+ * then.
  */
 static void prepare_keys(subject *s, int class, uint8_t random, bool sparse) {
   for (unsigned lane = 0; lane < s->count; lane++) {

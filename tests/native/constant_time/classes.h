@@ -18,7 +18,7 @@ typedef struct subject {
   kernel_algorithm algorithm;
   unsigned count; /* operations per batch */
   kernel_key *pool[POOL + 1];
-  /* What is run: the same addresses for both classes; keys are copied here before the clock starts. */
+  /* The batch is run from the same addresses for both classes; keys are copied here before the clock starts. */
   key_slot slots[KERNEL_LANES], staged[2];
   kernel_lane lanes[KERNEL_LANES];
   size_t input_size;
@@ -30,7 +30,7 @@ typedef struct subject {
 bool subject_new(subject *s, kernel_algorithm algorithm, unsigned count);
 void subject_free(subject *s);
 bool comparison_exists(comparison c, kernel_algorithm algorithm, bool sparse);
-/* Makes ready a batch of class 0 (the same every time) or class 1 (random). */
+/* Prepares a batch of class 0 (the same every time) or class 1 (random). */
 void subject_prepare(subject *s, comparison c, int class);
 const char *comparison_name(comparison c);
 

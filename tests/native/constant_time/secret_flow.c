@@ -1,10 +1,10 @@
 /* secret_flow ALGORITHM KEY-FILE [leak-branch | leak-address]
  *
- * Runs batches of the portable vector kernel with every secret of the keys marked undefined. Under valgrind's
- * memcheck a branch or an address that depends on a secret is then an error. With "leak-..." it does such a thing on
- * purpose, so that the test knows that it would be seen.
+ * Runs batches of the portable vector kernel with every secret of the keys marked undefined. Under valgrind's memcheck,
+ * a branch or an address that depends on a secret is then an error. With "leak-..." it leaks on purpose, so that the
+ * test knows that a leak would be detected.
  *
- * Ends with 0 when the results are right, 1 when not (valgrind's own exit status says what it found).
+ * Exits with 0 when the results are right, otherwise with 1 (valgrind's exit status says what it found).
  */
 #include <openssl/rand.h>
 #include <stdio.h>
@@ -14,7 +14,7 @@
 #include "kernels/ifma8/rsa_ifma8.h"
 #include "kernels/key_internal.h"
 
-enum { OPERATIONS = 3 };                      /* fewer than lanes, so that lanes without an operation are seen too */
+enum { OPERATIONS = 3 };                      /* fewer than lanes, so that lanes without an operation are tested too */
 static const int batches[] = {OPERATIONS, 1}; /* RSA: eight lanes, four lanes */
 
 static void secret(const void *memory, size_t size) {
@@ -56,11 +56,11 @@ volatile uint8_t table[512];
 
 static int leak(const char *how, const kernel_key *key) {
   if (strcmp(how, "leak-branch") == 0) return secret_byte(key) & 1 ? printf("odd\n") : printf("even\n");
-  table[secret_byte(key) * 2] = 1; /* a load that nobody uses would be dropped by valgrind */
+  table[secret_byte(key) * 2] = 1; /* valgrind would drop an unused load */
   return 0;
 }
 
-/* The private half of a key of which only the public half is used below: for the check of the results. */
+/* Whether a lane has the result of software, which uses `key`, a copy whose secrets are defined. */
 static bool right(const kernel_key *key, const kernel_lane *lane, kernel_workspace *workspace) {
   if (lane->status != KERNEL_OK) return false;
   if (key->algorithm == KERNEL_P256 || key->algorithm == KERNEL_P384) return true; /* checked in the kernel */

@@ -1,14 +1,14 @@
 /* timing [--batches N] [--report FILE] [--sparse yes] [ALGORITHM...]
  *
- * Does the time of a batch depend on secrets? After dudect (Reparaz, Balasch, Verbauwhede, "Dude, is my code constant
- * time?", 2017): batches of two classes, in random order, on the native vector kernels; Welch's t of the times. |t|
- * above 4.5 says that the classes differ. Interrupts make the upper tail heavy, so t is taken over all times and,
- * again, over those below percentiles of the first thousand. Every algorithm has its own number of batches; a control
- * that leaks one bit on purpose must be found.
+ * Does the time of a batch depend on secrets? The method is that of dudect (Reparaz, Balasch, Verbauwhede, "Dude, is my
+ * code constant time?", 2017): batches of two classes run in random order on the native vector kernels, and Welch's t
+ * compares their times. |t| above 4.5 means that the classes differ. Interrupts make the upper tail heavy, so t is
+ * computed over all times and, again, over those below percentiles of the first thousand. Every algorithm has its own
+ * number of batches; a control that leaks one bit on purpose must be detected.
  *
  * --sparse adds keys whose exponents or scalars are nearly all 0 (not real keys); RSA is known to differ.
  *
- * Ends with 0 when no comparison but the control exceeds the threshold.
+ * Exits with 0 when no comparison except the control exceeds the threshold.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +20,7 @@
 
 static const double THRESHOLD = 4.5;
 
-/* Batches of one comparison. */
+/* The batches of one comparison. */
 typedef struct batches_of {
   subject subject;
   comparison comparison;
@@ -31,7 +31,7 @@ static void prepare_batch(void *context, int class) {
   subject_prepare(&it->subject, it->comparison, class);
 }
 
-/* What the control adds to the batch: about 1% of its time where the first byte of the message is odd. */
+/* The leak of the control: adds about 1% of the batch's time when the first byte of the message is odd. */
 static void leak(const subject *s) {
   volatile unsigned sink = 0;
   if (s->input[0][1] & 1) {
@@ -76,7 +76,7 @@ enum { X25519_RUNS = 200000 };
 
 static int leaks;
 
-/* Compares, and says what came out; `is_control`: a difference is what must be found. */
+/* Compares and reports the outcome; with `is_control`, a difference must be found. */
 static void judge(const trial *it, const char *what, const char *compared, unsigned long runs, bool is_control,
                   FILE *report) {
   double means[2], t = welch_compare(it, runs, means);

@@ -34,7 +34,7 @@ static int by_value(const void *a, const void *b) {
 
 static double timed(const trial *it) {
   unsigned aux;
-  /* The preparation's stores have left, and the core is as quiet after either class. */
+  /* Waits until the preparation's stores are done, so that the core is equally idle after either class. */
   _mm_mfence();
   for (int i = 0; i < 20; i++) _mm_pause();
   _mm_lfence();
@@ -51,7 +51,7 @@ double welch_compare(const trial *it, unsigned long runs, double means[2]) {
   double limit[CUTS] = {INFINITY};
   welch w[CUTS] = {0};
   for (unsigned long i = 0; i < runs + CALIBRATION; i++) {
-    int class = rand() & 1; /* public, and the same on every run */
+    int class = rand() & 1; /* public, and the same sequence in every run */
     it->prepare(it->subject, class);
     double time = timed(it);
     if (i < CALIBRATION) {

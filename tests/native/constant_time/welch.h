@@ -2,7 +2,7 @@
 #ifndef TESTS_CONSTANT_TIME_WELCH_H
 #define TESTS_CONSTANT_TIME_WELCH_H
 
-/* What is compared. `prepare` makes ready a run of class 0 or 1, at the same addresses; `run` is timed. */
+/* One comparison. `prepare` sets up a run of class 0 or 1, at the same addresses; `run` is timed. */
 typedef struct trial {
   void (*prepare)(void *subject, int class);
   void (*run)(void *subject);

@@ -8,7 +8,7 @@
 
 typedef uint8_t key_set[X25519_LANES][X25519_BYTES];
 
-/* The same addresses for both classes; what they take their keys from is made anew for each run, in both alike. */
+/* Both classes use the same addresses; the sources of their keys are made again for each run, in both alike. */
 static struct {
   x25519_comparison comparison;
   key_set always, keys, made, staged[2];
@@ -43,7 +43,7 @@ trial x25519_trial(x25519_comparison c) {
   key_set peers;
   now.comparison = c;
   RAND_bytes((uint8_t *)now.always, sizeof now.always);
-  if (c == X25519_SHARED_SPARSE) memset(now.always, 0, sizeof now.always); /* only the bit that all keys get */
+  if (c == X25519_SHARED_SPARSE) memset(now.always, 0, sizeof now.always); /* only the bit that clamping sets remains */
   RAND_bytes((uint8_t *)peers, sizeof peers);
   if (x25519_public_ifma8(now.made, peers) != 0xff) abort();
   memcpy(now.point, now.made[0], sizeof now.point);

@@ -1,10 +1,10 @@
-/* Shares of the gRPC front's loop, which is run by hand: one call is one turn. Run by test_shares.py.
+/* Tests the shares of the gRPC front's loop, which is driven by hand: one call is one turn. Run by test_shares.py.
  *
  *   front_shares NAME
  *
- * Every connection is one end of a socket pair; what the front has written to one is what can be read at the other end.
- * Nothing here depends on how fast the machine is: a share is 100 us, in which no machine writes to CROWD sockets, and
- * a slower one writes to fewer.
+ * Every connection is one end of a socket pair; what the front has written can be read at the other end. Nothing here
+ * depends on how fast the machine is: a share is 100 us, in which no machine writes to CROWD sockets, and a slower one
+ * writes to fewer.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -87,11 +87,11 @@ static peer connect_as(uid_t uid, bool is_stranger) {
   return (peer){.connection = LIST_ENTRY(tested->connections.previous, connection, link), .end = pair[0]};
 }
 
-/* Takes what is there; whether there was something. */
+/* Reads what has arrived, and returns whether there was anything. */
 static bool has_been_written_to(const peer *it) {
   static uint8_t sink[65536];
   ssize_t got = recv(it->end, sink, sizeof sink, MSG_DONTWAIT);
-  return got >= 0; /* also the end of a connection that was closed */
+  return got >= 0; /* also true when the connection was closed */
 }
 
 static unsigned count_written(void) {
@@ -104,7 +104,7 @@ static void turn(void) {
   loop_turn(tested, 0);
 }
 
-/* Until every one of the crowd has been written to. */
+/* Runs turns until every one of the crowd has been written to. */
 static void turn_until_all(unsigned written) {
   for (unsigned turns = 0; written < CROWD; turns++) {
     CHECK(turns < TURNS_MAX);
@@ -113,7 +113,7 @@ static void turn_until_all(unsigned written) {
   }
 }
 
-/* A crowd, with the SETTINGS that a connection begins with; and somebody else, who came last. */
+/* Connects a crowd, with the SETTINGS that a connection begins with; and one other user, who comes last. */
 static void connect_all(bool crowd_is_strange) {
   for (unsigned i = 0; i < CROWD; i++) crowd[i] = connect_as(1001, crowd_is_strange);
   other = connect_as(1002, false);
@@ -124,7 +124,7 @@ static void write_something_to(const peer *it) {
   connection_mark_dirty(it->connection);
 }
 
-/* The other is written to in the first turn, the crowd within its share, and all of it in the end. */
+/* The other user is written to in the first turn, the crowd within its share, and all of it in the end. */
 static void check_shares(bool crowd_is_strange) {
   connect_all(crowd_is_strange);
   turn();
@@ -150,7 +150,7 @@ static void test_users(void) {
   check_shares(false);
 }
 
-/* All of the crowd have been idle for long at the same moment: they are told, and closed, some in each turn. */
+/* The whole crowd reaches the idle timeout at the same moment: they are told and closed, a few in each turn. */
 static void test_timeouts(void) {
   connect_all(true);
   turn_until_all(0);
@@ -167,7 +167,8 @@ static void test_timeouts(void) {
   }
 }
 
-/* All of the crowd hang up at the same moment while something is unsent to them: they are closed some in each turn. */
+/* The whole crowd hangs up at the same moment while something is unsent to them: they are closed, a few in each
+ * turn. */
 static void test_hanging_up(void) {
   connect_all(true);
   turn_until_all(0);
@@ -214,10 +215,10 @@ static unsigned taken_in(void) {
   return (unsigned)(counter_read(&counts.connections) + refusals_count(&refusals, REFUSED_STRANGER_CONNECTIONS));
 }
 
-/* In the queue of a listener. */
+/* Puts the crowd into the queue of a listener. */
 static void come_all(void) {
   char error[KERNEL_ERROR_MAX];
-  struct sockaddr_un address = {.sun_family = AF_UNIX}; /* abstract, with a name of the kernel's */
+  struct sockaddr_un address = {.sun_family = AF_UNIX}; /* abstract, with a name that the kernel chooses */
   socklen_t size = sizeof address;
   int listening = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   CHECK(bind(listening, (struct sockaddr *)&address, sizeof(sa_family_t)) == 0 && listen(listening, CROWD) == 0);
@@ -230,7 +231,7 @@ static void come_all(void) {
   }
 }
 
-/* A crowd in the queue of a listener is taken in some at a time, and after each time nobody is, for longer. */
+/* A crowd in the queue of a listener is accepted a few at a time, and after each time accepting rests for longer. */
 static void test_arriving(void) {
   come_all();
   unsigned rested = 0;
@@ -248,7 +249,7 @@ static void test_arriving(void) {
   CHECK(rested > 0);
 }
 
-/* Whoever comes while not one descriptor is left is taken in when there are some again, though nobody else comes. */
+/* A client that comes while no descriptor is left is accepted when there are some again, even if nobody else comes. */
 static void test_without_descriptors(void) {
   come_all();
   struct rlimit enough, none;

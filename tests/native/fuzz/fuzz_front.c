@@ -1,5 +1,5 @@
-/* libFuzzer target of the gRPC front: a client that does anything, over a socket pair, against the real event loop run
- * by hand. Shards are replaced: batches are taken and answered without computing anything.
+/* libFuzzer target for the gRPC front: a client that does anything, over a socket pair, against the real event loop
+ * driven by hand. Shards are replaced: batches are taken and answered without computing anything.
  *
  * The input is a list of steps: what to do (one byte), then its arguments. Most steps send well-formed HTTP/2 so that
  * the fuzzer gets deep; one sends raw bytes.
@@ -54,7 +54,7 @@ typedef struct world {
 static void put(world *it, const void *data, size_t size) {
   if (it->client < 0) return;
   ssize_t sent = send(it->client, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
-  (void)sent; /* a full or closed socket is one of the things that happen */
+  (void)sent; /* a full or closed socket is a valid case */
 }
 
 static void put_frame(world *it, uint8_t type, uint8_t flags, uint32_t stream, const void *payload, size_t size) {
@@ -94,7 +94,7 @@ static void open_call(world *it, uint8_t choice) {
   it->next_stream += 2;
 }
 
-/* One gRPC message with operations that are good but for what the fuzzer changes. */
+/* Sends one gRPC message with operations that are valid except for what the fuzzer changes. */
 static void send_batch(world *it, bytes *rest) {
   uint8_t data[12000], input[146];
   uint8_t count = take_byte(rest), how = take_byte(rest), flags = take_byte(rest) & 1;
@@ -131,7 +131,7 @@ static void send_frame(world *it, bytes *rest) {
   put_frame(it, type, flags, stream, payload.data, payload.size);
 }
 
-/* A long field into HPACK's table, then references to it: as a request, or as trailers of the last one. */
+/* Puts a long field into HPACK's table, then sends references to it: as a request, or as trailers of the last one. */
 static void send_header_bomb(world *it, bytes *rest) {
   uint8_t block[4096], how = take_byte(rest), references = take_byte(rest);
   size_t size = 0;
@@ -151,7 +151,7 @@ static void send_header_bomb(world *it, bytes *rest) {
   if (how & 1) it->next_stream += 2;
 }
 
-/* DATA of padding only, many at once. */
+/* Sends many DATA frames at once that are only padding. */
 static void send_padding(world *it, bytes *rest) {
   uint32_t stream = it->next_stream > 2 ? it->next_stream - 2 : 1;
   for (unsigned i = take_byte(rest); i > 0; i--) put_frame(it, 0, 8, stream, "\0", 1);
@@ -237,8 +237,8 @@ static void set_up(world *it) {
 
 static void check_and_free(world *it) {
   hang_up(it);
-  for (unsigned i = 0; i < 64; i++) {    /* everything that was accepted comes back */
-    it->front->strangers_rest_until = 0; /* they rest for longer than these turns take, and would not be seen to end */
+  for (unsigned i = 0; i < 64; i++) {    /* everything that was accepted is answered */
+    it->front->strangers_rest_until = 0; /* their rest is longer than these turns take, so they would not finish */
     loop_turn(it->front, 0);
     run_batch(it, false);
   }

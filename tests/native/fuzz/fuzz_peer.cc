@@ -1,7 +1,8 @@
-// What the Envoy module reads out of a peer's certificate: SPIFFE ids, alternative names, key usage.
+// libFuzzer target for what the Envoy module reads from a peer's certificate: SPIFFE ids, alternative names, key usage.
 //
-// The first byte chooses: the text of an id; the content of a subjectAltName extension in a certificate that is else
-// good; a whole certificate. Whatever the bytes are, nothing crashes, and what is taken for an id is one.
+// The first byte chooses: the text of an id; the content of a subjectAltName extension in an otherwise valid
+// certificate; a whole certificate. Whatever the bytes are, nothing crashes, and anything accepted as an id is a valid
+// one.
 #include <openssl/err.h>
 #include <openssl/x509.h>
 #include <stddef.h>
@@ -24,7 +25,7 @@ void check_id(std::string_view id) {
   std::string_view domain = trust_domain_of(id);
   assert(!domain.empty() && domain.size() <= 255);
   assert(domain.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789.-_") == std::string_view::npos);
-  // Nothing in it has a meaning for a URI, a header, a log line or a quoted string.
+  // No character of it has a special meaning in a URI, a header, a log line or a quoted string.
   assert(id.substr(9).find_first_of(std::string_view(":@?#%;,=\"' \r\n\0\\", 15)) == std::string_view::npos);
   // It is in its trust domain, and in no other that begins or ends alike.
   std::string whole = "spiffe://" + std::string(domain);
@@ -44,7 +45,7 @@ void check_certificate(X509 *certificate) {
   assert(names.id.empty() || names.fault.empty());
   if (!names.id.empty()) check_id(names.id);
   svid_usage_fault(certificate);
-  assert(ERR_peek_error() == 0);  // nothing is left for whoever asks BoringSSL next
+  assert(ERR_peek_error() == 0);  // no error is left for the next call of BoringSSL
   svid_issuer_fault(certificate);
   assert(ERR_peek_error() == 0);
 }

@@ -1,5 +1,5 @@
-/* libFuzzer target of the codec: whatever the bytes are, no reader leaves them, and what was read as an operation or a
- * result is read the same after being written again. */
+/* libFuzzer target for the codec: whatever the bytes are, no reader goes out of bounds, and an operation or a result
+ * that was read is read the same after being written again. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>

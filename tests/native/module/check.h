@@ -1,4 +1,4 @@
-// The smallest way to say what must hold: a failed CHECK prints where and what, and the program ends with an error.
+// A minimal assertion: a failed CHECK prints its place and condition, and the program ends with an error.
 #ifndef TLS_OFFLOAD_TESTS_CHECK_H
 #define TLS_OFFLOAD_TESTS_CHECK_H
 

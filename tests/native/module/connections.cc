@@ -1,6 +1,6 @@
 // Whole connections through the transport socket and the companion filter, against the real daemon: BoringSSL's client
-// at one end of a socket pair, the host in miniature at the other, both on one thread so that every order of events can
-// come up. A part of them is dropped at a random moment.
+// at one end of a socket pair, the miniature host at the other, both on one thread so that every order of events can
+// occur. Some of them are dropped at a random moment.
 #include <openssl/err.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -21,7 +21,7 @@ using namespace tls_offload;
 using host::Connection;
 
 constexpr size_t kInFlight = 32;
-constexpr int kIdleTurns = 10000;  // of a millisecond at least
+constexpr int kIdleTurns = 10000;  // of at least a millisecond
 
 std::string pattern(size_t size, unsigned seed) {
   std::minstd_rand random(seed);
@@ -73,7 +73,7 @@ class Pair {
     }
     if (fd_ >= 0) step_client();
     if (!server_->open()) return false;
-    server_->readable_ = server_->writable_ = true;  // as level-triggered events would be
+    server_->readable_ = server_->writable_ = true;  // as with level-triggered events
     if (!server_->run()) return false;
     if (!server_->read_buffer_.empty()) server_->write(std::exchange(server_->read_buffer_, {}));
     if (server_->read_ended()) server_->end_stream();
@@ -93,7 +93,7 @@ class Pair {
     }
     if (request_.empty()) SSL_do_handshake(ssl_.get());
     if (sent_ == request_.size() && !SSL_in_init(ssl_.get()) && !shut_) {
-      shut_ = SSL_shutdown(ssl_.get()) >= 0;  // else the socket is full
+      shut_ = SSL_shutdown(ssl_.get()) >= 0;  // otherwise the socket is full
     }
     char buffer[4096];
     for (int got; (got = SSL_read(ssl_.get(), buffer, sizeof buffer)) != -1;) {

@@ -1,5 +1,5 @@
-// Workers that exchange requests and answers with the daemon by themselves, and that the key client's thread takes
-// over.
+// Tests that workers exchange requests and answers with the daemon by themselves, and that the key client's thread
+// takes over.
 #include <chrono>
 #include <functional>
 #include <thread>
@@ -24,7 +24,7 @@ class CountingWaker final : public Waker {
   void wake_armed() override { woken++; }
 };
 
-// One that Envoy would call back.
+// A connection that Envoy would call back.
 class Connection final : public WorkerTurn::Member {
  public:
   explicit Connection(KeyClient &client) : client_(client) {}
@@ -44,7 +44,7 @@ void wait_for(const std::function<bool()> &condition) {
   CHECK(condition());
 }
 
-// Its key does not exist: an answer all the same.
+// The key of the operation does not exist: that yields an answer, too.
 OperationPtr submitted(KeyClient &client, const std::shared_ptr<Waker> &waker, bool left_for_exchange) {
   auto operation = std::make_shared<Operation>();
   operation->scheme = 0x0403;
@@ -67,7 +67,7 @@ void worker_turns() {
   CHECK(a.calls == 1 && b.calls == 0);  // one is enough
   turn.event(a);
   turn.event(b);
-  CHECK(!turn.called(b));  // it was not called back: Envoy has its own reasons
+  CHECK(!turn.called(b));  // it was not called back: Envoy may call it for other reasons
   CHECK(turn.called(a) && a.calls + b.calls == 2);
   Connection &next = a.calls == 2 ? a : b;
   turn.event(next);
@@ -95,7 +95,7 @@ void exchanges(const std::string &daemon_socket) {
   };
   all.push_back(submitted(client, waker, false));
   wait_for(finished);
-  // On this thread alone; the other one is told that it need not look.
+  // On this thread alone; the key client's thread is told that it need not look.
   for (int i = 0; i < 100; i++) {
     all.push_back(submitted(client, waker, true));
     wait_for([&] {
@@ -103,7 +103,7 @@ void exchanges(const std::string &daemon_socket) {
       return finished();
     });
   }
-  // Promised, and forgotten: the thread looks after a while.
+  // Another exchange is announced but never made: the thread looks after a while.
   for (int i = 0; i < 20; i++) {
     for (int n = 0; n < 3; n++) {
       all.push_back(submitted(client, waker, true));
@@ -111,7 +111,7 @@ void exchanges(const std::string &daemon_socket) {
     }
     wait_for(finished);
   }
-  // Workers at the same time, one of which hands over to the thread each time.
+  // Concurrent workers, one of which hands over to the thread each time.
   std::vector<std::vector<OperationPtr>> of_workers(3);
   std::vector<std::thread> workers;
   for (auto &mine : of_workers) {

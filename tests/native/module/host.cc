@@ -124,7 +124,7 @@ void envoy_dynamic_module_callback_transport_socket_read_buffer_add(abi::Socket 
 void envoy_dynamic_module_callback_transport_socket_write_buffer_drain(abi::Socket socket, size_t size) {
   of(socket).write_buffer_.erase(0, size);
 }
-// In odd pieces, as Envoy's buffers are after many small writes.
+// Returns odd pieces, like those of Envoy's buffers after many small writes.
 void envoy_dynamic_module_callback_transport_socket_write_buffer_get_slices(abi::Socket socket, abi::Buffer *slices,
                                                                             size_t *count) {
   const std::string &buffer = of(socket).write_buffer_;
@@ -159,7 +159,7 @@ bool envoy_dynamic_module_callback_transport_socket_get_connection_id(abi::Socke
 uint64_t envoy_dynamic_module_callback_network_filter_get_connection_id(abi::Filter filter) {
   return of(filter).id_;
 }
-// The scheduler outlives the connection only in name: what it posts carries the number, not the pointer.
+// The scheduler may outlive the connection: what it posts carries the connection's number, not a pointer.
 struct HostScheduler {
   host::Worker &worker;
   uint64_t connection;

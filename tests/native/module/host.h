@@ -1,5 +1,5 @@
 // Envoy in miniature: enough of its side of the ABI to run the module's transport socket and companion filter on one
-// thread, over a socket pair, under sanitizers that the real Envoy (with its own allocator) cannot be run with.
+// thread, over a socket pair, under sanitizers, with which the real Envoy (with its own allocator) cannot be run.
 #ifndef TLS_OFFLOAD_TESTS_HOST_H
 #define TLS_OFFLOAD_TESTS_HOST_H
 
@@ -20,7 +20,7 @@ namespace host {
 
 using namespace tls_offload;
 
-// One worker: what other threads post to it.
+// One worker: a queue that other threads post to.
 class Worker {
  public:
   Worker();
@@ -42,7 +42,8 @@ class Connection {
              const CompanionFilterConfig &filter_config);
   ~Connection();
 
-  // What Envoy's event loop does: calls the hooks until nothing is left to do. False when the connection is closed.
+  // Does what Envoy's event loop does: calls the hooks until nothing is left to do. False when the connection is
+  // closed.
   bool run();
   void scheduled();
   void raise(abi::Event event);
@@ -55,7 +56,7 @@ class Connection {
   bool read_ended() const { return read_ended_; }
   std::string failure() const { return std::string(socket_->failure_reason()); }
 
-  // Envoy's side of the callbacks.
+  // State for Envoy's side of the callbacks.
   Worker &worker_;
   const uint64_t id_;
   const int fd_;

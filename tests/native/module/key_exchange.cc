@@ -1,4 +1,4 @@
-// X25519 as BoringSSL gets it in the module, against BoringSSL's own.
+// Compares X25519 as BoringSSL gets it in the module with BoringSSL's own.
 #include "envoy_ext/module/tls/key_exchange.h"
 
 #include <openssl/curve25519.h>
@@ -35,7 +35,7 @@ Pair new_pair() {
   return pair;
 }
 
-// Every pair belongs together and is used once, on whatever thread.
+// The keys of every pair match, and each pair is used once, on any thread.
 void pairs_are_right_and_new() {
   constexpr int kThreads = 3, kEach = 50;
   std::vector<Pair> pairs(kThreads * kEach);
@@ -68,7 +68,7 @@ void secrets_are_boringssls() {
   CHECK(X25519(secret.data(), ours.private_key.data(), zero.data()) == 0);
 }
 
-// The parent has pairs in store; the child must not hand out the same.
+// The parent has pairs left; the child must not hand out the same.
 void a_fork_shares_none() {
   new_pair();
   int ends[2];

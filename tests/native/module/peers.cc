@@ -1,4 +1,4 @@
-// Verification without a connection: chains made here, good ones, bad ones, and ones with spoilt bytes.
+// Verification without a connection: chains made here, valid ones, invalid ones, and ones with corrupted bytes.
 #include <openssl/bytestring.h>
 #include <openssl/ec_key.h>
 #include <openssl/err.h>
@@ -47,7 +47,7 @@ struct Ca {
   bssl::UniquePtr<X509> certificate;
 };
 
-// Signed by `issuer`; by itself when that has no certificate yet.
+// Issues a certificate signed by `issuer`, or self-signed when that has no certificate yet.
 bssl::UniquePtr<X509> issue(const Ca &issuer, EVP_PKEY *key, const char *name, const char *uris, bool ca,
                             long ends = kHour, const EVP_MD *digest = EVP_sha256()) {
   bssl::UniquePtr<X509> certificate(X509_new());
@@ -146,7 +146,7 @@ void peers_are_judged() {
   CHECK(peers.trust.fingerprint(peers.identity) != before);
 }
 
-// Keys and digests that prove little; an anchor's own signature is not looked at.
+// Weak keys and digests are rejected; an anchor's own signature is not checked.
 void weak_chains() {
   Peers peers;
   const char *alice = "URI:spiffe://mesh.test/alice";
@@ -173,7 +173,7 @@ void weak_chains() {
   CHECK(judge(leaf.get(), nullptr).good());
 }
 
-// Whatever bytes are changed in a chain, nobody is let in by it who was not.
+// Whatever bytes are changed in a chain, the change never gets a rejected peer accepted.
 void spoilt_chains() {
   Peers peers;
   Ca between;

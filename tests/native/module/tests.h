@@ -23,13 +23,15 @@ void key_exchange();
 void no_daemon();
 void rude_daemons(const std::string &folder);
 
-// Against the daemon at `daemon_socket`: connections with data both ways, and connections dropped at any moment.
+// Against the daemon at `daemon_socket`: connections with data in both directions, and connections dropped at any
+// moment.
 void connections(const std::string &daemon_socket, const std::string &identity, int count);
 
 // Operations that workers exchange with that daemon by themselves.
 void exchanges(const std::string &daemon_socket);
 
-// Identity messages, each after its size (4 bytes, little-endian): prints "good", or why the module takes it not.
+// Reads Identity messages, each after its size (4 bytes, little-endian), and prints "good", or why the module rejects
+// it.
 void decode_identities(std::istream &messages);
 
 }  // namespace tests

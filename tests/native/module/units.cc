@@ -38,7 +38,7 @@ void reconnect_states() {
   int expected[] = {10, 20, 40, 80, 160, 250, 250};
   for (int delay : expected) {
     reconnect.lost(now);
-    reconnect.lost(now);  // told twice: once counts
+    reconnect.lost(now);  // reported twice, counted once
     CHECK(reconnect.next_attempt() - now == milliseconds(delay));
     CHECK(reconnect.tick(now + milliseconds(delay) - Duration(1)) == Reconnect::Action::None);
     now += milliseconds(delay);
@@ -48,11 +48,11 @@ void reconnect_states() {
   CHECK(reconnect.state() == Reconnect::State::Connected);
   CHECK(reconnect.tick(now + milliseconds(1000)) == Reconnect::Action::None);
   reconnect.lost(now);
-  CHECK(reconnect.next_attempt() - now == milliseconds(250));  // the connection brought nothing
-  reconnect.useful();                                          // of a connection that is over
+  CHECK(reconnect.next_attempt() - now == milliseconds(250));  // the connection delivered nothing
+  reconnect.useful();                                          // for a connection that has ended
   now += milliseconds(250);
   CHECK(reconnect.tick(now) == Reconnect::Action::Connect);
-  reconnect.useful();  // it is not even established
+  reconnect.useful();  // ignored: it is not established yet
   reconnect.lost(now);
   CHECK(reconnect.next_attempt() - now == milliseconds(250));
   now += milliseconds(250);
@@ -65,7 +65,7 @@ void reconnect_states() {
   CHECK(reconnect.tick(now + milliseconds(10)) == Reconnect::Action::Connect);
   reconnect.lost(now);
   CHECK(reconnect.next_attempt() - now == milliseconds(10));  // half of 20: the earliest
-  reconnect.established();                                    // of an attempt that is over
+  reconnect.established();                                    // for an attempt that has ended
   CHECK(reconnect.state() == Reconnect::State::Waiting);
 }
 
@@ -133,7 +133,6 @@ void text_is_escaped() {
   }
 }
 
-// Mutations of a good configuration never crash, and a refusal always has a reason.
 void spiffe_ids_are_read_strictly() {
   for (const char *good : {"spiffe://a/b", "spiffe://mesh.example/ns/shop/sa/cart", "spiffe://1_a-b.c/A.z_-9/..."}) {
     CHECK(spiffe_id_fault(good).empty());
@@ -173,7 +172,7 @@ void spiffe_ids_are_read_strictly() {
   CHECK(trust_domain_of("spiffe://mesh.example/ns/shop") == "mesh.example");
 }
 
-// What the control plane's permissions mean too (tests/control/policies/test_spiffe_matches.py).
+// The control plane's permissions have the same semantics (tests/control/policies/test_spiffe_matches.py).
 void spiffe_ids_match() {
   std::ifstream file(SPIFFE_MATCHES);
   size_t cases = 0;
@@ -189,6 +188,7 @@ void spiffe_ids_match() {
   CHECK(any_matches({exact, domain}, "spiffe://a/x") && !any_matches({}, "spiffe://a/x"));
 }
 
+// Mutations of a valid configuration never crash, and a rejection always has a reason.
 void configurations_of_all_kinds() {
   const std::string good =
       R"({"daemon_socket":"/d","identities":["a","b"],"alpn":["h2"],"tls_minimum":"1.2","operation_timeout_ms":5.0,)"
@@ -241,7 +241,7 @@ void identities_of_all_kinds() {
     }
     std::string error;
     auto identity = Identity::decode({reinterpret_cast<const uint8_t *>(mutated.data()), mutated.size()}, error);
-    CHECK(identity == nullptr && !error.empty());  // its certificate is none
+    CHECK(identity == nullptr && !error.empty());  // its certificate is invalid
   }
 }
 
@@ -317,7 +317,7 @@ class RudeServer {
   std::thread thread_;
 };
 
-// Whoever holds the identity goes on with it; a new handshake waits for the daemon's next message.
+// Handshakes that hold the identity continue with it; a new handshake waits for the daemon's next message.
 void refused_identity_is_not_handed_out() {
   IdentityWatch watch("web");
   auto identity = std::make_shared<const Identity>();
@@ -349,7 +349,7 @@ void no_daemon() {
   client.submit(cancelled);
   client.cancel(cancelled);
   client.cancel(cancelled);
-  auto left = make_operation(waker, 10000);  // in the client when it goes
+  auto left = make_operation(waker, 10000);  // still in the client when that is destroyed
   client.submit(left);
 }
 

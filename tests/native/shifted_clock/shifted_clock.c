@@ -1,9 +1,9 @@
-/* libshifted_clock.so: preloaded into a process, it sets that process's wall clock forward or back, by the seconds that
- * stand in the file $SHIFTED_CLOCK (one int64_t in this machine's order). The file is mapped: a change is a jump, at
- * once, of all processes that have it. The monotonic clocks run on, as they do when a real clock is set.
+/* libshifted_clock.so: preloaded into a process, it shifts that process's wall clock forward or back by the seconds in
+ * the file $SHIFTED_CLOCK (one int64_t in native byte order). The file is mapped: a change makes the clocks of all
+ * processes that map it jump at once. The monotonic clocks run on, as they do when a real clock is set.
  *
- * What waits until a moment of the wall clock (pthread_cond_timedwait with CLOCK_REALTIME) is not shifted; neither
- * Envoy's loops nor the daemon wait for the wall clock.
+ * Waits for a wall-clock time (pthread_cond_timedwait with CLOCK_REALTIME) are not shifted; neither Envoy's loops nor
+ * the daemon use them.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
