@@ -1,4 +1,4 @@
-/* Where locked pages come from: memfd_secret(2), else mlock(2), else, when neither is allowed, plain memory. */
+/* The sources of locked pages: memfd_secret(2), else mlock(2), else, when neither is allowed, plain memory. */
 #include "kernels/secret_pages.h"
 
 #include <errno.h>

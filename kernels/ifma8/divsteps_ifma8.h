@@ -15,7 +15,7 @@
  * Lanes       one inversion per lane; limbs as in limbs_ifma8.h. A `pair` runs two independent inversions, because one
  *             alone waits for its own results most of the time.
  * Bounds      |f|, |g| <= m always. |u| + |v| <= 2^51, |q| + |r| <= 2^51. If |d|, |e| < 2 m before an update, then
- *             after it |d|, |e| < 2^51 2 m / 2^52 + m = 2 m. Each stands at its place.
+ *             after it |d|, |e| < 2^51 2 m / 2^52 + m = 2 m. Other bounds are given where they apply.
  * Secret      everything but the counts of loops. Nothing branches.
  *
  * The inverse of 0 comes out as a multiple of m, that is as 0.

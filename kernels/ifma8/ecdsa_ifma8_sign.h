@@ -5,7 +5,7 @@
  *             1/k mod n are computed together, interleaved (divsteps_ifma8.h).
  * Lanes       lane i is operation i, with its own key. Lanes without an operation sign with d = k = m = 1.
  * Bounds      order_mul takes factors below 4 n and gives less than 2 n; m < 2^256 (2^384) < 2 n.
- *             Others at their place.
+ *             Other bounds are given where they apply.
  * Secret      d, k and everything before r and s. The only branches are on the number of operations, which is public,
  *             and at the very end on which lanes passed the check.
  *

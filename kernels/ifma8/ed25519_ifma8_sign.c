@@ -4,7 +4,8 @@
  *             signature = encoding of R (y, with the lowest bit of x on top), then S, both little-endian.
  * Lanes       lane i is operation i, with its own key and message. Lanes without an operation sign the empty message
  *             with a key of zeros.
- * Bounds      order_mul gives less than 2 n for factors below A n and B n with A B <= 256. Others at their place.
+ * Bounds      order_mul gives less than 2 n for factors below A n and B n with A B <= 256. Other bounds are given
+ *             where they apply.
  * Secret      a, prefix, r and everything before R and S. Branches depend on the number of operations and the lengths
  *             of the messages, which are public, and at the very end on which lanes passed the check.
  *

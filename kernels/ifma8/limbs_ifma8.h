@@ -5,7 +5,7 @@
  * Define LIMBS before including (5 for P-256 and Curve25519, 8 for P-384). The states a number can be in:
  *
  *   tight    limbs 0 .. LIMBS-2 in [0, 2^52), the top limb in [0, 2^52): the value is not negative. Multiplications
- *            want this of both factors, because vpmadd52 reads only the low 52 bits of a limb.
+ *            require this of both factors, because vpmadd52 reads only the low 52 bits of a limb.
  *   signed   like tight, but the top limb is a signed 64-bit number: the sign of the value.
  *   open     every limb is any signed 64-bit number of less than 2^60 in size: sums and differences whose carries have
  *            not run yet. num_carry makes it signed, and tight if the value is not negative and below 2^(52 LIMBS).
@@ -151,7 +151,7 @@ VEC_INLINE wide wide_square(const num *a) {
   return t;
 }
 
-/* Between lanes of 64-bit words, least significant first, and limbs. All shifts are public. */
+/* Convert between lanes of 64-bit words, least significant first, and limbs. All shifts are public. */
 VEC_INLINE num num_from_words(uint64_t words[8][WORDS_OF_LIMBS]) {
   num r;
   for (int i = 0; i < LIMBS; i++) {

@@ -108,7 +108,7 @@ static void square_two(const montgomery_modulus *m, const tile_kind *tile, const
   unsigned size = tile->size;
   vec *d = scratch->difference[0];
   tile->square(scratch->columns, a, scratch->spare);
-  /* Between two tiles, so that its long chain of carries runs beside their multiplications. */
+  /* Between two tiles, so that its long chain of carries overlaps with their multiplications. */
   vec_mask negative = subtract(size, d, a, a + size);
   quotient_of_lowest(m, tile);
   tile->square(scratch->columns + 2 * size, a + size, scratch->spare);

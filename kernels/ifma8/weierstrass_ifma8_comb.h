@@ -26,7 +26,8 @@
  *
  * Lanes       limbs_ifma8.h.
  * Bounds      in units of 2^256 (2^384), see the field's header; on entry and exit of every addition
- *             X < 2.01, Y < 2.7, ZZ < 1.15, ZZZ < 1.15. Each value's bound stands beside it, worst case P-256.
+ *             X < 2.01, Y < 2.7, ZZ < 1.15, ZZZ < 1.15. Each value's bound is given beside it, for the worst case,
+ *             P-256.
  * Secret      k and everything made of it. Nothing branches; the whole table is read for every digit, and the digit is
  *             used only as an index of vpermt2q and in masks.
  */

@@ -30,7 +30,7 @@ struct dataplane {
   unsigned shard_count;
 };
 
-/* ---- making ---- */
+/* ---- creation ---- */
 
 static bool choose_backends(dataplane *it, const char *wanted, char error[KERNEL_ERROR_MAX]) {
   const kernel_backend *forced = kernel_backend_forced();
@@ -105,7 +105,7 @@ dataplane *dataplane_new(const dataplane_settings *settings, char error[KERNEL_E
   pthread_mutex_init(&it->lock, NULL);
   refusals_init(&it->refusals);
   if (set_up(it, error)) {
-    it->settings.backend = NULL; /* the caller's */
+    it->settings.backend = NULL; /* the string is the caller's */
     return it;
   }
   dataplane_free(it);

@@ -63,8 +63,7 @@ LoadKey key_of_id(const char *hex, uint16_t scheme) {
 }
 
 void make_certificate_verify(std::vector<uint8_t> &input) {
-  static const char context[] =
-      "TLS 1.3, server CertificateVerify";  // the terminating zero is part of the signed input
+  static const char context[] = "TLS 1.3, server CertificateVerify";  // signed with its closing zero
   constexpr size_t padding = 64, hash = 32;
   input.resize(padding + sizeof context + hash);
   memset(input.data(), ' ', padding);

@@ -5,8 +5,8 @@
 // receives, or a worker that is awake anyway does (worker_turn.h):
 //
 //   no connection      the operation waits for one, at most its connect_timeout
-//   connection lost    operations in flight are retried once on the next connection, within their timeout daemon
-//   draining    GOAWAY or UNAVAILABLE: the same, while answers still come on the old connection
+//   connection lost    operations in flight are retried once on the next connection, within their timeout
+//   daemon draining    GOAWAY or UNAVAILABLE: the same, while answers still come on the old connection
 //   timeout            it fails, and is cancelled at the daemon
 //
 // An absent daemon is not an error by itself: the thread keeps trying (reconnect.h).

@@ -122,7 +122,7 @@ void LiveOperations::requeue(const GrpcConnection &connection, const std::string
     live.on = nullptr;
     (live.retried ? failed : again).push_back(id);
   }
-  // Oldest first, before what has not been sent yet.
+  // Oldest first, ahead of operations that have not been sent yet.
   std::sort(again.begin(), again.end());
   Time now = Clock::now();
   for (auto id = again.rbegin(); id != again.rend(); ++id) {
@@ -141,8 +141,7 @@ bool LiveOperations::any_on(const GrpcConnection &connection) const {
 
 bool LiveOperations::take_result(GrpcConnection &connection, const wire_result &result) {
   auto found = live_.find(result.id);
-  if (found == live_.end() || found->second.on != &connection)
-    return false;  // cancelled, or in flight on another connection
+  if (found == live_.end() || found->second.on != &connection) return false;  // cancelled, or in flight elsewhere
   Live &live = found->second;
   if (result.status == RPC_UNAVAILABLE && !live.retried) {  // the daemon is draining
     live.on = nullptr;

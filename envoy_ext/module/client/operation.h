@@ -70,7 +70,7 @@ class Operation {
     std::lock_guard lock(mutex_);
     return state_ == State::Finished;
   }
-  // True when the client had not finished it, so that it must be told.
+  // True when the client had not finished it, and therefore has to be told.
   bool cancel() {
     std::lock_guard lock(mutex_);
     if (state_ != State::Pending) return false;

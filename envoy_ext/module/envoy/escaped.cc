@@ -4,7 +4,7 @@ namespace tls_offload {
 namespace {
 
 bool stays(char c, Quotes quotes) {
-  if (c < 0x20 || c > 0x7e) return false;  // bytes above 0x7f too, whichever sign a char has
+  if (c < 0x20 || c > 0x7e) return false;  // including bytes above 0x7f, whether or not char is signed
   return quotes == Quotes::Keep || (c != '"' && c != '\'' && c != '\\');
 }
 

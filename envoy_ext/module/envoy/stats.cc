@@ -7,7 +7,7 @@
 namespace tls_offload {
 namespace {
 
-// In the order of the enums.
+// The names, in the order of the enums.
 constexpr const char *kCounters[] = {
     "handshakes",
     "handshakes_resumed",

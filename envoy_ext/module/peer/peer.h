@@ -35,7 +35,7 @@ uint8_t alert_of(PeerFault fault);
 struct PeerVerdict {
   PeerFault fault = PeerFault::None;
   std::string reason{};     // for the access log
-  int64_t valid_until = 0;  // of a good verdict: when validity of what it rests on ends, in seconds since 1970
+  int64_t valid_until = 0;  // of a good verdict: until when it holds, in seconds since 1970
   bool good() const { return fault == PeerFault::None; }
 };
 

@@ -1,4 +1,4 @@
-/* The life of a call:
+/* The lifecycle of a call:
  *
  *   call_new (headers begin) -> call_begin (headers complete: checked, method starts) -> messages, half-close
  *     -> call_finish (status known) -> call_closed (nghttp2 forgets the stream) -> freed when no operation refers to it
@@ -17,7 +17,7 @@
 #include "offload/dataplane/grpc/timeouts.h"
 #include "offload/dataplane/grpc/turns.h"
 
-/* What a call holds: this structure, and what nghttp2 keeps for a stream and its response headers. */
+/* The memory of a call: this structure, and what nghttp2 keeps for a stream and its response headers. */
 enum { CALL_MEMORY = sizeof(call) + 1024 };
 
 bool call_charge(call *it, size_t bytes) {
@@ -97,7 +97,7 @@ void call_begin(call *it) {
 void call_half_close(call *it) {
   it->half_closed = true;
   if (it->finished || it->method == NULL) return;
-  if (!list_empty(&it->paused)) return; /* message_resume comes back to it */
+  if (!list_empty(&it->paused)) return; /* message_resume calls this again */
   if (message_is_cut_short(it)) {
     call_refuse(it, REFUSED_MALFORMED, RPC_INVALID_ARGUMENT, "the last message is cut short");
   } else {

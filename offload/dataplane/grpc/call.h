@@ -33,7 +33,7 @@ struct call {
   int32_t stream;
   list_node link;     /* in connection->calls */
   list_node paused;   /* in connection->paused */
-  list_node watching; /* in front->watchers: calls that look at each new keyring */
+  list_node watching; /* in front->watchers: calls that check each new keyring */
   deadline deadline;  /* in front->deadlines: grpc-timeout */
   const call_method *method;
   void *state; /* the method's own */
@@ -55,7 +55,7 @@ struct call {
 
   /* response */
   bool responded; /* headers have been submitted; data follows from `fill` */
-  bool deferred;  /* the last call of `fill` gave nothing */
+  bool deferred;  /* the last call of `fill` returned nothing */
   bool finished;  /* status below is final: no more messages from the call */
   bool closed;    /* nghttp2 has forgotten the stream */
   rpc_status status;
@@ -71,10 +71,10 @@ void call_half_close(call *it);
 void call_closed(call *it); /* the stream is gone */
 void call_deadline_passed(call *it);
 void call_finish(call *it, rpc_status status, const char *message); /* drops what is not answered */
-void call_complete(call *it);                                       /* status OK after the answers that are there */
-void call_refuse(call *it, refusal_reason reason, rpc_status status, const char *message); /* finish, and count it */
+void call_complete(call *it);                                       /* status OK, after the pending answers */
+void call_refuse(call *it, refusal_reason reason, rpc_status status, const char *message); /* finishes and counts it */
 void call_answer(operation *op);                      /* it is done and has to be sent */
-void call_release_operation(call *it, operation *op); /* out of its list, back to the pool */
+void call_release_operation(call *it, operation *op); /* moves it from its list to the pool */
 void calls_keyring_changed(front *front);
 
 #endif

@@ -133,7 +133,7 @@ static void resume_calls(connection *it) {
   list_init(&calls);
   list_splice(&calls, &it->paused);
   while (!list_empty(&calls)) message_resume(LIST_ENTRY(calls.next, call, paused));
-  connection_mark_dirty(it); /* windows may be open again, though nothing is answered */
+  connection_mark_dirty(it); /* windows may have opened again, even without an answer */
 }
 
 static bool keep_unread(connection *it, const uint8_t *data, size_t size) {

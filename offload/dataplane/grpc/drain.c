@@ -4,8 +4,7 @@
  *      the highest stream id (stop opening calls here) and a PING. Calls that cross the notice on the wire are served
  *      as usual.
  *   2. DRAIN_FINAL, when the PING is answered (or after a second): GOAWAY with the last call that was seen; a client
- *      then knows that calls it began later were never looked at, and gRPC retries them by itself. Watch calls are
- *      ended.
+ *      then knows that its later calls were never looked at, and gRPC retries them by itself. Watch calls are ended.
  *   3. Unary calls end by themselves. A Stream is ended with UNAVAILABLE once it has been quiet for QUIET_TIME; from
  *      half of the drain timeout on, operations of busy ones are answered UNAVAILABLE, so that they become quiet.
  *   4. A connection without calls is closed, by the client or after LINGER_TIME: a call that it was about to write
@@ -24,7 +23,8 @@
 #define LINGER_TIME 200000000u  /* 200 ms */
 #define ANSWER_TIME 1000000000u /* 1 s for the answer to the PING */
 
-/* More than any listen queue holds; callers that come faster than they are accepted must not keep us from ending. */
+/* More than any listen queue holds; callers that connect faster than they are accepted must not keep the daemon from
+ * ending. */
 enum { ACCEPT_ROUNDS = 4096 };
 
 static const uint8_t ping_mark[8] = {'d', 'r', 'a', 'i', 'n', 'i', 'n', 'g'};

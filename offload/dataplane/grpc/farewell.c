@@ -66,7 +66,7 @@ void farewell_without_descriptors(int descriptor) {
 }
 
 void farewell_end(connection *it, refusal_reason reason) {
-  if (it->ending) return; /* more input that the peer sent before it received the GOAWAY */
+  if (it->ending) return; /* caused by input that the peer sent before it received the GOAWAY */
   char text[REASON_MAX];
   it->ending = true;
   it->paused_at = it->resumable = false;

@@ -18,16 +18,15 @@ struct call_method;
 /* The service behind the front. All of it runs on the front's thread. */
 typedef struct front_service {
   const struct call_method *(*find)(const uint8_t *path, size_t size); /* NULL when there is no such method */
-  void (*submit_all)(front *front);          /* submits the operations that came in this turn */
-  void (*done)(front *front, operation *op); /* called when it has been run, or has expired */
+  void (*submit_all)(front *front);                                    /* submits the operations of this turn */
+  void (*done)(front *front, operation *op);                           /* called when it has been run, or has expired */
 } front_service;
 
 typedef struct front_settings {
   uint32_t max_connections;
   uint32_t max_connections_per_user;
-  uint32_t
-      max_connections_without_identity; /* of all such callers; the rest is reserved for callers with an identity */
-  uint32_t max_streams;                 /* per connection */
+  uint32_t max_connections_without_identity; /* of all such callers; the rest is for those with one */
+  uint32_t max_streams;                      /* per connection */
   uint32_t connection_queue_limit;
   size_t user_memory; /* bytes held for one user, and for all callers without an identity together */
   uint64_t idle_timeout_ns;

@@ -62,8 +62,7 @@ static bool admit(front *front, const listener *from, int descriptor) {
   /* Not checked when other processes of the same user may have an identity: they would be rejected for what this one
    * does. */
   if (!arrivals_allow(front, from, name.uid) && !principal_may_be_known(front, name.uid, from->name)) {
-    refusals_add(front->refusals, REFUSED_STRANGER_CONNECTIONS, &name,
-                 NULL); /* closed without a reason: it has been told often enough */
+    refusals_add(front->refusals, REFUSED_STRANGER_CONNECTIONS, &name, NULL); /* it was told often enough */
     close(descriptor);
     return false;
   }

@@ -16,7 +16,7 @@
  * caller may wait. */
 #define REVIEW_NS 50000u
 
-/* The name of the socket that all users share; any other socket is dedicated to the pod or process that it is mounted
+/* The name of the socket that all users share; any other socket is dedicated to the workload that it is mounted
  * into. */
 static const char main_socket[] = "main";
 

@@ -55,7 +55,7 @@ size_t response_fill_partial(call *it, uint8_t *to, size_t room) {
 
 void response_free_partial(call *it) {
   if (it->partial == NULL) return;
-  explicit_bzero(it->partial, it->partial_size); /* a plaintext, perhaps */
+  explicit_bzero(it->partial, it->partial_size); /* it may hold a plaintext */
   free(it->partial);
   it->connection->owed--;
   it->partial = NULL;
@@ -76,7 +76,7 @@ static ssize_t read_data(nghttp2_session *session, int32_t stream, uint8_t *to, 
                          nghttp2_data_source *source, void *user_data) {
   call *it = source->ptr;
   size_t used = fill(it, to, room);
-  if (used == room) return (ssize_t)used; /* perhaps more */
+  if (used == room) return (ssize_t)used; /* there may be more */
   if (it->finished && it->partial == NULL) {
     trailers space;
     nghttp2_nv fields[TRAILERS_MAX];

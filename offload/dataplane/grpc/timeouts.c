@@ -1,9 +1,9 @@
 /* Timeouts of connections. All timeouts of a kind have the same length, so a list in the order in which they began is
  * enough.
  *
- * idle      A connection without any call for idle_timeout is told GOAWAY, after which gRPC clients connect again when
- *           they have something to ask, and closed a little later: a call that crosses the notice should find it, not a
- *           broken pipe. Whoever watches an identity has a call.
+ * idle      A connection without any call for idle_timeout gets GOAWAY, after which gRPC clients reconnect when they
+ *           have a request, and is closed a little later: a call that crosses the notice should find GOAWAY, not a
+ *           broken pipe. A watcher of an identity always has a call.
  * stalled   The peer takes nothing of what waits for it for stalled_timeout: it hangs, or aims to exhaust our memory.
  */
 #include "offload/dataplane/grpc/timeouts.h"

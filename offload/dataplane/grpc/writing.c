@@ -19,7 +19,7 @@ enum {
 
 void writing_free_unsent(connection *it) {
   if (it->unsent == NULL) return;
-  explicit_bzero(it->unsent, it->unsent_size); /* a plaintext, perhaps */
+  explicit_bzero(it->unsent, it->unsent_size); /* it may hold a plaintext */
   free(it->unsent);
   principal_repay(it, it->unsent_size);
   it->unsent = NULL;
@@ -45,7 +45,7 @@ static bool send_some(connection *it, const uint8_t *data, size_t size, size_t *
   return true;
 }
 
-/* True when nothing is left over from before. */
+/* Sends what was left over before. True when nothing is left. */
 static bool send_unsent(connection *it, bool *progressed, bool *broken) {
   if (it->unsent == NULL) return true;
   size_t sent;
@@ -89,7 +89,7 @@ static ssize_t gather(connection *it) {
 static bool send_all(connection *it, bool *progressed) {
   bool broken = false;
   for (unsigned round = 0; send_unsent(it, progressed, &broken); round++) {
-    if (round == FLUSH_ROUNDS) { /* the user's other connections come before it goes on */
+    if (round == FLUSH_ROUNDS) { /* the user's other connections are served before it continues */
       connection_mark_dirty(it);
       return true;
     }

@@ -238,7 +238,7 @@ static const bound bounds[] = {
      * is empty: without CAP_CHOWN, an attacker's code can give files that our user owns to groups that we are in, also
      * by path, and no others. */
     {SYS_fchownat, ALWAYS, 2, {{2, ALL, ALL, false}, {4, ALL, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, false}}},
-    /* Our own limits only. */
+    /* Only our own limits. */
     {SYS_prlimit64, ALWAYS, 1, {{0, ALL, 0, false}}},
     /* No forged input for the terminal that we were started from. */
     {SYS_ioctl, ALWAYS, 2, {{1, ALL, TIOCSTI, true}, {1, ALL, TIOCLINUX, true}}},
@@ -354,6 +354,6 @@ bool sandbox_filter_calls(bool programs) {
   struct sock_fprog program = {.len = (unsigned short)size, .filter = filter};
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return false;
   long failed = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
-  if (failed > 0) errno = EBUSY; /* a thread that has a filter of its own */
+  if (failed > 0) errno = EBUSY; /* a thread has a filter of its own */
   return failed == 0;
 }

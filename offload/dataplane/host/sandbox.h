@@ -12,7 +12,7 @@ bool sandbox_drop_privileges(void);
  * the process. `programs`: execve stays allowed, for issuers that are programs. False with errno. */
 bool sandbox_filter_calls(bool programs);
 
-/* Whether the filter lets this call through; for tests of the list against what the daemon does. */
+/* Whether the filter allows this call; for tests that compare the list with what the daemon calls. */
 bool sandbox_allows(long call, bool programs);
 
 #endif

@@ -89,7 +89,7 @@ static void finished(call *call) {
   watches *it = call->state;
   if (it == NULL) return;
   while (!list_empty(&it->all)) remove_watch(call, LIST_ENTRY(it->all.next, watch, link));
-  while (!list_empty(&it->news)) free_watch(call, LIST_ENTRY(it->news.next, watch, news)); /* those in excess */
+  while (!list_empty(&it->news)) free_watch(call, LIST_ENTRY(it->news.next, watch, news)); /* those above the limit */
 }
 
 static void freed(call *call) {
@@ -306,8 +306,7 @@ static void describe(const watch *one, wire_identity_news *news) {
   news->message = (wire_view){(const uint8_t *)text, strlen(text)};
 }
 
-/* Puts the start of a response into call->partial, and its identity into watches->sending. False when memory ran
- * out. */
+/* Puts the start of a response into call->partial and its identity into watches->sending. False when memory ran out. */
 static bool begin_response(call *it, watch *one) {
   wire_identity_news news = {0};
   describe(one, &news);
@@ -322,8 +321,7 @@ static bool begin_response(call *it, watch *one) {
   it->partial_at = 0;
   watches *watches = it->state;
   identity_message *sent = one->message == NULL ? NULL : identity_message_retain(one->message);
-  identity_sending_begin(&watches->sending, sent,
-                         WIRE_GRPC_HEADER_SIZE); /* skips the header, which is for WatchIdentity */
+  identity_sending_begin(&watches->sending, sent, WIRE_GRPC_HEADER_SIZE); /* its own header is for WatchIdentity */
   return true;
 }
 

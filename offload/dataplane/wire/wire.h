@@ -65,7 +65,7 @@ typedef enum wire_status {
   WIRE_OK = 0,
   WIRE_END,       /* iterator: no more */
   WIRE_MALFORMED, /* not a message of this type */
-  WIRE_TOO_LARGE, /* the input exceeds WIRE_INPUT_MAX; all fields are filled in, a reader stands behind the item */
+  WIRE_TOO_LARGE, /* the input exceeds WIRE_INPUT_MAX; all fields are filled in, and a reader is past the item */
 } wire_status;
 
 const char *wire_status_name(wire_status status);
