@@ -1,4 +1,4 @@
-"""Where figures go, checked before minutes are spent on them: types for options of argparse."""
+"""Where results are written, checked before minutes are spent on them: types for options of argparse."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def file(text: str) -> Path:
-    """A file that can be written, in a folder that is there or can be made."""
+    """A file that can be written, in a folder that exists or can be created."""
     path = Path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder, and a file is wanted")
@@ -19,7 +19,7 @@ def file(text: str) -> Path:
 
 
 def folder(text: str) -> Path:
-    """A folder that is there or is made now, and can be written in."""
+    """A folder that exists or is created now, and is writable."""
     path = nearest = Path(text)
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
@@ -28,7 +28,7 @@ def folder(text: str) -> Path:
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"{nearest} may not be written by you")
     try:
-        path.mkdir(parents=True, exist_ok=True)  # what root may write where nothing can be made only shows by trying
+        path.mkdir(parents=True, exist_ok=True)  # for root, only an attempt shows whether something can be created
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{nearest} may not be written by you: {error.strerror}") from error
     return path

@@ -1,4 +1,4 @@
-"""python -m deploy.demo [--keep]: runs the demo; exit status 0 when everything was as it should be."""
+"""python -m deploy.demo [--keep]: runs the demo; exit status 0 if everything was as expected."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ CONNECTIONS = 1500  # to each listener
 PARTS = ("node", "mesh")
 
 DEFAULT_OUTPUT = ROOT / "build" / "demo"
-MARK = ".offload-demo"  # in a folder that the demo made, and so may empty
+MARK = ".offload-demo"  # marks a folder that the demo created, and so may empty
 
 
 def output_folder(text: str) -> Path:
-    """A folder for the demo alone: one that is not there yet, is empty, or is an earlier demo's."""
+    """A folder for the demo alone: a new one, an empty one, or an earlier demo's."""
     path = Path(text)
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise argparse.ArgumentTypeError(f"{path} is no folder; choose another, or remove it")
@@ -52,7 +52,7 @@ def output_folder(text: str) -> Path:
 
 
 def empty(folder: Path) -> None:
-    """What an earlier demo left in its folder goes."""
+    """Removes what an earlier demo left in its folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).touch()
@@ -129,7 +129,7 @@ def drive_sidecars(findings: sidecars.SidecarFindings, pair: sidecars.Sidecars) 
 
 @dataclass
 class NodePart:
-    """What runs on after the first part."""
+    """What keeps running after the first part."""
 
     envoy: Envoy
     control: Envoy
@@ -154,14 +154,14 @@ class NodePart:
 
 @dataclass
 class Found:
-    """By the parts that were run."""
+    """The findings of the parts that were run."""
 
     node: report.Findings | None = None
     mesh: show.Findings | None = None
 
 
 def conclude(found: Found, output: Path) -> bool:
-    """Writes the report, prints the tables, and says whether all was well."""
+    """Writes the report, prints the tables, and returns whether all was well."""
     data: dict[str, Any] = report.as_data(found.node) if found.node else {"problems": []}
     if found.mesh:
         problems = data.pop("problems") + found.mesh.problems()
@@ -242,7 +242,7 @@ def run(options: argparse.Namespace, folder: Path) -> bool:
 
 
 def keep_running(processes: Processes, hints: Sequence[Callable[[], None]]) -> None:
-    """Until Ctrl-C, or until a part ends by itself."""
+    """Waits for Ctrl-C, or until a part ends by itself."""
     console.print("\n[bold]It keeps running; Ctrl-C ends it.[/]")
     for print_hints in hints:
         print_hints()
@@ -254,7 +254,7 @@ def keep_running(processes: Processes, hints: Sequence[Callable[[], None]]) -> N
 def main() -> int:
     options = arguments()
     empty(options.output)
-    # Keys and sockets: a short path (a socket's may have 107 bytes), open to this user alone, gone at the end.
+    # For keys and sockets: a short path (a socket's may have 107 bytes), private to this user, removed at the end.
     folder = Path(tempfile.mkdtemp(prefix="tls-offload-demo-"))
     try:
         with interruptible():

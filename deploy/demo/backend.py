@@ -1,4 +1,4 @@
-"""The HTTP service behind the demo's Envoy. Run as a module it serves until SIGTERM.
+"""The HTTP service behind the demo's Envoy. Run as a module, it serves until SIGTERM.
 
 python -m deploy.demo.backend PORT_FILE: binds a free port of 127.0.0.1 and writes it to PORT_FILE.
 """
@@ -14,7 +14,7 @@ GREETING = b"Hello from behind Envoy.\n"
 
 
 class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # keep-alive, so that Envoy's connection pool does its work
+    protocol_version = "HTTP/1.1"  # keep-alive, so that Envoy's connection pool is effective
     wbufsize = -1  # header and body leave in one segment
 
     def do_GET(self) -> None:
@@ -25,7 +25,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(GREETING)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Nothing per request."""
+        """Logs nothing per request."""
 
 
 class Server(ThreadingHTTPServer):
@@ -35,7 +35,7 @@ class Server(ThreadingHTTPServer):
 
 def serve(port_file: Path) -> None:
     server = Server(("127.0.0.1", 0), Handler)
-    # Renamed into place: who finds the file finds the whole number.
+    # Renamed into place: whoever finds the file finds the whole number.
     staged = port_file.with_suffix(".new")
     staged.write_text(str(server.server_port))
     os.replace(staged, port_file)

@@ -20,11 +20,11 @@ class Visit:
 
     client: str
     listener: str
-    problem: str | None  # None: it went as it should
+    problem: str | None  # None: as expected
 
 
 def curl(listener: str, port: int, ca_file: Path, http2: bool) -> Visit:
-    """One verified request; the body and the HTTP version have to be right."""
+    """One verified request; the body and the HTTP version must be right."""
     version = "2" if http2 else "1.1"
     line = ["curl", "--noproxy", "*", "--silent", "--show-error", "--max-time", str(SECONDS), "--cacert", str(ca_file)]
     line += ["--http2" if http2 else "--http1.1", "--write-out", "%{http_version} %{http_code}"]
@@ -36,7 +36,7 @@ def curl(listener: str, port: int, ca_file: Path, http2: bool) -> Visit:
 
 
 def s_client(listener: str, port: int, ca_file: Path, version: str) -> Visit:
-    """One verified handshake of OpenSSL's own client, of TLS "1.2" or "1.3"."""
+    """One verified handshake of OpenSSL's own client, with TLS "1.2" or "1.3"."""
     line = ["openssl", "s_client", "-connect", f"localhost:{port}", "-CAfile", str(ca_file)]
     line += ["-verify_return_error", "-verify_hostname", "localhost", "-tls1_" + version.removeprefix("1.")]
     done = subprocess.run(line, input="", capture_output=True, text=True, timeout=SECONDS, check=False)
@@ -46,7 +46,7 @@ def s_client(listener: str, port: int, ca_file: Path, version: str) -> Visit:
 
 
 def visits(listener: str, port: int, ca_file: Path) -> Sequence[Visit]:
-    """Every kind of client once."""
+    """One visit by every kind of client."""
     return (
         curl(listener, port, ca_file, http2=False),
         curl(listener, port, ca_file, http2=True),

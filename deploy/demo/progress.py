@@ -9,14 +9,14 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-WIDTH = 110  # of the output where there is no terminal to fit
+WIDTH = 110  # of the output if there is no terminal to fit
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
 
 
 @contextmanager
 def step(words: str) -> Iterator[list[str]]:
-    """Announces a step; what is put into the list is shown behind it when it is done."""
+    """Announces a step; what is put into the list is shown behind it at its end."""
     notes: list[str] = []
     start = time.monotonic()
     try:

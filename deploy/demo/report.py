@@ -109,7 +109,7 @@ def _listener(findings: Findings, leaf: Leaf) -> dict[str, Any]:
 
 
 def problems(findings: Findings) -> list[str]:
-    """Why the demo did not succeed; empty when it did."""
+    """Why the demo did not succeed; empty if it did."""
     found = [f"{count} x {reason}" for reason, count in _failure_reasons(findings).items()]
     counters = _counters(findings)
     if counters.answered() < handshakes(findings):

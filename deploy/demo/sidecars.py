@@ -118,7 +118,7 @@ class Sidecars:
             identities=(caller,),
             daemon_socket=self.daemon.socket,
             peer_spiffe_ids=(SpiffeMatch("exact", spiffe_id(SERVER)),),
-            session_tickets=False,  # every connection is to be a full handshake here
+            session_tickets=False,  # every connection must be a full handshake here
         )
         cluster = render.cluster(caller, "127.0.0.1", port, tls=tls)
         return cluster | render.http_options(http2=False, requests_per_connection=1)
@@ -126,7 +126,7 @@ class Sidecars:
     # ---- what happens ----
 
     def call(self, caller: str, count: int) -> dict[int, int]:
-        """Requests one after the other, each through a new mTLS connection; how many got which status."""
+        """Requests one after the other, each through a new mTLS connection; returns the number of each status."""
         answers: dict[int, int] = {}
         for _ in range(count):
             status, _ = _request(self.client.ports[caller])
@@ -148,11 +148,11 @@ class Sidecars:
             time.sleep(0.02)
 
     def _updates(self) -> int:
-        """How often the server's Envoy has heard of its identity."""
+        """How many updates of its identity the server's Envoy has received."""
         return self.server.stats("tls_offload.identity_updates").get("tls_offload.identity_updates", 0)
 
     def _serial_of(self, caller: str) -> int:
-        """Of the certificate that the server is shown in a new connection."""
+        """Serial number of the certificate that the server is shown in a new connection."""
         _, headers = _request(self.client.ports[caller])
         return int(headers.get(SERIAL_HEADER, "0"), 16)
 
@@ -164,7 +164,7 @@ class Sidecars:
         return self.server.stats(name).get(name, 0)
 
     def search(self, leaves: Mapping[str, Leaf]) -> list[str]:
-        """Where a private key is in one of the Envoys; nowhere, if all is well."""
+        """Where a private key was found in one of the Envoys; empty if all is well."""
         found = []
         for sidecar, running in (("cart", self.client), ("prices", self.server)):
             for name, leaf in leaves.items():
@@ -181,7 +181,7 @@ def _plain_listener(cluster: str) -> Config:
 
 
 def _request(port: int) -> tuple[int, Mapping[str, str]]:
-    """Status and headers; 0 when there was no proper answer."""
+    """Status and headers; 0 if there was no valid answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
     try:
         connection.request("GET", "/")

@@ -1,4 +1,4 @@
-"""Requests that go on in the background while something is changed, and their counts."""
+"""Background requests while something is changed, and their counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CALLS_AT_ONCE = 4
 
 @contextmanager
 def traffic(call: Callable[[], Mapping[Answer, int]], at_once: int = CALLS_AT_ONCE) -> Iterator[Counter[Answer]]:
-    """Calls all the time, from a few threads; the counts are complete when it has ended."""
+    """Calls continuously, from a few threads; the counts are complete when it has ended."""
     counts: Counter[Answer] = Counter()
     lock, stop = threading.Lock(), threading.Event()
 
@@ -38,6 +38,6 @@ def traffic(call: Callable[[], Mapping[Answer, int]], at_once: int = CALLS_AT_ON
 
 
 def wait_for_requests(counts: Counter[Answer], more: int, seconds: float = 20) -> None:
-    """Until so many more have been answered, one way or another."""
+    """Waits until so many more have been answered, successfully or not."""
     wanted = counts.total() + more
     wait_for(f"{more} more requests", lambda: counts.total() >= wanted, seconds)

@@ -1,4 +1,4 @@
-"""Latency histograms of the load tools: merged, and asked for quantiles."""
+"""Latency histograms of the load tools: merging and quantiles."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Latencies:
         return self.counts.total()
 
     def quantile(self, share: float) -> float:
-        """The latency that `share` (0 to 1) of the values do not exceed; 0 when there are none."""
+        """The latency that `share` (0 to 1) of the values do not exceed; 0 if there are none."""
         wanted = max(1, math.ceil(share * len(self)))
         seen = 0
         for upper_end in sorted(self.counts):

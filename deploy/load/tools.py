@@ -19,11 +19,11 @@ Argument = str | int | float | Path | bool | None
 
 
 class LoadToolError(RuntimeError):
-    """A load tool is missing, or refused its arguments; the message says which and why."""
+    """A load tool is missing, or rejected its arguments; the message says which and why."""
 
 
 def find(name: str) -> Path:
-    """The executable of `tlsload` or `keyload`; LoadToolError when it was not built."""
+    """The executable of `tlsload` or `keyload`; LoadToolError if it was not built."""
     configured = os.environ.get("LOAD_TOOLS")
     path = (Path(configured) if configured else BUILT) / name
     if not os.access(path, os.X_OK):
@@ -54,7 +54,7 @@ def result_of(name: str, status: int, output: str, errors: str) -> dict[str, Any
 def run(
     name: str, options: Mapping[str, Argument], targets: Sequence[str] = (), seconds: float = 300
 ) -> dict[str, Any]:
-    """Run a tool to its end, `seconds` at most."""
+    """Runs a tool to its end, `seconds` at most."""
     line = command(name, options, targets)
     try:
         done = subprocess.run(line, capture_output=True, text=True, timeout=seconds, check=False)

@@ -17,7 +17,7 @@ def process_cpu_ns(pid: int) -> int:
 
 @dataclass(frozen=True)
 class Usage:
-    """Of one process since it started."""
+    """The usage of one process since it started."""
 
     cpu_ns: int = 0
     thread_ns: Mapping[str, int] = field(default_factory=dict)  # by thread name; threads of one name added
@@ -35,7 +35,7 @@ class Usage:
 
 
 def usage(pid: int) -> Usage:
-    """ProcessLookupError or FileNotFoundError when the process is gone."""
+    """ProcessLookupError or FileNotFoundError if the process is gone."""
     threads: dict[str, int] = {}
     switches = 0
     for task in Path(f"/proc/{pid}/task").iterdir():

@@ -1,4 +1,4 @@
-"""A CA of the moment, and leaf certificates of any key type under it. For demos, benchmarks and tests."""
+"""A temporary CA, and leaf certificates of any key type under it. For demos, benchmarks and tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mesh serve` as a child process, and an administrator's hands on its API."""
+"""`mesh serve` as a child process, and its API for an administrator."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from control.model.resource import Resource
 from control.settings import API_PORT, NODES_PORT, XDS_PORT, Files, write_private
 from deploy.node.processes import Process, Processes
 
-# On a machine with traffic going on, as when it is restarted.
+# Generous, for a machine under load, as at a restart with traffic.
 START_SECONDS = 60
 COMMAND = (sys.executable, "-c", "from control.cli import main; main()")
 
 
 class ControlPlane:
-    """At an address that stays the same over a restart. `folder` keeps what it knows; it is made private."""
+    """At an address that survives a restart. `folder` holds its state; it is made private."""
 
     def __init__(self, processes: Processes, folder: Path, host: str = "127.0.0.1") -> None:
         self._processes, self._host = processes, host
@@ -31,7 +31,7 @@ class ControlPlane:
         self._api: Api | None = None
 
     def start(self) -> None:
-        """NodeError with the end of its log when it does not serve."""
+        """Raises NodeError with the end of its log if it does not serve."""
         line: list[str | Path] = [*COMMAND, "serve", "--name", self._host, "--xds", self.xds]
         line += ["--api", f"{self._host}:{API_PORT}", "--nodes", f"{self._host}:{NODES_PORT}"]
         self.process = self._processes.start("control-plane", line, self.environment)
@@ -41,12 +41,12 @@ class ControlPlane:
         try:
             self.call("GET", "/meshes")
         except (ApiError, Unreachable, OSError):
-            self._api = None  # the token may be that of the process before
+            self._api = None  # the token may be from the previous process
             return False
         return True
 
     def kill(self) -> None:
-        """As a crash would end it."""
+        """Ends it as a crash would."""
         if self.process is not None:
             self._processes.kill(self.process)
         self.process, self._api = None, None
@@ -54,7 +54,7 @@ class ControlPlane:
     # ---- administration: what `mesh` does, without a process for each command ----
 
     def call(self, method: str, path: str, body: object = None) -> Any:
-        """The answer's JSON. ApiError where it refuses."""
+        """Returns the response's JSON. ApiError if it rejects the call."""
         if self._api is None:
             self._api = Api(self.environment)
         return self._api.call(method, path, body)
@@ -79,10 +79,10 @@ class ControlPlane:
         return found
 
     def access(self, dataplane: str, caller: str, mesh: str = "default") -> Any:
-        """`mesh inspect access`: of each inbound whether the caller gets in, and why."""
+        """`mesh inspect access`: whether each inbound allows the caller, and why."""
         return self.call("GET", f"/meshes/{mesh}/dataplanes/{dataplane}/_access?caller={segment(caller)}")
 
     def rotation(self, identity: str, action: str | None = None, mesh: str = "default") -> Any:
-        """`mesh ca status` or, with an action, `mesh ca rotate`. ApiError where somebody is not as far."""
+        """`mesh ca status` or, with an action, `mesh ca rotate`. ApiError if somebody is not ready for the step."""
         path = f"/meshes/{mesh}/meshidentities/{identity}/rotation"
         return self.call("GET", path) if action is None else self.call("POST", path, {"action": action})

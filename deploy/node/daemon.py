@@ -23,7 +23,7 @@ LOCKED_MEMORY = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Membership:
-    """Of a mesh: the control plane's xDS address, its CA, and the node's token."""
+    """Membership of a mesh: the control plane's xDS address, its CA, and the node's token."""
 
     control_plane: str  # host:port
     ca_file: Path
@@ -82,7 +82,7 @@ class Counters:
         return found
 
     def batch_sizes(self, algorithm: str | None = None) -> dict[int, int]:
-        """How many batches had which size; sizes 1 to 8 are always there."""
+        """Number of batches by size; sizes 1 to 8 are always included."""
         found = dict.fromkeys(range(1, 9), 0)
         for (a, _, _, size), count in self.batches.items():
             if algorithm in (None, a):
@@ -112,7 +112,7 @@ class Daemon:
 
     @contextmanager
     def client(self) -> Iterator[Any]:
-        """As a sidecar, but in Python."""
+        """A connection like a sidecar's, but in Python."""
         with grpc.insecure_channel(f"unix:{self.socket}") as channel:
             yield private_key_pb2_grpc.PrivateKeyServiceStub(channel)  # type: ignore[no-untyped-call]
 
@@ -167,7 +167,7 @@ def configuration(leaves: Sequence[Leaf], sockets: Path, settings: Settings) -> 
 def start(
     processes: Processes, name: str, leaves: Sequence[Leaf], sockets: Path, settings: Settings | None = None
 ) -> Daemon:
-    """Start `offload serve` and wait until it serves. NodeError with the end of its log when it does not."""
+    """Starts `offload serve` and waits until it serves. NodeError with the end of its log if it does not."""
     sockets.mkdir(parents=True, exist_ok=True)
     config = configuration(leaves, sockets, settings or Settings())
     Path(config["keys"]["directory"]).mkdir(exist_ok=True)
@@ -193,7 +193,7 @@ def _serves(daemon: Daemon) -> bool:
 
 
 def _allow_locked_memory() -> None:
-    """Key memory is locked; children inherit as much of the limit as we may give."""
+    """Key memory is locked; children inherit as much of the limit as we may set."""
     soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     wanted = LOCKED_MEMORY if hard == resource.RLIM_INFINITY else min(LOCKED_MEMORY, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -1,4 +1,4 @@
-"""Proxies of a mesh: stock Envoys that `mesh dataplane run` starts; all their configuration comes by xDS."""
+"""Proxies of a mesh: stock Envoys started by `mesh dataplane run`; all their configuration comes by xDS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ START_SECONDS = 40
 
 
 def launch(processes: Processes, control_plane: ControlPlane, name: str, admin_port: int, folder: Path) -> Process:
-    """`mesh dataplane run`, not waited for: several start at once. `folder` takes the bootstrap."""
+    """Starts `mesh dataplane run` without waiting: several start at once. `folder` gets the bootstrap."""
     token = control_plane.token_file("dataplane", name=name, mesh="default")
     line: list[str | Path] = [*COMMAND, "dataplane", "run", "--name", name, "--token-file", token]
     line += ["--ca-file", control_plane.files.ca, "--control-plane", control_plane.xds]
@@ -23,7 +23,7 @@ def launch(processes: Processes, control_plane: ControlPlane, name: str, admin_p
 
 
 def wait(process: Process, admin_port: int) -> Envoy:
-    """Until it serves. NodeError with the end of its log when it does not."""
+    """Waits until it serves. NodeError with the end of its log if it does not."""
     admin = f"127.0.0.1:{admin_port}"
     process.wait_until(lambda: envoy.ready(admin), "ready", START_SECONDS)
     return Envoy(process, admin, {})

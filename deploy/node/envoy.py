@@ -17,7 +17,7 @@ from envoy_ext.settings import TlsSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALLED = ROOT / ".cache" / "envoy" / "envoy" / "_bin" / "envoy"
-# A proxy of the environment cannot reach this host's own addresses.
+# A proxy named in the environment cannot reach this host's own addresses.
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 TYPES = "type.googleapis.com/"
 
@@ -25,7 +25,7 @@ Config = dict[str, Any]
 
 
 def binary() -> Path:
-    """The stock Envoy: $ENVOY_BINARY, else what `make setup` installs. NodeError when there is none."""
+    """The stock Envoy: $ENVOY_BINARY, else what `make setup` installs. NodeError if there is none."""
     configured = os.environ.get("ENVOY_BINARY")
     path = Path(configured) if configured else INSTALLED
     if not os.access(path, os.X_OK):
@@ -88,7 +88,7 @@ def stock_upstream_tls(leaf: Leaf, ca_file: Path, server_name: str, version: str
 
 
 def https_listener(name: str, transport_socket: Config, routes: Sequence[Config]) -> Config:
-    """A listener with Envoy's own TLS, on a port that the system chooses: `Envoy.ports` tells it."""
+    """A listener with Envoy's own TLS, on a port that the system chooses; `Envoy.ports` has it."""
     chain = {
         "transport_socket": transport_socket,
         "filters": [render.http_connection_manager(routes, stat_prefix=name)],
@@ -97,14 +97,14 @@ def https_listener(name: str, transport_socket: Config, routes: Sequence[Config]
 
 
 def offloaded_listener(name: str, tls: TlsSettings, routes: Sequence[Config]) -> Config:
-    """The same with the module: its key is at the daemon."""
+    """The same with the module: its key is in the daemon."""
     return render.http_listener(name, 0, tls, routes, host="127.0.0.1")
 
 
 @dataclass(frozen=True)
 class HotRestart:
-    """Which of several Envoys after another this is: `epoch` 0 is the first, and the next of the same folder of
-    `base_id` takes its listening sockets, and ends it after `parent_seconds`."""
+    """Position in a series of Envoys: `epoch` 0 is the first, and the next one with the same `base_id` takes its
+    listening sockets, and ends it after `parent_seconds`."""
 
     base_id: Path  # a file; the first one chooses a number that is free, and writes it there
     epoch: int = 0
@@ -134,7 +134,7 @@ class Envoy:
         return f"127.0.0.1:{self.ports[name]}"
 
     def page(self, path: str) -> str:
-        """Of its admin page, for example /config_dump."""
+        """A page of its admin interface, for example /config_dump."""
         return _get(self.admin, path)
 
     def stats(self, prefix: str = "") -> dict[str, int]:
@@ -154,9 +154,9 @@ def start(
     hot_restart: HotRestart | None = None,
     options: Sequence[str] = (),
 ) -> Envoy:
-    """Start Envoy with `config` and wait until it serves. NodeError with the end of its log when it does not.
+    """Starts Envoy with `config` and waits until it serves. NodeError with the end of its log if it does not.
 
-    `options` are further ones of its command line."""
+    `options` are added to its command line."""
     variables = {**(environment or {}), **({location.SEARCH_PATH_VARIABLE: str(_module_directory())} if module else {})}
     folder = processes.folder / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def start(
     admin_file = folder / "admin"
     admin_file.unlink(missing_ok=True)
     line: list[str | Path] = [binary(), "-c", config_file, "--admin-address-path", admin_file]
-    # Access logs are read while Envoy runs; it writes them out every 10 s otherwise.
+    # Access logs are read while Envoy runs; by default it flushes them every 10 s.
     line += hot_restart.options() if hot_restart else ["--disable-hot-restart"]
     line += ["--concurrency", str(concurrency), "-l", "warning", "--file-flush-interval-msec", "50", *options]
     process = processes.start(name, line, variables)

@@ -1,11 +1,11 @@
 """Looks for a private key in the memory of a running process.
 
-What is looked for are the secret numbers themselves, in every form a TLS library could hold them: big-endian (as in
-DER, and so in any copy of the file), little-endian (the limbs of BoringSSL's BIGNUM and EC_SCALAR on x86), and the PEM
-text. One finding is enough to say that the key is there. All readable mappings are read whole, freed memory included.
+It looks for the secret numbers themselves, in every form a TLS library could hold them: big-endian (as in DER, and so
+in any copy of the file), little-endian (the limbs of BoringSSL's BIGNUM and EC_SCALAR on x86), and the PEM text. One
+finding proves that the key is there. All readable mappings are read whole, freed memory included.
 
-Where the key is not known, because it never was where we could see it, an RSA key can be looked for by its certificate
-alone: `search_for_factors` finds what divides the modulus.
+If the key is not known, because it never was where we could see it, an RSA key can be found by its certificate alone:
+`search_for_factors` finds what divides the modulus.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Search:
-    """What one search did."""
+    """The result of one search."""
 
     bytes_read: int
     mappings: int
@@ -42,7 +42,7 @@ class Search:
 
 
 def patterns(key: PrivateKey) -> dict[str, bytes]:
-    """The byte strings that give the key away, by name."""
+    """The byte strings that reveal the key, by name."""
     found = {f"PEM line {number}": line for number, line in _secret_pem_lines(key)}
     for name, (value, size) in _secret_numbers(key).items():
         found[f"{name} big-endian"] = value.to_bytes(size, "big")
@@ -69,7 +69,7 @@ def _secret_numbers(key: PrivateKey) -> dict[str, tuple[int, int]]:
 def _secret_pem_lines(key: PrivateKey) -> Iterator[tuple[int, bytes]]:
     """Whole PEM lines that hold secret bytes; the first lines hold only public numbers.
 
-    Of RSA the last full ones (the CRT values), of EC the second (half of the scalar).
+    For RSA these are the last full ones (the CRT values), for EC the second (half of the scalar).
     """
     lines = pem_of(key).splitlines()[1:-1]
     chosen = range(len(lines) - 5, len(lines) - 1) if isinstance(key, rsa.RSAPrivateKey) else range(1, 2)
@@ -77,7 +77,7 @@ def _secret_pem_lines(key: PrivateKey) -> Iterator[tuple[int, bytes]]:
 
 
 def search(pid: int, wanted: Mapping[str, bytes]) -> Search:
-    """Read all readable mappings of the process. PermissionError when it may not be read."""
+    """Reads all readable mappings of the process. PermissionError if it may not be read."""
     overlap = max(len(pattern) for pattern in wanted.values()) - 1
     return _search(
         pid, _readable_mappings(pid), overlap, lambda chunk, address, path: _find_in(chunk, address, path, wanted)
@@ -118,7 +118,7 @@ def _readable_mappings(pid: int, writable_only: bool = False) -> Sequence[tuple[
 def _chunks(memory: int, start: int, end: int, overlap: int) -> Iterator[tuple[int, bytes]]:
     """The mapping in chunks that overlap, so that no pattern is cut in two.
 
-    Pages that cannot be read (a device, what is behind the end of a truncated file) end it.
+    Pages that cannot be read (a device, the part beyond the end of a truncated file) end it.
     """
     address = start
     while address < end:
@@ -143,19 +143,19 @@ def _find_in(chunk: bytes, address: int, path: str, wanted: Mapping[str, bytes])
 
 # --- by the certificate alone -----------------------------------------------------------------------------------------
 
-# Of a prime's highest byte: those of an RSA modulus of full length are at least 2^(k/2) / sqrt(2).
+# Minimum of a prime's highest byte: the primes of an RSA modulus of full length are at least 2^(k/2) / sqrt(2).
 _TOP = 0xB5
 _LIMB = 8
-# Of a factor's bytes at most so many are zero; one in 10^13 of RSA-2048 has more. Structures and pointers have many
-# more, and would cost a division each.
+# Maximum number of zero bytes in a factor; one in 10^13 of RSA-2048 has more. Structures and pointers have many more,
+# and would cost a division each.
 _ZEROS = 12
 
 
 def search_for_factors(pid: int, moduli: Sequence[int]) -> Search:
-    """Looks for a prime factor of one of the moduli, all of one size. PermissionError when it may not be read.
+    """Looks for a prime factor of one of the moduli, all of one size. PermissionError if it may not be read.
 
-    Little-endian at the addresses that limbs have, and big-endian as in DER, behind a zero byte. Only memory that can
-    be written is read: a key that came to be while the process ran lies nowhere else.
+    Little-endian at the addresses that limbs have, and big-endian as in DER, after a zero byte. Only writable memory
+    is read: a key that was created while the process ran is nowhere else.
     """
     size = (max(moduli).bit_length() + 15) // 16
     product = math.prod(moduli)

@@ -16,7 +16,7 @@ TAIL_LINES = 25
 
 
 class NodeError(RuntimeError):
-    """A part of the node does not start or ended by itself; the message holds the end of its log and where it is."""
+    """A part of the node does not start or ended by itself; the message has the end of its log and its path."""
 
 
 class Process:
@@ -38,7 +38,7 @@ class Process:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env={**os.environ, **(environment or {})},
-                    # A session of its own: Ctrl-C reaches us alone, and we end the children in order.
+                    # In a separate session: Ctrl-C reaches only us, and we end the children in order.
                     start_new_session=True,
                 )
             except OSError as error:
@@ -50,14 +50,14 @@ class Process:
 
     @property
     def status(self) -> int | None:
-        """How it ended; None while it runs."""
+        """Its exit status; None while it runs."""
         return self._child.poll()
 
     def running(self) -> bool:
         return self.status is None
 
     def wait_until(self, ready: Callable[[], bool], what: str, seconds: float = 20) -> None:
-        """Poll until `ready`; NodeError when the process ends before or time is up."""
+        """Polls until `ready`; NodeError if the process ends before or time is up."""
         end = time.monotonic() + seconds
         while not ready():
             if not self.running():
@@ -67,13 +67,13 @@ class Process:
             time.sleep(0.02)
 
     def tail(self) -> str:
-        """The end of the log, and where the whole is."""
+        """The end of the log, and the path of the whole."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         shown = "\n".join(f"  | {line}" for line in lines[-TAIL_LINES:]) or "  | (nothing was written)"
         return f"{shown}\n  whole log: {self.log}"
 
     def stop(self, seconds: float = 10) -> None:
-        """SIGTERM, then SIGKILL when that does not end it in time."""
+        """Sends SIGTERM, then SIGKILL if that does not end it in time."""
         if self.running():
             self._child.terminate()
             try:
@@ -83,16 +83,16 @@ class Process:
         self._child.wait()
 
     def kill(self) -> None:
-        """SIGKILL: it has no time for anything."""
+        """Sends SIGKILL: it has no time for anything."""
         self._child.kill()
         self._child.wait()
 
 
 def _dies_with_us() -> list[str]:
-    """A prefix that makes the kernel end the child when we are killed and cannot do it ourselves.
+    """A prefix that makes the kernel end the child if we are killed and cannot do it ourselves.
 
-    setpriv asks for the signal; who was killed before that sends none, so the child looks who its parent is by then.
-    Both replace themselves by what follows, so the pid stays.
+    setpriv requests the signal; a parent killed before that sends none, so the child checks who its parent is by then.
+    Both exec the next program, so the pid stays.
     """
     setpriv = shutil.which("setpriv")  # of util-linux
     still_ours = f'[ "$PPID" = {os.getpid()} ] && exec "$@"'
@@ -100,7 +100,7 @@ def _dies_with_us() -> list[str]:
 
 
 class Processes:
-    """Ends what was started in it, the latest first."""
+    """Ends the processes started in it, the latest first."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -120,7 +120,7 @@ class Processes:
         self.started.remove(process)
 
     def check(self) -> None:
-        """NodeError when one of them ended by itself."""
+        """NodeError if one of them ended by itself."""
         for process in self.started:
             if not process.running():
                 raise NodeError(f"{process.name} ended by itself.\n{process.tail()}")

@@ -66,7 +66,7 @@ def say(message: str) -> None:
 
 
 def download(folder: Path) -> Path:
-    """Fetch the grpcio source distribution with pip and check its hash."""
+    """Fetches the grpcio source distribution with pip and checks its hash."""
     say(f"downloading the source distribution of grpcio {GRPCIO_VERSION}")
     subprocess.run(
         [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=grpcio"]
@@ -86,7 +86,7 @@ def download(folder: Path) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Extract only BoringSSL and grpcio's list of its sources."""
+    """Extracts only BoringSSL and grpcio's list of its sources."""
     wanted = (BORINGSSL_FOLDER + "/", "src/python/grpcio/grpc_core_dependencies.py")
     with tarfile.open(archive) as tar:
         top = tar.getnames()[0].split("/")[0]
@@ -127,7 +127,7 @@ def compile_into(tree: Path, destination: Path, work: Path) -> None:
 
 
 def install() -> Path:
-    """Build BoringSSL unless it is there; returns its prefix."""
+    """Builds BoringSSL unless it exists; returns its prefix."""
     destination = prefix()
     if is_installed():
         return destination

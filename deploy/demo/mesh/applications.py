@@ -1,4 +1,4 @@
-"""The applications behind the proxies: each answers every request with its name and with who it was told is calling.
+"""The applications behind the proxies: each answers every request with its name and the caller that it was told.
 
 python -m deploy.demo.mesh.applications NAME=HOST:PORT ...: serves until SIGTERM.
 """
@@ -14,7 +14,7 @@ CALLER_HEADER = b"x-forwarded-client-cert:"
 
 
 class Application(asyncio.Protocol):
-    """HTTP/1.1 GET, kept alive unless the client wants it closed."""
+    """HTTP/1.1 GET, kept alive unless the client requests a close."""
 
     def __init__(self, name: str) -> None:
         self._name, self._received = name.encode(), b""

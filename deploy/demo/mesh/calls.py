@@ -11,7 +11,7 @@ SECONDS = 10
 AT_ONCE = 4
 _REQUEST = b"GET / HTTP/1.1\r\nhost: mesh\r\nconnection: close\r\n\r\n"
 
-# What an answer is counted as: "200 cart" names the application that answered, "403" is Envoy's own.
+# Key under which an answer is counted: "200 cart" names the application that answered, "403" is Envoy's own.
 NO_ANSWER = "no answer"
 
 
@@ -29,7 +29,7 @@ class Call:
 
 
 def answer(call: Call) -> str:
-    """Of one request through a new connection."""
+    """The answer to one request through a new connection."""
     received = b""
     try:
         with socket.create_connection((call.host, call.port), SECONDS) as connection:
@@ -52,7 +52,7 @@ def meaning_of(received: bytes) -> str:
 
 
 def answers(call: Call, count: int, at_once: int = AT_ONCE) -> Counter[str]:
-    """Of so many requests, a few at a time."""
+    """The answers to `count` requests, a few at a time."""
     if at_once == 1:
         return Counter(answer(call) for _ in range(count))
     with ThreadPoolExecutor(at_once) as pool:

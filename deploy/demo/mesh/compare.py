@@ -1,6 +1,6 @@
 """`EnvoyTLS` against `Offload`, in the same mesh, with a full handshake for every request; and where the keys then are.
 
-The mode of the whole mesh is switched between slices, so that what the machine does meanwhile meets both alike.
+The mode of the whole mesh is switched between slices, so that other load on the machine affects both alike.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from offload.v1 import private_key_pb2
 
 MODES: Mapping[str, str] = {"EnvoyTLS": "envoy-tls", "Offload": "offload"}  # mode: file of resources/
 KEY_TYPES = ("rsa2048", "p256")
-AT_ONCE = 16  # enough for batches to form; with fewer, operations mostly come alone
+AT_ONCE = 16  # enough for batches to form; with fewer, operations mostly arrive alone
 SWITCH_SECONDS = 60
 WORKLOADS = 3  # each with one identity, and so one key at the daemon
 
@@ -38,7 +38,7 @@ WORKLOADS = 3  # each with one identity, and so one key at the daemon
 @dataclass(frozen=True)
 class Plan:
     rounds: int = 3
-    seconds: float = 1.5  # of a slice
+    seconds: float = 1.5  # per slice
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Counts:
-    """At one moment."""
+    """The counters at one moment."""
 
     envoy_ns: int
     daemon_ns: int
@@ -84,7 +84,7 @@ class Counts:
 
 
 def switch(mesh: Mesh, mode: str, key_type: str) -> None:
-    """The mode and key type of the whole mesh; returns when every proxy is there, and web's connections to cart are."""
+    """Sets the mode and key type of the whole mesh; returns once every proxy has them, also for web's calls to cart."""
     mesh.apply("full-handshakes", MODES[mode], keyType=key_type)
     if mode == "Offload":
         wait_for("the daemon's new keys", lambda: _daemon_keys(mesh) == [key_type] * WORKLOADS, SWITCH_SECONDS)
@@ -92,7 +92,7 @@ def switch(mesh: Mesh, mode: str, key_type: str) -> None:
         wait_for("the Envoys' new keys", lambda: _envoy_keys(mesh) == {key_type}, SWITCH_SECONDS)
 
     def made_so() -> bool:
-        """One connection: which end has signed where, and with what."""
+        """Checks with one connection which end signed where, and with which key."""
         before, daemon_before = _counts(mesh), mesh.daemon.counters()
         answer = calls.answer(mesh.web_to_cart)
         after, signed = _counts(mesh), mesh.daemon.counters().since(daemon_before)
@@ -106,7 +106,7 @@ def switch(mesh: Mesh, mode: str, key_type: str) -> None:
 
 
 def end(mesh: Mesh) -> None:
-    """The mesh as it was: keys in the daemon, sessions are resumed."""
+    """Restores the mesh: keys in the daemon, sessions are resumed."""
     switch(mesh, "Offload", "p256")
     for resource in mesh.example.resources("full-handshakes"):
         mesh.control_plane.delete(resource)
@@ -117,7 +117,7 @@ def _daemon_keys(mesh: Mesh) -> list[str]:
 
 
 def _envoy_keys(mesh: Mesh) -> set[str]:
-    """Of the certificates that the Envoys have got with their keys; "" of one that has none."""
+    """Key types of the certificates that Envoys hold with their keys; "" for one without."""
     found = set()
     for name in mesh.proxies:
         keys = [certificate.public_key() for certificate in certificates_of_envoy(mesh, name)]
@@ -144,7 +144,7 @@ def _counts(mesh: Mesh) -> Counts:
 
 
 def _load(mesh: Mesh, seconds: float) -> tuple[Counter[str], float]:
-    """Requests of web to cart, each through a new connection, for so long; what came, and how long it took."""
+    """Requests from web to cart, each through a new connection, for this time; returns the answers and the duration."""
     answers: Counter[str] = Counter()
     lock, call = threading.Lock(), mesh.web_to_cart
     began = time.monotonic()
@@ -199,7 +199,7 @@ def compare(mesh: Mesh, plan: Plan) -> tuple[Step, Comparison]:
 
 
 def judge(step: Step, what: str, mode: str, measured: Measured) -> None:
-    """That it was measured what the table says: full handshakes, signed where the mode has the key."""
+    """Checks that the measurement is what the table says: full handshakes, signed where the mode keeps the key."""
     full = measured.full_handshakes
     step.require(full == measured.connections, f"{what}: {full} full handshakes for {measured.connections} connections")
     step.require(measured.resumed == 0, f"{what}: {measured.resumed} sessions were resumed")
@@ -242,7 +242,7 @@ def table(found: Comparison) -> RenderableType:
 
 
 def certificates_of_envoy(mesh: Mesh, name: str) -> Sequence[x509.Certificate]:
-    """Those that Envoy got with their keys, by SDS."""
+    """The certificates that Envoy got together with their keys, by SDS."""
     dump = json.loads(mesh.proxies[name].page("/config_dump?resource=dynamic_active_secrets"))
     found = []
     for config in dump.get("configs", ()):
@@ -267,7 +267,7 @@ def certificates_of_daemon(mesh: Mesh) -> Sequence[x509.Certificate]:
 
 
 def keys_in_envoys(mesh: Mesh) -> Step:
-    """A search of all Envoys' memory for private RSA keys of which only the certificates are known."""
+    """Searches all Envoys' memory for private RSA keys of which only the certificates are known."""
     step = Step("keys_in_envoys", "search of the Envoys' memory")
     found: dict[str, int] = {}
     read = 0

@@ -1,6 +1,6 @@
-"""The resources of `resources/`, as they are put into this run: its addresses, its user, its socket.
+"""The resources of `resources/`, adapted to this run: its addresses, its user, its socket.
 
-The files are an example to read and to apply as they stand; nothing in them is a template.
+The files are an example to read and to apply as they are; nothing in them is a template.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from control.model.resource import Resource, parse
 from deploy.node.processes import NodeError
 
 FOLDER = Path(__file__).parent / "resources"
-# 127.0.70.11 in the files; each run takes a network of its own, so that two runs do not meet.
+# The addresses in the files are 127.0.70.x; each run uses a separate network, so that two runs do not collide.
 WRITTEN = "127.0.70."
 NETWORKS = range(70, 100)
 
 
 @contextmanager
 def own_network() -> Iterator[str]:
-    """ "127.0.70." or another one, of this process alone. NodeError when all are taken."""
+    """ "127.0.70." or another one, for this process alone. NodeError if all are taken."""
     for number in NETWORKS:
         claim = socket.socket(socket.AF_UNIX)
         try:
-            claim.bind(f"\0tls-offload-demo-network-{number}")  # gone with this process, however it ends
+            claim.bind(f"\0tls-offload-demo-network-{number}")  # released when this process ends, however it ends
         except OSError as error:
             claim.close()
             if error.errno != errno.EADDRINUSE:
@@ -48,7 +48,7 @@ def own_network() -> Iterator[str]:
 
 
 def free_port() -> int:
-    """Of 127.0.0.1, and below those that the system gives to connections: none takes it before it is used."""
+    """A port of 127.0.0.1 below the range that the system assigns to connections: none takes it before it is used."""
     while True:
         port = random.randrange(10_000, 30_000)
         with socket.socket() as listener, contextlib.suppress(OSError):
@@ -63,7 +63,7 @@ class Example:
     admin_ports: dict[str, int] = field(default_factory=dict)  # by dataplane
 
     def resources(self, *names: str, **settings: Any) -> list[Resource]:
-        """Of the files resources/<name>.yaml. `settings` replace those of a MeshOffload, for example keyType."""
+        """The resources in resources/<name>.yaml. `settings` override those of a MeshOffload, for example keyType."""
         found: list[Resource] = []
         for name in names:
             path = FOLDER / f"{name}.yaml"
@@ -83,6 +83,6 @@ class Example:
                 wanted["socket"] = str(self.socket)
         return document
 
-    @cached_property  # traffic asks for their addresses with each request
+    @cached_property  # traffic needs these addresses with each request
     def dataplanes(self) -> Sequence[Resource]:
         return [one for one in self.resources("services") if one.kind.type == "Dataplane"]

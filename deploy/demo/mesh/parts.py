@@ -48,7 +48,7 @@ class Mesh:
 
     @property
     def web_to_cart(self) -> Call:
-        """TCP: every request is a connection, and a handshake, of its own between the proxies."""
+        """TCP: every request needs a new connection, and a handshake, between the proxies."""
         return self._call("web calls cart", WEB, 3002)
 
     @property
@@ -70,7 +70,7 @@ class Mesh:
         self.control_plane.apply(self.example.resources(*names, **settings))
 
     def answers_become(self, call: Call, wanted: str, times: int = 1) -> None:
-        """Configuration takes a moment to arrive: until that is what is answered, so many times in a row."""
+        """Waits until the configuration has arrived: until this is the answer, `times` in a row."""
         wait_for(
             f"'{wanted}' where {call.name}",
             lambda: all(calls.answer(call) == wanted for _ in range(times)),
@@ -78,12 +78,12 @@ class Mesh:
         )
 
     def connected(self) -> bool:
-        """All proxies and the node to the control plane."""
+        """Whether all proxies and the node are connected to the control plane."""
         there = all(self.control_plane.overview(name)["connections"] for name in self.proxies)
         return bool(there and self.daemon.statistics().mesh.connected)
 
     def problems(self) -> list[str]:
-        """What the control plane shows: configuration that a proxy has refused, or that cannot be made."""
+        """Problems that the control plane reports: configuration that a proxy has rejected, or that cannot be made."""
         found = []
         for name in self.proxies:
             overview = self.control_plane.overview(name)
@@ -102,7 +102,7 @@ def host_of(example: Example, place: str) -> str:
 
 @contextmanager
 def running(processes: Processes, folder: Path) -> Iterator[Mesh]:
-    """`folder`: for sockets, tokens and the control plane's store; private and on a short path."""
+    """`folder`: for sockets, tokens and the control plane's store; private and with a short path."""
     with own_network() as network:
         control_plane = ControlPlane(processes, folder / "control-plane", f"{network}1")
         example = Example(network, folder / "run" / "offload.sock")

@@ -1,4 +1,4 @@
-"""What one step of the mesh demo did: counts, and what was not as it should be."""
+"""What one step of the mesh demo did: counts, and what was not as expected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Step:
     problems: list[str] = field(default_factory=list)
 
     def expect(self, who: str, answers: Mapping[str, int], wanted: Iterable[str]) -> None:
-        """Counts the answers; those that are none of `wanted` are failures."""
+        """Counts the answers; those that are not in `wanted` are failures."""
         accepted = frozenset(wanted)
         others = {answer: count for answer, count in answers.items() if answer not in accepted}
         self.requests += sum(answers.values())
@@ -43,7 +43,7 @@ class Step:
 
 
 def as_data(steps: Iterable[Step]) -> dict[str, Any]:
-    """A key per step."""
+    """One key per step."""
     return {step.key: step.as_data() for step in steps}
 
 
@@ -65,7 +65,7 @@ def table(steps: Iterable[Step]) -> RenderableType:
 
 
 def by_version(answers: Mapping[str, int]) -> Counter[str]:
-    """ "200 prices-blue": 5 becomes "blue": 5; what is no answer of a version is left out."""
+    """ "200 prices-blue": 5 becomes "blue": 5; anything that is not an answer of a version is left out."""
     found: Counter[str] = Counter()
     for answer, count in answers.items():
         if answer.startswith("200 prices-"):

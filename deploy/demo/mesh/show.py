@@ -1,4 +1,4 @@
-"""Runs the steps of the mesh demo one after the other, and says what they found."""
+"""Runs the steps of the mesh demo one after the other, and reports what they found."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deploy.demo.progress import console, step
 
 RESOURCES = Path("deploy") / "demo" / "mesh" / "resources"
 
-# In this order, as each leaves the mesh to the next one; with what is done in it, in words.
+# In this order, since each leaves the mesh to the next one; with a description of what it does.
 STEPS: Sequence[tuple[StepFunction, str]] = (
     (steps.deny_by_default, "nobody has a permission: everybody calls everybody"),
     (steps.permission, "mesh apply -f web-may-call.yaml"),
@@ -73,7 +73,7 @@ def print_tables(findings: Findings) -> None:
 
 
 def print_hints(mesh: Mesh) -> None:
-    """What can be done with the mesh while it is kept running."""
+    """Lists what can be done with the mesh while it keeps running."""
     for call in (mesh.web_to_prices, mesh.web_to_cart, mesh.cart_to_prices):
         console.print(f"  mesh     {call.url}   {call.name}, through both proxies")
     api = mesh.control_plane.environment["MESH_API"]

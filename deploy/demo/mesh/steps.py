@@ -22,22 +22,22 @@ from deploy.node.waiting import wait_for
 DENIED = "403"
 FROM_BLUE, FROM_GREEN, FROM_CART = "200 prices-blue", "200 prices-green", "200 cart"
 PRICES = (FROM_BLUE, FROM_GREEN)
-# In a row, after which a switch is taken to be over: Envoy's one worker decides, and it has its routes.
+# Number of equal answers in a row after which a switch counts as complete: Envoy's one worker has its routes then.
 SETTLED = 20
-# Before a measurement, where one version of two has to be gone; by chance 200 of one kind come with p < 1e-9.
+# The same before a measurement, when one version of two must be gone; by chance 200 of one kind have p < 1e-9.
 CERTAIN = 200
 # Standard deviations by which a share may differ: more happens once in two million runs.
 SIGMAS = 5
 STAGE_SECONDS = 60
-# Between requests in the background, which are not there to take the machine from what they watch.
+# Pause between background requests, which must not take the machine from what they watch.
 PAUSE = 0.005
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many requests; the test asks for fewer."""
+    """Numbers of requests; the test uses fewer."""
 
-    each: int = 200  # by each caller where answers are only looked at
+    each: int = 200  # by each caller, if only the answers matter
     canary: int = 5000
     background: int = 200  # at least, before and after each change with traffic going on
     down_seconds: float = 3.0
@@ -45,7 +45,7 @@ class Sizes:
 
 @contextmanager
 def both_kinds(mesh: Mesh) -> Iterator[Counter[str]]:
-    """Requests over connections that are kept, and requests with a handshake each, all the time."""
+    """Requests over kept connections, and requests with a handshake each, all the time."""
 
     def once() -> Counter[str]:
         time.sleep(PAUSE)
@@ -75,7 +75,7 @@ def permission(mesh: Mesh, sizes: Sizes) -> Step:
     step = Step("permission", "a permission lets web in")
     mesh.apply("web-may-call")
     mesh.answers_become(mesh.web_to_cart, FROM_CART, SETTLED)
-    for wanted in PRICES:  # each version has a proxy of its own, which takes the permission by itself
+    for wanted in PRICES:  # each version has its own proxy, which receives the permission separately
         mesh.answers_become(mesh.web_to_prices, wanted)
     wait_for("both versions to let web in", lambda: DENIED not in calls.answers(mesh.web_to_prices, SETTLED))
     step.expect(mesh.web_to_prices.name, calls.answers(mesh.web_to_prices, sizes.each), PRICES)
@@ -169,7 +169,7 @@ def ca_rotation(mesh: Mesh, sizes: Sizes) -> Step:
 
 
 def _step_of_rotation(mesh: Mesh, event: Event) -> dict[str, Any]:
-    """Refused as long as somebody is not as far; the last refusal says who."""
+    """Retries while somebody is not ready; the last rejection says who."""
     end = time.monotonic() + STAGE_SECONDS
     while True:
         try:
@@ -183,7 +183,7 @@ def _step_of_rotation(mesh: Mesh, event: Event) -> dict[str, Any]:
 
 
 def _handshakes(mesh: Mesh) -> int:
-    """Of the module, in all proxies, as the server."""
+    """Handshakes of the module, in all proxies, as the server."""
     name = "tls_offload.handshakes"
     return sum(proxy.stats(name).get(name, 0) for proxy in mesh.proxies.values())
 
@@ -200,7 +200,7 @@ def control_plane_restart(mesh: Mesh, sizes: Sizes) -> Step:
         mesh.control_plane.start()
         wait_for("the proxies and the node to come back", mesh.connected, STAGE_SECONDS)
         again = _configurations_taken(mesh) - sent
-        # And it is in charge again.
+        # The control plane is in charge again.
         mesh.apply("blue")
         mesh.answers_become(mesh.web_to_prices, FROM_BLUE, SETTLED)
         wait_for_requests(during, sizes.background)
@@ -213,7 +213,7 @@ def control_plane_restart(mesh: Mesh, sizes: Sizes) -> Step:
 
 
 def _configurations_taken(mesh: Mesh) -> int:
-    """Listeners and clusters that proxies have taken from the control plane."""
+    """Listeners and clusters that proxies have accepted from the control plane."""
     names = ("cluster_manager.cds.update_success", "listener_manager.lds.update_success")
     return sum(proxy.stats(name).get(name, 0) for proxy in mesh.proxies.values() for name in names)
 
