@@ -1,4 +1,4 @@
-"""The Envoy side: the dynamic module (folder `module`, C++) and what renders Envoy configuration that uses it.
+"""The Envoy side: the dynamic module (folder `module`, C++) and functions that render Envoy configuration for it.
 
 from envoy_ext import render, settings
 

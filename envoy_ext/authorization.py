@@ -1,4 +1,4 @@
-"""Pure functions that render who may call and what the called is told of its caller, from the facts of the handshake.
+"""Pure functions that render who may call, and what the server is told about its caller, from facts of the handshake.
 
 The module publishes the verified peer as filter state (docs/reference/filter-state.md); Envoy's own `authenticated`
 principals and `forward_client_cert_details` see nothing, since to Envoy the connection has no certificate.
@@ -18,7 +18,7 @@ XFCC = "x-forwarded-client-cert"
 
 
 def principal(match: SpiffeMatch) -> Config:
-    """An RBAC principal: the peer has this SPIFFE id, or one below this prefix (which ends where a segment does)."""
+    """An RBAC principal: the peer has this SPIFFE id, or one below this prefix (which ends at a path segment)."""
     if match.kind == "exact":
         return _peer({"exact": match.value})
     if match.value.endswith("/"):
@@ -31,7 +31,7 @@ def _peer(string_match: Config) -> Config:
 
 
 def rbac_rules(allowed: Mapping[str, Sequence[SpiffeMatch]]) -> Config:
-    """Rules that let the named groups of callers in and nobody else; with none, nobody."""
+    """Rules that allow the named groups of callers and nobody else; with no groups, nobody."""
     return {
         "action": "ALLOW",
         "policies": {
@@ -43,11 +43,11 @@ def rbac_rules(allowed: Mapping[str, Sequence[SpiffeMatch]]) -> Config:
 
 
 def rbac_filter(layer: Literal["http", "network"], allowed: Mapping[str, Sequence[SpiffeMatch]]) -> Config:
-    """The RBAC filter for HTTP requests (403), or for connections (closed), which goes behind the companion filter.
+    """The RBAC filter for HTTP requests (403), or for connections (closed), which follows the companion filter.
 
-    Envoy asks the one for connections when the first bytes of the client come. Until then a server that speaks first
-    is heard by anybody who has a good certificate: for those protocols, and wherever it is enough to know the peer,
-    `peer_spiffe_ids` of the transport socket is the better place, as it refuses in the handshake.
+    Envoy evaluates the one for connections when the client's first bytes arrive. Until then a server that speaks first
+    is heard by anybody with a valid certificate: for those protocols, and wherever the peer alone decides,
+    `peer_spiffe_ids` of the transport socket is the better place, as it rejects during the handshake.
     """
     config: dict[str, Any] = {"@type": _TYPES + _RBAC.format(layer), "rules": rbac_rules(allowed)}
     if layer == "network":
@@ -58,7 +58,7 @@ def rbac_filter(layer: Literal["http", "network"], allowed: Mapping[str, Sequenc
 def xfcc_header() -> Config:
     """An entry of `request_headers_to_add`: x-forwarded-client-cert of the verified peer, in place of a forged one.
 
-    In Envoy's own form, By (our SPIFFE id), Hash and URI (the peer's SPIFFE id), as far as they are known. Without a
+    In Envoy's own form: By (our SPIFFE id), Hash and URI (the peer's SPIFFE id), as far as they are known. Without a
     client certificate there is no value, and then Envoy adds no header: see `forwarded_client_cert`.
     """
     header = {"key": XFCC, "value": filter_state("xfcc")}
@@ -66,8 +66,8 @@ def xfcc_header() -> Config:
 
 
 def forwarded_client_cert() -> Config:
-    """Fields for a route, a virtual host or a route configuration: `xfcc_header`, and no header where there is no peer.
+    """Fields for a route, a virtual host or a route configuration: `xfcc_header`, and no header if there is no peer.
 
-    Envoy removes before it adds, so what a client sent never gets through, whatever the connection manager forwards.
+    Envoy removes before it adds, so a client's own header never gets through, whatever the connection manager forwards.
     """
     return {"request_headers_to_add": [xfcc_header()], "request_headers_to_remove": [XFCC]}

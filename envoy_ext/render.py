@@ -1,6 +1,6 @@
 """Pure functions that render Envoy configuration using the module: plain dicts, ready for YAML, JSON or xDS.
 
-Everything is a function of its arguments. `to_yaml` gives a file for `envoy -c`; tests run `envoy --mode validate` over
+Everything is a function of its arguments. `to_yaml` makes a file for `envoy -c`; tests run `envoy --mode validate` on
 the results.
 """
 
@@ -30,12 +30,12 @@ _TCP_PROXY = _EXTENSIONS + "filters.network.tcp_proxy.v3.TcpProxy"
 _FILE_LOG = _EXTENSIONS + "access_loggers.file.v3.FileAccessLog"
 _HTTP_OPTIONS = _EXTENSIONS + "upstreams.http.v3.HttpProtocolOptions"
 
-# The last of the HTTP filters.
+# Must be the last HTTP filter.
 ROUTER: Config = {
     "name": "envoy.filters.http.router",
     "typed_config": {"@type": _EXTENSIONS + "filters.http.router.v3.Router"},
 }
-# The listener filter that filter chains need which match on server names or on TLS.
+# The listener filter that filter chains need if they match on server names or on TLS.
 TLS_INSPECTOR: Config = {
     "name": "envoy.filters.listener.tls_inspector",
     "typed_config": {"@type": _EXTENSIONS + "filters.listener.tls_inspector.v3.TlsInspector"},
@@ -49,14 +49,14 @@ def _struct(value: Mapping[str, Any]) -> Config:
 def module_config(library: Path | None = None) -> Config:
     """DynamicModuleConfig: by name (found on Envoy's search path), or by the file's path.
 
-    `do_not_close` is needed: the module has a thread, whose code must not be unmapped when a listener goes.
+    `do_not_close` is needed: the module has a thread, whose code must not be unmapped when a listener is removed.
     """
     where: Config = {"name": MODULE_NAME} if library is None else {"module": {"local": {"filename": str(library)}}}
     return where | {"do_not_close": True, "metrics_namespace": MODULE_NAME}
 
 
 def transport_socket(tls: CommonTlsSettings, library: Path | None = None) -> Config:
-    """The `transport_socket` of a filter chain, where it needs `companion_filter`, or of a cluster."""
+    """The `transport_socket` of a filter chain, which then needs `companion_filter`, or of a cluster."""
     return {
         "name": "envoy.transport_sockets.dynamic_modules",
         "typed_config": {
@@ -92,8 +92,8 @@ def filter_chain(
 ) -> Config:
     """A filter chain whose connections use the module.
 
-    `connect_timeout_s` is Envoy's own bound on the handshake as a whole; it also ends clients that send nothing, for
-    which the module, waiting for bytes and not for the daemon, sets no time.
+    `connect_timeout_s` is Envoy's own bound on the handshake as a whole; it also ends clients that send nothing: the
+    module has no timeout for them, since it waits for bytes and not for the daemon.
     """
     chain: Config = {
         "transport_socket": transport_socket(tls, library),
@@ -113,7 +113,7 @@ def permissive_filter_chains(
     *,
     library: Path | None = None,
 ) -> list[Config]:
-    """TLS and plaintext on one port, told apart by the TLS inspector: for the time until every client speaks TLS."""
+    """TLS and plaintext on one port, told apart by the TLS inspector: for the transition, until all clients use TLS."""
     return [
         filter_chain(tls, filters, library=library, match={"transport_protocol": "tls"}),
         {"filters": [*plaintext_filters], "filter_chain_match": {"transport_protocol": "raw_buffer"}},
@@ -157,12 +157,12 @@ LOGGED_FACTS = (
 
 
 def access_log_fields(keys: Sequence[str] = LOGGED_FACTS) -> dict[str, str]:
-    """Facts of the handshake as a `json_format`, for access logs of any kind. Those that are not there are null."""
+    """Facts of the handshake as a `json_format`, for access logs of any kind. Missing ones are null."""
     return {key: filter_state(key) for key in keys}
 
 
 def filter_state(key: str) -> str:
-    """The format operator that gives a published fact, for access logs and headers."""
+    """The format operator for a published fact, for access logs and headers."""
     return f"%FILTER_STATE({FILTER_STATE_PREFIX}{key}:PLAIN)%"
 
 
@@ -176,9 +176,9 @@ def http_connection_manager(
 ) -> Config:
     """An HTTP connection manager behind the module's TLS: routes of one virtual host for all names.
 
-    Envoy does not see that the connection is encrypted (its `ssl()` is null), so the scheme is overwritten: without
-    that, upstreams would get `x-forwarded-proto: http`. Not `encrypted` is the plaintext side of a permissive listener,
-    whose clients cannot say that they came by https either.
+    Envoy does not see that the connection is encrypted (its `ssl()` is null), so the scheme is overwritten: otherwise
+    upstreams would get `x-forwarded-proto: http`. Without `encrypted` it is the plain side of a permissive listener,
+    whose clients must not be able to claim https either.
     """
     hosts = {"name": "all", "domains": ["*"], "routes": [*routes]}
     manager: Config = {
@@ -214,7 +214,7 @@ def socket_address(host: str, port: int) -> Config:
 
 
 def endpoint(host: str, port: int) -> Config:
-    """Of a locality."""
+    """An endpoint of a locality."""
     return {"endpoint": {"address": socket_address(host, port)}}
 
 
@@ -226,9 +226,9 @@ def listener(
     host: str = ALL_INTERFACES,
     access_logs: Sequence[Config] = (),
 ) -> Config:
-    """A listener; with a filter chain that matches on server names or on TLS it gets the TLS inspector.
+    """A listener; if a filter chain matches on server names or on TLS, it gets the TLS inspector.
 
-    `access_logs` are the listener's own: they also tell of connections whose handshake failed.
+    `access_logs` are the listener's own: they also log connections whose handshake failed.
     """
     result: Config = {"name": name, "address": socket_address(host, port), "filter_chains": [*filter_chains]}
     inspected = {"server_names", "transport_protocol"}
@@ -264,7 +264,7 @@ def cluster(
 ) -> Config:
     """A cluster of one endpoint, as `cluster_of`: an IP address is static, a host name is resolved by Envoy.
 
-    IPv4 goes first, since Envoy would try ::1 for localhost, where most upstreams do not listen.
+    IPv4 is preferred, since Envoy would try ::1 for localhost, where most upstreams do not listen.
     """
     result = cluster_of(name, [socket_address(host, port)], http2=http2, tls=tls, **more)
     return result if _is_ip_address(host) else result | {"type": "STRICT_DNS", "dns_lookup_family": "V4_PREFERRED"}
@@ -287,10 +287,10 @@ def cluster_of(
     library: Path | None = None,
     connect_timeout_s: float = 5,
 ) -> Config:
-    """A cluster of static endpoints: in plaintext, or with `tls` by the module.
+    """A cluster of static endpoints: in plaintext, or, with `tls`, by the module.
 
-    ALPN follows from `http2` where `tls` names none. `connect_timeout_s` bounds connection and handshake together,
-    waiting for the daemon included. `auto_config` is not possible: Envoy wants a transport socket of its own for that.
+    ALPN follows from `http2` if `tls` names none. `connect_timeout_s` bounds connection and handshake together,
+    including the wait for the daemon. `auto_config` is not possible: Envoy requires its own transport socket for that.
     """
     endpoints = [{"endpoint": {"address": address}} for address in addresses]
     result: Config = {
@@ -305,7 +305,7 @@ def cluster_of(
 
 
 def http_options(*, http2: bool = False, requests_per_connection: int | None = None) -> Config:
-    """Of a cluster: its HTTP version, and how many requests a connection carries; None: any number."""
+    """HTTP version of a cluster, and how many requests a connection carries; None: any number."""
     options: Config = {
         "@type": _HTTP_OPTIONS,
         "explicit_http_config": {f"http{'2' if http2 else ''}_protocol_options": {}},

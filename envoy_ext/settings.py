@@ -1,8 +1,8 @@
 """Typed parameters of the module's transport sockets and companion filter.
 
-Only what differs from the module's own default is rendered, so that the module stays the one place that knows the
-defaults. The module validates strictly when Envoy loads the configuration; what is checked here as well is what a
-renderer's caller gets wrong most easily. docs/reference/module-configuration.md explains every field.
+Only what differs from the module's own default is rendered, so that the module remains the one place that knows the
+defaults. The module validates strictly when Envoy loads the configuration; the checks here cover the most common
+mistakes of callers. docs/reference/module-configuration.md explains every field.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SPIFFE_SCHEME = "spiffe://"
 
 @dataclass(frozen=True)
 class SpiffeMatch:
-    """Accepts one SPIFFE id, or those below a prefix, which ends where a path segment does."""
+    """Accepts one SPIFFE id, or those below a prefix, which ends at a path segment."""
 
     kind: Literal["exact", "prefix"]
     value: str
@@ -56,7 +56,7 @@ class SpiffeMatch:
 
 @dataclass(frozen=True, kw_only=True)
 class CommonTlsSettings:
-    """What both ends of a connection can be told. None, or an empty tuple, leaves the module's default."""
+    """The settings for both ends of a connection. None, or an empty tuple, means the module's default."""
 
     identities: tuple[str, ...]
     daemon_socket: Path = DEFAULT_DAEMON_SOCKET
@@ -73,7 +73,7 @@ class CommonTlsSettings:
     trust_domains: tuple[str, ...] = ()
     crl_file: Path | None = None
     clock_skew_s: int | None = None
-    # Whom to accept of those whose certificate verifies.
+    # Which peers to accept among those whose certificate verifies.
     peer_spiffe_ids: tuple[SpiffeMatch, ...] = ()
 
     def __post_init__(self) -> None:
@@ -95,7 +95,7 @@ class TlsSettings(CommonTlsSettings):
 
     unknown_server_name: UnknownServerName | None = None
     client_certificate: ClientCertificate | None = None
-    # Of the companion filter: which facts it publishes; empty: all of FILTER_STATE_KEYS.
+    # For the companion filter: which facts it publishes; empty means all of FILTER_STATE_KEYS.
     publish: tuple[str, ...] = field(default=(), metadata={"filter": True})
 
     def __post_init__(self) -> None:
@@ -112,7 +112,7 @@ class TlsSettings(CommonTlsSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class UpstreamTlsSettings(CommonTlsSettings):
-    """One upstream TLS configuration: of a cluster. `identities` has one name, who we are to the server."""
+    """One upstream TLS configuration: of a cluster. `identities` has one name, our identity towards the server."""
 
     server_name: str | None = None
     peer_dns_names: tuple[str, ...] = ()
