@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 LANES = 8
 
-# Of the package intel-cmplr-lib-rt, in the order in which they need each other.
+# From the package intel-cmplr-lib-rt, in the order in which they need each other.
 RUNTIME = ("libintlc.so.5", "libirng.so", "libimf.so", "libsvml.so")
 
 
@@ -30,7 +30,7 @@ def version() -> str | None:
 
 
 def library() -> ctypes.CDLL:
-    """Raises OSError where it is not installed. Its Intel runtime is loaded first: it is not on the search path."""
+    """Raises OSError if it is not installed. Its Intel runtime is loaded first: it is not on the search path."""
     path = library_path()
     if path is None:
         raise OSError(f"{sys.prefix}/lib/libcrypto_mb.so is not there")

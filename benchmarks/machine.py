@@ -1,4 +1,4 @@
-"""What the numbers were measured on: for reports, so that nobody compares across machines by accident."""
+"""The machine of a measurement: for reports, so that nobody compares across machines by accident."""
 
 from __future__ import annotations
 

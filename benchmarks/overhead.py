@@ -1,6 +1,6 @@
-"""python -m benchmarks.overhead: what the offload costs beside the signature itself. About half a minute.
+"""python -m benchmarks.overhead: what the offload costs besides the signature itself. About half a minute.
 
-1. Daemon CPU per operation beside the kernel, at saturation. From the daemon's CPU time, less the time of the kernel
+1. Daemon CPU per operation besides the kernel, at saturation: the daemon's CPU time, less the time of the kernel
    for the batches that ran, which the daemon measured at its start (CPU time of a batch of 1 to 8 of that key type).
    With a long kernel this is a small difference of large numbers; the short one (P-256) tells more.
 2. p50 and p99 of one operation alone: one in flight, from sending it to having the signature.
@@ -45,7 +45,7 @@ SATURATION: Mapping[str, tools.Argument] = {
 }
 ALONE: Mapping[str, tools.Argument] = {"connections": 1, "in_flight": 1, "batch": 1, "count": 2000, "warmup": 100}
 HANDSHAKES = plan.headline("rsa2048")
-# One load, and it is a headline: of the two counts of rounds it takes the second.
+# One load, and it is a headline: it uses the second of the two counts of rounds.
 PLAN = plan.Plan((HANDSHAKES,), slice_s=0.8, rounds=ROUNDS, headline_rounds=ROUNDS)
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
@@ -72,7 +72,7 @@ def saturated(running: Daemon, leaf: Leaf) -> dict[str, Any]:
     times = calibration(running, leaf.key_type)
     rounds = []
     for _ in range(ROUNDS):
-        # The daemon's CPU time and its counters span the same moments, the tool's warm-up included.
+        # The daemon's CPU time and its counters cover the same span, including the tool's warm-up.
         counters, cpu = running.counters(), usage.process_cpu_ns(running.pid)
         result = tools.keyload(socket=running.socket, certificate=leaf.certificate_file, **SATURATION)
         cpu, span = usage.process_cpu_ns(running.pid) - cpu, running.counters().since(counters)
@@ -92,7 +92,7 @@ def saturated(running: Daemon, leaf: Leaf) -> dict[str, Any]:
 
 
 def alone(running: Daemon, leaf: Leaf) -> dict[str, Any]:
-    """One operation at a time; the round with the lowest p99, as a shared host disturbs the others."""
+    """One operation at a time; the round with the lowest p99, since load on a shared host disturbs the others."""
     rounds = [
         tools.keyload(socket=running.socket, certificate=leaf.certificate_file, **ALONE)["latency_ms"]
         for _ in range(ROUNDS)
@@ -110,7 +110,7 @@ def of_the_daemon(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def of_envoy(folder: Path) -> dict[str, dict[str, float]]:
-    """RSA-2048, TLS 1.3, 64 connections at once."""
+    """RSA-2048, TLS 1.3, 64 concurrent connections."""
     modes = ("stock", "ifma") if machine.machine()["avx512_ifma"] else ("stock", "soft")
     with Processes(folder) as processes:
         cells = run.run(rig.Rig(processes, folder, modes), PLAN, lambda _: None)

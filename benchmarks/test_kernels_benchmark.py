@@ -32,7 +32,7 @@ def test_batch(benchmark: Any, algorithm: str, contender: str, batch: int) -> No
     except Unavailable as missing:
         pytest.skip(str(missing))
     clock = Clock()
-    benchmark._timer = clock  # pytest-benchmark takes a timer only for the whole run
+    benchmark._timer = clock  # pytest-benchmark accepts a timer only for the whole run
 
     def one_batch() -> None:
         clock.now += runner.run(batch, 1) * 1e-6

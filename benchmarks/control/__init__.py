@@ -1,1 +1,1 @@
-"""How the control plane bears many proxies: `python -m benchmarks.control --json FILE`."""
+"""How the control plane copes with many proxies: `python -m benchmarks.control --json FILE`."""

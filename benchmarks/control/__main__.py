@@ -1,9 +1,9 @@
 """python -m benchmarks.control --json FILE: many proxies at one control plane, real gRPC over TLS, on this machine.
 
-Measured for 100 and for 1,000 proxies over 200 services: the time until all have their first configuration; from one
-changed endpoint to the last acknowledgement of those it concerns (everybody); the control plane's memory per proxy; and
-the time until all have everything again after they all connect anew at once. Beside each time stands the control
-plane's CPU time, which other load on the machine changes less: the proxies want the same two cores.
+Measured for 100 and for 1,000 proxies over 200 services: the time until all have their first configuration; the time
+from one changed endpoint to the last acknowledgement among the affected proxies (all of them); the control plane's
+memory per proxy; and the time until all have everything again after they all reconnect at once. Each time comes with
+the control plane's CPU time, which depends less on other load: the proxies compete for the same two cores.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class ControlPlane:
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
 
     def timed(self, act: Callable[[], T]) -> tuple[T, float]:
-        """What it gives, and the control plane's CPU time meanwhile."""
+        """Returns the result, and the control plane's CPU time meanwhile."""
         before = process_cpu_ns(self.process.pid)
         return act(), (process_cpu_ns(self.process.pid) - before) / 1e9
 
@@ -94,7 +94,7 @@ class ControlPlane:
 
 
 class Simulation:
-    """The process of the proxies."""
+    """The process that simulates the proxies."""
 
     def __init__(self, mesh: Mesh, control_plane: ControlPlane, processes: Processes) -> None:
         self._processes = processes
@@ -113,7 +113,7 @@ class Simulation:
         self._say(json.dumps({"do": action} | more))
         output = self._child.stdout
         while output is not None and not select.select([output], [], [], 0.5)[0]:
-            self._processes.check()  # the control plane may have ended; nobody would answer then
+            self._processes.check()  # the control plane may have ended; nobody would respond then
         answer = output.readline() if output is not None else ""
         if not answer:
             raise NodeError(f"the simulated proxies ended in '{action}' (status {self._child.wait(10)})")
@@ -142,7 +142,7 @@ def measure(size: int, services: int, folder: Path) -> dict[str, float]:
                 control_plane.timed(partial(change, mesh, control_plane, simulation, number))
                 for number in range(CHANGES)
             ]
-            # All at once, by processes that know nothing any more: as after a power cut.
+            # All at once, by processes without any state: as after a power cut.
             simulation.end()
             simulation = Simulation(mesh, control_plane, processes)
             again, again_cpu = control_plane.timed(lambda: simulation.do("connect"))

@@ -1,4 +1,4 @@
-"""The mesh that is simulated: so many dataplanes, spread over so many services; pure."""
+"""The simulated mesh: a number of dataplanes, spread over a number of services; pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 CALLS = 5  # services that each proxy calls
-SHARED = 0  # one of them is called by everybody, so that a change of it concerns everybody
+SHARED = 0  # one of them is called by everybody, so that a change of it affects everybody
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Mesh:
                     "provider": {"type": "Bundled", "bundled": {"autogenerate": {"enabled": True}}},
                 },
             },
-            # Keys at the nodes, as in production: the control plane makes none.
+            # Keys at the nodes, as in production: the control plane generates none.
             {"type": "MeshOffload", "name": "all", "mesh": "default", "spec": {"default": {"mode": "Offload"}}},
         ]
         found += [

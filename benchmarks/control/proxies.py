@@ -1,6 +1,6 @@
-"""Simulated proxies, all in one process: each a channel of its own over TLS and a delta ADS stream that acknowledges.
+"""Simulated proxies, all in one process: each a separate channel over TLS and a delta ADS stream that acknowledges.
 
-Steered by JSON lines on standard input, answers by JSON lines:
+Controlled by JSON lines on standard input; responds with JSON lines:
 
     {"do": "connect"}    -> {"connected": n, "seconds": s}    when every proxy has acknowledged all that it waits for
     {"do": "await", "cluster": name, "since": t}   -> {"updated": n, "last": t}   t: seconds since 1970
@@ -33,14 +33,14 @@ _BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCod
 
 
 class Proxy:
-    """What Envoy would do with what it gets: subscribe to what clusters and listeners need, and acknowledge all."""
+    """Does what Envoy would do: subscribes to what clusters and listeners need, and acknowledges everything."""
 
     def __init__(self, mesh: Mesh, number: int, target: str, credentials: grpc.ChannelCredentials, token: str) -> None:
         self._mesh, self._number = mesh, number
         self._target, self._credentials, self._token = target, credentials, token
         self.wanted = [cluster_name(called) for called in mesh.calls(number)]
         self.missing: set[tuple[str, str]] = set()
-        self.updated_at: dict[str, float] = {}  # endpoints of a cluster: when the last news of it was acknowledged
+        self.updated_at: dict[str, float] = {}  # by cluster: when the last update of its endpoints was acknowledged
         self.ready = asyncio.Event()
         self.reconnects = 0
         self.task: asyncio.Task[None] | None = None
@@ -53,13 +53,13 @@ class Proxy:
         self.task = asyncio.create_task(self._stay_connected())
 
     async def _stay_connected(self) -> None:
-        """Connects anew when a connection fails, as Envoy does: after half a second and more, with jitter."""
+        """Reconnects when a connection fails, as Envoy does: after half a second and more, with jitter."""
         pause = 0.5
         while True:
             try:
                 await self._converse()
             except grpc.aio.AioRpcError as error:
-                # INTERNAL and CANCELLED are what writes and reads of a stream get that has just broken.
+                # INTERNAL and CANCELLED are the errors of writes and reads on a stream that has just broken.
                 if error.code() not in _BROKEN:
                     raise
             if self._channel is not None:
@@ -108,13 +108,13 @@ class Proxies:
         for proxy in self._all:
             proxy.start()
         everybody = asyncio.gather(*(proxy.ready.wait() for proxy in self._all))
-        # A proxy's task ends only when the control plane refused it for good.
+        # A proxy's task ends only if the control plane rejected it for good.
         refused = [proxy.task for proxy in self._all if proxy.task is not None]
         awaited: list[asyncio.Future[Any]] = [everybody, *refused]
         ended, _late = await asyncio.wait(awaited, timeout=SETTLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if everybody not in ended:
             for task in ended:
-                task.result()  # raises what it ended with
+                task.result()  # raises its exception
             late = sum(not proxy.ready.is_set() for proxy in self._all)
             raise TimeoutError(f"{late} of {len(self._all)} proxies have not got everything in {SETTLE_SECONDS} s")
         seconds = time.monotonic() - began
@@ -125,7 +125,7 @@ class Proxies:
         }
 
     async def until(self, order: dict[str, Any]) -> dict[str, Any]:
-        """When the endpoints of a cluster have come to everybody who calls it, after a moment."""
+        """Responds, after a moment, once the endpoints of a cluster have reached everybody who calls it."""
         concerned = [proxy for proxy in self._all if order["cluster"] in proxy.wanted]
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:

@@ -2,6 +2,6 @@
 
     python -m benchmarks.handshake --json FILE --report DIR [--quick]
 
-plan.py says what is measured, rig.py runs the parts, measure.py reads /proc, results.py aggregates, charts.py and
-page.py show.
+plan.py defines what is measured, rig.py runs the parts, measure.py reads /proc, results.py aggregates, charts.py and
+page.py present.
 """

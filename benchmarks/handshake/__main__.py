@@ -45,7 +45,7 @@ def arguments() -> argparse.Namespace:
 def measured(
     chosen: plan.Plan, modes: tuple[str, ...], threads: list[int]
 ) -> tuple[list[results.Cell], dict[str, dict[str, int]], list[dict[str, Any]]]:
-    """Cells, memory by mode at the end, and what kernel threads give."""
+    """Cells, memory by mode at the end, and the effect of kernel threads."""
     folder = Path(tempfile.mkdtemp(prefix="tls-offload-bench-"))
     columns = (
         BarColumn(),

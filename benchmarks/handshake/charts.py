@@ -28,7 +28,7 @@ from benchmarks.handshake.plan import (
 from benchmarks.handshake.results import Cell, find
 
 MODE_NAMES = {"stock": "stock Envoy", "ifma": "offload, AVX-512 IFMA", "soft": "offload, software"}
-# Told apart in grey and by the colour-blind too.
+# Distinguishable in grey and by the colour-blind too.
 COLOURS = {"stock": "#8a8f98", "ifma": "#0b6e4f", "soft": "#e09f3e"}
 DAEMON_HATCH = "////"
 CALLER_HATCH = "...."
@@ -41,7 +41,7 @@ STYLE: Any = {
     "grid.color": "#e5e7eb",
     "axes.axisbelow": True,
     "figure.constrained_layout.use": True,
-    "svg.hashsalt": "tls-offload",  # the same data gives the same file
+    "svg.hashsalt": "tls-offload",  # equal data gives equal files
     "svg.fonttype": "none",
     "hatch.linewidth": 0.6,
 }
@@ -62,7 +62,7 @@ def cpu_between_envoys(cells: Sequence[Cell]) -> Figure | None:
 
 
 def _stacked(cells: Sequence[Cell], load_of: Callable[[str], Load], title: str) -> Figure | None:
-    """Bars: Envoy below, the client's Envoy where there is one, the daemon above."""
+    """Bars: Envoy below, the client's Envoy if there is one, the daemon above."""
     keys = [key for key in KEYS if find(cells, "stock", load_of(key))]
     if not keys:
         return None
@@ -96,7 +96,7 @@ def _stacked(cells: Sequence[Cell], load_of: Callable[[str], Load], title: str) 
 
 
 def latency_against_rate(cells: Sequence[Cell]) -> Figure | None:
-    """p50 and p99 at fixed rates, a panel per key."""
+    """p50 and p99 at fixed rates, one panel per key."""
     keys = [key for key in KEYS if find(cells, "stock", open_loop(headline(key), RATE_SHARES[0]))]
     if not keys:
         return None
@@ -116,7 +116,7 @@ def latency_against_rate(cells: Sequence[Cell]) -> Figure | None:
 
 
 def batches_against_sidecars(cells: Sequence[Cell]) -> Figure | None:
-    """Mean batch as the same load comes from more Envoys."""
+    """Mean batch size as the same load comes from more Envoys."""
     series: dict[str, list[tuple[int, float]]] = {}
     for key in KEYS:
         found = [(count, find(cells, "ifma", many_sidecars(key, count))) for count in SIDECARS]
@@ -158,7 +158,7 @@ def rate_at_saturation(cells: Sequence[Cell]) -> Figure | None:
 
 
 def against_concurrency(cells: Sequence[Cell]) -> Figure | None:
-    """CPU per handshake of the offload against how many connections come at once, relative to stock."""
+    """CPU per handshake of the offload, relative to stock, against the number of concurrent connections."""
     figure, axes = plt.subplots(figsize=(5.5, 3.8))
     drawn = False
     for key in KEYS:

@@ -1,4 +1,4 @@
-"""The report page: one file, no script, no request to anywhere; light and dark. Pure."""
+"""The report page: one file, no script, no external requests; light and dark. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child, td.
 code { font-size: .9em; overflow-wrap: anywhere; } tr.stock td { color: var(--soft); }
 """
 
-GENERATOR_LIMIT = 0.9  # busier than that, its one thread may be what limits the rate
+GENERATOR_LIMIT = 0.9  # if its one thread is busier, it may be what limits the rate
 
 CAPTIONS = {
     "cpu_per_handshake": "All CPU time of the Envoy process and of the daemon process, divided by handshakes. Lower is "
@@ -107,7 +107,7 @@ def _sentence(document: Mapping[str, Any]) -> str:
 
 
 def generator_sentence(cells: Sequence[Cell]) -> str:
-    """Whether the load generator was the bottleneck of the loads that are to saturate."""
+    """Whether the load generator was the bottleneck of the loads that should saturate Envoy."""
     saturating = [one for one in cells if one["loop"] == "closed" and one["concurrency"] >= plan.USUAL_CONCURRENCY]
     if not saturating:
         return "No load of this run was one of saturation."
@@ -133,7 +133,7 @@ def _card(key: str, entry: Mapping[str, Any]) -> str:
 
 
 def _figure(name: str, svg: str) -> str:
-    drawing = re.sub(r"^.*?(?=<svg)", "", svg, flags=re.DOTALL)  # XML declaration and doctype have no place in HTML
+    drawing = re.sub(r"^.*?(?=<svg)", "", svg, flags=re.DOTALL)  # XML declaration and doctype are not allowed in HTML
     return f"<figure>{drawing}<figcaption>{escape(CAPTIONS[name])}</figcaption></figure>"
 
 

@@ -13,7 +13,7 @@ SIDECARS = (1, 8, 32)
 RATE_SHARES = (0.3, 0.6, 0.9)  # of stock's saturation
 USUAL_CONCURRENCY = 64
 SIDECAR_SHARE = 0.6  # many sidecars, one total rate: of stock's saturation with one
-OPEN_CONCURRENCY = 1024  # bound on connections at once in open loop; far above what a healthy server needs
+OPEN_CONCURRENCY = 1024  # bound on concurrent connections in open loop; far above what a healthy server needs
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Load:
 
     @property
     def name(self) -> str:
-        """For people and for progress."""
+        """For people, and for progress."""
         parts = [self.key, f"TLS {self.tls}"]
         parts += ["mTLS between two Envoys" if self.two_envoys else "mTLS"] if self.mtls else []
         parts += ["resumed"] if self.resumed else []
@@ -48,14 +48,14 @@ class Plan:
     loads: tuple[Load, ...]
     slice_s: float
     rounds: int
-    headline_rounds: int  # of the loads that the summary is made of
+    headline_rounds: int  # for the loads that the summary is made from
 
     def rounds_of(self, load: Load) -> int:
         return self.headline_rounds if load == headline(load.key) else self.rounds
 
     @property
     def seconds(self) -> float:
-        """Estimate: the slices, and what lies between them (start of the tool, sessions, settling)."""
+        """Estimate: the slices, and the time between them (start of the tool, sessions, settling)."""
         return sum(map(self.rounds_of, self.loads)) * len(MODES) * (self.slice_s + 0.25) + 20
 
     def only(self, keys: Collection[str]) -> Plan:
@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def sidecars(self) -> int:
-        """The most that any load needs."""
+        """The largest number that any load needs."""
         return max(load.sidecars for load in self.loads)
 
     @property
@@ -73,7 +73,7 @@ class Plan:
 
 
 def headline(key: str) -> Load:
-    """Server TLS 1.3, no resumption, concurrency 64: what the summary is made of."""
+    """Server TLS 1.3, no resumption, concurrency 64: the load that the summary is made from."""
     return Load(key=key)
 
 
@@ -86,7 +86,7 @@ def many_sidecars(key: str, sidecars: int) -> Load:
 
 
 def between_envoys(key: str, tls: str = "1.3") -> Load:
-    """A mesh's usual connection: mTLS, and the keys of both ends are Envoys'."""
+    """A mesh's usual connection: mTLS, with the keys of both ends at Envoys."""
     return Load(key=key, tls=tls, mtls=True, two_envoys=True)
 
 

@@ -1,4 +1,4 @@
-"""What `offload bench` predicts beside what this benchmark measures. Reported, not judged: the goal is 15%."""
+"""Compares the predictions of `offload bench` with this benchmark. Reported, not judged: the goal is 15%."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TITLES = {"server": "server", "mtls": "mTLS between two Envoys"}
 
 
 def predicted(keys: Sequence[str]) -> dict[str, Any]:
-    """By key and load, as `offload bench -o json` has it. Run while nothing else of the benchmark does."""
+    """By key and load, as in `offload bench -o json`. To be run while nothing else of the benchmark runs."""
     line = [sys.executable, "-m", "offload", "bench", "-o", "json", "--rounds", "7"]
     line += [word for key in keys for word in ("--algorithm", key)]
     done = subprocess.run(line, capture_output=True, text=True, timeout=SECONDS, check=False)
@@ -31,9 +31,9 @@ def predicted(keys: Sequence[str]) -> dict[str, Any]:
 
 
 def compared(cells: Sequence[results.Cell], prediction: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row for each key and load that was measured: microseconds, ratios, and how far the prediction was off.
+    """One row for each measured key and load: microseconds, ratios, and the error of the prediction.
 
-    The offload is that with the vector kernels, or in software where the host has none, as `offload bench` sees it.
+    The offload uses the vector kernels, or software if the host has none, as in `offload bench`.
     """
     rows = []
     for key, verdict in prediction.items():
@@ -75,7 +75,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Of docs/performance/index.md; empty where there is no prediction."""
+    """The section for docs/performance/index.md; empty if there is no prediction."""
     if not rows:
         return []
     lines = [

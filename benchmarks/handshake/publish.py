@@ -1,6 +1,6 @@
 """python -m benchmarks.handshake.publish RESULTS.json: puts a run's figures and charts into docs/performance/index.md.
 
-The prose there is written by hand; what lies between the two markers is written by this program, from the run's own
+The prose there is written by hand; the part between the two markers is written by this program, from the run's own
 JSON. The documents keep each chart once, as PNG: an SVG of hatched bars has 25,000 lines of paths that nobody reads.
 """
 
@@ -106,7 +106,7 @@ def _disturbance(found: Mapping[str, Any]) -> str:
 
 
 def _losses(found: Mapping[str, Any]) -> list[str]:
-    """Where stock Envoy used less CPU than the offload, in this run."""
+    """The loads for which stock Envoy used less CPU than the offload, in this run."""
     rows = []
     for stock in (one for one in found["cells"] if one["mode"] == "stock"):
         ours = next((c for c in found["cells"] if c["mode"] == "ifma" and c["name"] == stock["name"]), None)
@@ -124,7 +124,7 @@ def _losses(found: Mapping[str, Any]) -> list[str]:
 
 
 def replace_section(document: str, new: str) -> str:
-    """ValueError when the markers are not there, each once and in order."""
+    """Raises ValueError unless each marker occurs once and in order."""
     before, begin, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end or BEGIN in after:

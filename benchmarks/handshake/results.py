@@ -13,7 +13,7 @@ from deploy.load.latencies import Latencies
 
 Cell = dict[str, Any]
 
-# Issue 5: server TLS 1.3, no resumption, concurrency 64; total CPU per handshake, stock over ours, at least.
+# Issue 5: server TLS 1.3, no resumption, concurrency 64; minimum of total CPU per handshake, stock over ours.
 REQUIRED_CPU_RATIO = {"rsa2048": 2.5, "rsa3072": 4.0, "rsa4096": 4.5, "p256": 1.0, "p384": 2.0}
 
 
@@ -38,7 +38,7 @@ def cell(mode: str, load: Load, slices: Sequence[Slice]) -> Cell:
         "failures_by_reason": _added(one.load["failures_by_reason"] for one in slices),
         "handshakes_per_s": round(median(one.load["handshakes_per_s"] for one in slices), 1),
         "envoy_cpu_us": round(envoy_us, 2),
-        "caller_cpu_us": None if caller_us is None else round(caller_us, 2),  # of envoy_cpu_us, the client's Envoy
+        "caller_cpu_us": None if caller_us is None else round(caller_us, 2),  # part of envoy_cpu_us: the client's Envoy
         "daemon_cpu_us": round(daemon_us, 2),
         "total_cpu_us": round(median(_per_handshake(_total_ns(s), s) for s in slices), 2),
         "envoy_cpu_share": round(median(one.envoy.cpu_ns / 1e9 / one.load["elapsed_s"] for one in slices), 3),
@@ -64,12 +64,12 @@ def _total_ns(one: Slice) -> int:
 
 
 def _per_handshake(nanoseconds: int, one: Slice) -> float:
-    # A primed session cost a handshake too: with resumption it is in the CPU time, so it is in the count.
+    # A primed session cost a handshake too: with resumption its CPU time is included, so it is counted.
     return nanoseconds / 1e3 / int(one.load["handshakes"] + one.load["sessions_primed"])
 
 
 def _threads(slices: Sequence[Slice]) -> dict[str, float]:
-    """CPU per handshake by thread name; what is below 0.1 us is left out."""
+    """CPU per handshake by thread name; anything below 0.1 us is left out."""
     sums = [(one, (one.envoy + one.caller + one.daemon).thread_ns) for one in slices]
     found = {}
     for name in sorted({name for _, threads in sums for name in threads}):
@@ -101,7 +101,7 @@ def find(cells: Iterable[Cell], mode: str, load: Load) -> Cell | None:
 
 
 def summary(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
-    """Per key, of the headline cells; keys that were not measured are left out."""
+    """Per key, from the headline cells; keys that were not measured are left out."""
     found = {}
     for key in KEYS:
         stock, ifma, soft = (find(cells, mode, headline(key)) for mode in ("stock", "ifma", "soft"))

@@ -1,7 +1,7 @@
 """The contenders as running processes, all at once; only the one under load uses CPU.
 
-Each has the same listeners (a key and whether client certificates are wanted), each Envoy has one worker. For mTLS
-between two Envoys each has a caller besides: plaintext comes in, and each request goes out through a new connection.
+Each has the same listeners (a key, and whether client certificates are required); each Envoy has one worker. For mTLS
+between two Envoys each also has a caller: plaintext comes in, and each request goes out through a new connection.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from envoy_ext.settings import TlsSettings, TlsVersion, UpstreamTlsSettings
 DAEMON_BACKENDS = {"ifma": "ifma8", "soft": "software"}  # mode: the daemon's setting
 ROUTES = [render.direct_response("ok\n")]
 TLS_VERSIONS: tuple[TlsVersion, ...] = ("1.3", "1.2")
-GROUPS = ("X25519", "P-256", "P-384")  # the first is used; TLS 1.2 wants the certificate's curve among them
+GROUPS = ("X25519", "P-256", "P-384")  # the first is used; TLS 1.2 requires the certificate's curve among them
 
 
 def modes_of_this_host() -> tuple[str, ...]:
-    """Without AVX-512 IFMA there are two modes."""
+    """Without AVX-512 IFMA there are only two modes."""
     return MODES if machine.machine()["avx512_ifma"] else tuple(m for m in MODES if m != "ifma")
 
 
@@ -62,7 +62,7 @@ class Contender:
         return [one.address(listener_name(load.key, load.mtls)) for one in self.envoys[: load.sidecars]]
 
     def handshakes(self) -> int:
-        """That the sidecar has done as a server, by its own count."""
+        """Handshakes of the sidecar as a server, by its own count."""
         stats = self.envoys[0].stats("listener." if self.daemon is None else "tls_offload.handshakes")
         return sum(
             n for name, n in stats.items() if name.endswith(".ssl.handshake") or not name.startswith("listener.")
@@ -101,7 +101,7 @@ class Rig:
         return Contender(mode, daemon.start(self._processes, f"daemon-{mode}", leaves, folder / mode, settings))
 
     def add_sidecars(self, count: int) -> None:
-        """Until every contender has `count` Envoys."""
+        """Adds sidecars until every contender has `count` Envoys."""
         for contender in self.contenders.values():
             for number in range(len(contender.envoys), count):
                 name = f"envoy-{contender.mode}-{number}"
@@ -110,7 +110,7 @@ class Rig:
                 )
 
     def add_callers(self) -> None:
-        """The second Envoy of every contender, for mTLS between two."""
+        """Adds the second Envoy of every contender, for mTLS between two."""
         for contender in self.contenders.values():
             if contender.caller is None:
                 offloaded = contender.daemon is not None
@@ -165,7 +165,7 @@ class Rig:
         return envoy.offloaded_listener(name, tls, ROUTES)
 
     def run(self, mode: str, load: Load, seconds: float, rate: float | None) -> Slice:
-        """One slice. NodeError when a part of the contender ended."""
+        """Runs one slice. NodeError if a part of the contender ended."""
         contender = self.contenders[mode]
         envoys = [one.pid for one in contender.envoys[: load.sidecars]]
         callers = [contender.caller.pid] if contender.caller and load.two_envoys else []
@@ -193,7 +193,7 @@ class Rig:
         return Slice(result, used[0], used[1], span, used[2])
 
     def _client(self, load: Load) -> Mapping[str, tools.Argument]:
-        """What tlsload does: a TLS client, or plain requests to the Envoy that is one."""
+        """The role of tlsload: a TLS client, or plain requests to the Envoy that is one."""
         if load.two_envoys:
             return {"plaintext": True, "get": "/"}
         return {

@@ -1,4 +1,4 @@
-"""Goes through a plan on a rig: rounds outside, modes inside, so that noise on the host hits all modes alike."""
+"""Runs a plan on a rig: rounds outside, modes inside, so that noise on the host affects all modes alike."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def run(rig: Rig, plan: Plan, progress: Callable[[str], None]) -> list[Cell]:
 
 
 def rotated(modes: Sequence[str], by: int) -> list[str]:
-    """Each mode is first in some round: none always runs on a cache that another left."""
+    """Makes each mode the first in some round, so that none always runs on a cache that another left."""
     start = by % len(modes)
     return [*modes[start:], *modes[:start]]
 
 
 def rate_of(load: Load, cells: Sequence[Cell]) -> float | None:
-    """Arrivals per second of an open loop: a share of what stock reached with this key. None for a closed loop."""
+    """Arrivals per second of an open loop: a share of stock's saturation with this key. None for a closed loop."""
     if load.rate_share is None:
         return None
     saturation = find(cells, "stock", headline(load.key))

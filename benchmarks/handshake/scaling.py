@@ -1,7 +1,7 @@
-"""Signatures per second of a daemon with 1, 2, 4, ... kernel threads: what more cores of a node give.
+"""Signatures per second of a daemon with 1, 2, 4, ... kernel threads: the effect of more cores.
 
-Without Envoy, whose one worker would be the limit: keyload asks as many sidecars would. It and the daemon's front
-thread need cores too, so the last doubling gives less on a host where all are in use.
+It runs without Envoy, whose one worker would be the limit: keyload sends requests as many sidecars would. It and the
+daemon's front thread need cores too, so the last doubling gives less on a host where all cores are in use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOAD: dict[str, tools.Argument] = {"connections": 8, "in_flight": 256, "batch": 
 
 
 def thread_counts(cores: int) -> list[int]:
-    """1, 2, 4, ... up to the host's cores; nothing to compare on a host with one."""
+    """1, 2, 4, ... up to the host's cores; empty if there is only one."""
     counts = [1]
     while counts[-1] * 2 <= cores:
         counts.append(counts[-1] * 2)
@@ -37,7 +37,7 @@ def seconds(cores: int) -> float:
 def measured(
     folder: Path, counts: list[int], progress: Callable[[str], None], backend: str = "auto", duration: float = SECONDS
 ) -> list[dict[str, Any]]:
-    """One entry per key and number of threads. NodeError when a signature fails."""
+    """One entry per key and number of threads. NodeError if a signature fails."""
     authority = Authority(folder / "ca")
     leaves = [authority.issue(key, key, folder / "keys") for key in KEYS]
 

@@ -1,4 +1,4 @@
-"""Who is compared. A contender runs one batch and says how long it took; it is made once per algorithm.
+"""The contenders. Each runs one batch and returns how long it took; it is created once per algorithm.
 
 ours        the 8-lane kernels, called from C, with the check of every result before release
 crypto_mb   Intel's 8-lane kernels, called from C, without a check; its speed depends on the alignment of the stack, so
@@ -141,7 +141,7 @@ def python_keys(algorithm: str) -> list[PrivateKey]:
 
 
 class Signers:
-    """One callable per key; a batch of n is the first n of them, one after the other."""
+    """One callable per key; a batch of n uses the first n of them, one after the other."""
 
     batches = tuple(range(1, LANES + 1))
     name: str

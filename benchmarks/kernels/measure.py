@@ -1,8 +1,8 @@
 """Interleaved measurement: in every round each contender runs every batch size once for a moment; the fastest counts.
 
-Machines are shared and clocks drift. What is compared must therefore be measured side by side, often and shortly, and
-the minimum is what the code needs when nobody disturbs it. (CPU time instead of the clock was tried: on a busy virtual
-machine it comes out as much as a third too small, because of what the kernel guesses was stolen.)
+Machines are shared and clocks drift. What is compared must therefore be measured side by side, often and briefly, and
+the minimum is what the code needs when undisturbed. (CPU time instead of the clock was tried: on a busy virtual machine
+it comes out as much as a third too small, because of the kernel's estimate of stolen time.)
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from cryptography.hazmat.backends.openssl import backend as openssl_backend
 from benchmarks import crypto_mb
 from benchmarks.kernels.contenders import LANES, Contender, Unavailable, available, system_libcrypto
 
-# A contender's turn lasts about this long, so that a round is over before the machine's mood changes.
+# Approximate length of a contender's turn, so that a round is over before the machine's load changes.
 TURN_US = 3000.0
 
 
 @dataclass
 class Times:
-    """Of one algorithm: microseconds by contender and batch size, and who could not run."""
+    """For one algorithm: microseconds by contender and batch size, and who could not run."""
 
     us: dict[str, dict[int, float]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def measure(
 
 
 def pin(core: int | None) -> int:
-    """Keeps this process on one core: the given one, or the last that it may use. It asks for priority too, which it
+    """Keeps this process on one core: the given one, or the last that it may use. It also requests priority, which it
     gets as root: otherwise a batch that is longer than a time slice never runs undisturbed on a busy machine."""
     allowed = sorted(os.sched_getaffinity(0))
     chosen = allowed[-1] if core is None else core

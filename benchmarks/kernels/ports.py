@@ -1,7 +1,7 @@
-"""How near the kernels come to the limit of the processor: the rate of its multiplier.
+"""How close the kernels come to the limit of the processor: the rate of its multiplier.
 
-The kernels are chains of vpmadd52, everything else runs beside. So their number, divided by the rate at which the core
-runs them when none waits for another, is a time that no code with as many of them can beat.
+The kernels are chains of vpmadd52; everything else runs in parallel. So their number, divided by the rate at which the
+core runs independent ones, is a time that no code with as many of them can beat.
 
 The rate differs between processors: 2 of 512 bits per cycle (Zen 5, Intel servers), or 1, where the 512 bits take
 both 256-bit multipliers (Zen 4). Code in registers of 256 bits, as OpenSSL's, runs 2 per cycle on either.
@@ -28,7 +28,7 @@ REPEATS = 3  # of a loop of some 100 us
 
 @dataclass
 class Ports:
-    """Multiplications per microsecond: the best seen. 0 where the core has none."""
+    """Multiplications per microsecond: the maximum so far. 0 if the core has none."""
 
     wide: float = 0  # 512 bits
     narrow: float = 0  # 256 bits
@@ -40,7 +40,7 @@ class Ports:
         self.narrow = max(self.narrow, library.kernelbench_multiplications_per_us(256, REPEATS))
 
     def limit_us(self, algorithm: str) -> float | None:
-        """The least time that our multiplications take in a batch of 8."""
+        """The minimum time of our multiplications in a batch of 8."""
         return MULTIPLICATIONS[algorithm] / self.wide if self.wide else None
 
     def as_json(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from deploy.node.processes import NodeError, Processes, interruptible
 
 SECONDS = 8.0
 HERTZ = 1000
-STACK_BYTES = 16384  # copied with each sample, and unwound afterwards: the module and BoringSSL have no frame pointers
+STACK_BYTES = 16384  # copied with each sample, and unwound later: the module and BoringSSL have no frame pointers
 WARMUP_S = 1.0
 
 TITLES = {
@@ -37,7 +37,7 @@ console = Console(highlight=False)
 
 
 class ProfileError(Exception):
-    """perf is missing or is refused; the message says the way out."""
+    """perf is missing or not permitted; the message says the way out."""
 
 
 def arguments() -> argparse.Namespace:

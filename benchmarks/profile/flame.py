@@ -1,4 +1,4 @@
-"""Draws a tree of calls: width is CPU time, above a function is what it called. Pure but for the file written."""
+"""Draws a call tree: width is CPU time, and callees are above their caller. Pure but for the file written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.profile.stacks import KERNEL, Calls
 
 WIDTH, ROW = 13.0, 0.2  # inches, of the figure and of a row
 LEAST_SHARE = 0.002  # narrower frames are left out
-CHARACTER = 0.0058  # share of the width that a character takes
+CHARACTER = 0.0058  # width of a character as a share of the whole
 COLOURS = {  # by what the frame belongs to
     "Envoy": "#b8bcc4",
     "our module": "#7cc4a4",
@@ -38,7 +38,7 @@ class Box:
 
 
 def owner(place: str) -> str:
-    """Whose code a file holds: a key of COLOURS."""
+    """Whose code a file contains: a key of COLOURS."""
     if place == KERNEL:
         return "kernel"
     if place.startswith("libtls_offload"):
@@ -49,7 +49,7 @@ def owner(place: str) -> str:
 
 
 def boxes(calls: Calls, start: float = 0.0, width: float = 1.0, row: int = 0) -> Iterator[Box]:
-    """All that are wide enough, the widest to the left."""
+    """All frames that are wide enough, the widest to the left."""
     yield Box(calls, start, width, row)
     for one in sorted(calls.below.values(), key=lambda c: (-c.samples, c.frame.name)):
         its = width * one.samples / calls.samples
@@ -59,7 +59,7 @@ def boxes(calls: Calls, start: float = 0.0, width: float = 1.0, row: int = 0) ->
 
 
 def label(box: Box) -> str:
-    """As much of the name as there is room for; empty where that would say nothing."""
+    """As much of the name as fits; empty if that would say nothing."""
     room = int(box.width / CHARACTER)
     name = f"{box.calls.frame.name} {box.width:.0%}" if box.width > 0.05 else box.calls.frame.name
     if len(name) <= room:
@@ -68,7 +68,7 @@ def label(box: Box) -> str:
 
 
 def draw(calls: Calls, title: str, path: Path) -> None:
-    """Writes the picture, in the format that the ending of the name says."""
+    """Writes the picture, in the format given by the file's extension."""
     drawn = list(boxes(calls))
     rows = 1 + max(box.row for box in drawn)
     with plt.rc_context(STYLE | {"axes.grid": False}):

@@ -1,7 +1,7 @@
-"""The samples of `perf script` as a tree of calls. Pure.
+"""The samples of `perf script` as a call tree. Pure.
 
-Functions without a name (stock Envoy has no symbols) are one frame by the name of their file, however many there are
-one above the other: what matters is what they call.
+Functions without a name (stock Envoy has no symbols) are one frame with the name of their file, however many are on top
+of each other: what matters is what they call.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import PurePath
 _HEAD = re.compile(r"(?P<thread>\S.*?)\s+\d+(/\d+)?\s+(\[\d+\]\s+)?\d+\.\d+:")
 _FRAME = re.compile(r"\s+[0-9a-f]+ (?P<name>.+) \((?P<file>[^()]*|\[[^\]]*\])\)$")
 _OFFSET = re.compile(r"\+0x[0-9a-f]+$")
-# What gcc makes of one function, and C++ parameters and templates, which nobody reads in a narrow box.
+# Suffixes that gcc adds to parts of a function, and C++ parameters and templates, which nobody reads in a narrow box.
 _SUFFIX = re.compile(r"(\.(isra|part|constprop|cold|lto_priv)(\.\d+)?)+$")
 _ARGUMENTS = re.compile(r"\(.*$")
 KERNEL = "kernel"
@@ -28,14 +28,14 @@ class Frame:
 
 @dataclass
 class Calls:
-    """A frame, how many samples were in it or below, and what it called."""
+    """A frame, the number of samples in it or below, and its callees."""
 
     frame: Frame
     samples: int = 0
     below: dict[Frame, Calls] = field(default_factory=dict)
 
     def add(self, stack: Sequence[Frame]) -> None:
-        """One sample; the outermost frame first."""
+        """Adds one sample; the outermost frame first."""
         self.samples += 1
         if stack:
             self.below.setdefault(stack[0], Calls(stack[0])).add(stack[1:])
@@ -45,7 +45,7 @@ class Calls:
 
 
 def read(text: str) -> Calls:
-    """All samples, by thread. ValueError when there are none."""
+    """All samples, by thread. ValueError if there are none."""
     root = Calls(Frame("all", ""))
     for thread, frames in samples(text):
         root.add([Frame(thread, ""), *frames])
@@ -64,7 +64,7 @@ def samples(text: str) -> Iterator[tuple[str, list[Frame]]]:
 
 
 def _thread(name: str) -> str:
-    """Kernel threads of the daemon, and Envoy's workers, are one each."""
+    """Merges the kernel threads of the daemon, and Envoy's workers, into one each."""
     return re.sub(r"[_:]?\d+$", "", name)
 
 
@@ -85,7 +85,7 @@ def _frame(name: str, file: str) -> Frame | None:
         return Frame(_SUFFIX.sub("", _OFFSET.sub("", name)), KERNEL)
     place = PurePath(file).name
     if name == "[unknown]":
-        # An address in no file is a frame pointer that was none.
+        # An address in no file comes from an invalid frame pointer.
         return None if file == "[unknown]" else Frame(place, place)
     name = _OFFSET.sub("", name).replace("(anonymous namespace)::", "")
     return Frame(_SUFFIX.sub("", _ARGUMENTS.sub("", name)), place)

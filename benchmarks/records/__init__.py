@@ -1,1 +1,1 @@
-"""What the module's record path costs beside stock Envoy's TLS: bulk transfer and requests, interleaved in one run."""
+"""The cost of the module's record path against stock Envoy's TLS: bulk transfer and requests, interleaved."""

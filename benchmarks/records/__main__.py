@@ -1,8 +1,8 @@
-"""python -m benchmarks.records --json FILE: the module's record path beside stock Envoy's. About two minutes.
+"""python -m benchmarks.records --json FILE: the module's record path against stock Envoy's. About two minutes.
 
-CPU of the Envoy process per megabyte or request, and how many of them a second, for bodies in both directions and for
-small requests. Slices of the contenders take turns, each round in another order, and the ratios are medians over pairs
-of slices of one round.
+CPU of the Envoy process per megabyte or request, and the rate of both, for bodies in both directions and for small
+requests. Slices of the contenders take turns, each round in another order, and the ratios are medians over pairs of
+slices of one round.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def arguments() -> argparse.Namespace:
 def measured(rig: Rig, loads: Sequence[Load], rounds: int) -> list[dict[str, Any]]:
     names = list(rig.contenders)
     slices: dict[str, dict[str, list[Slice]]] = {load.name: {name: [] for name in names} for load in loads}
-    # Rounds outside, loads inside: what disturbs the host for a while hits all loads a little, and none alone.
+    # Rounds outside, loads inside: a disturbance of the host affects all loads a little, and none alone.
     for number in track(range(-1, rounds), console=console, transient=True):
         for load in loads:
             for name in rotated(names, number + 1):

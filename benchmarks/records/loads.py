@@ -12,21 +12,21 @@ UP, DOWN, SMALL = "/up", "/down", "/small"  # paths at the contenders
 
 @dataclass(frozen=True)
 class Load:
-    """`count` requests on `connections` connections; one that moves bodies counts megabytes, else requests."""
+    """`count` requests on `connections` connections; a load that moves bodies counts megabytes, else requests."""
 
     name: str
     path: str
     protocol: str  # h1 or h2
     count: int
     connections: int = 1
-    streams: int = 1  # at once on each connection
+    streams: int = 1  # concurrent on each connection
 
     @property
     def unit(self) -> str:
         return "request" if self.path == SMALL else "MB"
 
     def arguments(self, address: str, body: Path) -> list[str]:
-        """h2load's. Its windows are opened wide, so that flow control of the client does not set the pace."""
+        """Arguments for h2load. Its windows are wide open, so that the client's flow control does not set the pace."""
         line = ["-n", str(self.count), "-c", str(self.connections), "-m", str(self.streams), "-t", "1"]
         line += ["--h1"] if self.protocol == "h1" else ["-w", "24", "-W", "28"]
         line += ["-d", str(body)] if self.path == UP else []
@@ -46,7 +46,7 @@ LOADS = (
 
 @dataclass(frozen=True)
 class Report:
-    """What h2load printed."""
+    """The output of h2load."""
 
     seconds: float
     succeeded: int
@@ -54,7 +54,7 @@ class Report:
 
 
 def parse(output: str) -> Report:
-    """ValueError when this is no report of h2load."""
+    """Raises ValueError unless this is a report of h2load."""
     finished = re.search(r"^finished in ([0-9.]+)(us|ms|s)?,", output, re.MULTILINE)
     requests = re.search(
         r"^requests: (\d+) total, .*?(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored", output, re.MULTILINE

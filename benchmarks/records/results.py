@@ -1,4 +1,4 @@
-"""Slices to figures: medians, and ratios of slices that lie next to each other in time. Pure."""
+"""Slices to figures: medians, and ratios of slices that are adjacent in time. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALLOWED_LOSS = 0.03
 
 
 def cells(load: Load, slices: Mapping[str, Sequence[Slice]]) -> list[dict[str, Any]]:
-    """One cell per contender, stock first; the slices of one round stand at one index."""
+    """One cell per contender, stock first; the slices of one round are at one index."""
     stock = slices[STOCK]
     return [_cell(name, load, own, stock) for name, own in slices.items()]
 
@@ -37,7 +37,7 @@ def _cell(name: str, load: Load, own: Sequence[Slice], stock: Sequence[Slice]) -
 
 
 def met(cell: Mapping[str, Any]) -> bool:
-    """By CPU: on a host that others use, the rate says more about them."""
+    """Judged by CPU: on a shared host, the rate says more about its other users."""
     return bool(cell["cpu_ratio_stock_over_this"] >= 1 - ALLOWED_LOSS)
 
 

@@ -1,7 +1,7 @@
-"""Stock Envoy and Envoy with the module, running side by side with one worker each; only the one under load uses CPU.
+"""Stock Envoy and Envoy with the module, running concurrently with one worker each; only the one under load uses CPU.
 
-Nothing lies behind them: bodies come from a direct response, and end in Envoy's buffer filter. So what differs between
-the contenders is the transport socket alone, and it is as large a part of the whole as it can be.
+There is nothing behind them: bodies come from a direct response, and end in Envoy's buffer filter. So the contenders
+differ in the transport socket alone, and it is as large a part of the whole as it can be.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Slice:
 
 
 class Rig:
-    """Starts everything at construction; `processes` ends it. `others` are more builds of the module, by name."""
+    """Starts everything at construction; `processes` ends it. `others`: further builds of the module, by name."""
 
     def __init__(self, processes: Processes, folder: Path, others: Mapping[str, Path] | None = None) -> None:
         program = shutil.which("h2load")
@@ -63,7 +63,7 @@ class Rig:
         return envoy.start(self._processes, name, config, module=name == MODULE)
 
     def run(self, name: str, load: Load) -> Slice:
-        """One slice. NodeError when requests failed or a part ended: such figures would mean nothing."""
+        """Runs one slice. NodeError if requests failed or a part ended: such figures would be meaningless."""
         contender = self.contenders[name]
         line = [self._h2load, *load.arguments(contender.address(LISTENER), self._body)]
         before, client = usage(contender.pid), _children_cpu_s()
@@ -80,7 +80,7 @@ class Rig:
 
 
 def _manager() -> Config:
-    """Paths of loads.py."""
+    """Serves the paths of loads.py."""
     routes = [
         render.direct_response("0" * MEGABYTE, prefix=DOWN),
         render.direct_response("ok\n", prefix=UP),
