@@ -34,7 +34,7 @@ from kernels._kernels import (
 
 
 class Status(IntEnum):
-    """Of one lane of a kernel (kernel_status in kernels.h)."""
+    """Status of one lane of a kernel (kernel_status in kernels.h)."""
 
     OK = 0
     BAD_SIZE = 1
@@ -44,7 +44,7 @@ class Status(IntEnum):
 
 
 class SignStatus(IntEnum):
-    """Of one signature or decryption (sign_status in sign.h)."""
+    """Status of one signature or decryption (sign_status in sign.h)."""
 
     OK = 0
     BAD_SCHEME = 1
@@ -53,7 +53,7 @@ class SignStatus(IntEnum):
 
 
 class Scheme(IntEnum):
-    """TLS SignatureScheme code points (RFC 8446, 4.2.3) that are served."""
+    """The supported TLS SignatureScheme code points (RFC 8446, 4.2.3)."""
 
     RSA_PKCS1_SHA256 = 0x0401
     RSA_PKCS1_SHA384 = 0x0501

@@ -2,8 +2,8 @@
 
 Any number of operations may be given; they run in batches of up to `LANES` with the GIL released. Arrays are uint8,
 C-contiguous, and are read and written in place, without a copy. Every function that takes `keys` takes one key for all
-operations or one per operation; they must be of the algorithm of the first, others get the status `BAD_KEY`.
-`backend` is the name of one of `backends()`; None takes the best one for the algorithm.
+operations or one per operation; all must have the algorithm of the first, others get the status `BAD_KEY`.
+`backend` is the name of one of `backends()`; None selects the best one for the algorithm.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Backend(NamedTuple):
     algorithms: tuple[str, ...]
 
 class Outcome(NamedTuple):
-    """What a batch gave. A row of `outputs` is written only where `status` is 0."""
+    """The result of a batch. A row of `outputs` is written only if its `status` is 0."""
 
     outputs: Bytes
     status: Bytes  # kernels.Status or kernels.SignStatus per operation
@@ -45,11 +45,11 @@ class Signatures(NamedTuple):
     def as_bytes(self) -> list[bytes | None]: ...
 
 class Key:
-    """A private key in secret memory. Immutable; may be used by any number of threads; wiped when the last goes."""
+    """A private key in secret memory. Immutable; usable by any number of threads; wiped with its last reference."""
 
     @staticmethod
     def load(path: str | PathLike[str]) -> Key:
-        """Read PEM or DER (PKCS#8, PKCS#1, SEC1; not encrypted) natively. Raises InvalidKey with file and reason."""
+        """Reads PEM or DER (PKCS#8, PKCS#1, SEC1; not encrypted) natively. Raises InvalidKey with file and reason."""
     @staticmethod
     def generate(algorithm: str) -> Key: ...
     @property
@@ -80,14 +80,14 @@ def sign_messages(
     """TLS signatures: hash and encode as the SignatureScheme (RFC 8446, 4.2.3) says, and sign."""
 
 def decrypt(keys: Keys, ciphertexts: Sequence[Buffer] | Bytes, backend: str | None = None) -> Outcome:
-    """RSA PKCS#1 v1.5 to 48-byte TLS premaster secrets, with implicit rejection (a wrong padding is no error)."""
+    """RSA PKCS#1 v1.5 to 48-byte TLS premaster secrets, with implicit rejection (invalid padding is not an error)."""
 
 def scheme_fits(scheme: int, algorithm: str, tls12: bool = False) -> bool: ...
 def backends() -> list[Backend]:
     """All backends, the preferred one first."""
 
 def backend_for(algorithm: str) -> str:
-    """The name of the backend that `backend=None` takes."""
+    """The name of the backend that `backend=None` selects."""
 
 def faults(algorithm: str) -> int:
     """Lanes whose vector result failed its check since the process started."""

@@ -24,13 +24,13 @@ FAULT_PLACES: dict[str, int]
 ANY_LANE: int
 
 def inject_fault(algorithm: str, lane: int, place: str, bit: int) -> None:
-    """Arm a fault; see kernels/testing_hooks.h."""
+    """Arms a fault; see kernels/testing_hooks.h."""
 
 def clear_faults() -> int:
-    """Disarm all; how many had not struck."""
+    """Disarms all; returns how many had not struck."""
 
 def multiplications() -> int:
-    """Of 52 bits in eight lanes, by the portable build of the vector kernels in this thread, so far."""
+    """Number of 52-bit multiplications in eight lanes, by the portable vector kernels in this thread, so far."""
 
 def known_nonces(nonces: Bytes | None) -> None: ...
 def nonce_from_wide(algorithm: str, wide: Buffer) -> int: ...
