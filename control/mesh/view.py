@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -80,14 +80,7 @@ class MeshView:
 
     def has_surroundings_of(self, before: MeshView) -> bool:
         """Whether only dataplanes have changed since, and all else is the same objects in both."""
-        if self.without_ca.keys() != before.without_ca.keys():
-            return False
-        mine = (*self._surroundings(), *self.unreadable)
-        theirs = (*before._surroundings(), *before.unreadable)
-        return len(mine) == len(theirs) and all(map(operator.is_, mine, theirs))
-
-    def _surroundings(self) -> Iterator[Resource]:
-        return (resource for resource in self.resources if resource.kind.type != "Dataplane")
+        return _same_surroundings(self.resources, self.unreadable, self.without_ca, before)
 
     def of_type(self, type_name: str) -> Sequence[Resource]:
         return tuple(self._index.by_type.get(type_name, {}).values())
@@ -228,8 +221,12 @@ def view_of(
     zone: str = "default",
     unreadable: Iterable[Unreadable] = (),
     without_ca: Mapping[str, str] | None = None,
+    before: MeshView | None = None,
 ) -> MeshView:
-    """The view, without a plan, of those resources that are in this mesh."""
+    """The view, without a plan, of those resources that are in this mesh.
+
+    `before`: an earlier view of the mesh, which spares computing again who its unchanged dataplanes are.
+    """
     own = tuple(sorted((resource for resource in resources if resource.mesh == mesh), key=lambda r: r.key))
     found: dict[str, dict[str, Resource]] = defaultdict(dict)
     for resource in own:
@@ -243,7 +240,15 @@ def view_of(
             services[dataplane.name].append(by_type["MeshService"][service_name])
     known: Mapping[str, Resource] = by_type.get("MeshIdentity", {})
     specs = [(one.name, one.spec) for one in known.values() if one.name not in (without_ca or {})]
-    identities = {one.name: _identity(mesh, zone, one, specs, known) for one in dataplanes}
+    left_out = tuple(unreadable)
+    holds = before is not None and before.zone == zone and _same_surroundings(own, left_out, without_ca or {}, before)
+    unchanged = before._index if before is not None and holds else None
+    identities = {
+        one.name: unchanged.identities[one.name]
+        if unchanged is not None and unchanged.by_type.get("Dataplane", {}).get(one.name) is one
+        else _identity(mesh, zone, one, specs, known)
+        for one in dataplanes
+    }
     index = _Index(
         by_type,
         MappingProxyType(identities),
@@ -251,7 +256,20 @@ def view_of(
         MappingProxyType({name: tuple(some) for name, some in services.items()}),
     )
     without = MappingProxyType(dict(without_ca or {}))
-    return MeshView(mesh, zone, own, tuple(unreadable), without, _trust_bundles(index, None), index)
+    return MeshView(mesh, zone, own, left_out, without, _trust_bundles(index, None), index)
+
+
+def _same_surroundings(
+    resources: Sequence[Resource], unreadable: Sequence[Unreadable], without_ca: Mapping[str, str], before: MeshView
+) -> bool:
+    if without_ca.keys() != before.without_ca.keys():
+        return False
+    mine, theirs = _surroundings(resources, unreadable), _surroundings(before.resources, before.unreadable)
+    return len(mine) == len(theirs) and all(map(operator.is_, mine, theirs))
+
+
+def _surroundings(resources: Sequence[Resource], unreadable: Sequence[Unreadable]) -> list[object]:
+    return [*(resource for resource in resources if resource.kind.type != "Dataplane"), *unreadable]
 
 
 def _members(services: Iterable[Resource], dataplanes: Sequence[Resource]) -> dict[str, tuple[Resource, ...]]:

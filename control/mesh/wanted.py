@@ -22,26 +22,26 @@ from control.policies.meshtls.schema import Conf as TlsConf
 
 
 class Wants:
-    """What one mesh wants, view after view; used by one thread at a time.
+    """What one mesh wants, view after view.
 
     While nothing but other dataplanes changes, a dataplane wants the same as before.
     """
 
     def __init__(self) -> None:
-        self._before: MeshView | None = None
-        self._proxies: Mapping[str, tuple[Resource, WantedProxy]] = {}
+        # The last view and what its proxies want, replaced as one: threads that overlap never mix two views.
+        self._kept: tuple[MeshView, Mapping[str, tuple[Resource, WantedProxy]]] | None = None
 
     def of(self, view: MeshView) -> Wanted:
         """What a view without a plan wants."""
-        holds = self._before is not None and view.has_surroundings_of(self._before)
-        before, routes = self._proxies if holds else {}, _Routes(view)
+        last, routes = self._kept, _Routes(view)
+        before = last[1] if last is not None and view.has_surroundings_of(last[0]) else {}
         now = dict[str, tuple[Resource, WantedProxy]]()
         for dataplane in view.dataplanes:
             kept = before.get(dataplane.name)
             if kept is None or kept[0] is not dataplane:
                 kept = dataplane, _proxy(view, dataplane, routes)
             now[dataplane.name] = kept
-        self._before, self._proxies = view, now
+        self._kept = view, now
         services = {service.name: _service(view, service) for service in view.of_type("MeshService")}
         bundles = dict(view.trust_bundles)
         digests = {domain: digest_of_pem(pem) for domain, pem in bundles.items()}

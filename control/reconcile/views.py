@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import operator
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ class Views:
         self._current: dict[str, Current] = {}
         # A thousand proxies that connect at once read a mesh once.
         self._loading: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._reading: set[asyncio.Task[MeshView]] = set()
         # The views that were offered to proxies.
         self.offered: dict[str, MeshView] = {}
 
@@ -43,6 +43,14 @@ class Views:
 
         `fresh`: read the store again. `moved`: there is news from proxies or nodes since the last plan.
         """
+        # The threads of a caller that is cancelled (a proxy that hangs up) go on: so does the lock, or two would plan
+        # at once.
+        reading = asyncio.create_task(self._view(mesh, fresh, moved))
+        self._reading.add(reading)
+        reading.add_done_callback(self._reading.discard)
+        return await asyncio.shield(reading)
+
+    async def _view(self, mesh: str, fresh: bool, moved: bool) -> MeshView:
         async with self._loading[mesh]:
             epoch, kept = self._pending.epochs[mesh], self._current.get(mesh)
             if kept is None or kept.epoch != epoch or fresh:
@@ -91,11 +99,10 @@ class Views:
         without_ca = self._authorities.without(
             resource for resource in content.resources if resource.kind.type == "MeshIdentity"
         )
-        view = view_of(mesh, content.resources, self._zone, content.unreadable, without_ca)
-        self._left_out.show(mesh, view.unreadable)
-        if before is None or before.without_ca != view.without_ca:
-            return content.generation, view
-        now = (*view.resources, *view.unreadable)
-        if len(known) == len(now) and all(map(operator.is_, known, now)):
-            return content.generation, before
+        self._left_out.show(mesh, content.unreadable)
+        if before is not None and before.without_ca == without_ca:
+            now, same = (*content.resources, *content.unreadable), {id(one) for one in known}
+            if len(now) == len(same) and all(id(one) in same for one in now):
+                return content.generation, before
+        view = view_of(mesh, content.resources, self._zone, content.unreadable, without_ca, before)
         return content.generation, view

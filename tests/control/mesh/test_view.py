@@ -10,6 +10,7 @@ import pytest
 
 from control.mesh.facts import Plan
 from control.mesh.view import MeshView, view_of
+from control.mesh.wanted import Wants
 from control.model.resource import Resource
 
 MESH = """
@@ -70,3 +71,45 @@ def test_dataplanes_are_no_surroundings(view: MeshView, read_resources: Callable
     assert not view_of(
         "default", [*others, *read_resources("type: MeshTrace\nname: t\nspec: {default: {}}")]
     ).has_surroundings_of(view)
+
+
+def test_what_an_earlier_view_knew_is_used_only_while_it_holds(
+    view: MeshView, read_resources: Callable[[str], list[Resource]]
+) -> None:
+    (web,) = view.dataplanes
+    rest = [resource for resource in view.resources if resource is not web]
+    moved = read_resources(MESH.rpartition("---")[2].replace("kuma.io/workload: web", "kuma.io/workload: shop"))[0]
+    other = read_resources(MESH.partition("---")[0].replace("name: identity", "name: other"))[0]
+    unused = [resource for resource in rest if resource.kind.type != "MeshIdentity"]
+    for resources in ([*rest, web], [*rest, moved], [*unused, web], [*unused, other, web], [*rest, other, moved]):
+        alone, later = view_of("default", resources), view_of("default", resources, before=view)
+        assert [later.wanted_identity(one) for one in later.dataplanes] == [
+            alone.wanted_identity(one) for one in alone.dataplanes
+        ]
+        assert later.trust_bundles == alone.trust_bundles
+    assert view_of("default", [*rest, web], before=view).wanted_identity(web) is view.wanted_identity(web)
+    assert view_of("default", [*rest, web], "east", before=view).wanted_identity(web) is not view.wanted_identity(web)
+
+
+def test_threads_that_overlap_never_mix_what_two_views_want(
+    view: MeshView, read_resources: Callable[[str], list[Resource]]
+) -> None:
+    """The second is asked while the first looks at what was before."""
+    tls = "type: MeshTLS\nname: tls\nspec: {rules: [{default: {mode: %s}}]}"
+    strict, permissive = (
+        view_of("default", [*view.resources, *read_resources(tls % mode)]) for mode in ("Strict", "Permissive")
+    )
+    wants = Wants()
+    wanted = {id(view): Wants().of(view).proxies for view in (strict, permissive)}
+    assert wanted[id(strict)] != wanted[id(permissive)]
+
+    class Interrupted(MeshView):
+        def has_surroundings_of(self, before: MeshView) -> bool:
+            wants.of(permissive)
+            return super().has_surroundings_of(before)
+
+    interrupted = Interrupted(**{each.name: getattr(strict, each.name) for each in dataclasses.fields(strict)})
+    wants.of(strict)
+    assert wants.of(interrupted).proxies == wanted[id(strict)]
+    assert wants.of(strict).proxies == wanted[id(strict)]
+    assert wants.of(permissive).proxies == wanted[id(permissive)]

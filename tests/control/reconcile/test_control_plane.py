@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from control.store.errors import StoreUnavailable
 from control.store.store import Store
 from control.xds.encoding.encode import ENDPOINTS
 from control.xds.snapshot import Snapshot
+from deploy.node.waiting import eventually
 
 Read = Callable[[str], list[Resource]]
 
@@ -221,3 +223,29 @@ async def test_a_look_that_fails_is_not_the_last(
     await until_it_has(proxy, "10.0.0.7")
     assert failed >= 3
     other.close()
+
+
+async def test_a_reader_that_goes_away_lets_nobody_in_before_its_threads_are_done(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a proxy that hangs up while it connects."""
+    read, inside, most, go = plane.state.store.read_mesh, 0, 0, threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        go.wait(60)
+        inside -= 1
+        return read(*arguments)
+
+    monkeypatch.setattr(plane.state.store, "read_mesh", slow)
+    leaving = asyncio.create_task(plane.views.view("default", fresh=True))
+    await eventually("the first reader", lambda: inside == 1)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    staying = asyncio.create_task(plane.views.view("default", fresh=True))
+    await asyncio.sleep(0.2)  # time to do it wrong
+    go.set()
+    assert (await staying).dataplanes
+    assert most == 1

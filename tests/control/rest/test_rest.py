@@ -21,7 +21,7 @@ from control.rest.guard import OPEN
 from control.rest.limits import MAX_BODY_BYTES
 from control.store.database import StoreKey
 from control.store.store import Store
-from control.tokens.tokens import Claims, Tokens
+from control.tokens.tokens import Claims, Kind, Tokens
 
 Read = Callable[[str], list[Resource]]
 DATAPLANE = {"type": "Dataplane", "name": "web-1", "mesh": "default", "spec": {"networking": {"address": "10.0.0.1"}}}
@@ -226,7 +226,7 @@ async def test_tokens_of_strangers_keep_nobody_else_waiting(api: Api, monkeypatc
     """More of them than there are shared threads: what needs such a thread is answered meanwhile."""
     checked, go = api.tokens.check, threading.Event()
 
-    def slow(token: str, kind: str) -> Claims:
+    def slow(token: str, kind: Kind) -> Claims:
         go.wait(60)
         return checked(token, kind)
 
