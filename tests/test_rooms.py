@@ -93,6 +93,8 @@ def copied(tmp_path: Path) -> Path:
         ("control/untrusted_text.py", "control.logs", "No loop of files or folders"),
         ("offload/host/systemd.py", "offload.daemon.events", "The rooms of offload know"),
         ("offload/reporting/logs.py", "control.logs", "Packages know"),
+        ("deploy/load/usage.py", "benchmarks.machine", "Packages know"),
+        ("deploy/node/processes.py", "deploy.node.daemon", "No loop of files or folders"),
         ("control/logs.py", "offload.identities.schemes", "The control plane knows no part"),
     ],
 )

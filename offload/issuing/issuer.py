@@ -2,7 +2,7 @@
 
 An issuer gets a certificate request and returns a chain. It is called on a separate thread, may take its time, and is
 not trusted to have done what was requested: `check` compares the chain with the request before it is put into force.
-To add an issuer: a class with `issue`, its settings in `config.settings.Issuer`, a line in `orders.make_issuer`. The
+To add an issuer: a class with `issue`, its settings in `config.issuers.Issuer`, a line in `orders.make_issuer`. The
 mesh control plane is one too (mesh/client.py).
 """
 

@@ -128,7 +128,8 @@ def identity_secret(chain_pem: str, key_pem: str) -> Config:
 def trust_secrets(bundles: Sequence[tuple[str, str]], clusters: Iterable[Config], is_server: bool) -> dict[str, Config]:
     """`bundles`: (trust domain, PEM). Returns the secrets that clusters and, for a server, listeners refer to, by name.
 
-    Never more, since a proxy that has not subscribed to a secret has not accepted its snapshot (xds/stream.py).
+    Never more, since a proxy that has not subscribed to a secret has not accepted its snapshot
+    (xds/protocol/stream.py).
     """
     named = {TRUST_SECRET: bundles} | {trust_of(domain): [(domain, pem)] for domain, pem in bundles}
     asked = {name for cluster in clusters for name in _trust_asked(cluster)} | ({TRUST_SECRET} if is_server else set())

@@ -80,7 +80,8 @@ static bool refuse_headers(call *it) {
 }
 
 void call_begin(call *it) {
-  if (refuse_headers(it)) return;
+  /* A drain may have finished it while its block of headers was incomplete. */
+  if (it->finished || refuse_headers(it)) return;
   front *front = it->connection->front;
   if (it->timeout < NEVER - front->now) {
     it->deadline.at = front->now + it->timeout;
