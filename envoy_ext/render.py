@@ -30,16 +30,21 @@ _TCP_PROXY = _EXTENSIONS + "filters.network.tcp_proxy.v3.TcpProxy"
 _FILE_LOG = _EXTENSIONS + "access_loggers.file.v3.FileAccessLog"
 _HTTP_OPTIONS = _EXTENSIONS + "upstreams.http.v3.HttpProtocolOptions"
 
-# Must be the last HTTP filter.
-ROUTER: Config = {
-    "name": "envoy.filters.http.router",
-    "typed_config": {"@type": _EXTENSIONS + "filters.http.router.v3.Router"},
-}
-# The listener filter that filter chains need if they match on server names or on TLS.
-TLS_INSPECTOR: Config = {
-    "name": "envoy.filters.listener.tls_inspector",
-    "typed_config": {"@type": _EXTENSIONS + "filters.listener.tls_inspector.v3.TlsInspector"},
-}
+
+def router() -> Config:
+    """The HTTP filter that must be the last."""
+    return {
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": _EXTENSIONS + "filters.http.router.v3.Router"},
+    }
+
+
+def tls_inspector() -> Config:
+    """The listener filter that filter chains need if they match on server names or on TLS."""
+    return {
+        "name": "envoy.filters.listener.tls_inspector",
+        "typed_config": {"@type": _EXTENSIONS + "filters.listener.tls_inspector.v3.TlsInspector"},
+    }
 
 
 def _struct(value: Mapping[str, Any]) -> Config:
@@ -186,7 +191,7 @@ def http_connection_manager(
         "stat_prefix": stat_prefix,
         "scheme_header_transformation": {"scheme_to_overwrite": "https" if encrypted else "http"},
         "route_config": {"name": stat_prefix, "virtual_hosts": [hosts]},
-        "http_filters": [*http_filters, ROUTER],
+        "http_filters": [*http_filters, router()],
     }
     if access_logs:
         manager["access_log"] = [*access_logs]
@@ -233,7 +238,7 @@ def listener(
     result: Config = {"name": name, "address": socket_address(host, port), "filter_chains": [*filter_chains]}
     inspected = {"server_names", "transport_protocol"}
     if any(inspected & set(chain.get("filter_chain_match", {})) for chain in filter_chains):
-        result["listener_filters"] = [TLS_INSPECTOR]
+        result["listener_filters"] = [tls_inspector()]
     if access_logs:
         result["access_log"] = [*access_logs]
     return result

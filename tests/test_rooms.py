@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,19 @@ def test_an_import_against_a_contract_is_found(copied: Path, path: str, module: 
     assert result.returncode == 1, result.stdout + result.stderr
     broken = [line for line in result.stdout.splitlines() if line.endswith("BROKEN")]
     assert any(line.startswith(contract) for line in broken), result.stdout
+
+
+def test_a_new_part_of_offload_is_open_to_the_control_plane_only_by_name() -> None:
+    """The contract forbids rooms by their names; these are what both processes need, and the host's room in part."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    forbidden = next(each["forbidden_modules"] for each in contracts if each.get("source_modules") == ["control"])
+    for room, shared in (("offload", {"filesystem", "host", "reporting", "v1"}), ("offload/host", {"systemd"})):
+        parts = {path.stem for path in (ROOT / room).glob("*.py")} | {
+            path.parent.name for path in (ROOT / room).glob("*/__init__.py")
+        }
+        prefix = room.replace("/", ".") + "."
+        named = {module.removeprefix(prefix).partition(".")[0] for module in forbidden if module.startswith(prefix)}
+        assert parts - {"__init__", "__main__"} - shared - named == set()
 
 
 def test_a_new_part_of_offload_needs_its_place(copied: Path) -> None:

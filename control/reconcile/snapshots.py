@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -40,7 +39,7 @@ class Withheld(Exception):
 class Snapshots:
     def __init__(self, state: State) -> None:
         self._identities, self._quarantines, self._metrics = state.identities, state.quarantines, state.metrics
-        self._builders: dict[str, SnapshotBuilder] = defaultdict(SnapshotBuilder)
+        self._builders: dict[str, SnapshotBuilder] = {}
         self._threads = ThreadPoolExecutor(BUILDS_AT_ONCE, thread_name_prefix="snapshot")
 
     async def of(self, view: MeshView, name: str) -> Snapshot | None:
@@ -85,14 +84,14 @@ class Snapshots:
         """What the proxy should have, with its present certificate: a check issues none."""
         held = self._identities.held(view.mesh, dataplane.name)
         credential = held.credential if held is not None and view.identity_of(dataplane) is not None else None
-        return self._builders[view.mesh].build(view, dataplane, credential)
+        return self._builder(view.mesh).build(view, dataplane, credential)
 
     def _without_broken(self, view: MeshView, dataplane: Resource, credential: Credential | None) -> Snapshot:
         """Treats what cannot be made, or breaks the rules of Envoy's API, as if the proxy had rejected it already."""
         while True:
             choice = self._quarantines.choice(view, dataplane)
             try:
-                built = self._builders[view.mesh].build(view, dataplane, credential, choice)
+                built = self._builder(view.mesh).build(view, dataplane, credential, choice)
             except Exception as error:
                 if not self._quarantines.failed(view, dataplane, choice, repr(error)):
                     raise
@@ -127,6 +126,11 @@ class Snapshots:
             log.error("no certificate for a proxy", mesh=view.mesh, dataplane=dataplane.name, error=str(error))
             return None
         return held.credential
+
+    def _builder(self, mesh: str) -> SnapshotBuilder:
+        """The mesh's only one: threads that make it at once agree on the first."""
+        found = self._builders.get(mesh)
+        return found if found is not None else self._builders.setdefault(mesh, SnapshotBuilder())
 
     def forget(self, mesh: str) -> None:
         self._builders.pop(mesh, None)

@@ -132,10 +132,10 @@ class Daemon:
             self._open_sockets()
             self._sandbox = sandbox.enter(self.config)
             self._data_plane = make_data_plane(self.config)
+            self._gather_identities()
         except (ActivationError, SocketError, HandoverError, sandbox.SandboxError, DataPlaneError) as error:
             self._close_sockets()
             raise StartError(str(error)) from error
-        self._gather_identities()
         try:
             self._start()
             return self._serve()

@@ -23,7 +23,7 @@ from control.xds.encoding.encode import CLUSTER, LISTENER, ROUTES
 from control.xds.render import peer_details, provenance, shapes
 from control.xds.render.context import ProxyConfig, ProxyContext
 from control.xds.render.peer_details import PeerDetails
-from envoy_ext.render import TLS_INSPECTOR, Config, endpoint, socket_address, tcp_proxy
+from envoy_ext.render import Config, endpoint, socket_address, tcp_proxy, tls_inspector
 
 # Kuma's defaults for a local probe: an application that crashed is noticed within ten seconds.
 _PROBE_INTERVAL = timedelta(seconds=10)
@@ -101,7 +101,7 @@ def _listener(context: ProxyContext, inbound: Inbound) -> Config:
         chains.append(_plain_chain(context, inbound))
         chains[0]["filter_chain_match"] = {"transport_protocol": "tls"}
         chains[1]["filter_chain_match"] = {"transport_protocol": "raw_buffer"}
-        result["listener_filters"] = [TLS_INSPECTOR]
+        result["listener_filters"] = [tls_inspector()]
     return result | {"filter_chains": chains}
 
 

@@ -24,7 +24,7 @@ def http_connection_manager(
     typed: Config = {
         "@type": render.HTTP_CONNECTION_MANAGER,
         **manager,
-        "http_filters": [*http_filters, render.ROUTER],
+        "http_filters": [*http_filters, render.router()],
         "upgrade_configs": [{"upgrade_type": "websocket"}],
     }
     if logs:
