@@ -29,6 +29,9 @@ def inject_fault(algorithm: str, lane: int, place: str, bit: int) -> None:
 def clear_faults() -> int:
     """Disarms all; returns how many had not struck."""
 
+def force_rsa_way(name: str | None) -> None:
+    """Sends all RSA operations of the vector backends one way (kernels/ifma8/rsa_ifma8_plan.h); None ends it."""
+
 def multiplications() -> int:
     """Number of 52-bit multiplications in eight lanes, by the portable vector kernels in this thread, so far."""
 

@@ -26,6 +26,7 @@ cdef extern from "kernels/testing_hooks.h" nogil:
 
     bint kernel_inject_fault(kernel_algorithm algorithm, unsigned lane, kernel_fault_place place, unsigned bit)
     unsigned kernel_clear_faults()
+    bint kernel_force_rsa_way(const char *name)
     uint64_t kernel_multiplications()
     void kernel_known_nonces(const uint8_t *nonces, size_t size, size_t count)
     void kernel_run_poisoned(const kernel_backend *backend, kernel_algorithm algorithm, kernel_lane *lanes,
@@ -77,6 +78,13 @@ ANY_LANE = FAULT_ANY_LANE
 
 def multiplications():
     return kernel_multiplications()
+
+
+def force_rsa_way(str name):
+    """Sends all RSA operations of the vector backends one way (rsa_ifma8_plan.h); None ends it."""
+    cdef bytes encoded = (name or "").encode()
+    if not kernel_force_rsa_way(encoded):
+        raise ValueError(f"no way is named {name}")
 
 
 def inject_fault(str algorithm, unsigned int lane, str place, unsigned int bit):

@@ -13,7 +13,7 @@ unset(CMAKE_REQUIRED_FLAGS)
 target_sources(kernels PRIVATE ${CMAKE_CURRENT_LIST_DIR}/ifma8_backend.c)
 if(KERNELS_COMPILER_HAS_IFMA)
   set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/ifma8_backend.c ${CMAKE_CURRENT_LIST_DIR}/rsa_ifma8_lanes.c
-    TARGET_DIRECTORY kernels PROPERTIES COMPILE_DEFINITIONS KERNELS_HAVE_IFMA8=1)
+    ${CMAKE_CURRENT_LIST_DIR}/rsa_ifma8_plan.c TARGET_DIRECTORY kernels PROPERTIES COMPILE_DEFINITIONS KERNELS_HAVE_IFMA8=1)
 endif()
 include(${CMAKE_CURRENT_LIST_DIR}/rsa.cmake)
 include(${CMAKE_CURRENT_LIST_DIR}/curves.cmake)

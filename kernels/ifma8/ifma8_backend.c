@@ -3,13 +3,18 @@
  * Compiled without AVX-512 flags, so that the question is safe on every host. */
 #include "kernels/ifma8/ifma8_cpu.h"
 #include "kernels/ifma8/rsa_ifma8.h"
+#include "kernels/ifma8/rsa_ifma8_plan.h"
 #include "kernels/ifma8/sign_ifma8.h"
 #include "kernels/kernels.h"
 
 #if defined(KERNELS_HAVE_IFMA8) || defined(TESTING_HOOKS)
 /* The curve kernels keep nothing per key. */
 static bool prepare(kernel_key *key) {
-  return key->algorithm > KERNEL_RSA4096 || rsa_ifma8_prepare(key);
+  if (key->algorithm > KERNEL_RSA4096) return true;
+#ifdef KERNELS_HAVE_IFMA8
+  if (cpu_has_ifma8()) rsa_plan_native(key->algorithm); /* measured now, not during the first operation */
+#endif
+  return rsa_ifma8_prepare(key);
 }
 static void release(kernel_key *key) {
   rsa_ifma8_release(key);

@@ -1,0 +1,40 @@
+/* The RSA plan of a processor: which of the forms that the kernels are built in serves how many operations.
+ *
+ * Processors differ in what they do fastest (one 512-bit multiplication per cycle or two), so the forms are measured
+ * once per process, and this is the one place that keeps what was chosen. Public: the plan depends on the processor and
+ * on sizes only.
+ */
+#ifndef KERNELS_IFMA8_RSA_IFMA8_PLAN_H
+#define KERNELS_IFMA8_RSA_IFMA8_PLAN_H
+
+#include "kernels/ifma8/rsa_ifma8.h"
+
+typedef enum rsa_way {
+  RSA_EIGHT_LANES, /* 4 operations per exponentiation, 8 per check */
+  RSA_FOUR_LANES,  /* 2 operations per exponentiation, 4 per check, of which 2 are used */
+  RSA_WAYS,
+} rsa_way;
+
+/* How many operations of a batch go each way; they are taken in the order of rsa_way. */
+typedef struct rsa_schedule {
+  uint8_t operations[RSA_WAYS];
+} rsa_schedule;
+
+typedef struct rsa_plan {
+  double squaring_ns[RSA_WAYS];            /* what was measured: one Montgomery squaring of halves */
+  rsa_schedule schedule[KERNEL_LANES + 1]; /* by the number of operations in the batch; the first is empty */
+} rsa_plan;
+
+/* The plan of this processor. The first call measures, for about a millisecond; loading an RSA key calls it. The
+ * environment variable OFFLOAD_RSA_WAY=eight|four (read then) sends all operations one way. */
+const rsa_plan *rsa_plan_native(kernel_algorithm algorithm);
+#ifdef TESTING_HOOKS
+/* The plan of the portable build is fixed and has every way, so that tests do not depend on the host. */
+const rsa_plan *rsa_plan_portable(kernel_algorithm algorithm);
+#endif
+
+/* rsa_ifma8_measure.c, once for each number of lanes: nanoseconds of one squaring of `limbs` limbs. */
+double rsa_squaring_ns_ifma8(unsigned limbs);
+double rsa_squaring_ns_ifma4(unsigned limbs);
+
+#endif
