@@ -32,8 +32,14 @@ def clear_faults() -> int:
 def force_rsa_way(name: str | None) -> None:
     """Sends all RSA operations of the vector backends one way (kernels/ifma8/rsa_ifma8_plan.h); None ends it."""
 
+def force_rsa_products(name: str | None) -> None:
+    """Makes the products of all RSA operations of the vector backends one way (montgomery_products.h); None ends it."""
+
 def multiplications() -> int:
     """Number of 52-bit multiplications in eight lanes, by the portable vector kernels in this thread, so far."""
+
+def vector_instructions() -> int:
+    """Number of all vector instructions but loads, stores, copies and constants, counted the same way."""
 
 def known_nonces(nonces: Bytes | None) -> None: ...
 def nonce_from_wide(algorithm: str, wide: Buffer) -> int: ...

@@ -27,7 +27,9 @@ cdef extern from "kernels/testing_hooks.h" nogil:
     bint kernel_inject_fault(kernel_algorithm algorithm, unsigned lane, kernel_fault_place place, unsigned bit)
     unsigned kernel_clear_faults()
     bint kernel_force_rsa_way(const char *name)
+    bint kernel_force_rsa_products(const char *name)
     uint64_t kernel_multiplications()
+    uint64_t kernel_vector_instructions()
     void kernel_known_nonces(const uint8_t *nonces, size_t size, size_t count)
     void kernel_run_poisoned(const kernel_backend *backend, kernel_algorithm algorithm, kernel_lane *lanes,
                              size_t count, kernel_workspace *workspace, uint8_t poison)
@@ -85,6 +87,17 @@ def force_rsa_way(str name):
     cdef bytes encoded = (name or "").encode()
     if not kernel_force_rsa_way(encoded):
         raise ValueError(f"no way is named {name}")
+
+
+def force_rsa_products(str name):
+    """Makes the products of all RSA operations of the vector backends one way (montgomery_products.h); None ends it."""
+    cdef bytes encoded = (name or "").encode()
+    if not kernel_force_rsa_products(encoded):
+        raise ValueError(f"no way to make products is named {name}")
+
+
+def vector_instructions():
+    return kernel_vector_instructions()
 
 
 def inject_fault(str algorithm, unsigned int lane, str place, unsigned int bit):

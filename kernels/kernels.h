@@ -23,7 +23,7 @@
 extern "C" {
 #endif
 
-enum { KERNEL_LANES = 8, KERNEL_OUTPUT_MAX = 512 };
+enum { KERNEL_LANES = 8, KERNEL_OUTPUT_MAX = 512, KERNEL_PLAN_MAX = 1024 };
 
 typedef enum kernel_algorithm {
   KERNEL_RSA2048,
@@ -70,6 +70,9 @@ typedef struct kernel_backend {
    * out. Both may be NULL. */
   bool (*prepare)(kernel_key *key);
   void (*release)(kernel_key *key);
+  /* Writes what was chosen for this processor (rsa_ifma8_plan.h) as a JSON object, up to KERNEL_PLAN_MAX bytes with the
+   * 0 at the end. NULL where nothing is chosen. */
+  void (*plan)(kernel_algorithm algorithm, char text[KERNEL_PLAN_MAX]);
 } kernel_backend;
 
 /* dispatch.c is the one place where a backend is chosen. */

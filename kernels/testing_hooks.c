@@ -98,11 +98,15 @@ const uint8_t *kernel_known_nonce(size_t lane, size_t size) {
   return lane < nonces.count && size == nonces.size ? nonces.bytes[lane] : NULL;
 }
 
-extern _Thread_local uint64_t vec_multiplications; /* counted by ifma8/vec.h */
-_Thread_local uint64_t vec_multiplications;
+extern _Thread_local uint64_t vec_multiplications, vec_instructions; /* counted by ifma8/vec.h */
+_Thread_local uint64_t vec_multiplications, vec_instructions;
 
 uint64_t kernel_multiplications(void) {
   return vec_multiplications;
+}
+
+uint64_t kernel_vector_instructions(void) {
+  return vec_instructions;
 }
 
 void kernel_run_poisoned(const kernel_backend *backend, kernel_algorithm algorithm, kernel_lane lanes[], size_t count,

@@ -37,13 +37,17 @@ bool kernel_inject_fault(kernel_algorithm algorithm, unsigned lane, kernel_fault
 /* Disarms all faults, and returns how many were still armed, because no kernel passed their place. */
 unsigned kernel_clear_faults(void);
 
-/* Sends the RSA operations of all builds of the vector kernels one way, whatever the plan of the processor says: "eight"
- * or "four" (kernels/ifma8/rsa_ifma8_plan.h); "" ends it. False if there is no such way. */
+/* Sends the RSA operations of all builds of the vector kernels one way, whatever the plan of the processor says:
+ * "eight" or "four" (kernels/ifma8/rsa_ifma8_plan.h); "" ends it. False if there is no such way. */
 bool kernel_force_rsa_way(const char *name);
+/* The same for how they make products: "karatsuba" or "schoolbook" (kernels/ifma8/montgomery_products.h). */
+bool kernel_force_rsa_products(const char *name);
 
 /* How many multiplications (vpmadd52, of eight lanes each) the portable vector kernels have run in this thread so
  * far. */
 uint64_t kernel_multiplications(void);
+/* The same of all vector instructions but loads, stores, copies and constants. */
+uint64_t kernel_vector_instructions(void);
 
 /* For kernels, through the macro below: true, once, if the armed fault is this one. */
 bool kernel_fault_here(kernel_algorithm algorithm, unsigned lane, kernel_fault_place place, unsigned *bit);

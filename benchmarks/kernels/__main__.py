@@ -15,9 +15,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.kernels.contenders import ALGORITHMS, LANES
+from benchmarks.kernels.contenders import ALGORITHMS, LANES, plan
 from benchmarks.kernels.measure import Times, cpu_name, measure, pin, versions
-from benchmarks.kernels.ports import MULTIPLICATIONS, Ports
+from benchmarks.kernels.ports import COUNTS, Ports, products
 from deploy import output_paths
 
 
@@ -80,22 +80,38 @@ def batch_table(results: dict[str, Times]) -> Table:
 
 
 def port_table(results: dict[str, Times], ports: Ports) -> Table:
-    title = f"Ours against the multiplier: {ports.wide:.0f} vpmadd52 of 512 bits per us ({ports.narrow:.0f} of 256)"
+    title = (
+        f"Ours against the ports, per us: {ports.wide:.0f} vpmadd52 of 512 bits ({ports.narrow:.0f} of 256), "
+        f"{ports.additions:.0f} additions of 512"
+    )
     made = Table(title=title)
-    for heading in ("", "per batch of 8", "at least", "ours", "part of the limit", "OpenSSL/ours, at most"):
+    for heading in (
+        "",
+        "multiplications",
+        "instructions",
+        "multiplier",
+        "instructions",
+        "ours",
+        "limit by",
+        "part of it",
+        "OpenSSL/ours, at most",
+    ):
         made.add_column(heading, justify="right" if heading else "left")
     for algorithm, t in results.items():
-        ours, openssl, limit = t.of("ours"), t.of("openssl"), ports.limit_us(algorithm)
+        counts = COUNTS[products(plan(algorithm))][algorithm]
+        ours, openssl, limit = t.of("ours"), t.of("openssl"), ports.limit(counts)
         if ours is None or limit is None:
             continue
-        bound = "-" if openssl is None else f"{openssl / limit:.2f}"
         made.add_row(
             algorithm,
-            f"{MULTIPLICATIONS[algorithm]:,}",
-            f"{limit:.1f} us",
+            f"{counts.multiplications:,}",
+            f"{counts.instructions:,}",
+            f"{counts.multiplications / ports.wide:.1f} us",
+            f"{counts.instructions / ports.additions:.1f} us",
             f"{ours:.1f} us",
-            f"{limit / ours:.0%}",
-            bound,
+            limit.by,
+            f"{limit.us / ours:.0%}",
+            "-" if openssl is None else f"{openssl / limit.us:.2f}",
         )
     return made
 
@@ -125,7 +141,7 @@ def main() -> int:
         console.print(f"not measured: {reason}")
     if chosen.json is not None:
         chosen.json.parent.mkdir(parents=True, exist_ok=True)
-        document: dict[str, Any] = {name: t.as_json() for name, t in results.items()}
+        document: dict[str, Any] = {name: t.as_json() | ports.of_algorithm(name) for name, t in results.items()}
         document |= {"cpu": cpu_name(), "versions": versions(), "rounds": chosen.rounds, "ports": ports.as_json()}
         chosen.json.write_text(json.dumps(document, indent=2) + "\n")
         console.print(f"times: {chosen.json}")

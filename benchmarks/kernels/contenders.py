@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
@@ -59,7 +60,10 @@ def bench_library() -> ctypes.CDLL:
     lib.kernelbench_new.argtypes = [ctypes.c_char_p]
     lib.kernelbench_ours.restype = lib.kernelbench_crypto_mb.restype = ctypes.c_int64
     lib.kernelbench_ours.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint]
-    lib.kernelbench_multiplications_per_us.restype = ctypes.c_double
+    lib.kernelbench_multiplications_per_us.restype = lib.kernelbench_additions_per_us.restype = ctypes.c_double
+    lib.kernelbench_additions_per_us.argtypes = [ctypes.c_uint]
+    lib.kernelbench_plan.restype = ctypes.c_char_p
+    lib.kernelbench_plan.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
     lib.kernelbench_multiplications_per_us.argtypes = [ctypes.c_uint, ctypes.c_uint]
     lib.kernelbench_crypto_mb.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint]
     return lib
@@ -72,6 +76,12 @@ def bench_for(algorithm: str) -> int:
     if handle is None:
         raise Unavailable(f"no keys for {algorithm}: is memory locked to its limit (ulimit -l)?")
     return handle
+
+
+def plan(algorithm: str) -> dict[str, Any] | None:
+    """What our kernels chose for this processor (kernels/ifma8/rsa_ifma8_plan.h); None where they choose nothing."""
+    text: bytes = bench_library().kernelbench_plan(algorithm.encode(), b"ifma8")
+    return json.loads(text) if text else None
 
 
 def microseconds(nanoseconds: int, what: str) -> float:

@@ -17,6 +17,9 @@ we add 2^52 - 1 and shift: the carry into column i + 1 is ceil(T[i] / 2^52). Tha
 that limits these kernels. The q of the next row is computed as early as its column is complete, in the middle of the
 current row, so its latency is hidden.
 
+That addition of 2^52 - 1 can be saved too: columns whose products have been made for this reduction alone start there
+instead of at 0 (`raised`). Then q = (T[i] + 1) k0 mod 2^52 for the raised T[i], whose k0 is where its sum starts.
+
 The window table is scanned whole for every multiplication. Its loads and blends find free ports where all others wait
 for the multiplier, so the scan is part of other work: of the reductions of the four squarings before it, a few limbs at
 a time (SELECTED). The table of 40 limbs (40 KiB) does not stay in the first-level cache; so even that is hidden.
@@ -32,6 +35,7 @@ from pathlib import Path
 
 from karatsuba import Target, fold_corner, fold_into, product_of_halves, square_of_halves
 from products import (
+    HALF_LIMB_MAX,
     LIMB_MAX,
     PASSES,
     Sink,
@@ -54,14 +58,23 @@ ENTRIES = 1 << WINDOW_BITS
 SELECTED = {15: 1, 20: 2}
 
 
-def reduce_row(f: Function, live: list[Column], r: int, size: int, q: str, next_q: str | None = None) -> None:
-    """live += q N; live[0] is consumed. The q of the next row is computed on the way if it has a name."""
-    f.carry_rounding_up(live[0], live[1])
+def quotient(f: Function, name: str, column: str, *, raised: bool) -> None:
+    """q = T k0 mod 2^52 of a column T, or of one that has been raised by 2^52 - 1."""
+    f.write(f"vec {name} = vec_madd_low({'k0' if raised else 'vec_zero()'}, {column}, k0);")
+
+
+def reduce_row(f: Function, live: list[Column], r: int, size: int, *, raised: bool) -> None:
+    """live += q N; live[0] is consumed. The q of the next row is computed on the way, as q{r}."""
+    q = "q"
+    if raised:
+        f.carry(live[0], live[1])
+    else:
+        f.carry_rounding_up(live[0], live[1])
     f.multiply_add("high", live[1], q, f.factor(f"modulus{r}_0", "modulus[0]"))
     for j in range(1, size):
         f.product(live, j, q, f.factor(f"modulus{r}_{j}", f"modulus[{j}]"))
-        if j == 1 and next_q is not None:
-            f.write(f"vec {next_q} = vec_madd_low(vec_zero(), {live[1].name}, k0);")
+        if j == 1:
+            quotient(f, f"q{r}", live[1].name, raised=raised)
 
 
 def select_limb(f: Function, stride: int) -> str:
@@ -109,12 +122,13 @@ PARAMETERS = {
 NAMES = {Target.COLUMNS: "product", Target.SUM: "add_product", Target.RESULT: "finish"}
 
 
-def tile_square(size: int, *, halves: bool) -> Function:
-    f = Function(f"tile_square_{size}", "vec *columns, const vec *a, vec *spare", f"columns = a^2, {size} limbs.")
+def tile_square(size: int, name: str, *, halves: bool) -> Function:
+    f = Function(f"tile_{name}_{size}", "vec *columns, const vec *a, vec *spare", f"columns = a^2, {size} limbs.")
     if halves:
         f.write(LIMB_MAX)
         square_of_halves(f, size)
     else:
+        f.write("(void)spare;")
         square_columns(f, size, to_columns)
     return f
 
@@ -158,17 +172,20 @@ def tile_fold_square(size: int) -> Function:
 # Reduction
 
 
-def reduce_columns(f: Function, size: int, sink: Sink, each_row: Callable[[int], None] | None = None) -> None:
-    """Adds q N to `columns` so that the lowest `size` become multiples of 2^(52 size); the sink gets the upper ones."""
+def reduce_columns(
+    f: Function, size: int, sink: Sink, each_row: Callable[[int], None] | None = None, *, raised: bool = False
+) -> None:
+    """Adds q N to `columns` so that the lowest `size` (raised or not) become multiples of 2^(52 size); the sink gets
+    the upper ones."""
     f.forget("columns")  # else gcc keeps what was just stored there, and spills it
     window = Window(f, size, "columns")
-    f.write("vec q = vec_madd_low(vec_zero(), c0, k0);")
+    quotient(f, "q", "c0", raised=raised)
 
     def row(r: int, live: list[Column]) -> None:
         f.forget("modulus")
         if each_row is not None:
             each_row(r)
-        reduce_row(f, live, r, size, "q", next_q=f"q{r}")
+        reduce_row(f, live, r, size, raised=raised)
         f.write(f"q = q{r};")
 
     window.rows(row, to_nowhere)
@@ -199,7 +216,7 @@ def tile_reduce(size: int, *, selecting: bool = False) -> Function:
     return f
 
 
-# 20 limbs in one function: products of two halves of 10, one reduction
+# 20 limbs in one function: a product, made of two halves of 10 or directly, and one reduction
 
 
 def fused(name: str, parameters: str, comment: str) -> Function:
@@ -208,31 +225,49 @@ def fused(name: str, parameters: str, comment: str) -> Function:
     return f
 
 
-def fused_square(size: int, *, selecting: bool) -> Function:
+def fused_square(size: int, *, halves: bool, selecting: bool) -> Function:
     half = size // 2
+    comment = (
+        f"result = a^2 / R mod N, below 2 N. `columns` and `spare` are scratch, {2 * size} and {half} limbs; `result` "
+        "may be a."
+    )
+    if not halves:
+        comment += " Limbs of the result keep bits above 52 that the next one has been given."
+    if selecting:
+        comment += f" Also selects {PASSES} limbs, those at `table`, of an entry."
     f = fused(
-        f"montgomery_square_{'selecting_' if selecting else ''}{size}",
+        f"montgomery_square_{'' if halves else 'direct_'}{'selecting_' if selecting else ''}{size}",
         "vec *result, const vec *a, const vec *modulus, vec k0, vec *columns, vec *spare"
         + (f", {SELECTION}, vec *selected" if selecting else ""),
-        f"result = a^2 / R mod N, below 2 N. `columns` and `spare` are scratch, {2 * size} and {half} limbs; `result` "
-        "may be a." + (f" Also selects {PASSES} limbs, those at `table`, of an entry." if selecting else ""),
+        comment,
     )
-    square_of_halves(f, size)
-    reduce_columns(f, size, to_result(size), select_beside(f, size, 1) if selecting else None)
+    if halves:
+        square_of_halves(f, size)
+    else:
+        f.write(HALF_LIMB_MAX)
+        f.write("(void)spare;")
+        f.block(lambda: square_columns(f, size, to_columns, raised=True))
+    beside = select_beside(f, size, 1) if selecting else None
+    reduce_columns(f, size, to_result(size, masked=halves), beside, raised=not halves)
     return f
 
 
-def fused_multiply(size: int) -> Function:
+def fused_multiply(size: int, *, halves: bool) -> Function:
     half = size // 2
     f = fused(
-        f"montgomery_multiply_{size}",
+        f"montgomery_multiply_{'' if halves else 'direct_'}{size}",
         "vec *result, const vec *a, const vec *b, const vec *modulus, vec k0, vec *columns, vec *d, vec *e",
         f"result = a b / R mod N, below 2 N. `columns`, `d` and `e` are scratch, {2 * size} and {half} limbs; `result` "
         "may be a or b.",
     )
-    f.write("vec_mask d_negative, e_negative;")
-    product_of_halves(f, size, Target.COLUMNS)
-    reduce_columns(f, size, to_result(size))
+    if halves:
+        f.write("vec_mask d_negative, e_negative;")
+        product_of_halves(f, size, Target.COLUMNS)
+    else:
+        f.write("(void)d;")
+        f.write("(void)e;")
+        f.block(lambda: product_columns(f, size, to_columns, "a", "b", raised=True))
+    reduce_columns(f, size, to_result(size), raised=not halves)
     return f
 
 
@@ -247,16 +282,19 @@ def fused_reduce(size: int) -> Function:
 
 
 def functions() -> list[Function]:
-    made = [
-        fused_square(FUSED_SIZE, selecting=False),
-        fused_square(FUSED_SIZE, selecting=True),
-        fused_multiply(FUSED_SIZE),
-        fused_reduce(FUSED_SIZE),
-    ]
+    made = [fused_reduce(FUSED_SIZE)]
+    for halves in (True, False):
+        made += [
+            fused_square(FUSED_SIZE, halves=halves, selecting=False),
+            fused_square(FUSED_SIZE, halves=halves, selecting=True),
+            fused_multiply(FUSED_SIZE, halves=halves),
+        ]
     for size in SELECTED:
         halves = size % 2 == 0
+        made += [tile_square(size, "square", halves=halves)]
+        if halves:
+            made += [tile_square(size, "square_direct", halves=False)]
         made += [
-            tile_square(size, halves=halves),
             *(tile_product(size, target, halves=halves) for target in Target),
             tile_fold_square(size),
             tile_reduce(size),

@@ -19,6 +19,7 @@ PASSES = 5
 COLUMN_LIMIT = 5 << 60
 
 LIMB_MAX = f"const vec limb_max = vec_all(UINT64_C({LIMB}));"
+HALF_LIMB_MAX = f"const vec half_limb_max = vec_all(UINT64_C({LIMB >> 1}));"
 
 Sink = Callable[[Function, Column, Column | None, str], None]
 """What becomes of a complete column: (function, column, the next column, the C expression of the column's number)."""
@@ -29,9 +30,9 @@ class Window:
 
     Inside a loop over `row`, column row + k is the variable ck. Before the first row the lowest `size` columns are
     there; row r brings column r + size. Columns start at 0; or at `initial[k]`, with the bounds COLUMN_LIMIT, so adding
-    to what is there takes no additions."""
+    to what is there takes no additions; or, `raised`, the lowest `size` at 2^52 - 1 (see square_columns)."""
 
-    def __init__(self, f: Function, size: int, initial: str | None = None) -> None:
+    def __init__(self, f: Function, size: int, initial: str | None = None, *, raised: bool = False) -> None:
         self.f, self.size, self.initial = f, size, initial
         self.done = 0  # rows
         self.live: list[Column] = []
@@ -39,9 +40,10 @@ class Window:
             column = Column(f"c{k}")
             if initial is not None:
                 f.load(column, f"{initial}[{k}]", -COLUMN_LIMIT, COLUMN_LIMIT)
+            elif raised:
+                f.start(column, "limb_max", LIMB)
             else:
-                f.write(f"vec c{k} = vec_zero();")
-                f.bounds(column, 0, 0)
+                f.start(column, "vec_zero()", 0)
             self.live.append(column)
 
     def bring(self, r: int) -> None:
@@ -92,15 +94,17 @@ def to_nowhere(_f: Function, _column: Column, _next: Column | None, _k: str) -> 
     """The lowest columns of a reduction: multiples of 2^52 whose carry has been taken."""
 
 
-def to_result(first: int) -> Sink:
-    """Carries on and stores the limb as number k - first of the result; limb_max must be there."""
+def to_result(first: int, *, masked: bool = True) -> Sink:
+    """Carries on and stores the limb as number k - first of the result; limb_max must be there. Limbs that are not
+    masked keep the bits that were carried on, which multiplications do not see."""
 
     def carry_out(f: Function, column: Column, following: Column | None, k: str) -> None:
         f.check(column)
         if following is not None:
             f.carry(column, following)
         place = f"{k} - {first}" if first else k
-        f.write(f"vec_store(&result[{place}], vec_and({column.name}, limb_max));")
+        limb = f"vec_and({column.name}, limb_max)" if masked else column.name
+        f.write(f"vec_store(&result[{place}], {limb});")
 
     return carry_out
 
@@ -111,24 +115,37 @@ def multiply_row(f: Function, live: list[Column], r: int, size: int, x: str, b: 
         f.product(live, j, x, f.factor(f"{b}{r}_{j}", f"{b}[{j}]"))
 
 
-def square_columns(f: Function, size: int, sink: Sink, a: str = "a") -> None:
+def square_columns(f: Function, size: int, sink: Sink, a: str = "a", *, raised: bool = False) -> None:
     """The columns of a^2: the triangle above the diagonal once, doubled, plus the diagonal. No loop: every row is
-    shorter than the one before."""
+    shorter than the one before.
+
+    Raised: the lowest `size` columns come out 2^52 - 1 larger, and the carries of the reduction that follows round up
+    without an addition of their own. They start there, or at 2^51 - 1 and are doubled with a 1 shifted in; the C code
+    has both constants, as limb_max and half_limb_max."""
     column = [Column(f"p{k}") for k in range(2 * size)]
+    if raised:
+        f.start(column[0], "limb_max", LIMB)
+        for k in range(1, size):
+            f.start(column[k], "half_limb_max", LIMB >> 1)
     for i in range(size):
         f.forget(a)
         x = f.factor(f"a{i}", f"{a}[{i}]")
         for j in range(i + 1, size):
             f.product(column, i + j, x, f.factor(f"a{i}_{j}", f"{a}[{j}]"))
         for k, half in ((2 * i, "low"), (2 * i + 1, "high")):
-            f.double(column[k])
+            if raised and 0 < k < size:
+                f.double_plus_one(column[k])
+            elif k > 0:
+                f.double(column[k])
             f.multiply_add(half, column[k], x, x)
             sink(f, column[k], None, str(k))
 
 
-def product_columns(f: Function, size: int, sink: Sink, a: str, b: str, initial: str | None = None) -> None:
-    """The columns of a b, or of `initial` + a b."""
-    window = Window(f, size, initial)
+def product_columns(
+    f: Function, size: int, sink: Sink, a: str, b: str, initial: str | None = None, *, raised: bool = False
+) -> None:
+    """The columns of a b, or of `initial` + a b; raised as in square_columns."""
+    window = Window(f, size, initial, raised=raised)
 
     def row(r: int, live: list[Column]) -> None:
         f.forget(a, b)

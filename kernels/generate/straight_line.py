@@ -155,6 +155,15 @@ class Function:
             self.write(f"{column.name} = vec_add({column.name}, {column.name});")
             self.bounds(column, 2 * column.low, 2 * column.high)
 
+    def double_plus_one(self, column: Column) -> None:
+        self.write(f"{column.name} = vec_double_plus_one({column.name});")
+        self.bounds(column, 2 * column.low + 1, 2 * column.high + 1)
+
+    def start(self, column: Column, constant: str, value: int) -> None:
+        """The first value of a column: a constant that the C code has a name for."""
+        self.write(f"vec {column.name} = {constant};")
+        self.bounds(column, value, value)
+
     def add(self, column: Column, expression: str, low: int, high: int) -> None:
         if column.started:
             self.write(f"{column.name} = vec_add({column.name}, {expression});")

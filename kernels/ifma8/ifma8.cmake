@@ -1,9 +1,9 @@
 # The 8-lane AVX-512 IFMA backend. Its files, and only they, are compiled with AVX-512; where the compiler cannot,
 # the backend is still there and says that it has no kernel.
 include(CheckCSourceCompiles)
-set(ifma8_flags -mavx512f -mavx512vl -mavx512dq -mavx512bw -mavx512vbmi -mavx512ifma -mbmi2)
+set(ifma8_flags -mavx512f -mavx512vl -mavx512dq -mavx512bw -mavx512vbmi -mavx512vbmi2 -mavx512ifma -mbmi2)
 
-set(CMAKE_REQUIRED_FLAGS "-mavx512ifma -mavx512f -mavx512vl -mavx512vbmi")
+set(CMAKE_REQUIRED_FLAGS "-mavx512ifma -mavx512f -mavx512vl -mavx512vbmi -mavx512vbmi2")
 check_c_source_compiles(
   "#include <immintrin.h>
    int main(void) { __m512i z = _mm512_setzero_si512(); return (int)_mm512_reduce_add_epi64(_mm512_madd52lo_epu64(z, z, z)); }"

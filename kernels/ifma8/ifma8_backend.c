@@ -26,6 +26,10 @@ static void release(kernel_key *key) {
 static bool usable(void) {
   return cpu_has_ifma8();
 }
+static void plan(kernel_algorithm algorithm, char text[KERNEL_PLAN_MAX]) {
+  text[0] = 0;
+  if (algorithm <= KERNEL_RSA4096 && usable()) rsa_plan_describe(rsa_plan_native(algorithm), text);
+}
 
 const kernel_backend kernel_ifma8 = {
     .name = "ifma8",
@@ -42,6 +46,7 @@ const kernel_backend kernel_ifma8 = {
         },
     .prepare = prepare,
     .release = release,
+    .plan = plan,
 };
 
 #else

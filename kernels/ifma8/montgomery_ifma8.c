@@ -16,7 +16,7 @@
  */
 #include "kernels/ifma8/montgomery_ifma8.h"
 
-typedef struct tile_kind {
+struct tile_kind {
   unsigned size;
   unsigned half;     /* limbs of a half; 0: products are not made of halves */
   unsigned selected; /* limbs of a table entry that reduce_selecting selects */
@@ -28,15 +28,15 @@ typedef struct tile_kind {
   void (*reduce)(vec *columns, vec *q, const vec *modulus, vec k0);
   void (*reduce_selecting)(vec *columns, vec *q, const vec *modulus, vec k0, const vec *table, vec_mask bit0,
                            vec_mask bit1, vec_mask bit2, vec_mask bit3, vec *selected);
-} tile_kind;
+};
 
 #define TILE(name, size) VEC_NAME(tile_##name##_##size)
-#define TILE_KIND(size_, half_, selected_)               \
+#define TILE_KIND(size_, half_, square_, selected_)      \
   {                                                      \
       .size = size_,                                     \
       .half = half_,                                     \
       .selected = selected_,                             \
-      .square = TILE(square, size_),                     \
+      .square = TILE(square_, size_),                    \
       .product = TILE(product, size_),                   \
       .add_product = TILE(add_product, size_),           \
       .finish = TILE(finish, size_),                     \
@@ -47,12 +47,23 @@ typedef struct tile_kind {
 /* Limbs of a table entry that a reduction selects: PASSES of montgomery.py, times SELECTED for tiles. They divide 20;
  * 30; 40. */
 enum { SELECTED_IN_ONE_PIECE = 5, SELECTED_BY_TILE15 = 5, SELECTED_BY_TILE20 = 10 };
-static const tile_kind tile15 = TILE_KIND(15, 0, SELECTED_BY_TILE15);
-static const tile_kind tile20 = TILE_KIND(20, 10, SELECTED_BY_TILE20);
+static const tile_kind tile15 = TILE_KIND(15, 0, square, SELECTED_BY_TILE15);
+static const tile_kind tile20[MONTGOMERY_WAYS] = {
+    [MONTGOMERY_KARATSUBA] = TILE_KIND(20, 10, square, SELECTED_BY_TILE20),
+    [MONTGOMERY_SCHOOLBOOK] = TILE_KIND(20, 10, square_direct, SELECTED_BY_TILE20),
+};
 
-static const tile_kind *tile_for(unsigned limbs) {
-  return limbs == 30 ? &tile15 : &tile20;
-}
+static const struct {
+  void (*square)(vec *result, const vec *a, const vec *modulus, vec k0, vec *columns, vec *spare);
+  void (*square_selecting)(vec *result, const vec *a, const vec *modulus, vec k0, vec *columns, vec *spare,
+                           const vec *table, vec_mask bit0, vec_mask bit1, vec_mask bit2, vec_mask bit3, vec *selected);
+  void (*multiply)(vec *result, const vec *a, const vec *b, const vec *modulus, vec k0, vec *columns, vec *d, vec *e);
+} in_one_piece[MONTGOMERY_WAYS] = {
+    [MONTGOMERY_KARATSUBA] = {VEC_NAME(montgomery_square_20), VEC_NAME(montgomery_square_selecting_20),
+                              VEC_NAME(montgomery_multiply_20)},
+    [MONTGOMERY_SCHOOLBOOK] = {VEC_NAME(montgomery_square_direct_20), VEC_NAME(montgomery_square_direct_selecting_20),
+                               VEC_NAME(montgomery_multiply_direct_20)},
+};
 
 /* The work that a window step interleaves with its reduction tiles: selecting the next limbs of a table entry. */
 typedef struct side_selection {
@@ -166,7 +177,7 @@ static void reduce_tile(const montgomery_modulus *m, const tile_kind *tile, vec 
 }
 
 static void reduce_two(const montgomery_modulus *m, vec *result, side_selection *side) {
-  const tile_kind *tile = tile_for(m->limbs);
+  const tile_kind *tile = m->kind;
   unsigned size = tile->size;
   montgomery_scratch *scratch = m->scratch;
   vec *columns = scratch->columns;
@@ -228,7 +239,7 @@ static void multiply_many(const tile_kind *tile, unsigned tiles, montgomery_scra
 }
 
 static void reduce_many(const montgomery_modulus *m, vec *result) {
-  const tile_kind *tile = tile_for(m->limbs);
+  const tile_kind *tile = m->kind;
   unsigned size = tile->size, limbs = m->limbs;
   vec *columns = m->scratch->columns;
   for (unsigned i = 0; i < limbs; i += size) {
@@ -241,11 +252,13 @@ static void reduce_many(const montgomery_modulus *m, vec *result) {
   VEC_ASSERT_WITHIN(carry, 0, 0);
 }
 
-montgomery_modulus montgomery_prepare(unsigned limbs, const vec *modulus, vec k0, montgomery_scratch *scratch) {
-  montgomery_modulus m = {.limbs = limbs, .modulus = modulus, .k0 = k0, .scratch = scratch};
-  const tile_kind *tile = tile_for(limbs);
-  for (unsigned j = 1; j * tile->size < limbs; j++) {
-    m.tile[j] = factor_of(tile, modulus + j * tile->size, scratch->of_modulus[j]);
+montgomery_modulus montgomery_prepare(montgomery_products products, unsigned limbs, const vec *modulus, vec k0,
+                                      montgomery_scratch *scratch) {
+  const tile_kind *tile = limbs == 30 ? &tile15 : &tile20[products];
+  montgomery_modulus m = {
+      .products = products, .kind = tile, .limbs = limbs, .modulus = modulus, .k0 = k0, .scratch = scratch};
+  for (m.tiles = 1; m.tiles * tile->size < limbs; m.tiles++) {
+    m.tile[m.tiles] = factor_of(tile, modulus + m.tiles * tile->size, scratch->of_modulus[m.tiles]);
   }
   return m;
 }
@@ -253,7 +266,7 @@ montgomery_modulus montgomery_prepare(unsigned limbs, const vec *modulus, vec k0
 /* (k N + 1) / B is what a reduction by one tile makes of 1. */
 void montgomery_fold(montgomery_modulus *m) {
   if (m->limbs != 40) return;
-  const tile_kind *tile = &tile20;
+  const tile_kind *tile = m->kind;
   montgomery_scratch *scratch = m->scratch;
   vec *columns = scratch->columns;
   memset(columns, 0, 3 * tile->size * sizeof *columns);
@@ -268,37 +281,35 @@ void montgomery_fold(montgomery_modulus *m) {
 }
 
 void montgomery_square(const montgomery_modulus *m, vec *result, const vec *a) {
-  const tile_kind *tile = tile_for(m->limbs);
-  unsigned tiles = m->limbs / tile->size;
-  if (tiles == 1) {
-    VEC_NAME(montgomery_square_20)(result, a, m->modulus, m->k0, m->scratch->columns, m->scratch->spare);
-  } else if (tiles == 2) {
+  const tile_kind *tile = m->kind;
+  if (m->tiles == 1) {
+    in_one_piece[m->products].square(result, a, m->modulus, m->k0, m->scratch->columns, m->scratch->spare);
+  } else if (m->tiles == 2) {
     square_two(m, tile, a);
     reduce_two(m, result, NULL);
   } else {
-    multiply_many(tile, tiles, m->scratch, a, NULL);
+    multiply_many(tile, m->tiles, m->scratch, a, NULL);
     reduce_many(m, result);
   }
 }
 
 void montgomery_multiply(const montgomery_modulus *m, vec *result, const vec *a, const vec *b) {
-  const tile_kind *tile = tile_for(m->limbs);
-  unsigned tiles = m->limbs / tile->size;
-  if (tiles == 1) {
-    VEC_NAME(montgomery_multiply_20)
-    (result, a, b, m->modulus, m->k0, m->scratch->columns, m->scratch->difference[0], m->scratch->difference[1]);
-  } else if (tiles == 2) {
+  const tile_kind *tile = m->kind;
+  if (m->tiles == 1) {
+    in_one_piece[m->products].multiply(result, a, b, m->modulus, m->k0, m->scratch->columns, m->scratch->difference[0],
+                                       m->scratch->difference[1]);
+  } else if (m->tiles == 2) {
     multiply_two(m, tile, a, b);
     reduce_two(m, result, NULL);
   } else {
-    multiply_many(tile, tiles, m->scratch, a, b);
+    multiply_many(tile, m->tiles, m->scratch, a, b);
     reduce_many(m, result);
   }
 }
 
 void montgomery_product(const montgomery_modulus *m, const vec *a, const vec *b) {
-  const tile_kind *tile = tile_for(m->limbs);
-  if (m->limbs == tile->size) {
+  const tile_kind *tile = m->kind;
+  if (m->tiles == 1) {
     tile->product(m->scratch->columns, a, b, m->scratch->spare);
   } else {
     multiply_two(m, tile, a, b);
@@ -310,14 +321,13 @@ void montgomery_window(const montgomery_modulus *m, vec *x, const vec *table, se
   if (m->limbs == 20) {
     const vec_mask *bit = selected.bit;
     for (unsigned i = 0; i < 20; i += SELECTED_IN_ONE_PIECE) {
-      VEC_NAME(montgomery_square_selecting_20)
-      (x, x, m->modulus, m->k0, scratch->columns, scratch->spare, table + i, bit[0], bit[1], bit[2], bit[3],
-       scratch->selected + i);
+      in_one_piece[m->products].square_selecting(x, x, m->modulus, m->k0, scratch->columns, scratch->spare, table + i,
+                                                 bit[0], bit[1], bit[2], bit[3], scratch->selected + i);
     }
     montgomery_multiply(m, x, scratch->selected, x);
     return;
   }
-  const tile_kind *tile = tile_for(m->limbs);
+  const tile_kind *tile = m->kind;
   side_selection side = {.table = table, .entry = selected};
   for (int i = 0; i < 4; i++) {
     square_two(m, tile, x);
@@ -334,7 +344,7 @@ void montgomery_reduce(const montgomery_modulus *m, vec *result, const vec *colu
   }
   memmove(m->scratch->columns, columns, 2 * m->limbs * sizeof *columns);
   if (m->limbs <= 40) {
-    quotient_of_lowest(m, tile_for(m->limbs));
+    quotient_of_lowest(m, m->kind);
     reduce_two(m, result, NULL);
   } else {
     reduce_many(m, result);

@@ -36,6 +36,7 @@
 
 #include <stddef.h>
 
+#include "kernels/ifma8/montgomery_products.h"
 #include "kernels/ifma8/vec.h"
 
 #define MONTGOMERY_LIMB_MASK ((UINT64_C(1) << 52) - 1)
@@ -66,7 +67,12 @@ typedef struct montgomery_scratch {
   vec carry; /* of the lowest tile, when it was made a quotient */
 } montgomery_scratch;
 
+typedef struct tile_kind tile_kind;
+
 typedef struct montgomery_modulus {
+  montgomery_products products;
+  const tile_kind *kind;
+  unsigned tiles;
   unsigned limbs;     /* 20, 30, 40, 60 or 80 */
   const vec *modulus; /* `limbs` limbs, below 2^52; odd, at most 52 limbs - 16 bits */
   vec k0;             /* -1 / N mod 2^52 */
@@ -89,11 +95,13 @@ typedef struct selection {
 #define montgomery_product VEC_NAME(montgomery_product)
 
 /* Keeps references to `modulus` and `scratch`. */
-montgomery_modulus montgomery_prepare(unsigned limbs, const vec *modulus, vec k0, montgomery_scratch *scratch);
+montgomery_modulus montgomery_prepare(montgomery_products products, unsigned limbs, const vec *modulus, vec k0,
+                                      montgomery_scratch *scratch);
 /* Makes the folded modulus where it helps (40 limbs); worthwhile before many multiplications. */
 void montgomery_fold(montgomery_modulus *m);
 
-/* result may be any of the operands, everywhere. */
+/* result may be any of the operands, everywhere. A square of 20 limbs may keep in its limbs the bits above 52 that the
+ * next limb has been given; multiplications do not see them. */
 void montgomery_square(const montgomery_modulus *m, vec *result, const vec *a);
 void montgomery_multiply(const montgomery_modulus *m, vec *result, const vec *a, const vec *b);
 /* One step of an exponentiation with a window of 4 bits: x = x^16 table[selected], `table` being 16 entries of `limbs`
@@ -107,12 +115,16 @@ void montgomery_reduce(const montgomery_modulus *m, vec *result, const vec *colu
 void montgomery_product(const montgomery_modulus *m, const vec *a, const vec *b);
 
 /* The generated parts. */
-void VEC_NAME(montgomery_square_20)(vec *result, const vec *a, const vec *modulus, vec k0, vec *columns, vec *d);
-void VEC_NAME(montgomery_square_selecting_20)(vec *result, const vec *a, const vec *modulus, vec k0, vec *columns,
-                                              vec *d, const vec *table, vec_mask bit0, vec_mask bit1, vec_mask bit2,
-                                              vec_mask bit3, vec *selected);
-void VEC_NAME(montgomery_multiply_20)(vec *result, const vec *a, const vec *b, const vec *modulus, vec k0, vec *columns,
-                                      vec *d, vec *e);
+#define DECLARE_ONE_PIECE(way)                                                                                       \
+  void VEC_NAME(montgomery_square_##way##20)(vec * result, const vec *a, const vec *modulus, vec k0, vec *columns,   \
+                                             vec *spare);                                                            \
+  void VEC_NAME(montgomery_square_##way##selecting_20)(vec * result, const vec *a, const vec *modulus, vec k0,       \
+                                                       vec *columns, vec *spare, const vec *table, vec_mask bit0,    \
+                                                       vec_mask bit1, vec_mask bit2, vec_mask bit3, vec *selected);  \
+  void VEC_NAME(montgomery_multiply_##way##20)(vec * result, const vec *a, const vec *b, const vec *modulus, vec k0, \
+                                               vec *columns, vec *d, vec *e);
+DECLARE_ONE_PIECE()
+DECLARE_ONE_PIECE(direct_)
 void VEC_NAME(montgomery_reduce_20)(vec *result, const vec *columns, const vec *modulus, vec k0);
 
 #define DECLARE_TILES(size)                                                                                            \
@@ -127,5 +139,6 @@ void VEC_NAME(montgomery_reduce_20)(vec *result, const vec *columns, const vec *
                                               vec *selected);
 DECLARE_TILES(15)
 DECLARE_TILES(20)
+void VEC_NAME(tile_square_direct_20)(vec *columns, const vec *a, vec *spare);
 
 #endif

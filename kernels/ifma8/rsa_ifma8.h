@@ -2,6 +2,7 @@
 #ifndef KERNELS_IFMA8_RSA_IFMA8_H
 #define KERNELS_IFMA8_RSA_IFMA8_H
 
+#include "kernels/ifma8/montgomery_products.h"
 #include "kernels/key_internal.h"
 
 enum {
@@ -37,8 +38,8 @@ void rsa_ifma8_release(kernel_key *key);
 
 /* rsa_ifma8_private.c, once for each number of lanes: `count` operations of the batch `lanes`, from index `first` on;
  * up to as many as there are lanes. */
-typedef void rsa_run(kernel_algorithm algorithm, kernel_lane lanes[], size_t first, size_t count,
-                     kernel_workspace *workspace);
+typedef void rsa_run(kernel_algorithm algorithm, montgomery_products products, kernel_lane lanes[], size_t first,
+                     size_t count, kernel_workspace *workspace);
 rsa_run rsa_private_ifma8, rsa_private_ifma4;
 #ifdef TESTING_HOOKS
 rsa_run rsa_private_ifma8_portable, rsa_private_ifma4_portable;

@@ -17,7 +17,7 @@ static void run(const form_table *build, const rsa_plan *plan, kernel_algorithm 
   for (rsa_way way = 0; way < RSA_WAYS; way++) {
     for (size_t left = schedule.operations[way]; left > 0;) {
       size_t now = left < at_once[way] ? left : at_once[way];
-      build->run[way](algorithm, lanes, first, now, workspace);
+      build->run[way](algorithm, rsa_plan_products(plan, way), lanes, first, now, workspace);
       first += now;
       left -= now;
     }

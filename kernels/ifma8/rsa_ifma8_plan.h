@@ -21,20 +21,26 @@ typedef struct rsa_schedule {
 } rsa_schedule;
 
 typedef struct rsa_plan {
+  montgomery_products products[RSA_WAYS];  /* the faster */
   double squaring_ns[RSA_WAYS];            /* what was measured: one Montgomery squaring of halves */
   rsa_schedule schedule[KERNEL_LANES + 1]; /* by the number of operations in the batch; the first is empty */
 } rsa_plan;
 
 /* The plan of this processor. The first call measures, for about a millisecond; loading an RSA key calls it. The
- * environment variable OFFLOAD_RSA_WAY=eight|four (read then) sends all operations one way. */
+ * environment variable OFFLOAD_RSA_WAY=eight|four (read then) sends all operations one way, and
+ * OFFLOAD_RSA_PRODUCTS=karatsuba|schoolbook makes all products in one. */
 const rsa_plan *rsa_plan_native(kernel_algorithm algorithm);
+/* The plan as a JSON object: products and nanoseconds of a squaring by way, and the schedules of 1 to 8 operations. */
+void rsa_plan_describe(const rsa_plan *plan, char text[KERNEL_PLAN_MAX]);
+/* How a plan makes products, unless tests force it. */
+montgomery_products rsa_plan_products(const rsa_plan *plan, rsa_way way);
 #ifdef TESTING_HOOKS
 /* The plan of the portable build is fixed and has every way, so that tests do not depend on the host. */
 const rsa_plan *rsa_plan_portable(kernel_algorithm algorithm);
 #endif
 
-/* rsa_ifma8_measure.c, once for each number of lanes: nanoseconds of one squaring of `limbs` limbs. */
-double rsa_squaring_ns_ifma8(unsigned limbs);
-double rsa_squaring_ns_ifma4(unsigned limbs);
+/* rsa_ifma8_measure.c, once for each number of lanes: nanoseconds of one squaring of `limbs` limbs, each way. */
+void rsa_squaring_ns_ifma8(unsigned limbs, double ns[MONTGOMERY_WAYS]);
+void rsa_squaring_ns_ifma4(unsigned limbs, double ns[MONTGOMERY_WAYS]);
 
 #endif

@@ -58,6 +58,7 @@ typedef struct batch {
   kernel_lane *lanes;
   unsigned count;
   unsigned limbs; /* of a half */
+  montgomery_products products;
   rsa_area *area;
 } batch;
 
@@ -168,7 +169,7 @@ static montgomery_modulus load_pass(const batch *b, unsigned first) {
     set_lane_input(b, area->x, lane, index);
     k0[lane] = half->k0;
   }
-  return montgomery_prepare(b->limbs, area->modulus, vec_load(k0), &area->scratch);
+  return montgomery_prepare(b->products, b->limbs, area->modulus, vec_load(k0), &area->scratch);
 }
 
 /* half[P] and half[Q] of operations first to first + PASS_OPERATIONS - 1. */
@@ -233,7 +234,7 @@ static void recombine(const batch *b) {
     set_lane(area->product, lane, key->qinv, limbs);
     k0[lane] = key->half[P].k0;
   }
-  montgomery_modulus m = montgomery_prepare(limbs, area->modulus, vec_load(k0), &area->scratch);
+  montgomery_modulus m = montgomery_prepare(b->products, limbs, area->modulus, vec_load(k0), &area->scratch);
 
   for (unsigned i = 0; i < limbs; i++) {
     vec p = vec_load(&area->modulus[i]);
@@ -297,7 +298,7 @@ static vec_mask check(const batch *b) {
     set_lane_input(b, area->input, lane, lane);
     k0[lane] = key->n_k0;
   }
-  montgomery_modulus m = montgomery_prepare(limbs, area->modulus, vec_load(k0), &area->scratch);
+  montgomery_modulus m = montgomery_prepare(b->products, limbs, area->modulus, vec_load(k0), &area->scratch);
 
   vec *mont = area->half[0]; /* the halves are no longer needed, and together they are as long as n */
   montgomery_multiply(&m, mont, area->x, area->factor);
@@ -316,13 +317,14 @@ static void flip(vec *number, unsigned lane, unsigned bit) {
 }
 #endif
 
-void VEC_NAME(rsa_private)(kernel_algorithm algorithm, kernel_lane lanes[], size_t first, size_t count,
-                           kernel_workspace *workspace) {
+void VEC_NAME(rsa_private)(kernel_algorithm algorithm, montgomery_products products, kernel_lane lanes[], size_t first,
+                           size_t count, kernel_workspace *workspace) {
   lanes += first;
   batch b = {.algorithm = algorithm,
              .lanes = lanes,
              .count = (unsigned)count,
              .limbs = rsa_ifma8_half_limbs(algorithm),
+             .products = products,
              .area = (rsa_area *)workspace->area};
   if (workspace->used < sizeof(rsa_area)) workspace->used = sizeof(rsa_area);
 

@@ -103,6 +103,10 @@ VEC_INLINE vec vec_clear(vec a, vec b) {
 #define vec_shift_right(a, bits) VEC_OP_(srli_epi64)(a, bits)
 #define vec_shift_right_signed(a, bits) VEC_OP_(srai_epi64)(a, bits)
 #define vec_rotate_right(a, bits) VEC_OP_(ror_epi64)(a, bits)
+/* 2 a + 1 */
+VEC_INLINE vec vec_double_plus_one(vec a) {
+  return VEC_OP_(shldi_epi64)(a, vec_all(~UINT64_C(0)), 1);
+}
 /* Bit by bit: a ^ b ^ c; b where a is set, else c; the majority of the three. */
 VEC_INLINE vec vec_xor3(vec a, vec b, vec c) {
   return VEC_OP_(ternarylogic_epi64)(a, b, c, 0x96);
@@ -188,11 +192,26 @@ typedef struct vec {
   uint64_t lane[VEC_LANES];
 } vec;
 
-#define VEC_EACH(expression)                                         \
+/* Counts the vpmadd52 that would have run, and all vector instructions but loads, stores and copies, from which
+ * benchmarks.kernels computes the limits of the processor's ports. */
+#ifdef TESTING_HOOKS
+extern _Thread_local uint64_t vec_multiplications, vec_instructions;
+#define VEC_COUNT_() (vec_instructions++)
+#define VEC_COUNT_MULTIPLICATION_() (vec_instructions++, vec_multiplications++)
+#else
+#define VEC_COUNT_() ((void)0)
+#define VEC_COUNT_MULTIPLICATION_() ((void)0)
+#endif
+
+#define VEC_EACH(expression) \
+  VEC_COUNT_();              \
+  VEC_EACH_UNCOUNTED(expression)
+#define VEC_EACH_UNCOUNTED(expression)                               \
   vec result;                                                        \
   for (int i = 0; i < VEC_LANES; i++) result.lane[i] = (expression); \
   return result
 #define VEC_EACH_BIT(expression)                                                                       \
+  VEC_COUNT_();                                                                                        \
   vec_mask result = 0;                                                                                 \
   for (int i = 0; i < VEC_LANES; i++) result = (vec_mask)(result | (unsigned)((expression) & 1) << i); \
   return result
@@ -210,7 +229,7 @@ static inline uint64_t vec_nonzero_(uint64_t x) {
 }
 
 VEC_INLINE vec vec_all(uint64_t x) {
-  VEC_EACH(x);
+  VEC_EACH_UNCOUNTED(x);
 }
 VEC_INLINE vec vec_zero(void) {
   return vec_all(0);
@@ -254,6 +273,9 @@ VEC_INLINE vec vec_shift_right_signed(vec a, int bits) {
 VEC_INLINE vec vec_rotate_right(vec a, int bits) {
   VEC_EACH(a.lane[i] >> bits | a.lane[i] << (64 - bits));
 }
+VEC_INLINE vec vec_double_plus_one(vec a) {
+  VEC_EACH(a.lane[i] << 1 | 1);
+}
 VEC_INLINE vec vec_xor3(vec a, vec b, vec c) {
   VEC_EACH(a.lane[i] ^ b.lane[i] ^ c.lane[i]);
 }
@@ -267,25 +289,17 @@ VEC_INLINE vec vec_shift_right_each(vec a, vec bits) {
   VEC_EACH(a.lane[i] >> (bits.lane[i] & 63));
 }
 
-/* Counts the vpmadd52 that would have run, from which benchmarks.kernels computes the limit of the multiplier's
- * ports. */
-#ifdef TESTING_HOOKS
-extern _Thread_local uint64_t vec_multiplications;
-#define VEC_COUNT_() (vec_multiplications++)
-#else
-#define VEC_COUNT_() ((void)0)
-#endif
 static inline unsigned __int128 vec_product_(uint64_t a, uint64_t b) {
   return (unsigned __int128)(a & VEC_LIMB_MASK_) * (b & VEC_LIMB_MASK_);
 }
 /* Not inlined: generated code has thousands of calls. */
 static __attribute__((noinline, unused)) vec vec_madd_low(vec sum, vec a, vec b) {
-  VEC_COUNT_();
-  VEC_EACH(sum.lane[i] + ((uint64_t)vec_product_(a.lane[i], b.lane[i]) & VEC_LIMB_MASK_));
+  VEC_COUNT_MULTIPLICATION_();
+  VEC_EACH_UNCOUNTED(sum.lane[i] + ((uint64_t)vec_product_(a.lane[i], b.lane[i]) & VEC_LIMB_MASK_));
 }
 static __attribute__((noinline, unused)) vec vec_madd_high(vec sum, vec a, vec b) {
-  VEC_COUNT_();
-  VEC_EACH(sum.lane[i] + (uint64_t)(vec_product_(a.lane[i], b.lane[i]) >> VEC_LIMB_BITS_));
+  VEC_COUNT_MULTIPLICATION_();
+  VEC_EACH_UNCOUNTED(sum.lane[i] + (uint64_t)(vec_product_(a.lane[i], b.lane[i]) >> VEC_LIMB_BITS_));
 }
 
 VEC_INLINE vec vec_multiply(vec a, vec b) {
@@ -322,6 +336,7 @@ VEC_INLINE vec vec_set(uint64_t l0, uint64_t l1, uint64_t l2, uint64_t l3, uint6
 }
 /* The index is secret, so it must not become an address: every entry is read and masked. */
 VEC_INLINE vec vec_lookup16(vec low, vec high, vec index) {
+  VEC_COUNT_();
   vec result = vec_zero();
   for (int i = 0; i < VEC_LANES; i++) {
     for (uint64_t entry = 0; entry < 16; entry++) {
@@ -337,8 +352,10 @@ VEC_INLINE vec vec_lookup8(vec table, vec index) {
 #endif
 
 #undef VEC_EACH
+#undef VEC_EACH_UNCOUNTED
 #undef VEC_EACH_BIT
 #undef VEC_COUNT_
+#undef VEC_COUNT_MULTIPLICATION_
 
 #endif /* VEC_PORTABLE */
 

@@ -14,7 +14,7 @@ from benchmarks import crypto_mb
 from benchmarks.kernels import contenders
 from benchmarks.kernels.contenders import ALGORITHMS
 from benchmarks.kernels.measure import Times
-from benchmarks.kernels.ports import MULTIPLICATIONS
+from benchmarks.kernels.ports import COUNTS, PRODUCTS, Counts, Limit, Ports
 from kernels import _testing as testing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,24 +44,47 @@ def test_command_writes_times_and_charts(tmp_path):
     assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in file.with_suffix(".svg").read_text()
     assert written["ports"]["vpmadd52_512_per_us"] > 0
-    for heading in ("crypto_mb", "BoringSSL", "OpenSSL", "part of the limit"):
+    assert written["ports"]["vpaddq_512_per_us"] > 0
+    assert written["rsa2048"]["plan"]["ways"]["eight"]["products"] in PRODUCTS
+    assert sum(written["rsa2048"]["plan"]["schedule"]["8"].values()) == 8
+    assert written["p256"]["plan"] is None
+    for algorithm in ("p256", "rsa2048"):
+        assert written[algorithm]["vector_instructions"] > written[algorithm]["multiplications"]
+        assert written[algorithm]["limit_by"] in ("multiplier", "instructions")
+        assert 0 < written[algorithm]["limit_us"] < written[algorithm]["ours_us"]
+    for heading in ("crypto_mb", "BoringSSL", "OpenSSL", "part of it"):
         assert heading in done.stdout
 
 
+@pytest.mark.parametrize("products", PRODUCTS)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_multiplications_are_counted_not_guessed(algorithm):
-    """The numbers that the limit of the ports is computed from, in the portable build of the same C."""
+def test_instructions_are_counted_not_guessed(algorithm, products):
+    """The numbers that the limits of the ports are computed from, in the portable build of the same C."""
     keys = [testing.Key.generate(algorithm) for _ in range(8)]
-    before = testing.multiplications()
-    if algorithm == "ed25519":
-        done = testing.ed25519_sign(keys, [bytes(130)] * 8, backend="ifma8-portable")
-    elif algorithm.startswith("rsa"):
-        inputs = np.ones((8, int(algorithm[3:]) // 8), np.uint8)
-        done = testing.rsa_private(keys, inputs, backend="ifma8-portable")
-    else:
-        done = testing.ecdsa_sign(keys, np.ones((8, 32 if algorithm == "p256" else 48), np.uint8), "ifma8-portable")
+    testing.force_rsa_products(products)
+    try:
+        before = testing.multiplications(), testing.vector_instructions()
+        if algorithm == "ed25519":
+            done = testing.ed25519_sign(keys, [bytes(130)] * 8, backend="ifma8-portable")
+        elif algorithm.startswith("rsa"):
+            inputs = np.ones((8, int(algorithm[3:]) // 8), np.uint8)
+            done = testing.rsa_private(keys, inputs, backend="ifma8-portable")
+        else:
+            done = testing.ecdsa_sign(keys, np.ones((8, 32 if algorithm == "p256" else 48), np.uint8), "ifma8-portable")
+    finally:
+        testing.force_rsa_products(None)
     assert not any(done.status)
-    assert testing.multiplications() - before == MULTIPLICATIONS[algorithm]
+    counted = Counts(testing.multiplications() - before[0], testing.vector_instructions() - before[1])
+    assert counted == COUNTS[products][algorithm]
+
+
+def test_the_larger_limit_binds():
+    counts = Counts(multiplications=1000, instructions=1500)
+    one_multiplier = Ports(wide=1, narrow=2, additions=2).limit(counts)
+    two_ports_for_everything = Ports(wide=2, narrow=2, additions=2).limit(counts)
+    assert one_multiplier == Limit(1000, "multiplier")
+    assert two_ports_for_everything == Limit(750, "instructions")
+    assert Ports().limit(counts) is None
 
 
 def test_what_could_not_run_is_null():

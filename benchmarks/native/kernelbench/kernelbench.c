@@ -53,3 +53,13 @@ int64_t kernelbench_ours(kernelbench *bench, const char *name, unsigned count, u
   }
   return best;
 }
+
+const char *kernelbench_plan(const char *algorithm, const char *name) {
+  static char text[KERNEL_PLAN_MAX];
+  text[0] = 0;
+  const kernel_backend *backend = kernel_backend_by_name(name);
+  for (int a = 0; a < KERNEL_ALGORITHMS && backend != NULL && backend->plan != NULL; a++) {
+    if (strcmp(kernel_algorithm_name(a), algorithm) == 0) backend->plan(a, text);
+  }
+  return text;
+}

@@ -30,4 +30,10 @@ EXPORT int64_t kernelbench_crypto_mb(kernelbench *bench, const char *library, un
  * the core does not have the instruction. */
 EXPORT double kernelbench_multiplications_per_us(unsigned bits, unsigned repeats);
 
+/* The same of additions (vpaddq) of 512 bits. */
+EXPORT double kernelbench_additions_per_us(unsigned repeats);
+
+/* What our backend of that name chose for this processor, as JSON; "" when nothing was. Valid until the next call. */
+EXPORT const char *kernelbench_plan(const char *algorithm, const char *backend);
+
 #endif

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).resolve().parent
-IFMA_FLAGS = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx512vbmi", "-mavx512ifma", "-mbmi2"]
+IFMA_FLAGS = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx512vbmi", "-mavx512vbmi2", "-mavx512ifma"]
+IFMA_FLAGS += ["-mbmi2"]
 CACHE = ROOT / "build" / "tests" / "curves"
 HEADERS = [*(ROOT / "kernels").glob("*.h"), *(ROOT / "kernels" / "ifma8").glob("*.h")]
 CURVES = ("p256", "p384", "ed25519")

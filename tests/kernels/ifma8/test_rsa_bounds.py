@@ -50,7 +50,7 @@ def rsa_cases() -> Path:
         pytest.param("ifma8", "rsa2048", 40, marks=pytest.mark.ifma),
         pytest.param("ifma8", "rsa3072", 24, marks=pytest.mark.ifma),
         pytest.param("ifma8", "rsa4096", 16, marks=pytest.mark.ifma),
-        ("ifma8-portable", "rsa2048", 8),
+        ("ifma8-portable", "rsa2048", 16),
         pytest.param("ifma8-portable", "rsa3072", 16, marks=pytest.mark.long),
         pytest.param("ifma8-portable", "rsa4096", 16, marks=pytest.mark.long),
         pytest.param("ifma8", "rsa2048", 3000, marks=[pytest.mark.ifma, pytest.mark.long]),

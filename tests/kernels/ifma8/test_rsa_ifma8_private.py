@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -29,6 +29,14 @@ def vector_backend(request: pytest.FixtureRequest, hooks: ModuleType) -> str:
     if not next(b for b in hooks.backends() if b.name == name).usable:
         pytest.skip(f"the backend {name} cannot run here")
     return name
+
+
+@pytest.fixture(params=["karatsuba", "schoolbook"], autouse=True)
+def products(request: pytest.FixtureRequest, hooks: ModuleType) -> Iterator[None]:
+    """Every test runs both ways to make products (kernels/ifma8/montgomery_products.h), whichever this host prefers."""
+    hooks.force_rsa_products(request.param)
+    yield
+    hooks.force_rsa_products(None)
 
 
 @pytest.fixture(scope="session")

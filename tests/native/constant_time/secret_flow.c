@@ -13,9 +13,14 @@
 
 #include "kernels/ifma8/rsa_ifma8.h"
 #include "kernels/key_internal.h"
+#include "kernels/testing_hooks.h"
 
-enum { OPERATIONS = 3 };                      /* fewer than lanes, so that lanes without an operation are tested too */
-static const int batches[] = {OPERATIONS, 1}; /* RSA: eight lanes, four lanes */
+enum { OPERATIONS = 3 }; /* fewer than lanes, so that lanes without an operation are tested too */
+/* RSA: eight lanes and four; products made both ways. */
+static const struct {
+  int count;
+  const char *products;
+} batches[] = {{OPERATIONS, "karatsuba"}, {1, "karatsuba"}, {OPERATIONS, "schoolbook"}};
 
 static void secret(const void *memory, size_t size) {
   (void)VALGRIND_MAKE_MEM_UNDEFINED(memory, size);
@@ -105,15 +110,17 @@ int main(int count, char **argument) {
   if (count > 3) leak(argument[3], keys[0]);
 
   for (size_t b = 0; b < sizeof batches / sizeof *batches; b++) {
+    const int operations = batches[b].count;
+    kernel_force_rsa_products(batches[b].products);
     memset(output, 0, sizeof output);
-    kernel_ifma8_portable.run[algorithm](lanes, (size_t)batches[b], workspace);
-    for (int i = 0; i < batches[b]; i++) {
+    kernel_ifma8_portable.run[algorithm](lanes, (size_t)operations, workspace);
+    for (int i = 0; i < operations; i++) {
       if (!right(copies[i], &lanes[i], workspace)) {
-        fprintf(stderr, "secret_flow: lane %d of %d is wrong\n", i, batches[b]);
+        fprintf(stderr, "secret_flow: lane %d of %d is wrong\n", i, operations);
         return 1;
       }
     }
-    printf("%s: %d operations right\n", kernel_algorithm_name(algorithm), batches[b]);
+    printf("%s: %d operations right\n", kernel_algorithm_name(algorithm), operations);
   }
   return 0;
 }

@@ -97,7 +97,7 @@ void a_fork_shares_none() {
 
 void key_exchange() {
   const char *backend = tls_offload::key_exchange_backend();
-  bool ifma = __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("avx512vbmi");
+  bool ifma = __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("avx512vbmi2");
   bool turned_off = getenv("TLS_OFFLOAD_KEY_EXCHANGE") != nullptr;
   CHECK(strcmp(backend, ifma && !turned_off ? "ifma8" : "boringssl") == 0);
   pairs_are_right_and_new();
