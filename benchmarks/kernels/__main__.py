@@ -2,7 +2,8 @@
 
     python -m benchmarks.kernels --json build/kernels.json
 
-writes the times, draws build/kernels.png and build/kernels.svg, and prints a table. About two minutes.
+writes the times, draws build/kernels.png and build/kernels.svg, and prints tables: full batches, smaller ones, the part
+of the processor's limit, and lone operations on a warm and on a cold core (cold.py). About two minutes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.kernels.cold import IDLE_US, STATES, ColdTimes, measure_cold
 from benchmarks.kernels.contenders import ALGORITHMS, LANES, plan
 from benchmarks.kernels.measure import Times, cpu_name, measure, pin, versions
 from benchmarks.kernels.ports import COUNTS, Ports, products
@@ -116,6 +118,21 @@ def port_table(results: dict[str, Times], ports: Ports) -> Table:
     return made
 
 
+def cold_table(results: dict[str, ColdTimes]) -> Table:
+    title = (
+        f"A lone operation: microseconds (median) warm, after {IDLE_US / 1000:g} ms of idleness, after a cache sweep"
+    )
+    made = Table(title=title)
+    made.add_column("")
+    for name in ("ours", "BoringSSL", "OpenSSL"):
+        for state in STATES:
+            made.add_column(f"{name} {state}", justify="right")
+    for algorithm, times in results.items():
+        row = [times.of(name.lower(), state) for name in ("ours", "BoringSSL", "OpenSSL") for state in STATES]
+        made.add_row(algorithm, *("-" if value is None else f"{value:.1f}" for value in row))
+    return made
+
+
 def main() -> int:
     chosen = arguments()
     console = Console()
@@ -124,6 +141,7 @@ def main() -> int:
     core = pin(chosen.core)
     console.print(f"{cpu_name()}, core {core}; {chosen.rounds} rounds per algorithm")
     results: dict[str, Times] = {}
+    cold: dict[str, ColdTimes] = {}
     ports = Ports()
     for algorithm in chosen.algorithms or ALGORITHMS:
         with console.status(algorithm) as status:
@@ -133,15 +151,20 @@ def main() -> int:
                 ports.look()
 
             results[algorithm] = measure(algorithm, chosen.rounds, progress=progress)
+            status.update(f"{algorithm}: lone operations on a cold core")
+            cold[algorithm] = measure_cold(algorithm, chosen.rounds)
     console.print(table(results), batch_table(results))
     if ports.wide:
         console.print(port_table(results, ports))
+    console.print(cold_table(cold))
     reasons = {f"{name}: {why}" for t in results.values() for name, why in t.missing.items()}
     for reason in sorted(reasons):
         console.print(f"not measured: {reason}")
     if chosen.json is not None:
         chosen.json.parent.mkdir(parents=True, exist_ok=True)
-        document: dict[str, Any] = {name: t.as_json() | ports.of_algorithm(name) for name, t in results.items()}
+        document: dict[str, Any] = {
+            name: t.as_json() | ports.of_algorithm(name) | {"cold": cold[name].as_json()} for name, t in results.items()
+        }
         document |= {"cpu": cpu_name(), "versions": versions(), "rounds": chosen.rounds, "ports": ports.as_json()}
         chosen.json.write_text(json.dumps(document, indent=2) + "\n")
         console.print(f"times: {chosen.json}")

@@ -64,6 +64,9 @@ def bench_library() -> ctypes.CDLL:
     lib.kernelbench_additions_per_us.argtypes = [ctypes.c_uint]
     lib.kernelbench_plan.restype = ctypes.c_char_p
     lib.kernelbench_plan.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+    lib.kernelbench_lone.restype = ctypes.c_int64
+    lib.kernelbench_lone.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p]
+    lib.kernelbench_before.argtypes = [ctypes.c_uint, ctypes.c_uint]
     lib.kernelbench_multiplications_per_us.argtypes = [ctypes.c_uint, ctypes.c_uint]
     lib.kernelbench_crypto_mb.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint]
     return lib

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 
 from benchmarks import crypto_mb
 from benchmarks.kernels import contenders
+from benchmarks.kernels.cold import IDLE_US, STATES, ColdTimes
 from benchmarks.kernels.contenders import ALGORITHMS
 from benchmarks.kernels.measure import Times
 from benchmarks.kernels.ports import COUNTS, PRODUCTS, Counts, Limit, Ports
@@ -41,6 +44,9 @@ def test_command_writes_times_and_charts(tmp_path):
         assert list(times["by_batch"]) == [str(batch) for batch in range(1, 9)]
         assert times["by_batch"]["8"]["ours_us"] == times["ours_us"]
         assert all(times["by_batch"][b]["openssl_us"] > 0 for b in times["by_batch"])
+        for contender in ("ours", "boringssl", "openssl", "call"):
+            assert all(times["cold"][contender][f"{state}_us"] > 0 for state in STATES)
+        assert all(times["cold"]["ours"][f"{state}_cpu_us"] > 0 for state in STATES)
     assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in file.with_suffix(".svg").read_text()
     assert written["ports"]["vpmadd52_512_per_us"] > 0
@@ -52,7 +58,7 @@ def test_command_writes_times_and_charts(tmp_path):
         assert written[algorithm]["vector_instructions"] > written[algorithm]["multiplications"]
         assert written[algorithm]["limit_by"] in ("multiplier", "instructions")
         assert 0 < written[algorithm]["limit_us"] < written[algorithm]["ours_us"]
-    for heading in ("crypto_mb", "BoringSSL", "OpenSSL", "part of it"):
+    for heading in ("crypto_mb", "BoringSSL", "OpenSSL", "part of it", "cache sweep"):
         assert heading in done.stdout
 
 
@@ -94,6 +100,34 @@ def test_what_could_not_run_is_null():
     assert document["ours_us"] is None
     assert document["openssl_us"] == 24.0
     assert document["by_batch"]["1"] == {"ours_us": None, "openssl_us": 3.0, "boringssl_us": None, "libcrypto_us": None}
+
+
+def test_cold_times_are_medians_by_state():
+    times = ColdTimes()
+    for clock in (900.0, 40.0, 41.0):
+        times.add("ours", "idle", clock, clock - 1)
+    times.add("openssl", "idle", 50.0, None)
+    assert times.of("ours", "idle") == 41.0
+    assert times.of("ours", "swept") is None
+    assert times.as_json() == {
+        "idle_before_us": IDLE_US,
+        "ours": {"idle_us": 41.0, "idle_cpu_us": 40.0},
+        "openssl": {"idle_us": 50.0},
+    }
+
+
+def test_idleness_is_slept_before_a_lone_operation():
+    try:
+        bench = contenders.bench_for("p256")
+    except contenders.Unavailable as missing:
+        pytest.skip(str(missing))
+    cpu = ctypes.c_int64()
+    start = time.monotonic()
+    library = contenders.bench_library()
+    assert library.kernelbench_lone(bench, b"software", STATES.index("idle"), 20_000, ctypes.byref(cpu)) > 0
+    assert time.monotonic() - start >= 0.02
+    assert cpu.value > 0
+    assert library.kernelbench_lone(bench, b"software", len(STATES), 0, ctypes.byref(cpu)) == -1
 
 
 def test_without_crypto_mb_the_contender_says_how_to_get_it(monkeypatch):

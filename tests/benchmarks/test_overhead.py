@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.overhead import PLAN, ROUNDS, kernel_us
+from benchmarks.overhead import HANDSHAKES, PLAN, QUIET, ROUNDS, kernel_us, threads_us
 from deploy.node.daemon import Counters
 
 
@@ -25,4 +25,15 @@ def test_kernel_time_is_that_of_the_batches_that_ran() -> None:
 
 
 def test_handshakes_are_measured_in_as_many_rounds_as_the_rest() -> None:
-    assert [PLAN.rounds_of(load) for load in PLAN.loads] == [ROUNDS]
+    assert [PLAN.rounds_of(load) for load in PLAN.loads] == [ROUNDS, ROUNDS]
+
+
+def test_quiet_load_comes_after_the_saturation_that_it_is_a_share_of() -> None:
+    assert PLAN.loads == (HANDSHAKES, QUIET)
+    assert QUIET.rate_share == 0.3
+
+
+def test_kernel_threads_are_added_and_the_front_stands_apart() -> None:
+    threads = {"offload-shard0": 200.04, "offload-shard1": 150.0, "offload-front": 50.0, "wrk:worker_0": 300.0}
+    assert threads_us(threads) == {"shards_us": 350.0, "front_us": 50.0}
+    assert threads_us({"python": 3.0}) == {"shards_us": 0.0, "front_us": 0.0}

@@ -26,6 +26,18 @@ EXPORT int64_t kernelbench_ours(kernelbench *bench, const char *backend, unsigne
  * bytes lower than usual (its speed depends on the alignment). */
 EXPORT int64_t kernelbench_crypto_mb(kernelbench *bench, const char *library, unsigned shift, unsigned repeats);
 
+/* How the core was left before a lone operation: as the operation before left it, idle, or with its caches swept. */
+enum { BENCH_WARM, BENCH_IDLE, BENCH_SWEPT };
+
+/* Leaves this core so: sleeps `idle_us`, or sweeps the caches. For contenders that are not called from C. Returns 0, or
+ * BENCH_UNAVAILABLE. */
+EXPORT int kernelbench_before(unsigned before, unsigned idle_us);
+
+/* Times one kernel_batch of one operation after that (for BENCH_WARM: after another one), and sets *cpu_ns to the CPU
+ * time of this thread for it. */
+EXPORT int64_t kernelbench_lone(kernelbench *bench, const char *backend, unsigned before, unsigned idle_us,
+                                int64_t *cpu_ns);
+
 /* How many independent vpmadd52 of `bits` bits (512 or 256) this core runs per microsecond: the best of `repeats`; 0 if
  * the core does not have the instruction. */
 EXPORT double kernelbench_multiplications_per_us(unsigned bits, unsigned repeats);
