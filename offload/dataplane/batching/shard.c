@@ -53,7 +53,7 @@ void work_queue_wake(work_queue *work, uint64_t now) {
   } else if (work->sleeping_until <= ready) {
     return; /* a shard will be awake in time */
   }
-  for (; wanted > 0; wanted--) wake(work, LIST_ENTRY(work->idle.previous, shard, link)); /* the warmest */
+  for (; wanted > 0; wanted--) wake(work, LIST_ENTRY(work->idle.previous, shard, link));
 }
 
 /* The one class that has operations queued, or -1 when there are several or none. */

@@ -18,7 +18,7 @@ typedef struct work_queue {
   batcher batcher;
   cost_model costs;
   const kernel_backend *backends[COST_BACKENDS_MAX]; /* in the order of the cost model */
-  list_node idle;                                    /* shards that sleep, the latest to fall asleep first */
+  list_node idle; /* shards that sleep, the latest to fall asleep last: it is woken first, its caches are warmest */
   unsigned idle_count, shard_count;
   uint64_t sleeping_until; /* when the first sleeping shard wakes by itself (max_wait); NEVER if none does */
   bool stopping;
