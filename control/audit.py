@@ -70,7 +70,7 @@ class Audit:
             if self._is_too_much(by, now):
                 return
             if self._left_out:
-                self._append("left_out", now, why="more requests of strangers than are written", count=self._left_out)
+                self._append("left_out", now, why="unauthenticated requests beyond the limit", count=self._left_out)
                 self._left_out = 0
             who = None if by is None else by.to_data()
             self._append(event, now, by=who, **{"from": source or "this host"}, **fields)
@@ -101,7 +101,7 @@ class Audit:
             return
         self._failure, file = str(error or ""), str(self._file.path) if self._file is not None else "-"
         if error is not None:
-            log.error("the audit log cannot be written; changes go on", file=file, error=self._failure)
+            log.error("cannot write the audit log; changes continue", file=file, error=self._failure)
         else:
             log.info("the audit log is written again", file=file)
 

@@ -15,10 +15,10 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._certificates: set[str] = set()
-        self.proxies = Gauge("mesh_connected_proxies", "xDS streams that are open", ["mesh"], registry=self.registry)
+        self.proxies = Gauge("mesh_connected_proxies", "open xDS streams", ["mesh"], registry=self.registry)
         self.waiting = Gauge(
             "mesh_proxies_waiting_for_node",
-            "Connected proxies whose keys stay where they are until their node can sign for them",
+            "Connected proxies whose keys stay in Envoy until their node can sign for them",
             ["mesh"],
             registry=self.registry,
         )
@@ -30,7 +30,7 @@ class Metrics:
         )
         self.offline = Gauge(
             "mesh_offline_proxies",
-            "Proxies that have not been connected for longer than --offline-after, and get no traffic",
+            "Proxies disconnected for longer than --offline-after, which get no traffic",
             ["mesh"],
             registry=self.registry,
         )
@@ -41,17 +41,17 @@ class Metrics:
             registry=self.registry,
         )
         self.generation = Gauge(
-            "mesh_config_generation", "Generation of the store that was pushed last", registry=self.registry
+            "mesh_config_generation", "Generation of the store that was last pushed", registry=self.registry
         )
         self.left_out = Gauge(
             "mesh_resources_left_out",
-            "Stored resources that this version cannot read, and leaves out",
+            "Stored resources that this version cannot read and leaves out",
             ["mesh", "type"],
             registry=self.registry,
         )
         self.quarantined = Gauge(
             "mesh_policies_quarantined",
-            "Policies that are left out for a proxy that refuses them, counted for each; closed: nobody is let in",
+            "Policies left out for a proxy that rejects them, counted per proxy; closed: all access is denied",
             ["mesh", "type"],
             registry=self.registry,
         )
@@ -70,7 +70,7 @@ class Metrics:
         )
         self.acks = Counter("mesh_xds_acks", "Answers that proxies took", ["type"], registry=self.registry)
         self.nacks = Counter("mesh_xds_nacks", "Answers that proxies refused", ["type"], registry=self.registry)
-        self.refused = Counter("mesh_xds_refused", "Streams that were not let in", ["reason"], registry=self.registry)
+        self.refused = Counter("mesh_xds_refused", "Refused streams", ["reason"], registry=self.registry)
         self.store = Histogram(
             "mesh_store_seconds",
             "Operations of the store",

@@ -102,7 +102,7 @@ class TlsSettings(CommonTlsSettings):
         super().__post_init__()
         unknown = sorted(set(self.publish) - set(FILTER_STATE_KEYS))
         if unknown:
-            raise ValueError(f"publish: no such key: {', '.join(unknown)}; known: {', '.join(FILTER_STATE_KEYS)}")
+            raise ValueError(f"publish: unknown key: {', '.join(unknown)}; known: {', '.join(FILTER_STATE_KEYS)}")
 
     def filter_config(self) -> dict[str, Any]:
         """The companion filter's configuration."""
@@ -121,9 +121,9 @@ class UpstreamTlsSettings(CommonTlsSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.identities) != 1:
-            raise ValueError("identities: a client has one")
+            raise ValueError("identities: a client has exactly one")
         if not self.peer_spiffe_ids and not self.peer_dns_names:
-            raise ValueError("peer_spiffe_ids or peer_dns_names: say whom to accept as the server")
+            raise ValueError("peer_spiffe_ids or peer_dns_names: name the accepted servers")
 
 
 def _plain(value: object) -> object:

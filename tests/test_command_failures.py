@@ -61,28 +61,38 @@ MISTAKES = [
     Case("offload serve -c {folder}/bad.yaml", C.CONFIGURATION, "bad.yaml:2: is not YAML"),
     Case("offload serve -c {folder}/unknown.yaml", C.CONFIGURATION, "unknown.yaml:1: metrik: unknown field"),
     Case("offload serve -c {folder}/taken.yaml", C.CONFIGURATION, "Address already in use"),
-    Case("offload serve -c {folder}/nowhere.yaml", C.CONFIGURATION, "cannot make the folder /proc/nowhere"),
+    Case("offload serve -c {folder}/nowhere.yaml", C.CONFIGURATION, "cannot create the folder /proc/nowhere"),
     Case("offload serve", C.CONFIGURATION, "OFFLOAD_DATA_PLANE__SHARDS", {"OFFLOAD_DATA_PLANE__SHARDS": "x"}),
     Case("offload check-config -c {folder}/none.yaml", C.CONFIGURATION, "No such file or directory"),
     Case("offload check-config -c {folder}", C.CONFIGURATION, "Is a directory"),
     Case("offload check-config -c {folder}/bad.yaml", C.CONFIGURATION, "bad.yaml:2: is not YAML"),
     Case("offload check-config -c {folder}/unknown.yaml", C.CONFIGURATION, "unknown field"),
-    Case("offload check-config -c {folder}/taken.yaml", C.CONFIGURATION, "it will not start: metrics.address"),
+    # With a socket of its own: the daemon of the case above may serve the configured one for a moment.
+    Case(
+        "offload check-config -c {folder}/taken.yaml",
+        C.CONFIGURATION,
+        "it will not start: metrics.address",
+        {"OFFLOAD_SOCKETS__MAIN__PATH": "{folder}/tc.sock"},
+    ),
     Case("offload check-config --user no-such-user", C.USAGE, "there is no user 'no-such-user'"),
-    Case("offload keys list --admin-socket {folder}/none", C.UNAVAILABLE, "there is no such socket"),
+    Case("offload keys list --admin-socket {folder}/none", C.UNAVAILABLE, "the socket does not exist"),
     Case("offload status --admin-socket {folder}/none", C.UNAVAILABLE, "no daemon answers on"),
-    Case("offload status --admin-socket {folder}", C.UNAVAILABLE, "that is not a socket"),
-    Case("offload status --admin-socket {folder}/nobody.sock", C.UNAVAILABLE, "it is there, and nobody serves it"),
+    Case("offload status --admin-socket {folder}", C.UNAVAILABLE, "it is not a socket"),
+    Case(
+        "offload status --admin-socket {folder}/nobody.sock",
+        C.UNAVAILABLE,
+        "the socket exists, but nothing listens on it",
+    ),
     Case(
         "offload status --admin-socket {public}/closed.sock",
         C.UNAVAILABLE,
-        "you may not connect to it; user 'root' and members of group 'daemon' may: become one of them",
+        "you are not permitted to connect; user 'root' and members of group 'daemon' may do that; become one of them",
         as_nobody=True,
     ),
     Case(
         "offload sign -i www --socket {public}/locked/a.sock --input /dev/null",
         C.UNAVAILABLE,
-        "you may not enter {public}/locked; user 'root' may: become one of them",
+        "you have no access to the folder {public}/locked; user 'root' may do that; become one of them",
         as_nobody=True,
     ),
     Case("offload status --interval fast", C.USAGE, "'--interval'"),
@@ -94,21 +104,21 @@ MISTAKES = [
     Case("offload sign -i www --socket {folder}/x --input {folder}/binary", C.UNAVAILABLE, "no daemon answers on"),
     Case("offload sign -i www --input {folder}/none", C.USAGE, "none cannot be read: No such file"),
     Case("offload sign -i www --input {folder}", C.USAGE, "cannot be read: Is a directory"),
-    Case("offload sign", C.USAGE, "give --identity or --key-id"),
+    Case("offload sign", C.USAGE, "give either --identity or --key-id"),
     Case("offload envoy-config", C.USAGE, "Missing option '--identity'"),
     Case("offload envoy-config -i www --upstream localhost", C.USAGE, "--upstream must be a host and a port"),
     Case("offload envoy-config -i www --listen here", C.USAGE, "--listen must be an IP address and a port"),
-    Case("offload envoy-config -i www --connect-to a:1", C.USAGE, "say whom to accept as the server"),
+    Case("offload envoy-config -i www --connect-to a:1", C.USAGE, "name the accepted servers"),
     Case("offload bench --rounds 0", C.USAGE, "'--rounds'"),
     Case("offload bench --algorithm md5", C.USAGE, "'md5' is not one of"),
     Case("mesh nonsense", C.USAGE, "No such command"),
-    Case("mesh apply -f {folder}/none.yaml", C.FAILED, "none.yaml: there is no such file or folder"),
-    Case("mesh apply -f {folder}", C.FAILED, "it is a folder, and a file is wanted"),
+    Case("mesh apply -f {folder}/none.yaml", C.FAILED, "none.yaml: no such file or folder"),
+    Case("mesh apply -f {folder}", C.FAILED, "it is a folder; a file is expected"),
     Case("mesh apply -f {folder}/bad.yaml", C.FAILED, "bad.yaml"),
     Case("mesh validate -f {folder}/unknown.yaml", C.FAILED, "type"),
     Case("mesh validate -f {folder}/binary", C.FAILED, "binary"),
     Case("mesh get meshes", C.MESH_UNREACHABLE, "copy ca.pem of its data folder here and set MESH_CA", NO_CA),
-    Case("mesh get meshes", C.MESH_UNREACHABLE, "is no file of certificates", {"MESH_CA": "{folder}/bad.yaml"}),
+    Case("mesh get meshes", C.MESH_UNREACHABLE, "contains no certificates", {"MESH_CA": "{folder}/bad.yaml"}),
     Case("mesh get meshes", C.MESH_UNREACHABLE, "does not answer", {"MESH_CA": "{folder}/other-ca.pem"}),
     Case("mesh get meshes", C.MESH_UNREACHABLE, "does not answer", {"MESH_API": "https://127.0.0.1:{closed}"}),
     Case("mesh get meshes", C.MESH_UNREACHABLE, "does not answer", {"MESH_API": "garbage"}),
@@ -152,7 +162,7 @@ MISTAKES = [
     Case(
         "mesh dataplane bootstrap --name a --token-file {folder}/none --ca-file {ca}",
         C.FAILED,
-        "none: there is no such file",
+        "none: no such file",
     ),
     Case(
         "mesh dataplane run --name a --token-file {folder}/none --ca-file {ca} --envoy true", C.FAILED, "no such file"
@@ -172,12 +182,14 @@ MISTAKES = [
 RUN = "mesh dataplane run --name a --envoy true --token-file {token} --runtime-folder {folder}/run "
 MISTAKES += [
     Case(
-        RUN + "--ca-file {folder}/other-ca.pem --control-plane 127.0.0.1:{xds}", C.MESH_UNREACHABLE, "is not of this CA"
+        RUN + "--ca-file {folder}/other-ca.pem --control-plane 127.0.0.1:{xds}",
+        C.MESH_UNREACHABLE,
+        "not issued by this CA",
     ),
     Case(
         RUN + "--ca-file {folder}/bad.yaml --control-plane 127.0.0.1:{xds}", C.MESH_UNREACHABLE, "holds no certificates"
     ),
-    Case(RUN + "--ca-file {ca} --control-plane 127.0.0.1:{api}", C.MESH_UNREACHABLE, "is no xDS port"),
+    Case(RUN + "--ca-file {ca} --control-plane 127.0.0.1:{api}", C.MESH_UNREACHABLE, "is not an xDS port"),
     Case(RUN + "--ca-file {ca} --control-plane 127.0.0.1:{taken}", C.OK, "nothing answers at"),
     Case(RUN + "--ca-file {ca} --control-plane 127.0.0.1:{closed}", C.OK, "connection refused"),
     Case(
@@ -196,7 +208,7 @@ MISTAKES += [
     Case(
         "mesh dataplane bootstrap --name a --token-file {token} --ca-file {ca} --admin-port 1 --admin-socket x",
         C.USAGE,
-        "give one of them",
+        "are mutually exclusive",
     ),
     Case(RUN + "--ca-file {ca} --admin-port 0", C.USAGE, "'--admin-port'"),
 ]
@@ -243,7 +255,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             f"keys: {{directory: {folder}/empty}}\nmetrics: {{address: '127.0.0.1:{port}'}}\n"
         )
         made = ControlPlane(folder)
-        made.hosts["--xds"] = "0.0.0.0"  # noqa: S104 (so that it also answers under a name that it has no certificate for)
+        made.hosts["--xds"] = "0.0.0.0"  # noqa: S104 (it also answers under a name without a certificate)
         made.start()
         made.output("apply", "-f", str(folder / "mesh.yaml"))
         (folder / "token").write_text(made.output("generate", "dataplane-token", "--name", "a"))
@@ -338,12 +350,12 @@ def commands(app: typer.Typer) -> list[str]:
     ("line", "says"),
     [
         ("deploy.demo --part nope", "invalid choice: 'nope'"),
-        ("deploy.demo --output {folder}", "holds files that no demo made"),
-        ("deploy.demo --output {folder}/bad.yaml", "is no folder; choose another"),
-        ("benchmarks.handshake --json {folder}", "is a folder, and a file is wanted"),
-        ("benchmarks.handshake --report {folder}/bad.yaml", "is a file, and a folder is wanted"),
-        ("benchmarks.overhead --json {folder}/bad.yaml/x", "is a file, and a folder is wanted"),
-        ("benchmarks.records --json /proc/x/y", "may not be written by you"),
+        ("deploy.demo --output {folder}", "contains files that are not from a demo"),
+        ("deploy.demo --output {folder}/bad.yaml", "is not a folder; choose another"),
+        ("benchmarks.handshake --json {folder}", "is a folder; a file is expected"),
+        ("benchmarks.handshake --report {folder}/bad.yaml", "is a file; a folder is expected"),
+        ("benchmarks.overhead --json {folder}/bad.yaml/x", "is a file; a folder is expected"),
+        ("benchmarks.records --json /proc/x/y", "is not writable for you"),
     ],
 )
 def test_demo_and_benchmarks_say_it_before_they_begin(line: str, says: str, tmp_path: Path) -> None:
@@ -372,7 +384,7 @@ def test_the_demo_empties_only_its_own_folder(tmp_path: Path) -> None:
     empty(made)
     assert [path.name for path in made.iterdir()] == [MARK]
     (link := tmp_path / "link").symlink_to(made)
-    with pytest.raises(ArgumentTypeError, match="is no folder"):
+    with pytest.raises(ArgumentTypeError, match="is not a folder"):
         output_folder(str(link))
 
 

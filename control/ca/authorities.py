@@ -102,7 +102,7 @@ class Authorities:
         if begun is not rotation:
             self._store.put_secret(name, begun.to_json().encode(), expected=kept)
             log.warning(
-                "the CA of a MeshIdentity was made by a clock that was ahead: valid from now on",
+                "reissued a CA that a clock ahead of time had issued: it is valid from now on",
                 mesh=identity.mesh,
                 identity=identity.name,
             )
@@ -139,9 +139,9 @@ class Authorities:
             pem, key_pem = Path(certificate).read_text(), Path(key).read_text()
             exposed = exposure(Path(key))
         except (OSError, UnicodeDecodeError) as error:
-            raise UnusableAuthority(f"the CA files of the MeshIdentity cannot be read: {error}") from error
+            raise UnusableAuthority(f"cannot read the CA files of the MeshIdentity: {error}") from error
         if exposed:
-            log.warning("the key of a CA is no secret", mesh=identity.mesh, identity=identity.name, why=exposed)
+            log.warning("other users can read the key of a CA", mesh=identity.mesh, identity=identity.name, why=exposed)
         return from_pem(pem, key_pem, f"{certificate} and {key}", self._now())
 
     # --- before and after a MeshIdentity is stored --------------------------------------------------------------------
@@ -216,7 +216,7 @@ class Authorities:
         """Raises WrongStage, UnusableAuthority."""
         new = self._new_authority(identity)
         if new.fingerprint == self.rotation(identity).current.fingerprint:
-            raise WrongStage("the files still have the CA that is in force: put the new one there first")
+            raise WrongStage("the files still contain the CA in force: put the new one there first")
         return new
 
     def step(self, identity: Resource, event: Event, new: Authority | None = None) -> Rotation:
@@ -324,14 +324,14 @@ class Authorities:
 
     def _failed(self, key: Key, reason: str) -> Trouble:
         if self._throttle.failed(key, self._steady(), reason):
-            log.error("the CA of a MeshIdentity cannot be used", mesh=key.mesh, identity=key.name, reason=reason)
+            log.error("the CA of a MeshIdentity is unusable", mesh=key.mesh, identity=key.name, reason=reason)
         trouble = self._throttle.trouble(key)
         assert trouble is not None
         return trouble
 
     def _worked(self, key: Key) -> None:
         if self._throttle.worked(key):
-            log.info("the CA of a MeshIdentity can be used again", mesh=key.mesh, identity=key.name)
+            log.info("the CA of a MeshIdentity is usable again", mesh=key.mesh, identity=key.name)
 
     def is_throttled(self, mesh: str, name: str) -> bool:
         """Whether the CA failed recently, so that it must not be tried yet."""
@@ -342,7 +342,7 @@ class Authorities:
         for trouble in map(self._throttle.trouble, self._keys(mesh, name)):
             if trouble is not None:
                 seconds = max(0, round(trouble.again_at - self._steady()))
-                return f"{trouble.reason} (failed {trouble.failures} times in a row; asked again in {seconds} s)"
+                return f"{trouble.reason} (failed {trouble.failures} times in a row; next attempt in {seconds} s)"
         return None
 
     def _keys(self, mesh: str, name: str) -> list[Key]:

@@ -55,7 +55,7 @@ class Authority:
         """Why certificates of this CA would be rejected now; None if it can sign."""
         begin, end = self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc
         if end <= now:
-            return f"the certificate ended on {end:%Y-%m-%d %H:%M} UTC"
+            return f"the certificate expired on {end:%Y-%m-%d %H:%M} UTC"
         return f"the certificate is not valid before {begin:%Y-%m-%d %H:%M} UTC" if now < begin else None
 
     def leaf(
@@ -157,13 +157,13 @@ def load(certificate_pem: str, key_pem: str, where: str) -> Authority:
         certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
         key = serialization.load_pem_private_key(key_pem.encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise UnusableAuthority(f"{where}: is not a certificate and an unencrypted key in PEM form: {error}") from None
+        raise UnusableAuthority(f"{where}: not a certificate and an unencrypted key in PEM form: {error}") from None
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
     except (x509.ExtensionNotFound, ValueError):
         constraints = None
     if constraints is None or not constraints.ca:
-        raise UnusableAuthority(f"{where}: the certificate is not that of a CA (basic constraints)")
+        raise UnusableAuthority(f"{where}: the certificate is not a CA certificate (basic constraints)")
     spki = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     if key.public_key().public_bytes(*spki) != certificate.public_key().public_bytes(*spki):
         raise UnusableAuthority(f"{where}: the key does not belong to the certificate")

@@ -159,7 +159,7 @@ class Identities:
             kept = self._store.secret(svid_secret(mesh, dataplane))
             return None if kept is None else self._held_of(json.loads(kept))
         except (WrongStoreKey, ValueError, KeyError, TypeError) as error:
-            log.error("the kept certificate of a proxy is damaged", mesh=mesh, dataplane=dataplane, error=str(error))
+            log.error("the stored certificate of a proxy is damaged", mesh=mesh, dataplane=dataplane, error=str(error))
             return None
 
     @staticmethod
@@ -226,7 +226,7 @@ class Identities:
 def _check_not_ours(identity: Identity) -> None:
     """Keeps workloads from claiming the id that lets the control plane into proxies. Raises RefusedRequest."""
     if identity.spiffe_id == control_plane_id(identity.trust_domain):
-        raise RefusedRequest(f"{identity.spiffe_id} is the control plane's own: give the workload another path")
+        raise RefusedRequest(f"{identity.spiffe_id} is reserved for the control plane: give the workload another path")
 
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey

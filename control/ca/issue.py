@@ -55,14 +55,14 @@ def key_of_request(request_der: bytes, spiffe_id: str) -> CertificatePublicKeyTy
     The requester proves possession of the key. It need not ask for names, but must not ask for any but its own.
     """
     if len(request_der) > MAX_REQUEST_BYTES:
-        raise RefusedRequest(f"the request has {len(request_der)} bytes; at most {MAX_REQUEST_BYTES} are read")
+        raise RefusedRequest(f"the request has {len(request_der)} bytes; at most {MAX_REQUEST_BYTES} are accepted")
     try:
         request = x509.load_der_x509_csr(request_der)
         valid, key = request.is_signature_valid, request.public_key()
     except (ValueError, TypeError, InvalidSignature) as error:
-        raise RefusedRequest(f"it is not a certificate request (PKCS#10, DER): {error}") from None
+        raise RefusedRequest(f"not a certificate request (PKCS#10, DER): {error}") from None
     if not valid:
-        raise RefusedRequest("its signature is not that of its key: the requester does not have the key")
+        raise RefusedRequest("its signature does not verify with its key: the requester does not have the private key")
     problem = _key_problem(key)
     if problem is not None:
         raise RefusedRequest(problem)
@@ -72,7 +72,8 @@ def key_of_request(request_der: bytes, spiffe_id: str) -> CertificatePublicKeyTy
         return key
     asked = [name.value for name in names]
     if asked != [spiffe_id]:
-        raise RefusedRequest(f"it asks for {', '.join(map(str, asked))}, which is not {spiffe_id}")
+        wanted = f"not {spiffe_id}" if spiffe_id else "and it must name nobody"
+        raise RefusedRequest(f"it requests {', '.join(map(str, asked))}, {wanted}")
     return key
 
 
@@ -80,11 +81,11 @@ def _key_problem(key: object) -> str | None:
     if isinstance(key, rsa.RSAPublicKey):
         sizes = (2048, 3072, 4096)
         fits = key.key_size in sizes and key.public_numbers().e == 65537
-        return None if fits else f"RSA keys have {sizes} bits and the exponent 65537; this one has {key.key_size}"
+        return None if fits else f"RSA keys must have {sizes} bits and the exponent 65537; this one has {key.key_size}"
     if isinstance(key, ec.EllipticCurvePublicKey):
         fits = isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1)
-        return None if fits else f"EC keys are on P-256 or P-384, not on {key.curve.name}"
-    return None if isinstance(key, ed25519.Ed25519PublicKey) else f"keys of type {type(key).__name__} are not signed"
+        return None if fits else f"EC keys must be on P-256 or P-384, not on {key.curve.name}"
+    return None if isinstance(key, ed25519.Ed25519PublicKey) else f"keys of type {type(key).__name__} are not accepted"
 
 
 def issue(
@@ -125,7 +126,7 @@ def svid_problems(certificate: x509.Certificate) -> Iterator[str]:
         yield "the SPIFFE id of a leaf has a path (section 4.1)"
     try:
         if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-            yield "it is a CA (section 4.1)"
+            yield "it is a CA certificate (section 4.1)"
     except x509.ExtensionNotFound:
         pass
     yield from _usage_problems(extensions)

@@ -65,10 +65,10 @@ TRANSITIONS: Mapping[Stage, Mapping[Event, Stage]] = {
 
 # What each stage waits for, in words for `mesh ca rotate`.
 WAITS_FOR: Mapping[Stage, str] = {
-    Stage.STABLE: "nothing: no rotation is under way",
-    Stage.DISTRIBUTING: "every node and proxy to take the trust bundle with the new CA",
+    Stage.STABLE: "nothing: no rotation is in progress",
+    Stage.DISTRIBUTING: "every node and proxy to apply the trust bundle with the new CA",
     Stage.ISSUING: "every certificate of the old CA to be replaced or to expire",
-    Stage.RETIRING: "every node and proxy to take the trust bundle without the old CA",
+    Stage.RETIRING: "every node and proxy to apply the trust bundle without the old CA",
 }
 
 
@@ -112,7 +112,7 @@ class Rotation:
         if event is Event.RESET and not force and self.current.problem_at(now) is None:
             raise WrongStage(
                 f"{event.value}: the CA can still sign, and a reset breaks connections until every proxy has another "
-                "bundle and certificate: begin a rotation instead, or force it (--force) if somebody else has its key"
+                "bundle and certificate: begin a rotation instead, or force it (--force) if its key is compromised"
             )
         return stage
 
@@ -121,7 +121,7 @@ class Rotation:
         stage = self.check(event, now, force)
         if event in (Event.BEGIN, Event.RESET):
             if new is None:
-                raise WrongStage("a rotation needs the new CA")
+                raise WrongStage("a rotation requires the new CA")
             return Rotation(stage, self.current, new) if event is Event.BEGIN else Rotation(stage, new, self.current)
         if event is Event.DISTRIBUTED:
             assert self.other is not None

@@ -21,8 +21,8 @@ app = typer.Typer(
     name="mesh",
     help=(
         "The mesh control plane: meshes, identities, policies, and the offload of TLS handshakes.\n\n"
-        "Exit codes: 0 done; 1 refused or failed; 2 wrong options; 3 the control plane does not answer or lets you not "
-        "in; 70 a fault of the program; 78 the configuration or the host forbids it; 130 Ctrl-C."
+        "Exit codes: 0 success; 1 failure; 2 invalid options; 3 the control plane does not answer or denies "
+        "access; 70 internal error; 78 invalid configuration or unsuitable host; 130 interrupted by Ctrl-C."
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -53,7 +53,7 @@ class Api:
         try:
             context = ssl.create_default_context(cafile=ca)
         except ssl.SSLError as error:
-            raise Unreachable(f"{ca} is no file of certificates (PEM): {error.reason or error}") from error
+            raise Unreachable(f"{ca} contains no certificates (PEM): {error.reason or error}") from error
         headers = {}
         certificate, key = environment.get("MESH_CERTIFICATE"), environment.get("MESH_KEY")
         if certificate and not environment.get("MESH_TOKEN"):
@@ -111,7 +111,10 @@ def _cause(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not of this CA, or not for this name ({cause.verify_message}); check MESH_CA"
+            return (
+                f"its certificate is not issued by this CA, or not for this name ({cause.verify_message}); check "
+                f"MESH_CA"
+            )
         if isinstance(cause, OSError) and cause.strerror and not isinstance(cause, ssl.SSLError):
             return cause.strerror.lower()
         cause = cause.__cause__ or cause.__context__

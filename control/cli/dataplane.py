@@ -26,7 +26,9 @@ MeshName = Annotated[str, typer.Option("-m", "--mesh")]
 TokenFile = Annotated[
     Path,
     typer.Option(
-        "--token-file", help="of mesh generate dataplane-token; read at each connection, so put a newer one there"
+        "--token-file",
+        help="file with a token of mesh generate dataplane-token; read at each connection, so a "
+        "newer one can replace it",
     ),
 ]
 ControlPlane = Annotated[str, typer.Option("--control-plane", envvar="MESH_CONTROL_PLANE", help="host:port")]
@@ -37,7 +39,7 @@ AdminPort = Annotated[
         "--admin-port",
         min=1,
         max=65535,
-        help="Envoy's admin interface on this port of 127.0.0.1 instead of a Unix socket of your own: every user of "
+        help="Envoy's admin interface on this port of 127.0.0.1 instead of a private Unix socket: every user of "
         "this host can then read all of the proxy's configuration, addresses and statistics there, and stop it",
     ),
 ]
@@ -89,8 +91,8 @@ def _checked(token_file: Path) -> Path:
         try:
             token_file.write_text(token)
         except OSError as error:
-            message = f"{token_file} has blanks or the end of a line around the token, which Envoy would send too"
-            raise typer.BadParameter(f"{message}, and it cannot be mended: {error.strerror}") from None
+            message = f"{token_file} has whitespace around the token, which Envoy would send too"
+            raise typer.BadParameter(f"{message}, and it cannot be fixed: {error.strerror}") from None
     typer.echo(f"note: the token ends at {end:%Y-%m-%d %H:%M} UTC: {_renewal(token_file)} before", err=True)
     return token_file.absolute()
 
@@ -120,7 +122,7 @@ def bootstrap(
     Statistics and MeshMetric need one of --admin-socket and --admin-port.
     """
     if admin_port is not None and admin_socket is not None:
-        raise typer.BadParameter("--admin-port and --admin-socket: Envoy has one admin interface, so give one of them")
+        raise typer.BadParameter("--admin-port and --admin-socket are mutually exclusive")
     proxy, where = _ends(name, mesh, token_file, control_plane, ca_file)
     socket = admin_socket.absolute() if admin_socket is not None else None
     typer.echo(json.dumps(make_bootstrap(proxy, where, admin_port, admin_socket=socket)))
@@ -157,12 +159,12 @@ def run(
         raise MissingProgram(f"there is no Envoy to start as '{wanted}': set ENVOY_BINARY or --envoy to the binary")
     proxy, where = _ends(name, mesh, token_file, control_plane, ca_file)
     if unknown := probe(proxy, where):
-        typer.echo(f"note: {unknown}; Envoy is started and goes on asking. Is --control-plane right?", err=True)
+        typer.echo(f"note: {unknown}; Envoy is started and keeps retrying. Is --control-plane right?", err=True)
     environment = {key: value for key, value in os.environ.items() if key not in SECRET_VARIABLES}
     try:
         environment.setdefault(SEARCH_PATH_VARIABLE, str(module_directory()))
     except ModuleMissing as missing:
-        typer.echo(f"note: without the offload module, which mode Offload needs: {missing}", err=True)
+        typer.echo(f"note: the offload module, which mode Offload requires, is missing: {missing}", err=True)
     remove_leftovers()
     folder = take((runtime_folder or default_base()).absolute(), proxy.node_id, with_socket=admin_port is None)
     try:

@@ -16,7 +16,7 @@ Name = Annotated[str, typer.Argument(help="the dataplane")]
 
 
 def add_to(app: typer.Typer) -> None:
-    inspect = typer.Typer(help="Look into a dataplane.", no_args_is_help=True)
+    inspect = typer.Typer(help="Inspect a dataplane.", no_args_is_help=True)
     inspect.command()(overview)
     inspect.command()(waiting)
     inspect.command()(policies)
@@ -84,9 +84,9 @@ def config(
     name: Name,
     mesh: Mesh = "default",
     shadow: Annotated[
-        bool, typer.Option("--shadow", help="as if policies with kuma.io/effect: shadow had an effect")
+        bool, typer.Option("--shadow", help="as if policies with kuma.io/effect: shadow were in effect")
     ] = False,
-    diff: Annotated[bool, typer.Option("--diff", help="only what those would change")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="only what they would change")] = False,
     output: Output = Form.YAML,
 ) -> None:
     """The Envoy configuration that it should have."""
@@ -114,8 +114,10 @@ class StatisticsForm(StrEnum):
 def stats(
     name: Name,
     mesh: Mesh = "default",
-    filter: Annotated[str, typer.Option(help="a regular expression of the names wanted")] = "",
-    output: Annotated[StatisticsForm, typer.Option("-o", "--output", help="how Envoy writes it")] = StatisticsForm.TEXT,
+    filter: Annotated[str, typer.Option(help="regular expression that selects names")] = "",
+    output: Annotated[
+        StatisticsForm, typer.Option("-o", "--output", help="Envoy's output format")
+    ] = StatisticsForm.TEXT,
 ) -> None:
     """The statistics of the running proxy. Its Dataplane needs networking.admin.port."""
     query = f"?format={output.value}&filter={segment(filter)}"

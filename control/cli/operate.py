@@ -27,13 +27,13 @@ def add_to(app: typer.Typer) -> None:
     app.command()(serve)
     app.command()(backup)
     app.command()(restore)
-    generate = typer.Typer(help="Make tokens.", no_args_is_help=True)
+    generate = typer.Typer(help="Generate tokens and certificates.", no_args_is_help=True)
     generate.command()(dataplane_token)
     generate.command()(node_token)
     generate.command()(admin_token)
     generate.command()(admin_certificate)
     app.add_typer(generate, name="generate")
-    ca = typer.Typer(help="The CA of a MeshIdentity.", no_args_is_help=True)
+    ca = typer.Typer(help="Inspect and rotate the CA of a MeshIdentity.", no_args_is_help=True)
     ca.command()(rotate)
     ca.command()(status)
     app.add_typer(ca, name="ca")
@@ -50,13 +50,13 @@ def _passphrase() -> str | None:
 
 def serve(
     data: Data = None,
-    api: Annotated[str, typer.Option(help="where the REST API is served")] = f"127.0.0.1:{API_PORT}",
-    xds: Annotated[str, typer.Option(help="where proxies connect")] = f"0.0.0.0:{XDS_PORT}",
-    nodes: Annotated[str, typer.Option(help="where nodes connect with their certificates")] = f"0.0.0.0:{NODES_PORT}",
+    api: Annotated[str, typer.Option(help="listening address of the REST API")] = f"127.0.0.1:{API_PORT}",
+    xds: Annotated[str, typer.Option(help="listening address for proxies")] = f"0.0.0.0:{XDS_PORT}",
+    nodes: Annotated[str, typer.Option(help="listening address for nodes with certificates")] = f"0.0.0.0:{NODES_PORT}",
     name: Annotated[
-        list[str] | None, typer.Option(help="a host name or address under which it is reached (repeat it)")
+        list[str] | None, typer.Option(help="a host name or address for its certificate (repeatable)")
     ] = None,
-    zone: Annotated[str, typer.Option(help="in SPIFFE ids, and of dataplanes without kuma.io/zone")] = "default",
+    zone: Annotated[str, typer.Option(help="zone in SPIFFE ids, and of dataplanes without kuma.io/zone")] = "default",
     database: Annotated[
         str | None,
         typer.Option(
@@ -66,13 +66,13 @@ def serve(
         ),
     ] = None,
     offline_after: Annotated[
-        float, typer.Option(min=1, help="seconds after which a proxy that is not connected gets no traffic")
+        float, typer.Option(min=1, help="seconds after which a disconnected proxy gets no traffic")
     ] = OFFLINE_AFTER_S,
     max_connections: Annotated[
-        int, typer.Option(min=16, help="of proxies and nodes; fewer where the descriptor limit is too low for so many")
+        int, typer.Option(min=16, help="connections of proxies and nodes; fewer if the descriptor limit is too low")
     ] = MAX_CONNECTIONS,
     max_connections_per_address: Annotated[
-        int, typer.Option(min=16, help="of proxies and nodes, from one IPv4 address or IPv6 /64")
+        int, typer.Option(min=16, help="connections of proxies and nodes from one IPv4 address or IPv6 /64")
     ] = PER_ADDRESS,
     audit_log: Annotated[
         Path | None,
@@ -119,7 +119,7 @@ def backup(
 
     files = _files(data)
     store.backup(files.database, file)
-    typer.echo(f"{file} holds the store of {files.folder}; its secrets need {files.key} or the passphrase")
+    typer.echo(f"{file} holds the store of {files.folder}; its secrets require {files.key} or the passphrase")
 
 
 def _user() -> str:
@@ -148,7 +148,7 @@ def restore(
         warn_if_exposed(file)
     note = f"{_user()} {file.absolute()}"
     count = store.restore(file, files.database, key, KINDS, replace, note)
-    typer.echo(f"{count} resources are in {files.folder} again")
+    typer.echo(f"{count} resources restored to {files.folder}")
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------
@@ -162,8 +162,10 @@ def _token(kind: str, body: dict[str, object]) -> None:
 
 def dataplane_token(
     mesh: Mesh = "default",
-    name: Annotated[str, typer.Option(help="of the one dataplane that it is for")] = "",
-    label: Annotated[list[str] | None, typer.Option(help="key=value that the dataplane must have (repeat it)")] = None,
+    name: Annotated[str, typer.Option(help="name of the only dataplane that may use it")] = "",
+    label: Annotated[
+        list[str] | None, typer.Option(help="label key=value that the dataplane must have (repeatable)")
+    ] = None,
     valid_for: ValidFor = "24h",
 ) -> None:
     """For a proxy: it may be only the dataplanes that the token names.
@@ -180,25 +182,23 @@ def dataplane_token(
     _token("dataplane", {"mesh": mesh, "name": name, "labels": labels, "validFor": valid_for})
 
 
-def node_token(
-    name: Annotated[str, typer.Option(help="of the node that it is for")], valid_for: ValidFor = "24h"
-) -> None:
+def node_token(name: Annotated[str, typer.Option(help="name of the node")], valid_for: ValidFor = "24h") -> None:
     """For a node's daemon, which exchanges it for a certificate that it renews by itself. It is valid for 24 h."""
     _token("node", {"name": name, "validFor": valid_for})
 
 
 def admin_token(
     valid_for: ValidFor = "24h",
-    name: Annotated[str, typer.Option(help="of the administrator, for the audit log")] = "",
+    name: Annotated[str, typer.Option(help="name of the administrator, for the audit log")] = "",
 ) -> None:
     """For the API, and for this command on other hosts."""
     _token("admin", {"name": name, "validFor": valid_for})
 
 
 def admin_certificate(
-    name: Annotated[str, typer.Option(help="of the administrator")],
+    name: Annotated[str, typer.Option(help="name of the administrator")],
     certificate: Annotated[Path, typer.Option(help="file to write it to")],
-    key: Annotated[Path, typer.Option(help="file to write its key to; the key is made here and goes nowhere")],
+    key: Annotated[Path, typer.Option(help="file to write its key to; the key is generated here and never sent")],
     valid_for: ValidFor = "24h",
 ) -> None:
     """A client certificate instead of a token: for MESH_CERTIFICATE and MESH_KEY, curl, or a browser."""
@@ -208,7 +208,7 @@ def admin_certificate(
     found = Api().call("POST", "/certificates/admin", {"name": name, "request": request, "validFor": valid_for})
     write_private(key, key_pem)
     write_private(certificate, found["certificate"])
-    typer.echo(f"{certificate} until {found['notAfter']}; to end it earlier: mesh revoke {found['jti']}")
+    typer.echo(f"{certificate} until {found['notAfter']}; to revoke it earlier: mesh revoke {found['jti']}")
 
 
 def revoke(
@@ -216,10 +216,10 @@ def revoke(
         str,
         typer.Argument(help="the id of a token or an administrator's certificate; or -: the token is on stdin"),
     ],
-    reason: Annotated[str, typer.Option(help="for those who look at it later")] = "",
+    reason: Annotated[str, typer.Option(help="recorded for later readers")] = "",
     force: Annotated[
         bool,
-        typer.Option("--force", help="also an id that nothing issued here has: version 0.1 did not keep them"),
+        typer.Option("--force", help="also accept an id that is not recorded: version 0.1 did not keep ids"),
     ] = False,
 ) -> None:
     """Revoke a token from now on. Exit code 1, and nothing is revoked, if it is neither a token nor the id of one.
@@ -229,7 +229,7 @@ def revoke(
     if token == "-":  # noqa: S105 (no password)
         token = sys.stdin.read().strip()
     elif token.count(".") == 2:
-        warn("every user of this host could read that token on the command line: mesh revoke - takes it from a file")
+        warn("every user of this host can read a token on the command line: mesh revoke - reads it from stdin")
     found = Api().call("POST", "/tokens/revocations", {"token": token, "reason": reason, "force": force})
     typer.echo(f"revoked {found['jti']}: {plain(found['what']).plain}")
 
@@ -265,7 +265,7 @@ def rotate(
     name: Identity,
     action: Annotated[Action, typer.Argument(help="the step; docs/guide/identities.md explains them")] = Action.begin,
     force: Annotated[
-        bool, typer.Option("--force", help="with reset: although the CA can still sign, as somebody else has its key")
+        bool, typer.Option("--force", help="with reset: although the CA can still sign, because its key is compromised")
     ] = False,
     mesh: Mesh = "default",
     output: Output = Form.TABLE,

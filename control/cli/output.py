@@ -27,7 +27,7 @@ class Form(StrEnum):
     YAML = "yaml"
 
 
-Output = Annotated[Form, typer.Option("-o", "--output", help="how to print it")]
+Output = Annotated[Form, typer.Option("-o", "--output", help="output format")]
 Mesh = Annotated[str, typer.Option("-m", "--mesh", help="the mesh")]
 
 

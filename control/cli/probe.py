@@ -54,12 +54,12 @@ def _look(where: ControlPlaneAddress, seconds: float) -> str | None:
     except ssl.SSLCertVerificationError as error:
         if error.verify_code in _NAMES_DIFFER:
             raise Unreachable(
-                f"the control plane at {at} has no certificate for '{where.host}': use a name that it has, or start it "
-                f"with mesh serve --name {where.host}"
+                f"the control plane at {at} has no certificate for '{where.host}': use a name in its "
+                f"certificate, or start it with mesh serve --name {where.host}"
             ) from error
         raise Unreachable(
-            f"the certificate at {at} is not of this CA ({error.verify_message}): is --ca-file the ca.pem of this "
-            "control plane, and is --control-plane its address?"
+            f"the certificate at {at} is not issued by this CA ({error.verify_message}): is --ca-file the ca.pem of "
+            "this control plane, and is --control-plane its address?"
         ) from error
     except ssl.SSLError as error:
         raise Unreachable(
@@ -73,8 +73,8 @@ def _look(where: ControlPlaneAddress, seconds: float) -> str | None:
         return f"nothing answers at {at} ({(error.strerror or str(error)).lower()})"
     if protocol != "h2":
         raise Unreachable(
-            f"what answers at {at} is no xDS port (the API, perhaps): --control-plane is the xDS port, 5678 unless it "
-            "was changed"
+            f"what answers at {at} is not an xDS port (the API, perhaps): --control-plane is the xDS port, 5678 unless "
+            "it was changed"
         )
     return None
 

@@ -14,7 +14,9 @@ from control.kinds import KINDS
 from control.model import documents
 from control.model.resource import Kind, Resource
 
-Files = Annotated[list[Path], typer.Option("-f", "--file", help="YAML or JSON, several documents a file; - is stdin")]
+Files = Annotated[
+    list[Path], typer.Option("-f", "--file", help="YAML or JSON, one or more documents per file; -: stdin")
+]
 
 
 def _read(files: list[Path], mesh: str | None) -> list[Resource]:
@@ -55,8 +57,8 @@ def add_to(app: typer.Typer) -> None:
 
 def apply(
     file: Files,
-    mesh: Annotated[str | None, typer.Option("-m", "--mesh", help="of documents that name none")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only check the files")] = False,
+    mesh: Annotated[str | None, typer.Option("-m", "--mesh", help="mesh of documents that name none")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only validate the files")] = False,
 ) -> None:
     """Create or change resources. All files are checked before the first one is applied."""
     found = _read(file, mesh)
@@ -73,7 +75,8 @@ def apply(
 
 
 def validate(
-    file: Files, mesh: Annotated[str | None, typer.Option("-m", "--mesh", help="of documents that name none")] = None
+    file: Files,
+    mesh: Annotated[str | None, typer.Option("-m", "--mesh", help="mesh of documents that name none")] = None,
 ) -> None:
     """Check files without a control plane."""
     found = _read(file, mesh)

@@ -109,7 +109,7 @@ def _held(view: MeshView, dataplane: Resource, node: str, problems: list[str]) -
         return
     wanted = view.wanted_identity(dataplane)
     if wanted is None:
-        problems.append(f"{view.mesh}/{dataplane.name} is in mode Offload, but has no identity by any MeshIdentity")
+        problems.append(f"{view.mesh}/{dataplane.name} is in mode Offload, but no MeshIdentity gives it an identity")
     elif view.plan is None:
         yield _Held(dataplane, wanted, settings, settings.socket)
 
@@ -126,12 +126,12 @@ def _merged(
     settings = replace(first.settings, mode="Offload", socket=first.socket)
     if any(replace(held.settings, mode="Offload") != replace(first.settings, mode="Offload") for held in members):
         first_name = dataplanes[0].name
-        problems.append(f"{spiffe_id}: its dataplanes have different MeshOffload settings; those of {first_name} hold")
+        problems.append(f"{spiffe_id}: its dataplanes have different MeshOffload settings; those of {first_name} apply")
     callers: set[Caller] = set()
     for dataplane in dataplanes:
         caller = Caller(_number(dataplane, UID_LABEL, problems), _number(dataplane, GID_LABEL, problems))
         if caller == Caller(None, None):
-            problems.append(f"{view.mesh}/{dataplane.name} has no label {UID_LABEL}: nobody may use its key for it")
+            problems.append(f"{view.mesh}/{dataplane.name} has no label {UID_LABEL}: nobody may use its key")
         else:
             callers.add(caller)
     order = sorted(callers, key=lambda c: (-1 if c.uid is None else c.uid, -1 if c.gid is None else c.gid))

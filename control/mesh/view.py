@@ -129,7 +129,7 @@ class MeshView:
         every = [(resource.name, resource.spec) for resource in self.of_type("MeshIdentity")]
         meant = best_matched(every, dataplane.effective_labels)
         if meant is not None and meant[0] in self.without_ca:
-            return f"MeshIdentity {meant[0]} changes nothing yet, since it has no CA: {self.without_ca[meant[0]]}"
+            return f"MeshIdentity {meant[0]} has no effect yet, since it has no CA: {self.without_ca[meant[0]]}"
         if meant is None or not has_proxy(dataplane) or self.wanted_identity(dataplane) is not None:
             return None
         zone = zone_of(self._index.by_type["MeshIdentity"][meant[0]].labels, self.zone)

@@ -33,7 +33,7 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable) or key in seen:
-                problem = f"the key {key!r} stands twice" if isinstance(key, Hashable) else "a key must be a string"
+                problem = f"the key {key!r} is given twice" if isinstance(key, Hashable) else "a key must be a string"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -49,7 +49,7 @@ _Loader.yaml_implicit_resolvers = {
 def load(text: str | bytes, source: str) -> list[Any]:
     """The documents in `text`, empty ones left out. Raises UnreadableDocument with source, line and column."""
     if len(text) > MAX_BYTES:
-        raise UnreadableDocument(f"{source}: has {len(text)} bytes; at most {MAX_BYTES} are read")
+        raise UnreadableDocument(f"{source}: has {len(text)} bytes; at most {MAX_BYTES} are accepted")
     try:
         return [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
     except yaml.MarkedYAMLError as error:

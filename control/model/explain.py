@@ -99,11 +99,11 @@ def _unknown_field(model: type[BaseModel], location: Location) -> str:
     owner = _declaration(model, location[:-1])
     inner = _model_of(owner if owner is not None else model)
     if inner is None:
-        return "is not a field here"
+        return "is not a known field"
     allowed = [info.alias or name for name, info in inner.model_fields.items()]
     close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
     return (
-        "is not a field here" + (f"; did you mean {close[0]}?" if close else "") + f" (allowed: {', '.join(allowed)})"
+        "is not a known field" + (f"; did you mean {close[0]}?" if close else "") + f" (allowed: {', '.join(allowed)})"
     )
 
 

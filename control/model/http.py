@@ -21,7 +21,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 def _on_one_line(text: str) -> str:
     found = _CONTROL.search(text)
     if found is not None:
-        raise refuse(f"must not have control characters such as line ends; {found[0]!r} stands in {shown(text)}")
+        raise refuse(f"must not have control characters such as line ends; {found[0]!r} is in {shown(text)}")
     return text
 
 

@@ -70,7 +70,7 @@ def violations(labels: Mapping[str, str], mesh: str | None, is_policy: bool) -> 
             one = "one of " if len(allowed) > 1 else ""
             yield Violation(path, f"must be {one}{', '.join(allowed)}; got {value!r}", f"{key}: {allowed[0]}")
         elif key == EFFECT and not is_policy:
-            yield Violation(path, "can only stand on a policy: nothing else can be tried out without effect", "")
+            yield Violation(path, "is only allowed on a policy: nothing else supports the shadow effect", "")
         elif key in _RFC1035 and not is_rfc1035_label(value):
             yield Violation(path, f"{RFC1035_RULE}; got {value!r}", f"{key}: backend")
         elif key == _MESH and value != (mesh or ""):

@@ -88,8 +88,8 @@ _MESH_FIELDS: dict[str, tuple[str, object]] = {
             "spec": {"to": [{"targetRef": {"kind": "Mesh"}, "default": {"localityAwareness": {"disabled": False}}}]},
         },
     ),
-    "networking": ("a Mesh has no networking any more; traffic to the outside is not passed through", None),
-    "constraints": ("a Mesh has no constraints any more; what a proxy may be stands in its dataplane token", None),
+    "networking": ("a Mesh no longer has networking; traffic to external destinations is not passed through", None),
+    "constraints": ("a Mesh no longer has constraints; the dataplane token restricts what a proxy may be", None),
     "meshServices": ("services are always MeshServices; leave the field out", None),
 }
 
@@ -313,7 +313,7 @@ def _to_default(kind: str, default: object, path: str) -> Iterator[Violation]:
             if isinstance(inner, dict) and "hashPolicies" in inner:
                 yield Violation(
                     f"{path}.loadBalancer.{name}.hashPolicies",
-                    "was removed in Kuma 3.0: hashPolicies stand beside loadBalancer",
+                    "was removed in Kuma 3.0: hashPolicies belong beside loadBalancer",
                     _yaml(
                         {
                             "default": {

@@ -153,7 +153,7 @@ def validate_identity(spec: MeshIdentitySpec) -> Iterator[Violation]:
     if parameters and parameters.expiry is not None and parameters.expiry < SHORTEST_EXPIRY:
         yield Violation(
             "spec.provider.bundled.certificateParameters.expiry",
-            "must be at least 1m: certificates are renewed at half of it",
+            "must be at least 1m: certificates are renewed at half of this time",
             "24h",
         )
 
@@ -173,7 +173,7 @@ def _check_template(path: str, template: str | None, fields: set[str], labels: b
     for field, label in _PLACEHOLDER.findall(template):
         if (field and field not in fields) or (label and not labels):
             name = f".{field}" if field else f'label "{label}"'
-            yield Violation(path, f"{name} is not known here (allowed: {allowed})", _template_example(labels))
+            yield Violation(path, f"{name} is not a known variable (allowed: {allowed})", _template_example(labels))
             return
     literal = _PLACEHOLDER.sub("x", template)
     if "{{" in literal or "}}" in literal:
@@ -202,11 +202,11 @@ def validate_trust(spec: MeshTrustSpec) -> Iterator[Violation]:
 
 def _bundle_problem(pem: str) -> str | None:
     if "PRIVATE KEY" in pem:
-        return "holds a private key: a trust bundle has certificates only, and this key should be replaced now"
+        return "contains a private key: a trust bundle has certificates only; replace this key, as it is exposed"
     try:
         certificates = x509.load_pem_x509_certificates(pem.encode())
     except (ValueError, x509.InvalidVersion):
-        return "must hold certificates in PEM form"
+        return "must contain certificates in PEM form"
     for number, certificate in enumerate(certificates, start=1):
         try:
             is_authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca

@@ -123,9 +123,11 @@ _DOMAIN_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._")
 def trust_domain_problem(domain: str) -> str | None:
     """Why `domain` is not a SPIFFE trust domain name (SPIFFE-ID, section 2.1), or None if it is."""
     if not 1 <= len(domain) <= 255:
-        return "a trust domain has 1 to 255 characters"
+        return "a trust domain must have 1 to 255 characters"
     wrong = sorted(set(domain) - _DOMAIN_CHARACTERS)
-    return f"a trust domain has only lower-case letters, digits, '-', '.', '_'; got {wrong[0]!r}" if wrong else None
+    if wrong:
+        return f"a trust domain must have only lower-case letters, digits, '-', '.', '_'; got {wrong[0]!r}"
+    return None
 
 
 def spiffe_id_problem(spiffe_id: str) -> str | None:

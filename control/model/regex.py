@@ -22,7 +22,7 @@ def problem(pattern: str) -> str | None:
         size = re2.compile(pattern.encode(), _OPTIONS).programsize
     except re2.error as error:
         [reason] = error.args
-        return f"RE2 does not take it: {reason.decode(errors='replace') if isinstance(reason, bytes) else reason}"
+        return f"RE2 rejects it: {reason.decode(errors='replace') if isinstance(reason, bytes) else reason}"
     if size > MAX_PROGRAM_SIZE:
         return (
             f"its program has size {size}, and Envoy takes {MAX_PROGRAM_SIZE}: "

@@ -168,4 +168,4 @@ def _check_envelope(kind: Kind, envelope: Envelope) -> Iterator[Violation]:
     elif kind.in_mesh and not base.is_rfc1035_label(envelope.mesh or ""):
         yield Violation("mesh", f"{base.RFC1035_RULE}; got {envelope.mesh!r}", "default")
     elif not kind.in_mesh and envelope.mesh is not None:
-        yield Violation("mesh", f"must not be set: a {kind.type} is in no mesh", "")
+        yield Violation("mesh", f"must not be set: a {kind.type} does not belong to a mesh", "")

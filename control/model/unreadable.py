@@ -47,7 +47,7 @@ class Unreadable:
     @cached_property
     def remark(self) -> str:
         """For people: which resource, what happens with it, and why."""
-        done = "is left out" if self.kept is None else "is left out, but for what protects"
+        done = "is left out" if self.kept is None else "is left out, except for its protective parts"
         return f"{self.type} {self.name} {done}: this version cannot read it: {self.problem}"
 
     def to_data(self) -> dict[str, Any]:

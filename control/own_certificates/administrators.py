@@ -46,7 +46,7 @@ class AdminCertificates:
     def issue(self, request: bytes, name: str, valid: timedelta) -> AdminCertificate:
         """Issues one for the key of a PKCS#10 request (DER). Raises RefusedRequest."""
         if not 1 <= len(name) <= NAME_MAX or not name.isprintable():
-            raise RefusedRequest(f"the name has 1 to {NAME_MAX} printable characters")
+            raise RefusedRequest(f"the name must have 1 to {NAME_MAX} printable characters")
         if not timedelta(0) < valid <= LONGEST:
             raise RefusedRequest(f"a certificate is valid for at most {LONGEST.days * 24}h")
         jti = random.token_hex(16)

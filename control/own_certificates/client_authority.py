@@ -77,7 +77,7 @@ class ClientAuthority:
             (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
             (jti,) = certificate.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
             if certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-                raise ValueError("it is a CA")
+                raise ValueError("it is a CA certificate")
             certificate.verify_directly_issued_by(self._authority.certificate)
         except Exception as error:
             raise InvalidToken(self._why.not_ours) from error

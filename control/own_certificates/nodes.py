@@ -69,7 +69,7 @@ class NodeCertificates:
     def issue(self, request: bytes, claims: NodeClaims) -> NodeCertificate:
         """Issues a certificate for the key of a PKCS#10 request. Raises RefusedRequest."""
         if len(claims.name) > NAME_MAX:
-            raise RefusedRequest(f"the node's name has more than {NAME_MAX} characters: it fits no certificate")
+            raise RefusedRequest(f"the node's name has more than {NAME_MAX} characters: too long for a certificate")
         made = self._authority.issue(request, claims.name, claims.jti, LIFETIME)
         der = made.public_bytes(serialization.Encoding.DER)
         return NodeCertificate(der, (self._now() + LIFETIME / 2).timestamp(), made.not_valid_after_utc.timestamp())
@@ -91,7 +91,7 @@ class NodeCertificates:
                 raise InvalidSignature
             key.verify(proof, COME_BACK_TEXT + request, ec.ECDSA(hashes.SHA256()))
         except InvalidSignature:
-            raise InvalidToken("the proof of the node's ended certificate is wrong") from None
+            raise InvalidToken("the proof of possession of the node's expired certificate does not verify") from None
         return NodeClaims(holder.name, holder.jti)
 
     def grpc_credentials(self, serving: ServingCertificate) -> grpc.ServerCredentials:

@@ -106,7 +106,9 @@ def own_authority(store: Store, secret: str, name: str, now: datetime) -> Author
     authority = load(certificate, key, f"the control plane's own CA {secret}")
     if authority.problem_at(now) is None:
         return authority
-    log.warning("a CA of the control plane's own is valid from now on", ca=name, before=authority.problem_at(now))
+    log.warning(
+        "reissued a CA of the control plane: it is valid from now on", ca=name, before=authority.problem_at(now)
+    )
     begun = begun_now(authority, now)
     store.put_secret(secret, json.dumps(begun.to_pem()).encode(), expected=kept)
     return begun

@@ -97,6 +97,6 @@ class Changes:
         except UnusableAuthority:
             return  # which was logged, and is shown until it works
         except StoreError as error:
-            log.error("a MeshTrust cannot be stored", mesh=identity.mesh, name=identity.name, error=str(error))
+            log.error("cannot store a MeshTrust", mesh=identity.mesh, name=identity.name, error=str(error))
             return
         self._metrics.show_end(f"{identity.mesh}/{identity.name}", rotation.issuer.ends_at)

@@ -81,7 +81,7 @@ class OrphanedTrust:
             await asyncio.to_thread(self._store.delete, "MeshTrust", mesh, trust.name, trust.version)
             await asyncio.to_thread(self._identities.forget_of, mesh, fingerprints(trust))
         except StoreError as error:
-            log.error("a MeshTrust cannot be taken away", mesh=mesh, name=trust.name, error=str(error))
+            log.error("cannot remove a MeshTrust", mesh=mesh, name=trust.name, error=str(error))
             return
-        log.info("the CA of a deleted MeshIdentity is not trusted any more", mesh=mesh, identity=trust.name)
+        log.info("the CA of a deleted MeshIdentity is no longer trusted", mesh=mesh, identity=trust.name)
         self._pending.mark_changed([mesh])

@@ -148,9 +148,11 @@ class Plans:
             new = [wait for wait, at in since.items() if moment - at >= LOGGED_AFTER_S and wait not in logged]
             for wait in new[:LOGGED_AT_ONCE]:
                 who = {"who": wait.who, "waits_for": wait.waits_for}
-                log.warning("a step waits", mesh=mesh, step=wait.step, reason=wait.reason, **who)
+                log.warning("a step is waiting", mesh=mesh, step=wait.step, reason=wait.reason, **who)
             if len(new) > LOGGED_AT_ONCE:
-                log.warning("more steps wait (mesh inspect waiting)", mesh=mesh, more=len(new) - LOGGED_AT_ONCE)
+                log.warning("more steps are waiting (mesh inspect waiting)", mesh=mesh, more=len(new) - LOGGED_AT_ONCE)
             for wait in [wait for wait in logged if wait not in since][:LOGGED_AT_ONCE]:
-                log.info("a step waits no more", mesh=mesh, step=wait.step, who=wait.who, waited_for=wait.waits_for)
+                log.info(
+                    "a step is no longer waiting", mesh=mesh, step=wait.step, who=wait.who, waited_for=wait.waits_for
+                )
             self._logged[mesh] = (logged | set(new)) & since.keys()

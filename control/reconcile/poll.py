@@ -49,7 +49,7 @@ class Poll:
                 if late:
                     self._pending.mark_moved(late)
             except Exception:  # one failed look must not be the last
-                log.exception("a look for changes failed, trying on")
+                log.exception("checking for changes failed; retrying")
             await asyncio.sleep(min(LOOK_S, POLL_S))
 
     async def _look(self) -> None:
@@ -64,11 +64,11 @@ class Poll:
                 await self._notice(generation)
         except StoreError as error:
             if self._store_works:
-                log.error("the store does not answer", error=str(error))
+                log.error("the store is unavailable", error=str(error))
             self._store_works = False
         else:
             if not self._store_works:
-                log.info("the store answers again")
+                log.info("the store is available again")
             self._store_works = True
             self._generation = generation
             self._metrics.generation.set(generation)

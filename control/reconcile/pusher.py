@@ -67,13 +67,13 @@ class Pusher:
             view = await self._views.view(mesh, fresh, moved=True)
         except StoreError as error:
             # Proxies keep what they have; the change is not forgotten.
-            log.error("a change cannot be read, trying again", mesh=mesh, error=str(error))
+            log.error("cannot read a change; retrying", mesh=mesh, error=str(error))
             self._pending.work.changed.add(mesh)
             await asyncio.sleep(RETRY_S)
             self._pending.mark()
             return
         except Exception:  # nor may one mesh keep the others from being pushed
-            log.exception("a mesh could not be read", mesh=mesh)
+            log.exception("cannot read a mesh", mesh=mesh)
             return
         if fresh or self._views.offered.get(mesh) is not view:
             self._views.offered[mesh] = view
@@ -98,7 +98,7 @@ class Pusher:
             try:
                 await self._offer(await self._views.view(mesh), some)
             except StoreError as error:
-                log.error("configurations cannot be made now", mesh=mesh, error=str(error))
+                log.error("cannot build configurations; retrying", mesh=mesh, error=str(error))
 
     async def _forget_keys(self, gone_over: Iterable[tuple[str, str]]) -> None:
         """Forgets the keys of proxies that have moved to the offload."""
@@ -106,9 +106,9 @@ class Pusher:
             try:
                 if await asyncio.to_thread(self._identities.keeps, mesh, name):
                     await asyncio.to_thread(self._identities.forget, mesh, name)
-                    log.info("a proxy has gone over to the offload", mesh=mesh, dataplane=name)
+                    log.info("a proxy has switched to the offload", mesh=mesh, dataplane=name)
             except StoreError as error:
-                log.error("the key of a proxy cannot be forgotten", mesh=mesh, dataplane=name, error=str(error))
+                log.error("cannot delete the key of a proxy", mesh=mesh, dataplane=name, error=str(error))
 
     def _count_waiting(self, mesh: str) -> None:
         view = self._views.current(mesh)

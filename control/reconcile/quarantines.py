@@ -113,7 +113,7 @@ class Quarantines:
                 remark = one.remark[:SHOWN_DETAIL_CHARS]
                 log.warning("a policy is left out for a proxy", mesh=mesh, dataplane=name, reason=remark)
         for type_name, policy in before.keys() - now.keys():
-            log.info("a policy counts for a proxy again", mesh=mesh, dataplane=name, type=type_name, policy=policy)
+            log.info("a policy applies to a proxy again", mesh=mesh, dataplane=name, type=type_name, policy=policy)
         self._count(mesh)
 
     def _count(self, mesh: str) -> None:

@@ -43,9 +43,7 @@ class RotationGate:
             rotation = await asyncio.to_thread(authorities.begin, identity)
         elif event is Event.RESET:
             rotation = await asyncio.to_thread(authorities.reset, identity, force)
-            log.warning(
-                "the CA of a MeshIdentity was replaced at once", mesh=mesh, identity=identity.name, forced=force
-            )
+            log.warning("the CA of a MeshIdentity was reset", mesh=mesh, identity=identity.name, forced=force)
         else:
             before = await asyncio.to_thread(authorities.rotation, identity)
             before.check(event, self._identities.now())
@@ -70,7 +68,8 @@ class RotationGate:
         if late:
             names = ", ".join(sorted(set(late))[:10])
             raise WrongStage(
-                f"{event.value}: not every proxy is as far: {names}; this stage waits for {WAITS_FOR[rotation.stage]}"
+                f"{event.value}: some proxies have not reached this stage: {names}; this stage waits for "
+                f"{WAITS_FOR[rotation.stage]}"
             )
 
     def _signed_by(self, view: MeshView, dataplane: Resource) -> str | None:

@@ -56,9 +56,11 @@ class Snapshots:
             try:
                 built.append((proxy, self.build(view, proxy.name)))
             except Withheld as withheld:
-                log.error("a proxy stays at what it has", mesh=proxy.mesh, dataplane=proxy.name, reason=str(withheld))
+                log.error(
+                    "a proxy keeps its configuration", mesh=proxy.mesh, dataplane=proxy.name, reason=str(withheld)
+                )
             except Exception:  # one proxy's configuration must not keep the others from theirs
-                log.exception("a snapshot could not be built", mesh=proxy.mesh, dataplane=proxy.name)
+                log.exception("cannot build a snapshot", mesh=proxy.mesh, dataplane=proxy.name)
         return built
 
     def build(self, view: MeshView, name: str) -> Snapshot | None:
@@ -99,7 +101,7 @@ class Snapshots:
                 place = traceback.extract_tb(error.__traceback__)[-1]
                 at = f"{place.filename}:{place.lineno}"
                 who = {"mesh": view.mesh, "dataplane": dataplane.name}
-                log.error("a configuration cannot be made", error=repr(error), at=at, **who)
+                log.error("cannot build a configuration", error=repr(error), at=at, **who)
                 continue
             self._quarantines.made(view, dataplane, choice)
             if not self._refuse_broken(view, dataplane, built):

@@ -49,11 +49,11 @@ def _duration(text: str) -> timedelta:
 def _check_subject(kind: TokenKind, wanted: TokenRequest) -> None:
     """Checks whom it is for. A dataplane token may be for any dataplane of its mesh; an administrator needs no name."""
     if kind != "dataplane" and wanted.labels:
-        raise HTTPException(400, "labels: are for dataplane tokens, and for no others")
+        raise HTTPException(400, "labels: only valid for dataplane tokens")
     if kind == "node" and not wanted.name:
-        raise HTTPException(400, "name: of the node is needed: a daemon with a token that names no node is not let in")
+        raise HTTPException(400, "name: of the node is required: a daemon cannot join with a token that names no node")
     if kind != "dataplane" and (len(wanted.name) > NAME_MAX or not wanted.name.isprintable()):
-        raise HTTPException(400, f"name: has at most {NAME_MAX} characters, all printable")
+        raise HTTPException(400, f"name: must have at most {NAME_MAX} characters, all printable")
 
 
 def add_tokens(app: FastAPI, plane: ControlPlane, tokens: Tokens) -> None:
@@ -62,7 +62,7 @@ def add_tokens(app: FastAPI, plane: ControlPlane, tokens: Tokens) -> None:
     async def check_mesh(kind: TokenKind, mesh: str) -> None:
         """Each mesh has its own signing keys; none is created for a mesh that does not exist. Raises NotFound."""
         if (kind == "dataplane") != bool(mesh):
-            raise HTTPException(400, "mesh: is needed for dataplane tokens, and for no others")
+            raise HTTPException(400, "mesh: is required for dataplane tokens, and not valid for others")
         if mesh:
             await asyncio.to_thread(plane.state.store.get, "Mesh", "", mesh)
 
@@ -126,7 +126,7 @@ def add_certificates(app: FastAPI, certificates: AdminCertificates) -> None:
         try:
             request = x509.load_pem_x509_csr(wanted.request.encode()).public_bytes(Encoding.DER)
         except ValueError:
-            raise HTTPException(400, "request: is no certificate request (PKCS#10) in PEM form") from None
+            raise HTTPException(400, "request: not a certificate request (PKCS#10) in PEM form") from None
         valid = _duration(wanted.valid_for)
         made = await asyncio.to_thread(certificates.issue, request, wanted.name, valid)
         tell("certificate_issued", id=made.jti, until=made.not_after.isoformat())

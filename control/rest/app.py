@@ -63,7 +63,7 @@ def _add_health(app: FastAPI, plane: ControlPlane) -> None:
         await asyncio.to_thread(plane.state.store.generation)
         problem = plane.state.store.problem
         if problem is not None:
-            return errors.body(503, "The store does not answer", problem)
+            return errors.body(503, "Store unavailable", problem)
         return Readiness(status="ready", left_out=sorted(plane.state.left_out.names)[:MAX_NAMED])
 
     @app.get("/metrics", tags=["health"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})

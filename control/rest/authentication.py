@@ -33,7 +33,7 @@ class Authenticator:
             scheme, _, token = authorization.partition(" ")
             if scheme.lower() != "bearer" or not token:
                 raise InvalidToken(
-                    "an administrator's token or client certificate is needed: authorization: Bearer <token>"
+                    "an administrator's token or client certificate is required: authorization: Bearer <token>"
                 )
             claims = await self._checks.run(self._tokens.check, token.strip(), "admin")
             who = Who("token", claims.name, claims.jti)

@@ -25,14 +25,14 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     NotFound: (404, "Not found"),
     Conflict: (409, "Conflict"),
     WrongStage: (409, "Not possible now"),
-    UnusableAuthority: (409, "The CA cannot be used"),
+    UnusableAuthority: (409, "CA unusable"),
     NoWay: (409, "Not possible now"),
-    NoAnswer: (502, "The proxy does not answer"),
-    StoreError: (503, "The store does not answer"),
-    UnreadableDocument: (400, "Not readable"),
-    RefusedRequest: (400, "Not signed"),
+    NoAnswer: (502, "Proxy unavailable"),
+    StoreError: (503, "Store unavailable"),
+    UnreadableDocument: (400, "Stored resource unreadable"),
+    RefusedRequest: (400, "Certificate request rejected"),
     TooManyKeys: (429, "Too many"),
-    InvalidToken: (401, "Not let in"),
+    InvalidToken: (401, "Unauthorized"),
 }
 
 
@@ -54,18 +54,18 @@ class Problem(BaseModel):
 
 
 _WHEN = {
-    403: "a page of another site sent it",
-    400: "the request is wrong: the detail says what and where",
-    401: "no token or certificate of an administrator, or one that counts no more",
-    404: "there is no such thing",
-    408: "the body took too long",
-    409: "somebody else changed it in between, or it is not possible now",
+    403: "sent by a page of another site",
+    400: "invalid request: the detail says what and where",
+    401: "no token or certificate of an administrator, or one that is no longer valid",
+    404: "no such resource",
+    408: "the body took too long to arrive",
+    409: "changed concurrently, or not possible now",
     413: "the body is too large",
-    415: "it is not JSON (or YAML, where that is taken), or does not say so",
-    421: "it names another host",
-    429: "too many signing keys, or too many new ones within an hour",
-    502: "the proxy does not answer, or somebody else in its place",
-    503: "the store does not answer",
+    415: "not JSON (or YAML, where accepted), or no matching Content-Type",
+    421: "the request is for another host",
+    429: "too many signing keys, or too many added within an hour",
+    502: "the proxy does not answer, or something else answers at its address",
+    503: "the store is unavailable",
 }
 
 
@@ -108,7 +108,7 @@ def add_to(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(_: Request, __: Exception) -> JSONResponse:
         """The server logs the error with its trace; the requester learns nothing about internals."""
-        return body(500, "Internal error", "a fault of the control plane: its log has the reason")
+        return body(500, "Internal error", "internal error of the control plane: see its log")
 
     for kind in _STATUS:
         app.add_exception_handler(kind, _ours)

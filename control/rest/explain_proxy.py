@@ -61,9 +61,9 @@ def access(view: MeshView, dataplane: Resource, caller: str, choice: Choice = IN
     answers = []
     for inbound in dataplane.spec.networking.inbound:
         if identity is None:
-            allowed, reason = True, "the dataplane has no identity: it takes plaintext, and permissions do not apply"
+            allowed, reason = True, "the dataplane has no identity: it accepts plaintext, and permissions do not apply"
         elif is_closed(found, inbound):
-            allowed, reason = False, "the proxy refuses its permissions (mesh inspect overview): nobody is let in"
+            allowed, reason = False, "the proxy rejects its permissions (mesh inspect overview): all access is denied"
         else:
             allowed, reason = decide(permission_entries(found, inbound), caller)
         answers.append({"inbound": inbound.section, "allowed": allowed, "reason": reason})
@@ -89,7 +89,7 @@ async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> 
     presence = plane.state.plans.presence_of(dataplane.mesh, dataplane.name)
     if presence in (Presence.OFFLINE, Presence.LOST, Presence.NEW):
         problems.append(
-            f"its proxy is {presence.value}: it gets no traffic (delete the Dataplane if it is gone for good)"
+            f"its proxy is {presence.value}: it gets no traffic (delete the Dataplane if it will not return)"
         )
     waits = waits_of(view, dataplane.name)
     return {
@@ -130,7 +130,7 @@ def _trouble(plane: ControlPlane, mesh: str, mesh_identity: str, mode: str, held
     if trouble is None:
         return []
     if mode == "Offload":
-        keeps = "its node keeps the certificate that it has, to its end"
+        keeps = "its node keeps its present certificate until it expires"
     elif held is not None and held.is_valid(plane.state.identities.now()):
         keeps = f"the proxy keeps its certificate until {held.not_after:%Y-%m-%d %H:%M} UTC"
     else:

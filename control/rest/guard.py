@@ -97,7 +97,9 @@ class Guard:
         name = found[1].lower().rstrip(".") if found else ""
         if name not in self._names and not _is_address(name.strip("[]")):
             known = ", ".join(sorted(self._names))
-            raise Refused(421, "Not this host", f"{host!r} is not this control plane, which is {known} (--name)")
+            raise Refused(
+                421, "Wrong host", f"{host!r} is not a name of this control plane, which has {known} (--name)"
+            )
 
     def _has_route(self, scope: Scope) -> bool:
         """Whether the path has a route; if not, the router reports why."""
@@ -115,11 +117,11 @@ def _is_address(text: str) -> bool:
 def _check_site(headers: Headers, scheme: str) -> None:
     site = headers.get("sec-fetch-site", "same-origin")
     if site not in OWN_SITES:
-        raise Refused(403, "Of another site", f"a page of another site has sent this (Sec-Fetch-Site: {site})")
+        raise Refused(403, "Cross-site request", f"sent by a page of another site (Sec-Fetch-Site: {site})")
     own = _normal(f"{scheme}://{headers.get('host', '')}")
     for origin in headers.getlist("origin"):
         if _normal(origin) != own:
-            raise Refused(403, "Of another site", f"a page of another origin has sent this: {origin!r}, not {own!r}")
+            raise Refused(403, "Cross-site request", f"sent by a page of another origin: {origin!r}, not {own!r}")
 
 
 def _normal(origin: str) -> str:
@@ -136,4 +138,4 @@ def _check_type(headers: Headers, method: str) -> None:
     if len(sent) != 1 or sent[0].partition(";")[0].strip().lower() not in taken:
         what = " and ".join(repr(one) for one in sent) or "nothing"
         wanted = " or ".join((JSON[0], *YAML[:1]) if method == "PUT" else JSON)
-        raise Refused(415, "Not JSON", f"a change is sent with Content-Type: {wanted}; got {what}")
+        raise Refused(415, "Not JSON", f"changes require Content-Type: {wanted}; got {what}")

@@ -16,8 +16,8 @@ from control.rest import errors, explain_proxy, proxy_statistics
 from control.rest.shapes import Access, Overview, PoliciesOfType, ProxyConfiguration, Waiting
 from control.store.errors import NotFound
 
-Filter = Annotated[str, Query(max_length=1000, description="a regular expression (RE2) of the names wanted")]
-Shadow = Annotated[bool, Query(description="as if policies with the label kuma.io/effect: shadow had an effect")]
+Filter = Annotated[str, Query(max_length=1000, description="regular expression (RE2) that selects names")]
+Shadow = Annotated[bool, Query(description="as if policies with the label kuma.io/effect: shadow were in effect")]
 StatisticsForm = Annotated[proxy_statistics.Form, Query(alias="format")]
 
 PREFIX = "/meshes/{mesh}/dataplanes/{name}"
@@ -68,7 +68,7 @@ def add_to(app: FastAPI, plane: ControlPlane) -> None:
         )
 
     answers = errors.responses(400, 401, 404, 409, 502) | {
-        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "as Envoy writes it"}
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "in Envoy's output format"}
     }
     plain = {**common, "responses": answers, "response_model": None}
 

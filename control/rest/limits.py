@@ -41,11 +41,11 @@ class BoundedBody:
             else:
                 body = await asyncio.wait_for(self._read(receive), self._timeout_s)
         except TooLarge:
-            answer = errors.body(413, "Too large", f"a request has at most {self._max_bytes} bytes")
+            answer = errors.body(413, "Request too large", f"a request has at most {self._max_bytes} bytes")
             await answer(scope, receive, send)
             return
         except TimeoutError:
-            await errors.body(408, "Too slow", f"the body took more than {self._timeout_s:g} s")(scope, receive, send)
+            await errors.body(408, "Too slow", f"the body took longer than {self._timeout_s:g} s")(scope, receive, send)
             return
         if body is None:  # the client has gone
             return

@@ -48,7 +48,7 @@ def answer_of(kind: Kind) -> Answers:
 
 def answers_to_put(kind: Kind) -> Answers:
     content = _json(_ref(f"Stored{kind.type}"))
-    changed = {"description": "changed, or already as it should be", "content": content, "headers": _ETAG}
+    changed = {"description": "updated, or already in this state", "content": content, "headers": _ETAG}
     return {200: changed, 201: {**changed, "description": "made"}}
 
 
@@ -58,7 +58,10 @@ def page_of(kind: Kind) -> Answers:
         "required": ["items", "next"],
         "properties": {
             "items": {"type": "array", "items": _ref(f"Stored{kind.type}")},
-            "next": {"type": ["string", "null"], "description": "what `after` of the next page is; null: no more"},
+            "next": {
+                "type": ["string", "null"],
+                "description": "value of `after` for the next page; null: no more pages",
+            },
         },
     }
     return {200: {"description": "sorted by name", "content": _json(page)}}
@@ -122,7 +125,7 @@ def _document(kind: Kind, spec: Schema) -> Schema:
         properties["mesh"] = {
             "type": "string",
             "pattern": f"^{RFC1035_LABEL}$",
-            "description": "that of the path, if not set",
+            "description": "the mesh of the path if not set",
         }
     required = ["type", "name"] + (["spec"] if _needs_spec(kind) else [])
     return {"type": "object", "required": required, "properties": properties, "additionalProperties": False}

@@ -55,7 +55,7 @@ def read(identities: Identities, view: MeshView, dataplane: Resource, text: str,
         if networking.address == ADMIN_HOST:
             return _read_local(networking.admin.port, f"{dataplane.mesh}.{dataplane.name}", target)
         if identity is None:
-            raise NoWay(f"Dataplane {dataplane.name!r} has no identity: neither end could know who the other is")
+            raise NoWay(f"Dataplane {dataplane.name!r} has no identity: neither end could authenticate the other")
         if not admin.is_offered(networking):
             raise NoWay(f"Dataplane {dataplane.name!r} has no IP address as networking.address")
         context = _context(view, identity, identities.own(view.mesh, identity))
@@ -114,7 +114,7 @@ def _read_local(port: int, node_id: str, target: str) -> bytes:
         try:
             found = json.loads(_get(connection, "/server_info"))["node"]["id"]
         except (ValueError, KeyError, TypeError) as error:
-            raise NoAnswer(f"what listens on {ADMIN_HOST}:{port} is no Envoy") from error
+            raise NoAnswer(f"what listens on {ADMIN_HOST}:{port}is not an Envoy") from error
         if found != node_id:
             raise NoAnswer(f"what listens on {ADMIN_HOST}:{port} is the proxy {str(found)[:256]!r}, not {node_id!r}")
         return _get(connection, target)

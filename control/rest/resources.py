@@ -25,9 +25,9 @@ MAX_PAGE = 1000
 DEFAULT_PAGE = 100
 
 Size = Annotated[int, Query(ge=1, le=MAX_PAGE)]
-After = Annotated[str, Query(description="`next` of the page before", max_length=253)]
-IfMatch = Annotated[str, Header(description='only if this is the version: the ETag, for example "3"')]
-IfNoneMatch = Annotated[str, Header(description="*: only if there is none yet")]
+After = Annotated[str, Query(description="`next` of the previous page", max_length=253)]
+IfMatch = Annotated[str, Header(description='only if this is the current version: the ETag, for example "3"')]
+IfNoneMatch = Annotated[str, Header(description="*: only if it does not exist yet")]
 
 _VERSION = re.compile(r'"?([0-9]{1,18})"?')
 
@@ -48,7 +48,7 @@ def _add_kind(app: FastAPI, plane: ControlPlane, kind: Kind, path: str) -> None:
         found = await asyncio.to_thread(plane.state.store.read, kind.type, mesh, after, size + 1)
         # A mesh that does not exist is not one without resources: whoever mistyped its name should learn it.
         if not found and kind.in_mesh and not await asyncio.to_thread(plane.state.store.has, MESH.type, "", mesh):
-            raise NotFound(f"there is no Mesh {mesh!r}: `mesh get meshes` lists those that there are")
+            raise NotFound(f"there is no Mesh {mesh!r}: `mesh get meshes` lists the existing ones")
         items = [_data(one) for one in found[:size]]
         return {"items": items, "next": found[size - 1].name if len(found) > size else None}
 
@@ -89,13 +89,13 @@ def _add_kind(app: FastAPI, plane: ControlPlane, kind: Kind, path: str) -> None:
     unseen: dict[str, Any] = {**common, "response_model": None}  # openapi.py describes the responses
     missing = (404,) if kind.in_mesh else ()
     refused = errors.responses(400, 401, *missing)
-    app.get(path, summary=f"List of {kind.type}", responses=refused | listed, **unseen)(of_page)
+    app.get(path, summary=f"List {kind.type} resources", responses=refused | listed, **unseen)(of_page)
     refused = errors.responses(400, 401, 404)
-    app.get(one, summary=f"One {kind.type}", responses=refused | shown, **unseen)(of_get)
+    app.get(one, summary=f"Get a {kind.type}", responses=refused | shown, **unseen)(of_get)
     refused = errors.responses(400, 401, 409)
     app.put(
         one,
-        summary=f"Make or change a {kind.type}",
+        summary=f"Create or update a {kind.type}",
         responses=refused | made,
         openapi_extra=openapi.body_of(kind),
         **unseen,

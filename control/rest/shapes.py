@@ -23,14 +23,14 @@ class Status(BaseModel):
 
 class Readiness(Body):
     status: str
-    left_out: list[str] = Field(description="mesh/type/name of what this version cannot read, and leaves out")
+    left_out: list[str] = Field(description="mesh/type/name of resources that this version cannot read and leaves out")
 
 
 # --- tokens and certificates of administrators ------------------------------------------------------------------------
 
 
 class TokenRequest(Body):
-    mesh: str = Field(default="", description="for dataplane tokens, and for no others")
+    mesh: str = Field(default="", description="for dataplane tokens only")
     name: str = Field(default="", max_length=253)
     labels: Labels = Field(default_factory=dict)
     valid_for: str = Field(default="24h", examples=["24h"])
@@ -43,12 +43,12 @@ class Token(Body):
 class Revocation(Body):
     token: str = Field(description="the token, or the id (jti) of a token or of an administrator's certificate")
     reason: str = ""
-    force: bool = Field(default=False, description="also an id that nothing issued here has")
+    force: bool = Field(default=False, description="also accept an id that is not recorded here")
 
 
 class Revoked(Body):
     jti: str
-    what: str = Field(description="what it was, in words")
+    what: str = Field(description="description of what was revoked")
 
 
 class SigningKeys(Body):
@@ -60,7 +60,7 @@ class SigningKey(Body):
 
 
 class CertificateRequest(Body):
-    name: str = Field(description="of the administrator", examples=["alice"])
+    name: str = Field(description="name of the administrator", examples=["alice"])
     request: str = Field(description="a certificate request (PKCS#10) in PEM form, without names")
     valid_for: str = Field(default="24h", examples=["24h"])
 
@@ -82,10 +82,10 @@ class RotationRequest(Body):
 class RotationState(Body):
     stage: RotationStage
     waits_for: str
-    issuer: str = Field(description="SHA-256 of the CA that signs now")
+    issuer: str = Field(description="SHA-256 of the issuing CA")
     bundle: list[str]
     issuer_not_after: str
-    problem: str | None = Field(default=None, description="why the CA cannot sign now")
+    problem: str | None = Field(default=None, description="why the CA cannot sign")
 
 
 # --- inspection -------------------------------------------------------------------------------------------------------
@@ -98,15 +98,15 @@ class HeldCertificate(Body):
 
 class RefusedResource(Body):
     resource: str
-    because: str = Field(description="in the words of the proxy")
-    changed: list[str] = Field(description="what has changed in it since the proxy took it last")
+    because: str = Field(description="as reported by the proxy")
+    changed: list[str] = Field(description="what has changed since the proxy last accepted it")
 
 
 class LeftOutPolicy(Body):
-    type: str = Field(description="with the name: of the policy; empty: all that let somebody in at these resources")
+    type: str = Field(description="with the name: of the policy; empty: all that allow access at these resources")
     name: str
-    resources: list[str] = Field(description="what the proxy refuses with it")
-    because: str = Field(description="in the words of the proxy")
+    resources: list[str] = Field(description="resources that the proxy rejects with this policy")
+    because: str = Field(description="as reported by the proxy")
     since: str
 
 
@@ -121,7 +121,7 @@ class TypeState(Body):
 
 class Connection(Body):
     connected_seconds: int
-    token_until: str | None = Field(default=None, description="after that another token is needed to connect again")
+    token_until: str | None = Field(default=None, description="after that, reconnecting requires another token")
     types: dict[str, TypeState]
 
 

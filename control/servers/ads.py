@@ -106,7 +106,7 @@ class DiscoveryServer:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(withheld))
         except StoreError as error:
             self._plane.state.metrics.refused.labels("store").inc()
-            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store is unavailable: {error}")
         except Exception:
             self._plane.state.metrics.refused.labels("internal").inc()
             log.exception("an xDS stream failed", peer=context.peer())
@@ -117,7 +117,9 @@ class DiscoveryServer:
         try:
             return heard(await asyncio.wait_for(anext(requests), HELLO_TIMEOUT_S), is_delta)
         except (TimeoutError, StopAsyncIteration):
-            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "hello", "the stream began without a request") from None
+            raise Refused(
+                grpc.StatusCode.INVALID_ARGUMENT, "hello", "the stream ended before its first request"
+            ) from None
 
     async def _authenticate(self, context: grpc.aio.ServicerContext) -> Claims:
         """Checks the token with the keys of the mesh that it names."""
@@ -190,7 +192,7 @@ class DiscoveryServer:
                     if isinstance(said, Refused):
                         raise said
                     if said.node not in ("", first.node):
-                        message = f"the stream is {first.node!r}'s; another node needs one of its own"
+                        message = f"the stream belongs to {first.node!r}; another node needs a separate stream"
                         raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "node", message)
                     actions += machine.receive(said.request, time.monotonic())
                 if machine.deadline is not None and time.monotonic() >= machine.deadline:
@@ -217,7 +219,7 @@ class DiscoveryServer:
         elif isinstance(action, Nacked):
             self._plane.state.metrics.nacks.labels(short).inc()
             log.warning(
-                "a proxy refused its configuration",
+                "a proxy rejected its configuration",
                 mesh=proxy.mesh,
                 dataplane=proxy.name,
                 type=short,

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 # (address, port) of the other end: unique among the connections to a port.
 Peer = tuple[str, int]
 
-OF_ADDRESS = "too many connections of one address"
-STRANGERS_OF_ADDRESS = "too many connections of one address without credentials"
+OF_ADDRESS = "too many connections from one address"
+STRANGERS_OF_ADDRESS = "too many connections without credentials from one address"
 STRANGERS = "too many connections without credentials"
 IN_ALL = "too many connections"
 OVERDUE = "no credentials in time"

@@ -26,7 +26,7 @@ class Fronts:
         self.api, self.grpc = Door(self.bounds[API]), Door(self.bounds[GRPC])
         if self.bounds[GRPC].connections < wanted.connections:
             log.warning(
-                "fewer connections than asked for: too few descriptors (ulimit -Hn, LimitNOFILE=)",
+                "fewer connections than configured: too few descriptors (ulimit -Hn, LimitNOFILE=)",
                 connections=self.bounds[GRPC].connections,
                 wanted=wanted.connections,
                 descriptors=limit,
@@ -50,7 +50,7 @@ class Fronts:
     def _told(self, port: str, sent: Sent) -> None:
         self._metrics.turned_away.labels(port, sent.reason).inc()
         self._folded.warning(
-            (port, sent.reason), "a connection was turned away", port=port, reason=sent.reason, address=sent.peer[0]
+            (port, sent.reason), "connection refused", port=port, reason=sent.reason, address=sent.peer[0]
         )
 
     async def run(self, ports: Collection[int]) -> None:
@@ -62,6 +62,6 @@ class Fronts:
                 keeper.look()
             except OSError as error:
                 # The reserve is exhausted: nothing here takes descriptors, so they come back.
-                self._folded.warning((GRPC, "look"), "connections cannot be looked at", error=str(error))
+                self._folded.warning((GRPC, "look"), "cannot inspect connections", error=str(error))
             for name, door in ((API, self.api), (GRPC, self.grpc)):
                 self._metrics.connections.labels(name).set(len(door))

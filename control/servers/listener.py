@@ -24,7 +24,7 @@ SHUTDOWN_S = 2.0
 AT_ONCE = 64
 # Pause before a retry if the system has no descriptor or memory left.
 PAUSE_S = 0.5
-NO_DESCRIPTOR = "no descriptor is left"
+NO_DESCRIPTOR = "out of file descriptors"
 # Size of asyncio's read buffer in each connection; 256 KiB by default, for streams of data. A record has 16.
 sslproto.SSLProtocol.max_size = 32 * 1024
 

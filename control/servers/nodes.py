@@ -49,7 +49,7 @@ async def _first(requests: AsyncIterator[bytes]) -> Any:
     try:
         return parsed(node_pb2.JoinRequest, await asyncio.wait_for(anext(requests), HELLO_TIMEOUT_S))
     except (TimeoutError, StopAsyncIteration):
-        raise RefusedRequest("no request to join has come") from None
+        raise RefusedRequest("no join request arrived") from None
 
 
 class NodeServer:
@@ -149,7 +149,7 @@ class NodeServer:
             raise InvalidToken("no node token: send it as the metadata authorization: Bearer <token>")
         claims = await self._checks.run(self._tokens.check, token.strip(), "node")
         if not claims.name:
-            raise InvalidToken("the token names no node: generate it with --name")
+            raise InvalidToken("the token names no node: generate one with --name")
         return NodeClaims(claims.name, claims.jti, key_id=claims.key_id)
 
     async def _who(self, context: grpc.aio.ServicerContext) -> NodeClaims:
@@ -159,13 +159,15 @@ class NodeServer:
         except InvalidToken as invalid:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(invalid))
         except StoreError as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store is unavailable: {error}")
         raise AssertionError("abort raises")
 
     async def _join(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> Any:
         certificates, port = self._certificates, self.port
         if certificates is None or port == 0:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "nodes have no port here: connect with the token")
+            await context.abort(
+                grpc.StatusCode.UNIMPLEMENTED, "the node port is not served here: connect with the token"
+            )
             raise AssertionError("abort raises")
         try:
             request, claims = await self._joining(requests, certificates, context)
@@ -173,12 +175,12 @@ class NodeServer:
         except InvalidToken as invalid:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(invalid))
         except StoreError as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store is unavailable: {error}")
         except TooManyStrangers as many:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(many))
         except (RefusedRequest, Refused) as refused:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(refused))
-        log.info("a node got its certificate", node=claims.name)
+        log.info("issued a node's certificate", node=claims.name)
         self._audit.write(
             "node_certificate_issued", Who("node", claims.name, claims.jti), context.peer(), until=moment(made.ends_at)
         )
@@ -199,12 +201,12 @@ class NodeServer:
             ended = (request.ended_certificate, request.proof, request.request)
             try:
                 claims = await asyncio.to_thread(certificates.check_ended, *ended)
-                log.info("a node comes back by its ended certificate", node=claims.name)
+                log.info("a node rejoined with its expired certificate", node=claims.name)
             except InvalidToken as error:
-                text = "a node's ended certificate does not count; its token is looked at"
-                self._folded.warning(("node", "ended certificate"), text, peer=context.peer(), reason=str(error))
+                text = "rejected a node's expired certificate; checking its token"
+                self._folded.warning(("node", "expired certificate"), text, peer=context.peer(), reason=str(error))
         if claims is None:
-            raise invalid or InvalidToken("this is no node")
+            raise invalid or InvalidToken("not a node")
         return request, claims
 
     async def _connect(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
@@ -226,7 +228,7 @@ class NodeServer:
             self._folded.warning(kind, "the stream of a node ended", node=claims.name, reason=str(refused))
             await context.abort(refused.code, str(refused))
         except StoreError as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store is unavailable: {error}")
         except TimeoutError:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the node's certificate has expired")
         except Exception:
@@ -299,7 +301,10 @@ class NodeServer:
                 del session.sent[version]
         if session.problems:
             log.warning(
-                "a node could not do all", node=session.name, version=applied.version, problems=session.problems
+                "a node could not apply all of its configuration",
+                node=session.name,
+                version=applied.version,
+                problems=session.problems,
             )
         else:
             session.applied_version, session.applied = applied.version, answered
@@ -318,7 +323,7 @@ class NodeServer:
     def _sign(self, session: NodeSession, wanted: Any) -> Any:
         def refusal(status: grpc.StatusCode, message: str) -> Any:
             log.warning(
-                "a certificate request was refused",
+                "certificate request rejected",
                 node=session.name,
                 spiffe_id=wanted.spiffe_id[:2048],
                 reason=message,

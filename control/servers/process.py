@@ -182,7 +182,7 @@ class Service:
             except (StoreError, OSError) as error:
                 if str(error) != told:
                     told = str(error)
-                    log.error("the control plane's own certificate or token cannot be renewed, trying on", error=told)
+                    log.error("cannot renew the control plane's own certificate or token; retrying", error=told)
 
     async def renew(self) -> None:
         """Renews the own certificate and CAs that are due. New connections get them, without a restart."""
@@ -280,11 +280,11 @@ def _check_store(settings: ServeSettings) -> None:
     path = sqlite_path(settings.url)
     if path is not None and not path.exists() and settings.files.ca.exists():
         raise IncompatibleStore(
-            f"there is no store at {path}, but this control plane has served from here before: bring a backup back "
-            f"(mesh restore), or remove {settings.files.ca} to begin anew, with new CAs and tokens"
+            f"there is no store at {path}, but this control plane has served from here before: restore a backup "
+            f"(mesh restore), or remove {settings.files.ca} to start over with new CAs and tokens"
         )
     if path is not None and path.exists() and (exposed := exposure(path)):
-        log.warning("the store is not private", why=exposed)
+        log.warning("other users can read the store", why=exposed)
 
 
 async def serve(settings: ServeSettings) -> None:

@@ -50,7 +50,7 @@ async def read(
     except Refused as refused:
         end = refused
     except Exception:
-        log.exception("a stream cannot be read")
-        end = Refused(grpc.StatusCode.INTERNAL, "internal", "the stream cannot be read any more")
+        log.exception("cannot read a stream")
+        end = Refused(grpc.StatusCode.INTERNAL, "internal", "the stream can no longer be read")
     await waiting.put(end)
     wake.set()

@@ -28,7 +28,7 @@ class Strangers:
     def one(self, peer: str) -> Iterator[None]:
         address = group_of(peer_of_grpc(peer)[0])
         if self._of[address] >= STRANGERS_PER_ADDRESS or self._of.total() >= STRANGERS:
-            raise TooManyStrangers("too many nodes join without a token at once: try again")
+            raise TooManyStrangers("too many nodes are joining without a token: try again")
         self._of[address] += 1
         try:
             yield

@@ -27,7 +27,7 @@ def backup(url: str, target: Path) -> None:
     try:
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
-        raise BackupFailed(f"the backup {target} cannot be made: {error.strerror}") from error
+        raise BackupFailed(f"cannot create the backup {target}: {error.strerror}") from error
     try:
         with closing(sqlite3.connect(source)) as read, closing(sqlite3.connect(target)) as write:
             read.backup(write)
@@ -52,7 +52,7 @@ def restore(source: Path, url: str, key: StoreKey, kinds: Kinds, replace: bool =
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with alone(target) if target.exists() else nullcontext():
         if target.exists() and not replace:
-            raise BackupFailed(f"there is a store at {target} already: use --replace to put the backup in its place")
+            raise BackupFailed(f"there is a store at {target} already: use --replace to replace it with the backup")
         return _replace(source, target, key, kinds, note)
 
 

@@ -101,7 +101,7 @@ class Database:
             sealer.open(_KEY_CHECK, base64.b64decode(check))
         except WrongStoreKey:
             given = f"key file {key.file}" if key.file else "passphrase"
-            raise WrongStoreKey(f"the {given} is not the one that this store was made with") from None
+            raise WrongStoreKey(f"the {given} is not the one this store was created with") from None
         return sealer
 
     @staticmethod

@@ -30,7 +30,9 @@ def share(store: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise StoreInUse(f"the store {store} is being restored (mesh restore): start again when that is done") from None
+        raise StoreInUse(
+            f"the store {store} is being restored (mesh restore): start again when that has finished"
+        ) from None
     # For the error message of whoever is rejected; if several share it, the last of them.
     os.truncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
@@ -46,8 +48,8 @@ def alone(store: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreInUse(
-                f"the store {store} is in use{_by(descriptor)}: stop the control plane first. Replaced under it, "
-                "changes would be lost, and revoked tokens would count again"
+                f"the store {store} is in use{_by(descriptor)}: stop the control plane first. Replacing it "
+                "now would lose changes, and revoked tokens would become valid again"
             ) from None
         yield
     finally:

@@ -47,7 +47,7 @@ def key_from_file(path: Path) -> bytes:
     except FileExistsError:
         return _read_key(path)
     except OSError as error:
-        raise WrongStoreKey(f"the key file {path} cannot be made: {error.strerror}") from error
+        raise WrongStoreKey(f"cannot create the key file {path}: {error.strerror}") from error
     key = random.token_bytes(KEY_SIZE)
     with os.fdopen(descriptor, "wb") as file:
         file.write(key)
@@ -64,7 +64,7 @@ def _read_key(path: Path) -> bytes:
     if status.st_mode & 0o077:
         raise WrongStoreKey(f"the key file {path} can be read by others: chmod 600 {path}")
     if len(key) != KEY_SIZE:
-        raise WrongStoreKey(f"the key file {path} has {len(key)} bytes instead of {KEY_SIZE}: it is no key file")
+        raise WrongStoreKey(f"the key file {path} has {len(key)} bytes instead of {KEY_SIZE}: it is not a key file")
     return key
 
 

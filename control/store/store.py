@@ -168,7 +168,7 @@ class Store(Database):
         if expected is not None and expected != found:
             raise Conflict(_not_at(*resource.key, found, expected))
         if resource.mesh and connection.execute(sa.select(1).where(_is("Mesh", "", resource.mesh))).scalar() is None:
-            raise Conflict(f"{_name(*resource.key)}: there is no Mesh {resource.mesh!r}; make it first")
+            raise Conflict(f"{_name(*resource.key)}: there is no Mesh {resource.mesh!r}; create it first")
         content = {"labels": dict(resource.labels), "spec": resource.spec.to_data()}
         if row is not None and row.labels == content["labels"] and row.spec == content["spec"]:
             return self._resource(self._read(row))
@@ -226,9 +226,7 @@ class Store(Database):
         if isinstance(found, Resource):
             return found
         if found.kept is None:
-            raise IncompatibleStore(
-                f"{_name(*found.key)} as it is stored is not valid for this version: {found.problem}"
-            )
+            raise IncompatibleStore(f"{_name(*found.key)} as stored is not valid for this version: {found.problem}")
         return found.kept
 
     # --- secrets ------------------------------------------------------------------------------------------------------
@@ -257,7 +255,7 @@ class Store(Database):
             row = connection.execute(sa.select(secrets).where(secrets.c.name == name)).one_or_none()
             current = None if row is None else self._sealer.open(name, row.sealed)
             if (only_new and row is not None) or (expected is not None and current != expected):
-                raise Conflict(f"the secret {name!r} was changed by somebody else; read it again")
+                raise Conflict(f"the secret {name!r} was changed concurrently; read it again")
             if row is None:
                 connection.execute(
                     secrets.insert().values(name=name, sealed=sealed, version=1, modified_at=timestamp())

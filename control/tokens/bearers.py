@@ -62,11 +62,11 @@ class Bearers:
                 works = True
             except StoreError as error:
                 if works:
-                    log.error("it cannot be said whose token is void", error=str(error))
+                    log.error("cannot tell which tokens are void", error=str(error))
                 works = False
                 continue
             except Exception:  # one failed look must not be the last
-                log.exception("it cannot be said whose token is void")
+                log.exception("cannot tell which tokens are void")
                 continue
             for claims, end in list(self._open.values()):
                 if claims in void:

@@ -159,7 +159,7 @@ class Tokens:
             return
         if len(existing) >= MAX_KEYS:
             raise TooManyKeys(
-                f"there are {len(existing)} signing keys, at most {MAX_KEYS} may be: remove an older one first"
+                f"there are {len(existing)} signing keys; at most {MAX_KEYS} are allowed: remove an older one first"
             )
         stored = [datetime.fromisoformat(at).timestamp() for _, at in self._store.secret_marks(prefix).values()]
         here = self._added[prefix] = [at for at in self._added.get(prefix, ()) if abs(now - at) < NEW_S]
@@ -216,7 +216,7 @@ class Tokens:
             raise InvalidToken("this is not a token") from None
         key = self._read_keys(kind, mesh).get(key_id)
         if key is None:
-            raise InvalidToken(f"the token was signed with a key that is not in force (any more): {key_id[:16]!r}")
+            raise InvalidToken(f"the token was signed with a key that is not (or no longer) in force: {key_id[:16]!r}")
         claims = replace(self._decode(token, key), key_id=key_id)
         if claims.kind != kind or (kind == "dataplane" and claims.mesh != mesh):
             raise InvalidToken(f"this is a {claims.kind} token" + (f" of mesh {claims.mesh!r}" if claims.mesh else ""))
@@ -233,7 +233,7 @@ class Tokens:
         except jwt.InvalidTokenError:
             raise InvalidToken("this is not a token") from None
         if not isinstance(mesh, str) or not mesh:
-            raise InvalidToken("the token is of no mesh: generate a dataplane token")
+            raise InvalidToken("the token is for no mesh: generate a dataplane token")
         return self.check(token, "dataplane", mesh)
 
     def _decode(self, token: str, key: ec.EllipticCurvePrivateKey) -> Claims:
@@ -281,8 +281,8 @@ class Tokens:
             issued = self._store.issued(token_or_jti)
             if issued is None and not force and not self._store.is_revoked(token_or_jti):
                 raise NotFound(
-                    f"no token or certificate with the id {token_or_jti} was issued here, or it ended long ago: "
-                    "nothing was revoked. If version 0.1 may have issued it, which did not keep the ids, use --force"
+                    f"no token or certificate with the id {token_or_jti} was issued here, or it expired long ago: "
+                    "nothing was revoked. If version 0.1 may have issued it, which recorded no ids, use --force"
                 )
             expires_at, what = issued or (2**62, "whatever has that id")
             found = Revoked(token_or_jti, what)
@@ -305,7 +305,7 @@ class Tokens:
         key = self._read_keys(kind, mesh).get(key_id)
         if key is None:
             raise InvalidToken(
-                f"this {kind} token was signed with a key that is not in force (any more) here: it opens nothing"
+                f"this {kind} token was signed with a key that is not (or no longer) in force here: it is not valid"
             )
         return self._verified(token, key)[0]
 
@@ -326,5 +326,5 @@ class Tokens:
                 if prefix not in in_force:
                     in_force[prefix] = {name.removeprefix(prefix) for name in self._store.secret_names(prefix)}
                 if claims.key_id not in in_force[prefix]:
-                    found[claims] = "the key that signed the token is not in force any more"
+                    found[claims] = "the key that signed the token is no longer in force"
         return found

@@ -83,9 +83,11 @@ class LeftOut:
     def remark(self) -> str:
         names = ", ".join(self.refusal.names[:3]) + (", ..." if len(self.refusal.names) > 3 else "")
         if not self.name:
-            return f"nobody is let in at {names}: the proxy refuses it with its permissions: {self.refusal.detail}"
+            return (
+                f"all access is denied at {names}, which the proxy rejects with its permissions: {self.refusal.detail}"
+            )
         return (
-            f"{self.type} {self.name} is left out for this proxy, which refuses {names} with it: {self.refusal.detail}"
+            f"{self.type} {self.name} is left out for this proxy, which rejects {names} with it: {self.refusal.detail}"
         )
 
 

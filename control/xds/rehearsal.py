@@ -50,7 +50,7 @@ def violations(policy: Resource) -> Iterator[Violation]:
             for problem in _problems(type_url, name, one):
                 if problem not in seen:
                     seen.add(problem)
-                    yield Violation("spec", f"Envoy would refuse the {_WORDS[type_url]} made of it: {problem}")
+                    yield Violation("spec", f"Envoy would reject the {_WORDS[type_url]} generated from it: {problem}")
 
 
 def _problems(type_url: str, name: str, config: Mapping[str, Any]) -> Sequence[str]:

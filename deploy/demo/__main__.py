@@ -42,11 +42,12 @@ def output_folder(text: str) -> Path:
     """A folder for the demo alone: a new one, an empty one, or an earlier demo's."""
     path = Path(text)
     if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise argparse.ArgumentTypeError(f"{path} is no folder; choose another, or remove it")
+        raise argparse.ArgumentTypeError(f"{path} is not a folder; choose another, or remove it")
     is_ours = path.absolute() == DEFAULT_OUTPUT or (path / MARK).is_file()
     if path.is_dir() and not is_ours and any(path.iterdir()):
         raise argparse.ArgumentTypeError(
-            f"{path} holds files that no demo made, and the demo empties its folder; choose one that is not there yet"
+            f"{path} contains files that are not from a demo, and the demo empties its folder; "
+            "choose one that does not exist yet"
         )
     return output_paths.folder(text)
 
@@ -61,14 +62,14 @@ def empty(folder: Path) -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m deploy.demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave it running and print the URLs; Ctrl-C ends it")
-    parser.add_argument("--part", action="append", choices=PARTS, help="only this one; both without it")
+    parser.add_argument("--part", action="append", choices=PARTS, help="run only this part; default: both")
     parser.add_argument("--quick", action="store_true", help="fewer requests in the mesh, for tests")
     parser.add_argument("--connections", type=int, default=CONNECTIONS, help="new connections to each listener")
     parser.add_argument(
         "--output",
         type=output_folder,
         default=DEFAULT_OUTPUT,
-        help="folder for report and logs; one of an earlier demo is emptied",
+        help="folder for report and logs; that of an earlier demo is emptied",
     )
     parsed = parser.parse_args()
     parsed.part = parsed.part or PARTS
@@ -82,7 +83,7 @@ def drive_clients(findings: report.Findings, certificates: scene.Certificates, e
         for leaf in certificates.leaves:
             findings.visits += clients.visits(leaf.name, envoy.ports[leaf.name], ca_file)
         good = sum(1 for visit in findings.visits if visit.problem is None)
-        notes.append(f"{good} of {len(findings.visits)} as they should be")
+        notes.append(f"{good} of {len(findings.visits)} as expected")
     for leaf in certificates.leaves:
         with step(f"load: {connections:,} new connections, 50 at a time, {leaf.key_type}") as notes:
             findings.loads[leaf.name] = clients.load(envoy.ports[leaf.name], ca_file, connections)
@@ -108,7 +109,7 @@ def search_memory(findings: report.Findings, envoy: Envoy, control: Envoy, ca_fi
 
 def drive_sidecars(findings: sidecars.SidecarFindings, pair: sidecars.Sidecars) -> None:
     first = dict(pair.leaves)
-    for caller, expected in ((sidecars.CALLER, "let in"), (sidecars.INTRUDER, "not let in")):
+    for caller, expected in ((sidecars.CALLER, "allowed"), (sidecars.INTRUDER, "denied")):
         with step(
             f"'{caller}' calls '{sidecars.SERVER}' {sidecars.CALLS} times, each through a new mTLS connection"
         ) as notes:

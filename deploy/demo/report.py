@@ -188,7 +188,7 @@ def sidecar_table(findings: Findings) -> RenderableType:
     shown.add_column(justify="right")
     for label, key in (
         ("mTLS handshakes", "mtls_handshakes"),
-        (f"requests of '{CALLER}' let in", "rbac_allowed"),
+        (f"requests of '{CALLER}' allowed", "rbac_allowed"),
         (f"requests of '{INTRUDER}' denied", "rbac_denied"),
         ("rotations of key and certificate", "rotations"),
         ("requests during the rotations", "requests_during_rotation"),

@@ -45,15 +45,17 @@ PANELS = (
         ),
     ),
     Panel("Batches by size", "none", ((_rate("offload_batch_size_bucket", "le"), "{{le}}"),), "heatmap"),
-    Panel("Why batches started", "ops", ((_rate("offload_batch_size_count", "reason"), "{{reason}}"),)),
+    Panel("Reasons for starting batches", "ops", ((_rate("offload_batch_size_count", "reason"), "{{reason}}"),)),
     Panel("Time in the queue", "s", _quantiles("offload_queue_seconds")),
     Panel("Time of a batch", "s", _quantiles("offload_batch_run_seconds")),
     Panel(
-        "Waiting now", "none", (("sum by (algorithm) (offload_queue_depth{instance=~'$instance'})", "{{algorithm}}"),)
+        "Operations queued",
+        "none",
+        (("sum by (algorithm) (offload_queue_depth{instance=~'$instance'})", "{{algorithm}}"),),
     ),
     Panel("Callers", "none", (("sum by (instance) (offload_connections{instance=~'$instance'})", "{{instance}}"),)),
     Panel(
-        "Days until a certificate ends",
+        "Days until a certificate expires",
         "d",
         (
             (
@@ -64,14 +66,14 @@ PANELS = (
         ),
     ),
     Panel(
-        "Wrong vector results, redone; key files refused",
+        "Lane faults, recomputed; key files rejected",
         "none",
         (
             (
                 "sum by (algorithm) (increase(offload_lane_faults_total{instance=~'$instance'}[$__range]))",
-                "redone {{algorithm}}",
+                "recomputed {{algorithm}}",
             ),
-            ("sum by (instance) (offload_key_files_refused{instance=~'$instance'})", "refused on {{instance}}"),
+            ("sum by (instance) (offload_key_files_refused{instance=~'$instance'})", "rejected on {{instance}}"),
         ),
     ),
 )

@@ -73,7 +73,7 @@ def make_key(key_type: str) -> PrivateKey:
         case "p384":
             return ec.generate_private_key(ec.SECP384R1())
         case _:
-            raise ValueError(f"'{key_type}' is none of the key types {', '.join(KEY_TYPES)}")
+            raise ValueError(f"'{key_type}' is not one of the key types {', '.join(KEY_TYPES)}")
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def configuration(leaves: Sequence[Leaf], sockets: Path, settings: Settings) -> 
     """The YAML file as plain data. The identities are named like the leaves; this user may use them."""
     keys = {leaf.key_file.parent.parent for leaf in leaves} or {sockets / "keys"}  # a mesh's identities need none
     if len(keys) != 1:
-        raise ValueError(f"the key pairs have to lie in one keys directory, not in {sorted(map(str, keys))}")
+        raise ValueError(f"the key pairs must be in one keys directory, not in {sorted(map(str, keys))}")
     identity = {"selectors": [{"uid": os.getuid()}], "usage": settings.usage}
     bundle = settings.trust_bundle
     mesh = settings.mesh

@@ -22,7 +22,7 @@ def wait_for(what: str, condition: Callable[..., T | Literal[False]], seconds: f
     end = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > end:
-            raise NodeError(f"waited {seconds:g} s in vain for {what}")
+            raise NodeError(f"timed out after {seconds:g} s waiting for {what}")
         time.sleep(PAUSE_SECONDS)
     return value
 
@@ -32,6 +32,6 @@ async def eventually(what: str, condition: Callable[..., T | Literal[False]], se
     end = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > end:
-            raise NodeError(f"waited {seconds:g} s in vain for {what}")
+            raise NodeError(f"timed out after {seconds:g} s waiting for {what}")
         await asyncio.sleep(PAUSE_SECONDS)
     return value

@@ -175,7 +175,7 @@ class Service:
                 f"cannot run {KEYLOAD}: {error.strerror}; it is a part of the build: pip install . or make build"
             ) from error
         except subprocess.TimeoutExpired:
-            raise ServiceBenchError(f"no end of the load within 60 s: {' '.join(line)}") from None
+            raise ServiceBenchError(f"the load did not end within 60 s: {' '.join(line)}") from None
         cpu = time.process_time_ns() - before
         if done.returncode != 0:
             if _only_overloaded(done.stdout):

@@ -33,7 +33,7 @@ def judge(server: Prediction, mtls: Prediction) -> Verdict:
     gains = [1 - one.offload_us / one.stock_us for one in (server, mtls)]
     text = f"server {_in_words(gains[0])}, mTLS {_in_words(gains[1])}"
     if min(gains) < -EVEN_SHARE:
-        return Verdict(Choice.ENVOY, server, mtls, text + ": offload it to keep the key out of Envoy, not to save")
+        return Verdict(Choice.ENVOY, server, mtls, text + ": offload it to keep the key out of Envoy, not to save CPU")
     if max(gains) > EVEN_SHARE:
         return Verdict(Choice.OFFLOAD, server, mtls, text + ": offload")
     return Verdict(Choice.EVEN, server, mtls, text + ": about even; offload it to keep the key out of Envoy")

@@ -17,10 +17,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     help=(
         "Holds the private keys of a node and signs TLS handshakes for its Envoys, up to 8 at a time.\n\n"
-        "Start with `offload check-config`, then `offload serve`; look at it with `offload status`.\n\n"
-        "Exit codes: 0 done; 1 tried and failed; 2 wrong options; 3 stopped before everything was answered; "
-        "69 the daemon does not answer; 70 a fault of the program; 77 the daemon does not allow it; "
-        "78 the configuration or the host forbids it; 130 Ctrl-C."
+        "Start with `offload check-config`, then `offload serve`; inspect it with `offload status`.\n\n"
+        "Exit codes: 0 success; 1 failure; 2 invalid options; 3 stopped with operations unanswered; "
+        "69 the daemon does not answer; 70 internal error; 77 the daemon denies permission; "
+        "78 invalid configuration or unsuitable host; 130 interrupted by Ctrl-C."
     ),
 )
 

@@ -38,9 +38,11 @@ class Algorithm(StrEnum):
 
 def bench(
     algorithm: Annotated[
-        list[Algorithm] | None, typer.Option("--algorithm", "-a", help="Only this one; may be given several times.")
+        list[Algorithm] | None, typer.Option("--algorithm", "-a", help="Measure only this algorithm; repeatable.")
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Batches of each size; the median is shown.", min=1, max=1000)] = 7,
+    rounds: Annotated[
+        int, typer.Option(help="Number of batches of each size; the median is shown.", min=1, max=1000)
+    ] = 7,
     output: Output = Format.table,
 ) -> None:
     """Measure this host and say for which keys the offload pays: kernels, the service over its socket, and batches.

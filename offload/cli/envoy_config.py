@@ -52,19 +52,22 @@ def _module_library() -> Path:
 
 def envoy_config(
     identity: Annotated[
-        list[str], typer.Option("--identity", "-i", help="Whose certificates to serve; several are chosen by SNI.")
+        list[str],
+        typer.Option(
+            "--identity", "-i", help="Identity whose certificate to serve; repeatable: SNI selects among several."
+        ),
     ],
     upstream: Annotated[str, typer.Option(help="Where the decrypted traffic goes, host:port.")] = "127.0.0.1:8080",
     listen: Annotated[
         str | None,
         typer.Option(help=f"Where Envoy listens, IP:port. Unset: {LISTEN}, with --connect-to {LISTEN_OUTBOUND}."),
     ] = None,
-    tcp: Annotated[bool, typer.Option("--tcp", help="Pass bytes on instead of HTTP requests.")] = False,
+    tcp: Annotated[bool, typer.Option("--tcp", help="Proxy TCP instead of HTTP.")] = False,
     http2_upstream: Annotated[bool, typer.Option("--http2-upstream", help="The upstream speaks HTTP/2.")] = False,
     connect_to: Annotated[
         str | None,
         typer.Option(
-            help="The other direction: connections to this host:port show the identity's certificate. "
+            help="Outbound: connections to this host:port present the identity's certificate. "
             "--listen is then where your application connects, in plaintext."
         ),
     ] = None,
@@ -76,7 +79,7 @@ def envoy_config(
         ),
     ] = None,
     client_certificate: Annotated[
-        ClientCertificate, typer.Option(help="Whether clients have to show a certificate of their own.")
+        ClientCertificate, typer.Option(help="Whether clients must present a certificate.")
     ] = ClientCertificate.off,
     whole: Annotated[
         bool,
@@ -91,7 +94,9 @@ def envoy_config(
     ] = None,
     by_name: Annotated[
         bool,
-        typer.Option("--by-name", help="Name no file: Envoy finds it in $ENVOY_DYNAMIC_MODULES_SEARCH_PATH."),
+        typer.Option(
+            "--by-name", help="Refer to the module by name: Envoy finds it in $ENVOY_DYNAMIC_MODULES_SEARCH_PATH."
+        ),
     ] = False,
     module_path: Annotated[
         bool,
@@ -103,7 +108,7 @@ def envoy_config(
         ),
     ] = False,
     socket: SocketPath = DEFAULT_SOCKET,
-    output: Annotated[Text, typer.Option("--output", "-o", help="How to print it.")] = Text.yaml,
+    output: Annotated[Text, typer.Option("--output", "-o", help="Output format.")] = Text.yaml,
 ) -> None:
     """Print the Envoy configuration that serves an identity with its key in this daemon.
 
@@ -115,7 +120,7 @@ def envoy_config(
     """
     del module_path
     if by_name and library is not None:
-        fail("--library names the module's file, --by-name names none: give one of the two", exit_codes.USAGE)
+        fail("--library and --by-name are mutually exclusive", exit_codes.USAGE)
     file = None if by_name else library or _module_library()
     socket = socket.absolute()  # Envoy may have another working directory
     peers = peer or []
@@ -148,7 +153,7 @@ def _inbound(
     upstream_host, upstream_port = _endpoint("--upstream", upstream)
     knows_clients = client_certificate is not ClientCertificate.off
     if peers and not knows_clients:
-        fail("--peer goes with --connect-to, or with --client-certificate", exit_codes.USAGE)
+        fail("--peer requires --connect-to or --client-certificate", exit_codes.USAGE)
     try:
         tls = settings.TlsSettings(
             identities=tuple(identity),

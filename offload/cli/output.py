@@ -37,7 +37,7 @@ class Format(StrEnum):
     json = "json"
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="For people, or for programs.")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="For people (table) or for programs (json).")]
 AdminPath = Annotated[
     Path,
     typer.Option("--admin-socket", envvar="OFFLOAD_ADMIN_SOCKET", readable=False, help="The daemon's admin socket."),
@@ -126,18 +126,18 @@ def _who_may(path: Path, wanted: int) -> str:
     there = path.stat()
     who = [f"user '{name_of_user(there.st_uid)}'"] if there.st_mode & (wanted << 6) else []
     who += [f"members of group '{name_of_group(there.st_gid)}'"] if there.st_mode & (wanted << 3) else []
-    return f"{' and '.join(who or ['root'])} may: become one of them, or try with sudo"
+    return f"{' and '.join(who or ['root'])} may do that; become one of them, or use sudo"
 
 
 def _why_not(path: Path) -> str:
     try:
         if not path.exists():
-            return "there is no such socket; is it running, and is this its path?"
+            return "the socket does not exist; is the daemon running, and is this its path?"
         if not path.is_socket():
-            return "that is not a socket"
+            return "it is not a socket"
     except PermissionError:
         folder = _closed_folder(path)
-        return f"you may not enter {folder}; {_who_may(folder, 0o1)}"
+        return f"you have no access to the folder {folder}; {_who_may(folder, 0o1)}"
     if not os.access(path, os.W_OK):
-        return f"you may not connect to it; {_who_may(path, 0o2)}"
-    return "it is there, and nobody serves it"
+        return f"you are not permitted to connect; {_who_may(path, 0o2)}"
+    return "the socket exists, but nothing listens on it"

@@ -23,7 +23,7 @@ ConfigPath = Annotated[
         "--config",
         "-c",
         envvar="OFFLOAD_CONFIG",
-        help=f"Configuration file. Unset: {DEFAULT_CONFIG} if it is there, else the defaults.",
+        help=f"Configuration file. Unset: {DEFAULT_CONFIG} if it exists, else the defaults.",
     ),
 ]
 
@@ -34,8 +34,8 @@ def serve(
         bool,
         typer.Option(
             "--take-over",
-            help="Take the listening sockets of the daemon that runs, if one does, and have it drain once this one is "
-            "ready: an upgrade that loses no handshake. Where this one cannot start, the running one goes on.",
+            help="Take over the listening sockets of the running daemon, if any, and drain it once this one is "
+            "ready: an upgrade that loses no handshake. If this daemon cannot start, the running one continues.",
         ),
     ] = False,
 ) -> None:
@@ -69,7 +69,9 @@ def check_config(
     output: Output = Format.table,
     user: Annotated[
         str | None,
-        typer.Option("--user", help="As root: judge as this user, as whom the daemon is going to run. Unset: as you."),
+        typer.Option(
+            "--user", help="As root: check as this user, which the daemon will run as. Unset: the current user."
+        ),
     ] = None,
     show_reference: Annotated[
         bool, typer.Option("--reference", help="Print every setting with its default and the reason for it.")
@@ -127,7 +129,7 @@ def check_config(
             }
         )
     else:
-        out.print(f"configuration: good ({_chosen(config) or 'defaults'})", soft_wrap=True)
+        out.print(f"configuration: valid ({_chosen(config) or 'defaults'})", soft_wrap=True)
         print_identities(identities)
         for warning in warnings:
             err.print(f"[yellow]note:[/] identity '{plain(warning.identity)}' {plain(warning.text)}")
@@ -151,9 +153,7 @@ def _become(user: str) -> None:
         fail(f"there is no user '{user}' on this host", exit_codes.USAGE)
     except PermissionError:
         name = name_of_user(os.geteuid())
-        fail(
-            f"only root can check as another user, and you are {name}: use sudo, or leave --user out", exit_codes.USAGE
-        )
+        fail(f"only root can check as another user, and you are {name}: use sudo, or omit --user", exit_codes.USAGE)
 
 
 def _trust_to_check_with(settings: Config) -> Trust:
@@ -191,4 +191,4 @@ def _load_or_fail(config: Path | None) -> Config:
     except ConfigError as error:
         for problem in error.problems:
             err.print(f"[bold red]error:[/] {plain(str(problem))}")
-        fail(f"the configuration is refused ({len(error.problems)} problems)", exit_codes.CONFIGURATION)
+        fail(f"the configuration is rejected ({len(error.problems)} problems)", exit_codes.CONFIGURATION)

@@ -53,18 +53,20 @@ class Handshake(StrEnum):
 
 def sign(
     identity: Annotated[
-        str, typer.Option("--identity", "-i", help="Sign with this identity's key, and check with its certificate.")
+        str, typer.Option("--identity", "-i", help="Sign with this identity's key, and verify with its certificate.")
     ] = "",
-    key_id: Annotated[str, typer.Option("--key-id", help="Or with this key: 64 hexadecimal digits.")] = "",
+    key_id: Annotated[str, typer.Option("--key-id", help="Sign with the key of this id: 64 hexadecimal digits.")] = "",
     scheme: Annotated[
         str, typer.Option("--scheme", help="TLS name or code, like rsa_pss_rsae_sha256 or 0x0804. Unset: the best one.")
     ] = "",
     input_file: Annotated[Path, typer.Option("--input", help="What to sign; - is standard input.")] = Path("-"),
     handshake: Annotated[
         Handshake | None,
-        typer.Option(help="Sign it as a TLS 1.3 handshake transcript: all that a key with usage tls13 signs."),
+        typer.Option(
+            help="Sign it as a TLS 1.3 handshake transcript: the only input that a key with usage tls13 signs."
+        ),
     ] = None,
-    encoding: Annotated[Encoding, typer.Option(help="How to print the signature.")] = Encoding.base64,
+    encoding: Annotated[Encoding, typer.Option(help="Output format of the signature.")] = Encoding.base64,
     socket: SocketPath = DEFAULT_SOCKET,
     output: Output = Format.table,
 ) -> None:
@@ -75,7 +77,7 @@ def sign(
     Exit code 77: the daemon does not know the key, or does not let you use it for this.
     """
     if bool(identity) == bool(key_id):
-        fail("give --identity or --key-id, one of the two", exit_codes.USAGE)
+        fail("give either --identity or --key-id", exit_codes.USAGE)
     data = sys.stdin.buffer.read() if str(input_file) == "-" else _read(input_file)
     with channel_to(socket) as channel:
         stub: Any = private_key_pb2_grpc.PrivateKeyServiceStub(channel)  # type: ignore[no-untyped-call]
@@ -83,7 +85,7 @@ def sign(
         chosen = _scheme(scheme, credential)
         signed = certificate_verify(data, handshake.value, chosen) if handshake else data
         if len(signed) > INPUT_MAX:
-            fail(f"the daemon signs at most {INPUT_MAX} bytes, these are {len(signed)}", exit_codes.USAGE)
+            fail(f"the daemon signs at most {INPUT_MAX} bytes; the input has {len(signed)}", exit_codes.USAGE)
         request = private_key_pb2.SignRequest(
             key_id=credential.key_id if credential else _key_id(key_id), signature_scheme=chosen.code, input=signed
         )
@@ -91,7 +93,7 @@ def sign(
     checked = _check(credential.certificate_chain[0], chosen, answer.signature, signed) if credential else None
     _show(request.key_id, chosen, answer, checked, encoding, output)
     if checked is False:
-        fail("the signature does not fit the certificate", exit_codes.FAILED)
+        fail("the signature does not verify with the certificate", exit_codes.FAILED)
 
 
 def certificate_verify(transcript: bytes, side: str, scheme: Scheme) -> bytes:
@@ -116,7 +118,7 @@ def _credential(stub: Any, identity: str, scheme: str) -> private_key_pb2.Creden
     found = [c for c in message.credentials if wanted is None or wanted in c.signature_schemes]
     if not found:
         can = {BY_CODE[code].name for c in message.credentials for code in c.signature_schemes}
-        fail(f"no key of '{identity}' signs with {scheme}; they can: {', '.join(sorted(can))}", exit_codes.FAILED)
+        fail(f"no key of '{identity}' signs with {scheme}; available: {', '.join(sorted(can))}", exit_codes.FAILED)
     return found[0]
 
 
@@ -132,7 +134,7 @@ def parse_scheme(text: str) -> Scheme:
     try:
         return BY_NAME[text] if text in BY_NAME else BY_CODE[int(text, 0)]
     except (ValueError, KeyError):
-        fail(f"'{text}' is not a scheme; there are: {', '.join(BY_NAME)}", exit_codes.USAGE)
+        fail(f"'{text}' is not a known scheme; available: {', '.join(BY_NAME)}", exit_codes.USAGE)
 
 
 def _key_id(text: str) -> bytes:
@@ -189,7 +191,9 @@ def _show(
     table.add_row("key", key_id.hex())
     table.add_row("scheme", f"{scheme.name} (0x{scheme.code:04x})")
     table.add_row("backend", f"{backend}, in a batch of {answer.batch_size}")
-    table.add_row("checked", {True: "[green]fits the certificate[/]", False: "[red]wrong[/]", None: "no"}[checked])
+    table.add_row(
+        "checked", {True: "[green]verified with the certificate[/]", False: "[red]wrong[/]", None: "no"}[checked]
+    )
     err.print(table)
     if encoding is Encoding.raw:
         sys.stdout.buffer.write(answer.signature)

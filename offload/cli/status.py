@@ -38,9 +38,9 @@ COLUMNS = ("algorithm", "lanes", "done", "failed", "per s", "queue", "batch", "s
 
 def status(
     admin_socket: AdminPath = DEFAULT_ADMIN,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep showing it until Ctrl-C.")] = False,
-    interval: Annotated[float, typer.Option(help="Seconds between two looks with --watch.", min=0.1, max=60)] = 1.0,
-    count: Annotated[int, typer.Option(help="With --watch: stop after this many looks; 0 is never.", min=0)] = 0,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(help="Seconds between refreshes with --watch.", min=0.1, max=60)] = 1.0,
+    count: Annotated[int, typer.Option(help="With --watch: stop after this many refreshes; 0: never.", min=0)] = 0,
     output: Output = Format.table,
 ) -> None:
     """Show what the daemon is doing: queues, batches, times, crossovers, refusals.

@@ -61,7 +61,10 @@ def reload(admin_socket: AdminPath = DEFAULT_ADMIN, output: Output = Format.tabl
             out.print(f"takes effect at the next start: {', '.join(answer.needs_restart)}", markup=False)
         print_problems(answer.problems)
     if answer.configuration_error:
-        fail(f"the configuration is refused, the running one stays:\n{answer.configuration_error}", exit_codes.FAILED)
+        fail(
+            f"the configuration is rejected; the running one stays in force:\n{answer.configuration_error}",
+            exit_codes.FAILED,
+        )
     raise typer.Exit(exit_codes.FAILED if answer.problems else exit_codes.OK)
 
 
@@ -76,7 +79,7 @@ def drain(admin_socket: AdminPath = DEFAULT_ADMIN) -> None:
 
 
 def log_level(
-    level: Annotated[Level, typer.Argument(help="How much to log from now on.")],
+    level: Annotated[Level, typer.Argument(help="The new log level.")],
     admin_socket: AdminPath = DEFAULT_ADMIN,
 ) -> None:
     """Change how much the running daemon logs, until it restarts or reloads.

@@ -24,7 +24,7 @@ class DataPlane(Section):
         default=1000,
         ge=0,
         le=100_000,
-        description="RSA batches fill while operations come quickly; one that comes alone never waits; 0 turns it off.",
+        description="RSA operations wait for a batch only under dense load; a lone one never waits; 0: no waiting.",
     )
     queue_limit: int = Field(
         default=4096,
@@ -39,21 +39,23 @@ class DataPlane(Section):
         default=None,
         ge=1,
         le=1_000_000,
-        description="Of one uid or dedicated socket; unset: three quarters of queue_limit, so one user cannot fill it.",
+        description="Per uid or dedicated socket; unset: three quarters of queue_limit, so one user cannot fill it.",
     )
-    max_connections: int = Field(default=4096, ge=1, le=100_000, description="Many times the sidecars of a node.")
+    max_connections: int = Field(
+        default=4096, ge=1, le=100_000, description="Many times the number of sidecars on a node."
+    )
     max_connections_per_user: int | None = Field(
         default=None,
         ge=1,
         le=100_000,
-        description="Of one uid or dedicated socket; unset: half of max_connections, as all sidecars may be one user.",
+        description="Per uid or dedicated socket; unset: half of max_connections, as all sidecars may be one user.",
     )
     max_connections_without_identity: int | None = Field(
         default=None,
         ge=1,
         le=100_000,
-        description="Of all callers that no selector matches; unset: an eighth of max_connections, for sidecars that "
-        "are early. The rest is kept for callers that have an identity.",
+        description="All callers that no selector matches together; unset: an eighth of max_connections, for "
+        "sidecars that start early. The rest is reserved for callers with an identity.",
     )
     max_streams_per_connection: int = Field(
         default=1024, ge=1, le=1_000_000, description="Unary clients have one stream for each operation in flight."
@@ -62,19 +64,19 @@ class DataPlane(Section):
         default=32,
         ge=1,
         le=4096,
-        description="Held for one user, and for all callers without an identity; a thousand sidecars need half.",
+        description="Per user, and for all callers without an identity together; a thousand sidecars need half.",
     )
     idle_timeout_seconds: float = Field(
         default=300,
         ge=0.1,
         le=86_400,
-        description="A connection without a call ends: gRPC clients connect again. Who watches an identity has one.",
+        description="Connections without a call are closed; gRPC clients reconnect. A watch is a call.",
     )
     stalled_timeout_seconds: float = Field(
         default=30,
         ge=0.1,
         le=86_400,
-        description="A peer that takes nothing of its answers is closed; Envoy has given up after seconds.",
+        description="A peer that does not read its answers is disconnected; Envoy times out within seconds.",
     )
 
     @model_validator(mode="after")

@@ -23,7 +23,9 @@ class Section(BaseModel):
 
 def _absolute(path: Path) -> Path:
     if not path.is_absolute():
-        raise ValueError(f"must be an absolute path, not '{path}': the daemon's working directory is not yours")
+        raise ValueError(
+            f"must be an absolute path, not '{path}': it would be relative to the daemon's working directory"
+        )
     return path
 
 
@@ -36,7 +38,7 @@ def _socket_path(path: Path) -> Path:
 
 def _mode(value: object) -> object:
     if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
-        raise ValueError('must be an octal mode in quotes, for example "0660": without them YAML reads another number')
+        raise ValueError('must be an octal mode in quotes, for example "0660": unquoted, YAML reads another number')
     return int(value, 8)
 
 
@@ -44,12 +46,12 @@ def _account(value: object, what: str, look_up: Callable[[str], object]) -> obje
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"must be the name or number of a {what}, not {value!r}")
     if isinstance(value, int) and not 0 <= value < ID_MAX:
-        raise ValueError(f"{value} is not the number of a {what}")
+        raise ValueError(f"{value} is not a valid {what} number")
     if isinstance(value, str):
         try:
             look_up(value)
         except (KeyError, ValueError):
-            raise ValueError(f"there is no {what} '{value}' on this host; create it or give its number") from None
+            raise ValueError(f"there is no {what} '{value}' on this host; create it, or give a number") from None
     return value
 
 
@@ -91,7 +93,7 @@ def parse_endpoint(text: str) -> tuple[str, int]:
     if _HOST_NAME.fullmatch(host) and not re.fullmatch(r"[0-9.]+", host) and re.fullmatch(r"[0-9]{1,5}", port):
         if 0 < int(port) < 65536:
             return host, int(port)
-        raise ValueError(f"has the port {port}, and ports go from 1 to 65535")
+        raise ValueError(f"has port {port}; ports are 1 to 65535")
     try:
         return parse_address(text)
     except ValueError:

@@ -67,7 +67,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Place, int], str]:
         is_ours = str(path).startswith(OWN_DESCRIPTORS)
         text = (path.read_bytes() if is_ours else read_trusted(path.absolute(), Trust.of())).decode()
     except UntrustedPathError as error:
-        raise ConfigError([ConfigProblem(str(path), None, "", f"is not taken: {error}")]) from None
+        raise ConfigError([ConfigProblem(str(path), None, "", f"is rejected: {error}")]) from None
     except OSError as error:
         raise ConfigError([ConfigProblem(str(path), None, "", f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
@@ -101,7 +101,7 @@ def parse_yaml(text: str, source: str) -> tuple[dict[str, Any], dict[Place, int]
 def _value(loader: yaml.SafeLoader, node: yaml.Node, place: Place, lines: dict[Place, int], source: str) -> Any:
     if len(place) > DEPTH_MAX:
         line = node.start_mark.line + 1
-        raise ConfigError([ConfigProblem(source, line, place_words(place), "nested too deeply, or within itself")])
+        raise ConfigError([ConfigProblem(source, line, place_words(place), "is nested too deeply, or contains itself")])
     if isinstance(node, yaml.MappingNode):
         loader.flatten_mapping(node)  # "<<" merges
         mapping: dict[str, Any] = {}
@@ -167,7 +167,7 @@ def _reason(detail: Any, place: Place) -> str:
         allowed = sorted(_fields_at(place[:-1]))
         close = difflib.get_close_matches(str(place[-1]), allowed, 1)
         hint = f" (did you mean '{close[0]}'?);" if close else ""
-        return f"unknown field{hint or ';'} allowed here: {', '.join(allowed)}"
+        return f"unknown field{hint or ';'} allowed: {', '.join(allowed)}"
     if kind == "missing":
         return "is required"
     if kind == "value_error":

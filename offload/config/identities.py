@@ -24,17 +24,19 @@ class TrustBundleFile(Section):
     """CA certificates that a peer's chain may end in."""
 
     file: AbsolutePath = Field(description="PEM with one or more CA certificates.")
-    trust_domain: str = Field(default="", description="Only for this SPIFFE trust domain; empty: not bound to one.")
+    trust_domain: str = Field(
+        default="", description="Limited to this SPIFFE trust domain; empty: to none in particular."
+    )
 
 
 class Keys(Section):
     directory: AbsolutePath = Field(
         default=Path("/etc/offload/keys"),
-        description="Where the system's other daemons keep what an administrator provides.",
+        description="Under /etc, like other files that an administrator provides.",
     )
-    watch: bool = Field(default=True, description="A rotated certificate should serve at once, without a signal.")
+    watch: bool = Field(default=True, description="A rotated certificate takes effect without a signal.")
     debounce_ms: int = Field(
-        default=200, ge=10, le=60_000, description="Chain and key are two files: wait until both have been written."
+        default=200, ge=10, le=60_000, description="Chain and key are two files: waits until both have been written."
     )
     rescan_seconds: int = Field(
         default=30,
@@ -43,10 +45,10 @@ class Keys(Section):
         description="Finds what inotify cannot see: network file systems, targets of symlinks.",
     )
     warn_before_expiry_days: int = Field(
-        default=7, ge=0, le=3650, description="Time for a person to act on a certificate that nobody renews."
+        default=7, ge=0, le=3650, description="Leaves time to renew a certificate by hand."
     )
     trust_bundles: tuple[TrustBundleFile, ...] = Field(
-        default=(), description="For identities that name none of their own; empty: peers are not verified with them."
+        default=(), description="For identities without bundles of their own; empty: no CA is trusted by default."
     )
 
 
@@ -54,14 +56,15 @@ class Selector(Section):
     """Matches a caller if every given field does."""
 
     uid: Id | None = Field(default=None, description="The caller's user id.")
-    user: User | None = Field(default=None, description="The same by name; a number is taken too.")
+    user: User | None = Field(default=None, description="The caller's user name; a number is accepted too.")
     gid: Id | None = Field(default=None, description="The caller's primary or a supplementary group id.")
-    group: Group | None = Field(default=None, description="The same by name.")
+    group: Group | None = Field(default=None, description="The name of such a group; a number is accepted too.")
     executable: AbsolutePath | None = Field(
-        default=None, description="Compared with /proc/PID/exe; only beside another field than the main socket."
+        default=None,
+        description="Compared with /proc/PID/exe; requires another field, and `socket: main` is not enough.",
     )
-    cgroup: str | None = Field(default=None, description="Beginning of the cgroup path, up to a '/'; not the root.")
-    socket: Name | None = Field(default=None, description="Came through the socket of this name.")
+    cgroup: str | None = Field(default=None, description="Prefix of the cgroup path that ends at a '/'; not the root.")
+    socket: Name | None = Field(default=None, description="The name of the socket that the caller connected to.")
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
@@ -77,12 +80,12 @@ class Selector(Section):
         if not self.is_proof and (self.cgroup is not None or self.executable is not None):
             if self.cgroup is not None:
                 raise ValueError(
-                    f"every process of the host is in cgroup '{self.cgroup}': name one below it, or who the caller is "
-                    "(uid, user, gid, group, or a dedicated socket)"
+                    f"every process of the host is in cgroup '{self.cgroup}': name one below it, or identify the "
+                    "caller (uid, user, gid, group, or a dedicated socket)"
                 )
             raise ValueError(
-                f"'executable' {'alone' if self.socket is None else 'with the socket of everybody'} is no proof: "
-                "whoever may run that program can have it load code of his own (LD_PRELOAD) or trace it; name "
+                f"'executable' {'alone' if self.socket is None else 'with the main socket'} is no proof: "
+                "any user who may run that program can preload code into it (LD_PRELOAD) or trace it; identify "
                 "the caller too: uid, user, gid, group, cgroup, or a dedicated socket"
             )
         return self
@@ -129,9 +132,9 @@ class GenerateSource(Section):
     """Generated on this node, in locked memory: a new key for each certificate, none on disk."""
 
     issuer: Name = Field(description="One of 'issuers'.")
-    key_type: KeyType = Field(default="p256", description="The cheapest that every TLS peer takes.")
+    key_type: KeyType = Field(default="p256", description="The cheapest that every TLS peer accepts.")
     dns_names: tuple[Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")], ...] = Field(
-        default=(), description="In the certificate, beside the SPIFFE id that the identity's name is."
+        default=(), description="DNS names in the certificate, beside the identity's name if that is a SPIFFE id."
     )
 
 
@@ -140,7 +143,7 @@ class Source(Section):
     <files>.key, or <files>.pem in the keys directory."""
 
     files: Annotated[str, Field(pattern=r"^[^/.\x00][^/\x00]*$")] | None = Field(
-        default=None, description="For names that no file can have."
+        default=None, description="Base name of the files, if not the identity's name."
     )
     generate: GenerateSource | None = Field(default=None, description="unset: from files.")
 
@@ -152,16 +155,14 @@ class Source(Section):
 
 
 class Identity(Section):
-    source: Source | None = Field(default=None, description="unset: files named like the identity.")
+    source: Source | None = Field(default=None, description="unset: files named after the identity.")
     selectors: tuple[Selector, ...] = Field(
-        default=(), description="Deny by default: without a selector nobody may use it."
+        default=(), description="Deny by default: without selectors nobody may use it."
     )
     usage: Usage = Field(
         default="tls13", description="The narrowest: a captured sidecar can sign only TLS 1.3 handshakes."
     )
-    decrypt: bool = Field(
-        default=False, description="RSA key exchange has no forward secrecy; TLS 1.3 does not have it."
-    )
+    decrypt: bool = Field(default=False, description="TLS 1.2 RSA key exchange has no forward secrecy.")
     trust_bundles: tuple[TrustBundleFile, ...] | None = Field(
         default=None, description="unset: ca.crt or ca.pem beside the key pair, else keys.trust_bundles."
     )

@@ -33,17 +33,20 @@ class Audit(Section):
     """Who used which key for what, and who was rejected: JSON lines in a separate file."""
 
     path: AbsolutePath | None = Field(
-        default=None, description="null: no audit log. It grows, so whoever wants it also rotates it."
+        default=None, description="null: no audit log. It grows, so enable log rotation with it."
     )
     key_use: bool = Field(default=True, description="false: refusals only.")
     lines_per_second: int = Field(
-        default=200, ge=1, le=100_000, description="Equal events are one line; what is above this is counted in one."
+        default=200,
+        ge=1,
+        le=100_000,
+        description="Equal events share a line; those above the limit are counted in one line.",
     )
 
 
 class Logging(Section):
     level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Starts, stops, reloads and refusals; nothing per operation."
+        default="info", description="Starts, stops, reloads and rejections; nothing per operation."
     )
     format: Literal["auto", "json", "console"] = Field(
         default="auto", description="For people on a terminal, JSON everywhere else."
@@ -55,31 +58,32 @@ class Shutdown(Section):
         default=25,
         ge=0,
         le=3600,
-        description="Five seconds less than Kubernetes and most units allow before they kill.",
+        description="Five seconds less than the kill timeout of Kubernetes and most units.",
     )
 
 
 class Security(Section):
     allow_unlocked_memory: bool = Field(
         default=False,
-        description="Keys in memory that may be swapped to disk: only for a laptop without RLIMIT_MEMLOCK.",
+        description="Allows keys in memory that may be swapped to disk: only for a laptop without RLIMIT_MEMLOCK.",
     )
     sandbox: bool = Field(
         default=False,
-        description="No capabilities and a system call filter, by itself; the systemd unit has both already.",
+        description="The daemon drops capabilities and filters system calls itself; the systemd unit does both "
+        "already.",
     )
     user: User | None = Field(
-        default=None, description="Who to become when started as root; needs sandbox. unset: whoever started it."
+        default=None, description="The user to switch to when started as root; needs sandbox. unset: no switch."
     )
     trusted_users: tuple[User, ...] = Field(
         default=(),
-        description="Whose folders and key files are taken too: others than root and the daemon could swap them.",
+        description="Owners of folders and key files to accept beside root and the daemon: they could replace keys.",
     )
 
     @model_validator(mode="after")
     def _user_without_sandbox(self) -> Self:
         if self.user is not None and not self.sandbox:
-            raise ValueError("'user' without 'sandbox: true' would leave the daemon its other rights; set both")
+            raise ValueError("'user' without 'sandbox: true' would leave the daemon its capabilities; set both")
         return self
 
     def trust(self) -> Trust:
@@ -92,10 +96,10 @@ class Config(Section):
     sockets: Sockets = Sockets()
     keys: Keys = Keys()
     identities: dict[str, Identity] = Field(
-        default={}, description="None: the keys directory says which there are, and nobody may use them."
+        default={}, description="None: the keys directory determines them, and nobody may use them."
     )
     issuers: dict[Name, Issuer] = Field(default={}, description="None: all keys are from files.")
-    mesh: Mesh | None = Field(default=None, description="null: identities are in this file alone.")
+    mesh: Mesh | None = Field(default=None, description="null: no control plane; identities come from this file alone.")
     data_plane: DataPlane = DataPlane()
     admin: AdminSocket | None = Field(default=AdminSocket(), description="null: no admin interface.")
     metrics: Metrics = Metrics()
@@ -116,29 +120,31 @@ class Config(Section):
             for selector in identity.selectors:
                 if selector.socket is not None and selector.socket not in known:
                     raise ValueError(
-                        f"identity '{name}' wants socket '{selector.socket}', which is not in 'sockets'; "
-                        f"there {'is' if len(known) == 1 else 'are'}: {', '.join(sorted(known))}"
+                        f"identity '{name}' selects socket '{selector.socket}', which is not in 'sockets'; "
+                        f"defined: {', '.join(sorted(known))}"
                     )
             self._check_generated(name, identity)
             files = identity.files_name(name)
             if files is None:
                 continue
             if files in sources:
-                raise ValueError(f"identities '{sources[files]}' and '{name}' both want the files of '{files}'")
+                raise ValueError(f"identities '{sources[files]}' and '{name}' both use the files of '{files}'")
             sources[files] = name
         if self.admin and self.admin.path in {socket.path for socket in known.values()}:
-            raise ValueError(f"the admin socket needs a path of its own, not {self.admin.path}")
+            raise ValueError(
+                f"the admin socket has the path of another socket, {self.admin.path}; choose a separate one"
+            )
         return self
 
     def _check_generated(self, name: str, identity: Identity) -> None:
         if identity.generate is None:
             return
         if MESH_ISSUER in self.issuers or identity.generate.issuer == MESH_ISSUER:
-            raise ValueError(f"the issuer '{MESH_ISSUER}' is the control plane's, for identities that it names")
+            raise ValueError(f"the issuer '{MESH_ISSUER}' is reserved for identities from the control plane")
         if identity.generate.issuer not in self.issuers:
             raise ValueError(
-                f"identity '{name}' wants issuer '{identity.generate.issuer}', which is not in 'issuers'; there "
-                f"{'are: ' + ', '.join(sorted(self.issuers)) if self.issuers else 'is none'}"
+                f"identity '{name}' uses issuer '{identity.generate.issuer}', which is not in 'issuers'; defined: "
+                f"{', '.join(sorted(self.issuers)) or 'none'}"
             )
         if not name.startswith(SPIFFE_SCHEME) and not identity.generate.dns_names:
             raise ValueError(

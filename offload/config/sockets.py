@@ -19,7 +19,7 @@ class Socket(Section):
     path: SocketPath
     owner: User | None = Field(default=None, description="User by name or number; unset: the daemon's own.")
     group: Group | None = Field(default=None, description="Group by name or number; unset: the daemon's own.")
-    mode: Mode = Field(default=0o660, description="Who cannot connect cannot even flood, so others are left out.")
+    mode: Mode = Field(default=0o660, description="Other users are excluded: who cannot connect cannot flood.")
 
     def owner_uid(self) -> int:
         """The number for chown; -1 leaves the owner unchanged."""
@@ -31,21 +31,21 @@ class Socket(Section):
 
 class MainSocket(Socket):
     path: SocketPath = Field(
-        default=Path("/run/offload/offload.sock"), description="One socket for all callers, told apart by SO_PEERCRED."
+        default=Path("/run/offload/offload.sock"), description="One socket for all callers, identified by SO_PEERCRED."
     )
 
 
 class DedicatedSocket(Socket):
     """A socket for one workload: whoever has it mounted has permission."""
 
-    path: SocketPath = Field(description="In a folder that only this workload gets to see.")
+    path: SocketPath = Field(description="In a folder that only this workload can see.")
     name: Name = Field(description="What the selector `socket` and systemd's FileDescriptorName= refer to.")
     mode: Mode = Field(default=0o600, description="A dedicated socket is for one user.")
 
 
 class Sockets(Section):
     main: MainSocket | None = Field(default=MainSocket(), description="null: dedicated sockets only.")
-    dedicated: tuple[DedicatedSocket, ...] = Field(default=(), description="None until a workload needs its own.")
+    dedicated: tuple[DedicatedSocket, ...] = Field(default=(), description="None unless a workload needs its own.")
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -56,7 +56,7 @@ class Sockets(Section):
             if twice:
                 raise ValueError(f"every socket needs its own {what}; used twice: {', '.join(twice)}")
         if not self.main and not self.dedicated:
-            raise ValueError("no socket at all: nobody could reach the daemon; set 'main' or add a dedicated one")
+            raise ValueError("no socket: nobody could reach the daemon; set 'main' or add a dedicated one")
         return self
 
     def by_name(self) -> dict[str, Socket]:
@@ -67,10 +67,12 @@ class Sockets(Section):
 
 class AdminSocket(Socket):
     path: SocketPath = Field(default=Path("/run/offload/admin.sock"), description="Beside the main socket.")
-    mode: Mode = Field(default=0o600, description="Whoever opens it can drain the daemon: its own user and root only.")
+    mode: Mode = Field(
+        default=0o600, description="Whoever opens it can drain the daemon, so only the daemon's user and root."
+    )
 
     @model_validator(mode="after")
     def _not_for_everyone(self) -> Self:
         if self.mode & 0o007:
-            raise ValueError(f"mode {self.mode:04o} lets every user drain the daemon; allow owner and group at most")
+            raise ValueError(f"mode {self.mode:04o} lets every user drain the daemon; allow at most owner and group")
         return self

@@ -10,7 +10,7 @@ from offload.identities.uses import IdentityUses
 from offload.interfaces.audit import AuditLog
 from offload.reporting.folded_log import FoldedLog
 
-UNLISTED = "refused more kinds of callers and requests than are told apart"
+UNLISTED = "callers and requests refused for other reasons"
 
 
 class Accounting:
@@ -51,7 +51,7 @@ class Accounting:
     def _log_refusal(self, refusal: _dataplane.Refusal) -> None:
         self._folded.warning(
             (refusal["reason"], refusal["uid"], refusal["listener"]),
-            "refused a caller",
+            "caller refused",
             reason=refusal["reason"],
             pid=refusal["pid"],
             uid=refusal["uid"],

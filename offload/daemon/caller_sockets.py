@@ -57,7 +57,7 @@ class CallerSockets:
             try:
                 self._add(self._made(name, settings))
             except SocketError as error:
-                self._log.error("a dedicated socket cannot be made", socket=name, reason=str(error))
+                self._log.error("cannot create a dedicated socket", socket=name, reason=str(error))
                 continue
             served[name] = settings
         return running.model_copy(update={"dedicated": tuple(served[name] for name in new if name in served)})
@@ -70,13 +70,13 @@ class CallerSockets:
                 made = self._made(name, settings.by_name()[name])
             except SocketError as error:
                 if name not in self._reported:
-                    self._log.error("the file of a socket is gone and cannot be made again", reason=str(error))
+                    self._log.error("a socket's file has been removed and cannot be recreated", reason=str(error))
                 self._reported.add(name)
                 continue
             self._remove(name)
             self._add(made)
             self._reported.discard(name)
-            self._log.warning("the file of a socket was gone; made again", socket=name, path=path)
+            self._log.warning("recreated a socket whose file had been removed", socket=name, path=path)
 
     def let_go(self, taken: Collection[str]) -> None:
         """The next daemon owns these by now: their files stay when we close them."""

@@ -33,7 +33,7 @@ def make_data_plane(config: Config) -> _dataplane.DataPlane:
         why = (
             "Raise it (LimitMEMLOCK= in the unit, `ulimit -l`)"
             if 0 <= limit < MAY_BE_THE_LIMIT
-            else "That is enough, so a system call filter, such as a container's, forbids it: let it allow mlock"
+            else "The limit suffices, so a system call filter, such as a container's, blocks mlock: allow it"
         )
         raise DataPlaneError(
             f"keys would be in memory that may be swapped to disk: the limit of locked memory is {limit} bytes. "

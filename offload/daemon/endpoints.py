@@ -58,7 +58,7 @@ class Endpoints:
                     raise
                 if time.monotonic() > deadline:
                     self._owed = True
-                    self._log.error("admin or metrics cannot be served yet; tried again each second", reason=str(error))
+                    self._log.error("cannot serve admin or metrics yet; retrying each second", reason=str(error))
                     return
             time.sleep(POLL_SECONDS)
 
@@ -68,10 +68,10 @@ class Endpoints:
         try:
             self._try(self._daemon.config)
         except SocketError as error:
-            self._log.debug("admin or metrics cannot be served yet", reason=str(error))
+            self._log.debug("cannot serve admin or metrics yet", reason=str(error))
             return
         self._owed = False
-        self._log.info("admin and metrics are served", metrics=self.metrics_address)
+        self._log.info("serving admin and metrics", metrics=self.metrics_address)
 
     def drain(self) -> None:
         """Refuses handovers from here on, and reports not serving to health checks."""

@@ -116,9 +116,7 @@ class IdentitySources:
             difference = self.keyring.refresh(merged, self.generated.current())
         except (OSError, KeyError, ValueError, RuntimeError, MemoryError) as error:
             # Nothing on disk or in the user database may take down what is in force.
-            self._log.exception(
-                "the keys directory could not be taken over; what was in force stays", reason=str(error)
-            )
+            self._log.exception("cannot apply the keys directory; the previous state stays in force", reason=str(error))
             return Changes()
         if difference:
             self._changed()
@@ -130,7 +128,7 @@ class IdentitySources:
         """A line for systemctl status."""
         identities, problems = self.keyring.current.identities, self.keyring.current.problems
         keys = sum(len(identity.pairs) for identity in identities.values())
-        refused = f", {len(problems)} files refused" if problems else ""
+        refused = f", {len(problems)} files rejected" if problems else ""
         return f"serving {len(identities)} identities, {keys} keys{refused}"
 
     def _order(self, config: Config) -> None:

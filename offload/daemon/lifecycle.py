@@ -158,7 +158,7 @@ class Daemon:
         owner = None if user is None else user_id(user)  # the user that the daemon becomes and creates sockets as
         for folder in self.config.socket_folders():
             if make_folder(folder, self._trust, owner):
-                self._log.info("made the folder of a socket", folder=str(folder))
+                self._log.info("created the folder of a socket", folder=str(folder))
         self._sockets.open(self.config.sockets, from_systemd, self._predecessor.taken)
 
     def _close_sockets(self) -> None:
@@ -208,11 +208,11 @@ class Daemon:
             if time.monotonic() > deadline:
                 raise StartError(
                     f"no certificate after {TAKE_OVER_SECONDS:g} s for: {', '.join(missing)}; "
-                    "the running daemon goes on"
+                    "the running daemon continues"
                 )
             event = self._next_event(0.1)
             if isinstance(event, Stop):
-                raise StartError(f"stopped ({event.why}) before it was ready; the running daemon goes on")
+                raise StartError(f"stopped ({event.why}) before it was ready; the running daemon continues")
             if event:
                 self._handle(event)
         self._identities.refresh(self.config)
@@ -235,7 +235,7 @@ class Daemon:
                 case HandedOver(frozenset() as taken):
                     self._sockets.let_go(taken)
                     self._endpoints.close()  # their places belong to the next daemon by now
-                    return self._drain("handed over")
+                    return self._drain("handed the sockets over")
                 case _:
                     self._handle(event)
 
@@ -277,8 +277,8 @@ class Daemon:
 
     def _reload(self, why: str) -> ReloadReport:
         if self._successor.is_taking:
-            self._log.warning("no reload while the sockets are handed over", why=why)
-            return ReloadReport(configuration_error="the sockets are being handed over to the next daemon")
+            self._log.warning("reload refused: a handover is in progress", why=why)
+            return ReloadReport(configuration_error="a handover to the next daemon is in progress")
         self._log.info("reloading", why=why)
         self._notifier.reloading()
         error, restart = "", tuple[str, ...]()
@@ -286,7 +286,7 @@ class Daemon:
             loaded = self._load()
         except ConfigError as refused:
             error = str(refused)
-            self._log.error("the new configuration is refused; the running one stays in force", reason=error)
+            self._log.error("the new configuration is rejected; the running one stays in force", reason=error)
         else:
             restart = self._take_over(loaded)
         difference = self._identities.refresh(self.config)
@@ -302,7 +302,7 @@ class Daemon:
         self._identities.reload(self.config)
         restart = tuple(differences(self.config, loaded))
         if loaded.security.sandbox and sandbox.programs_are_started(loaded) and not self._programs:
-            self._log.error("the sandbox lets no program start: restart the daemon to use issuers with 'exec'")
+            self._log.error("the sandbox allows no new programs: restart the daemon to use issuers with 'exec'")
         if restart:
             self._log.warning("these settings changed and take effect at the next start", settings=restart)
         return restart
@@ -325,7 +325,7 @@ class Daemon:
             self._tick()
             match event:
                 case Stop(why):
-                    self._log.warning("stopped at once", why=why, queued=self._data_plane.statistics()["queued"])
+                    self._log.warning("stopped immediately", why=why, queued=self._data_plane.statistics()["queued"])
                     return exit_codes.STOPPED_EARLY
                 case Reload(_, Future() as answer):
                     answer.set_result(ReloadReport(configuration_error="the daemon is draining"))
@@ -335,7 +335,7 @@ class Daemon:
                 break
         if time.monotonic() > deadline:
             # The data plane then cuts the remaining connections.
-            self._log.error("the drain timeout passed with clients connected", timeout_seconds=timeout)
+            self._log.error("the drain timeout expired with clients still connected", timeout_seconds=timeout)
             return exit_codes.STOPPED_EARLY
         self._log.info("drained")
         return exit_codes.OK

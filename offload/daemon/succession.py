@@ -27,13 +27,13 @@ class Predecessor:
     def ask(self, config: Config) -> None:
         """Requests its sockets. HandoverError if it refuses."""
         if config.admin is None:
-            raise HandoverError("--take-over needs the admin socket of the running daemon, and 'admin' is null")
+            raise HandoverError("--take-over requires the admin socket of the running daemon, but 'admin' is null")
         self._handover = Handover.ask(config.admin)
         if self._handover is None:
             self._log.info("no daemon to take over from", admin=str(config.admin.path))
             return
         self.taken = self._handover.take(config.sockets)
-        self._log.info("taking over", sockets=sorted(self.taken))
+        self._log.info("taking over from the running daemon", sockets=sorted(self.taken))
 
     def complete(self) -> None:
         """Reports that we are ready: it drains. HandoverError."""

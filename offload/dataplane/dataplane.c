@@ -198,7 +198,7 @@ bool dataplane_calibrate(dataplane *it, char error[KERNEL_ERROR_MAX]) {
 
 static bool start_locked(dataplane *it, char error[KERNEL_ERROR_MAX]) {
   if (it->phase == PHASE_RUNNING) {
-    snprintf(error, KERNEL_ERROR_MAX, "the data plane is running already");
+    snprintf(error, KERNEL_ERROR_MAX, "the data plane is already running");
     return false;
   }
   if (!it->calibrated && !calibrate_locked(it, error)) return false;

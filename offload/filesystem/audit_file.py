@@ -45,7 +45,7 @@ class AuditFile:
             if taken:
                 self._torn = not taken.endswith(b"\n")
             if len(taken) < len(data):
-                raise OSError(errno.ENOSPC, "only a part of the lines could be written")
+                raise OSError(errno.ENOSPC, "only some of the lines could be written")
         except OSError as error:
             return Appended(taken[len(before) :].count(b"\n"), error)
         return Appended(len(lines), None)
@@ -71,7 +71,7 @@ class AuditFile:
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            raise OSError(errno.ELOOP, "a symbolic link is there: name the file that it leads to") from error
+            raise OSError(errno.ELOOP, "it is a symbolic link: configure its target instead") from error
         try:
             self._check(file)
         except OSError:
@@ -85,9 +85,9 @@ class AuditFile:
         """Rejects a file that somebody has put, or linked, at the path: callers' text must not go there. OSError."""
         there = os.fstat(file)
         if there.st_uid not in self._trust.own:
-            raise OSError(errno.EPERM, f"the file there belongs to uid {there.st_uid}, who is another user: remove it")
+            raise OSError(errno.EPERM, f"the existing file belongs to another user (uid {there.st_uid}): remove it")
         if stat.S_ISREG(there.st_mode) and there.st_nlink != 1:
-            raise OSError(errno.EPERM, "the file there has another name, a hard link: remove it")
+            raise OSError(errno.EPERM, "the existing file has another hard link: remove it")
 
 
 def _ends_within_a_line(path: Path) -> bool:

@@ -117,7 +117,7 @@ class Trust:
         if status.st_uid not in self.users:
             or_name = ", or name its owner in security.trusted_users" if self.of_config else ""
             return (
-                f"{step.path} belongs to {_user(status.st_uid)}, who could put anything in its place: give it to root "
+                f"{step.path} belongs to {_user(status.st_uid)}, who could replace it: change its owner to root "
                 f"or to the daemon's user ({_user(os.geteuid())}){or_name}"
             )
         if stat.S_ISLNK(mode) or (step.is_folder and mode & stat.S_ISVTX):
@@ -223,8 +223,8 @@ def check_place(folder: Path, trust: Trust, groups_may_write: bool = False) -> N
             raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(folder))
         if end.status.st_mode & stat.S_IWOTH:
             raise UntrustedPathError(
-                f"every user can make files in {end.path}: make a folder below it that only root or the daemon's user "
-                "can write (mode 0755), and use that"
+                f"every user can create files in {end.path}: create a folder below it that only root or the daemon's "
+                "user can write (mode 0755), and use that"
             )
 
 

@@ -34,7 +34,7 @@ from offload.reporting.folded_log import FoldedLog
 
 VERSION = 1
 SUFFIX = ".handover"
-NO_HANDOVER = "no handover; this daemon goes on"
+NO_HANDOVER = "handover failed; this daemon continues"
 SECONDS = 120.0  # the next one calibrates and may wait for certificates; then it is assumed dead
 ANSWER_SECONDS = 10.0
 PACKET_MAX = 64 * 1024
@@ -78,13 +78,13 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[socket.soc
     sockets = [socket.socket(fileno=number) for number in descriptors]
     try:
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            raise HandoverError("a packet of the handover was cut off")
+            raise HandoverError("a handover packet was truncated")
         message = json.loads(data) if data else None
         if not isinstance(message, dict):
-            raise HandoverError("the other daemon ended the handover")
+            raise HandoverError("the other daemon aborted the handover")
     except ValueError as error:
         _close(sockets)
-        raise HandoverError("a packet of the handover is not JSON") from error
+        raise HandoverError("a handover packet is not JSON") from error
     except HandoverError:
         _close(sockets)
         raise
@@ -131,7 +131,7 @@ class HandoverServer:
             if self._made is not None:
                 remove_socket_file(*self._made)
             self._socket.close()
-            raise SocketError(f"cannot make the handover socket {self.path}: {error.strerror or error}") from error
+            raise SocketError(f"cannot create the handover socket {self.path}: {error.strerror or error}") from error
         self._thread = threading.Thread(target=self._run, name="handover", daemon=True)
         self._thread.start()
 
@@ -171,19 +171,19 @@ class HandoverServer:
         if _is_ours(uid):
             self._hand_over(connection)
         else:  # whoever can connect to the file, if its mode was changed, can do so all the time
-            reason = "asked for by another user than root and our own"
+            reason = "requested by a user other than root and the daemon's own"
             self._folded.warning(("handover", uid), NO_HANDOVER, uid=uid, reason=reason)
 
     def _hand_over(self, connection: socket.socket) -> None:
         request, sockets = _receive(connection)
         _close(sockets)
         if request.get("take") != VERSION:
-            _send(connection, {"refused": f"this daemon speaks version {VERSION} of the handover"})
-            raise HandoverError("the other daemon speaks another version of the handover")
+            _send(connection, {"refused": f"this daemon speaks version {VERSION} of the handover protocol"})
+            raise HandoverError("the other daemon speaks another version of the handover protocol")
         offered = self._begin()
         if offered is None:
-            _send(connection, {"refused": "the running daemon is draining already"})
-            raise HandoverError("it is draining")
+            _send(connection, {"refused": "the running daemon is already draining"})
+            raise HandoverError("this daemon is draining")
         taken: frozenset[str] | None = None
         try:
             self._log.info("handing the sockets over", sockets=[o.name for o in offered])
@@ -231,7 +231,7 @@ class Handover:
             connection.settimeout(ANSWER_SECONDS)
             connection.connect(str(path))
             if not _is_ours(_peer(connection)):
-                raise HandoverError(f"{path} belongs to a process of another user: no sockets are taken from it")
+                raise HandoverError(f"{path} belongs to a process of another user: refusing its sockets")
             _send(connection, {"take": VERSION})
             it._take()
         except (FileNotFoundError, ConnectionRefusedError):
@@ -239,7 +239,7 @@ class Handover:
             return None
         except OSError as error:
             it.close()
-            raise HandoverError(f"the daemon at {path} hands nothing over: {error}") from error
+            raise HandoverError(f"the daemon at {path} hands no sockets over: {error}") from error
         except HandoverError:
             it.close()
             raise
@@ -275,10 +275,10 @@ class Handover:
             _send(self._connection, {"taken": list(taken)})
             answer, sockets = _receive(self._connection)
         except OSError as error:
-            raise HandoverError(f"the running daemon does not answer any more: {error}") from error
+            raise HandoverError(f"the running daemon no longer answers: {error}") from error
         _close(sockets)
         if answer.get("draining") is not True:
-            raise HandoverError("the running daemon will not drain")
+            raise HandoverError("the running daemon did not agree to drain")
         self.close()
 
     def close(self) -> None:

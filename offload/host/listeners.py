@@ -68,7 +68,7 @@ def open_listeners(
     for name in handed_over:
         if name not in named:
             raise SocketError(
-                f"systemd handed over a socket named '{name}', and the configuration has only: "
+                f"systemd handed over a socket named '{name}', but the configuration has only: "
                 f"{', '.join(sorted(named))}; set FileDescriptorName= or add it to 'sockets'"
             )
     listeners: list[Listener] = []
@@ -101,7 +101,7 @@ def make_listener(name: str, settings: Socket, trust: Trust) -> Listener:
         listening.close()
         if isinstance(error, SocketError):
             raise
-        raise SocketError(f"cannot make the socket {path}: {error.strerror}{_hint(error, path)}") from error
+        raise SocketError(f"cannot create the socket {path}: {error.strerror}{_hint(error, path)}") from error
 
 
 def bind(unbound: socket.socket, path: Path, settings: Socket) -> tuple[Path, int]:
@@ -116,9 +116,9 @@ def check_folder(path: Path, trust: Trust) -> None:
     try:
         check_place(path.parent, trust)
     except UntrustedPathError as error:
-        raise SocketError(f"no socket is made at {path}: {error}") from error
+        raise SocketError(f"cannot create a socket at {path}: {error}") from error
     except OSError as error:
-        raise SocketError(f"cannot make the socket {path}: {error.strerror}{_hint(error, path)}") from error
+        raise SocketError(f"cannot create the socket {path}: {error.strerror}{_hint(error, path)}") from error
 
 
 def untrusted_folders(config: Config, trust: Trust) -> list[str]:
@@ -128,7 +128,7 @@ def untrusted_folders(config: Config, trust: Trust) -> list[str]:
         try:
             check_place(settings.path.parent, trust)
         except UntrustedPathError as error:
-            reasons.append(f"no socket is made at {settings.path}: {error}")
+            reasons.append(f"cannot create a socket at {settings.path}: {error}")
         except OSError:
             continue
     return reasons
@@ -150,7 +150,7 @@ def take_possession(path: Path, settings: Socket) -> int:
     try:
         file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise SocketError(f"the socket {path} is gone right after it was made: {error.strerror}") from error
+        raise SocketError(f"the socket {path} disappeared right after it was created: {error.strerror}") from error
     try:
         _grant(file, path, settings)
         return os.fstat(file).st_ino
@@ -166,7 +166,7 @@ def _grant(file: int, path: Path, settings: Socket) -> None:
     """Changes the file of the descriptor, whatever is at the path by now. SocketError."""
     made = os.fstat(file)
     if not stat.S_ISSOCK(made.st_mode) or made.st_uid != os.geteuid() or made.st_nlink != 1:
-        raise SocketError(f"{path} is not the socket that was made there a moment ago: who else works in this folder?")
+        raise SocketError(f"{path} is not the socket that was just created: does another process write to this folder?")
     if stat.S_IMODE(made.st_mode) != settings.mode:
         raise SocketError(
             f"the socket {path} would have mode {stat.S_IMODE(made.st_mode):04o}, not {settings.mode:04o}: its folder "
@@ -192,7 +192,7 @@ def clear_the_way(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> N
     except OSError as error:
         raise SocketError(f"cannot examine {path}: {error.strerror}") from error
     if not stat.S_ISSOCK(status.st_mode):
-        raise SocketError(f"{path} exists and is not a socket: it is not ours to remove")
+        raise SocketError(f"{path} exists and is not a socket; the daemon does not remove it")
     with socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC) as probe:
         probe.settimeout(1)
         try:
@@ -203,8 +203,10 @@ def clear_the_way(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> N
         except FileNotFoundError:
             return
         except OSError as error:
-            raise SocketError(f"{path} exists, and whether it is in use cannot be told: {error.strerror}") from error
-    raise SocketError(f"another process answers on {path}: is a daemon running already?")
+            raise SocketError(
+                f"{path} exists, and the daemon cannot determine whether it is in use: {error.strerror}"
+            ) from error
+    raise SocketError(f"another process answers on {path}: is a daemon already running?")
 
 
 def remove_socket_file(path: Path, inode: int) -> None:
@@ -216,7 +218,7 @@ def remove_socket_file(path: Path, inode: int) -> None:
 
 def _hint(error: OSError, path: Path) -> str:
     if isinstance(error, FileNotFoundError):
-        return f"; make its folder ({path.parent}, mode 0755), or let systemd do it with RuntimeDirectory="
+        return f"; create its folder ({path.parent}, mode 0755), or let systemd do so with RuntimeDirectory="
     if isinstance(error, PermissionError):
-        return f"; the daemon's user may not write in {path.parent}"
+        return f"; the daemon's user has no write permission in {path.parent}"
     return ""

@@ -31,8 +31,8 @@ MEMORY_BYTES = 1 << 20
 MEMORY_OF_KEY = {"p256": 8 << 10, "p384": 8 << 10, "ed25519": 8 << 10}
 MEMORY_OF_RSA_KEY = 16 << 10
 PORT_HINTS = {
-    errno.EADDRINUSE: "; another process has it",
-    errno.EACCES: "; ports below 1024 are for root",
+    errno.EADDRINUSE: "; another process listens there",
+    errno.EACCES: "; ports below 1024 require root",
     errno.EADDRNOTAVAIL: "; this host has no such address",
     errno.EAFNOSUPPORT: "; this host has no IPv6",
 }
@@ -84,13 +84,13 @@ def _folders(config: Config, served: frozenset[str]) -> Iterator[Finding]:
         if str(path) in served:
             continue
         if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
-            yield Finding(where, f"{path} is there and is no socket: the daemon does not remove it", True)
+            yield Finding(where, f"{path} exists and is not a socket; the daemon does not remove it", True)
         folder = _nearest(path.parent)
         if not os.path.isdir(folder):  # unlike Path's, False if we may not look
             yield Finding(where, f"{folder} is not a folder", True)
         elif not may(me, folder, os.W_OK | os.X_OK):
             missing = folder != path.parent
-            problem = "is not there, and you may not make it" if missing else "may not be written by you"
+            problem = "does not exist, and you may not create it" if missing else "is not writable for you"
             yield Finding(where, f"the folder {path.parent} {problem}: {way_out(path.parent)}", True)
 
 
@@ -111,10 +111,10 @@ def _audit(config: Config) -> Iterator[Finding]:
         return
     target = path if os.path.exists(path) else path.parent
     if not os.path.exists(target):
-        problem = "is not there, or you may not look at it"
+        problem = "does not exist, or you have no permission to inspect it"
         yield Finding("audit.path", f"the folder {path.parent} {problem}: nothing would be written", False)
     elif not may(Account.own(), target, os.W_OK):
-        yield Finding("audit.path", f"{target} may not be written by you: nothing would be written", False)
+        yield Finding("audit.path", f"{target} is not writable for you: nothing would be written", False)
 
 
 # ---- ports and memory ----
@@ -131,7 +131,9 @@ def _ports(config: Config) -> Iterator[Finding]:
             probe.bind(address)
     except OSError as error:
         hint = PORT_HINTS.get(error.errno or 0, "")
-        text = f"{config.metrics.address} cannot be had: {error.strerror}{hint}; choose another, or null for none"
+        text = (
+            f"{config.metrics.address} cannot be used: {error.strerror}{hint}; choose another, or null for no metrics"
+        )
         yield Finding("metrics.address", text, True)
 
 
@@ -154,8 +156,8 @@ def _memory(config: Config, algorithms: Sequence[str]) -> Iterator[Finding]:
         yield Finding("security", text, True)
     elif _dataplane.secret_memory_kind() == "unlocked":
         text = (
-            "no memory can be locked, though the limit allows it: a system call filter, such as a container's, forbids "
-            "it; let it allow mlock"
+            "no memory can be locked, although the limit allows it: a system call filter, such as a container's, "
+            "blocks mlock: allow it"
         )
         yield Finding("security", text, True)
 
@@ -205,7 +207,7 @@ def _refusal(caller: Account, settings: Socket, served: frozenset[str]) -> str |
     path = settings.path
     for folder in reversed(path.parents):
         if os.path.exists(folder) and not may(caller, folder, os.X_OK):
-            return f"it may not enter {folder} on the way to {path}"
+            return f"it has no access to {folder} on the way to {path}"
     if str(path) in served:  # by systemd, or by the running daemon
         status = os.stat(path)
         owner, group, mode = status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
@@ -216,7 +218,7 @@ def _refusal(caller: Account, settings: Socket, served: frozenset[str]) -> str |
         return None
     has = "has" if str(path) in served else "will have"
     shown = f"{path} {has} owner {name_of_user(owner)}, group {name_of_group(group)}"
-    return f"{shown} and mode {mode:04o}; set its `group` to one that the caller is in, or its `owner` or `mode`"
+    return f"{shown} and mode {mode:04o}; set its `group` to one of the caller's groups, or its `owner` or `mode`"
 
 
 def may(account: Account, path: Path, wanted: int) -> bool:

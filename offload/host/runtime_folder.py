@@ -37,13 +37,13 @@ def make_folder(folder: Path, trust: Trust, owner: int | None = None) -> bool:
         finally:
             os.close(descriptor)
     except UntrustedPathError as error:
-        raise SocketError(f"the folder {folder} is not made: {error}") from error
+        raise SocketError(f"cannot create the folder {folder}: {error}") from error
     except FileExistsError:
         if _is_folder(folder):
             return False  # somebody else was faster
-        raise SocketError(f"{folder} is not a folder, and sockets should go into it; choose another path") from None
+        raise SocketError(f"{folder} is not a folder, but a socket's path is in it; choose another path") from None
     except OSError as error:
-        raise SocketError(f"cannot make the folder {folder}: {error.strerror}; {way_out(folder)}") from error
+        raise SocketError(f"cannot create the folder {folder}: {error.strerror}; {way_out(folder)}") from error
     return True
 
 
@@ -54,12 +54,12 @@ def _is_folder(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise SocketError(f"cannot look at the folder {path}: {error.strerror}; {way_out(path)}") from error
+        raise SocketError(f"cannot inspect the folder {path}: {error.strerror}; {way_out(path)}") from error
 
 
 def way_out(folder: Path) -> str:
     """How somebody creates a folder that the daemon's user may not create."""
     return (
-        f"make it once as root: install -d -o {name_of_user(os.geteuid())} {shlex.quote(str(folder))}   "
+        f"create it once as root: install -d -o {name_of_user(os.geteuid())} {shlex.quote(str(folder))}   "
         "or choose paths in a folder of your own (sockets.main.path, admin.path)"
     )

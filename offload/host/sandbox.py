@@ -56,15 +56,15 @@ def enter(config: Config) -> InForce:
         _dataplane.filter_calls(programs)
     except (OSError, KeyError) as error:
         raise SandboxError(
-            f"security.sandbox cannot be put into force: {error}; start it as root, or without security.user"
+            f"security.sandbox cannot be applied: {error}; start the daemon as root, or without security.user"
         ) from error
     log.info("sandbox", uid=os.geteuid(), gid=os.getegid(), programs=programs, landlock=version)
     if not version:
         log.warning(
-            "this kernel has no Landlock, or has it turned off (lsm= on its command line): the sandbox bounds system "
-            "calls, but not which files are written, nor the memory of processes of the same user"
+            "this kernel has no Landlock, or has it turned off (lsm= on its command line): the sandbox restricts "
+            "system calls, but neither which files are written nor access to the memory of the same user's processes"
         )
-        return InForce("system calls filtered; no Landlock in this kernel")
+        return InForce("system calls filtered; this kernel has no Landlock")
     return InForce(f"system calls filtered, Landlock {version}", version)
 
 
@@ -74,7 +74,7 @@ def _confine(config: Config, programs: bool) -> int:
     if not version:
         return 0
     if (threads := len(os.listdir("/proc/self/task"))) != 1:
-        raise SandboxError(f"{threads - 1} threads are there before the sandbox, and would be left out of it")
+        raise SandboxError(f"{threads - 1} threads exist before the sandbox and would escape it")
     if programs:
         # Only the operator knows what a program of his writes. Other processes are closed to it all the same.
         _dataplane.confine([], [], ["/"])

@@ -69,6 +69,6 @@ def take_sockets(environment: MutableMapping[str, str]) -> dict[str, socket.sock
         if handed.family != socket.AF_UNIX or handed.type != socket.SOCK_STREAM or not listening:
             raise ActivationError(f"the socket '{name}' from systemd is not a listening Unix stream socket")
         if name in sockets:
-            raise ActivationError(f"systemd handed over two sockets named '{name}'; one is served")
+            raise ActivationError(f"systemd handed over two sockets named '{name}'; only one can be served")
         sockets[name] = handed
     return sockets

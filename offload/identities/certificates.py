@@ -79,10 +79,10 @@ def parse_certificates(ders: Sequence[bytes]) -> list[x509.Certificate]:
 def read_chain(ders: Sequence[bytes], now: datetime) -> Chain:
     """Parses and checks a chain that begins with its leaf: order, dates, sizes. CertificateError."""
     if not ders:
-        raise CertificateError("no certificate in it")
+        raise CertificateError("it contains no certificate")
     if len(ders) > CHAIN_LENGTH_MAX or sum(map(len, ders)) > CHAIN_SIZE_MAX:
         raise CertificateError(
-            f"{len(ders)} certificates of {sum(map(len, ders))} bytes are more than a TLS peer accepts "
+            f"{len(ders)} certificates of {sum(map(len, ders))} bytes exceed what TLS peers accept "
             f"({CHAIN_LENGTH_MAX}, {CHAIN_SIZE_MAX} bytes)"
         )
     certificates = parse_certificates(ders)
@@ -95,7 +95,7 @@ def read_chain(ders: Sequence[bytes], now: datetime) -> Chain:
     try:
         _dataplane.check_chain(ders)
     except ValueError as error:
-        raise CertificateError(f"Envoy's TLS library (BoringSSL) would refuse it: {error}") from error
+        raise CertificateError(f"Envoy's TLS library (BoringSSL) would reject it: {error}") from error
     return Chain(
         der=tuple(ders),
         key_id=key_id_of(leaf),
@@ -112,7 +112,7 @@ def read_chain(ders: Sequence[bytes], now: datetime) -> Chain:
 def read_authorities(ders: Sequence[bytes]) -> tuple[bytes, ...]:
     """Checks a trust bundle: every certificate parses and may issue others. CertificateError."""
     if not ders:
-        raise CertificateError("no certificate in it")
+        raise CertificateError("it contains no certificate")
     for number, certificate in enumerate(parse_certificates(ders), 1):
         if not _is_authority(certificate):
             raise CertificateError(f"certificate {number} ({_name(certificate)}) is not a CA certificate")
@@ -120,7 +120,7 @@ def read_authorities(ders: Sequence[bytes]) -> tuple[bytes, ...]:
             _dataplane.check_certificate(ders[number - 1])
         except ValueError as error:
             raise CertificateError(
-                f"Envoy's TLS library (BoringSSL) would refuse certificate {number} ({_name(certificate)}): {error}"
+                f"Envoy's TLS library (BoringSSL) would reject certificate {number} ({_name(certificate)}): {error}"
             ) from error
     return tuple(dict.fromkeys(ders))
 
@@ -156,7 +156,7 @@ def _check_usage(leaf: x509.Certificate) -> None:
     except UNREADABLE as error:
         raise CertificateError(f"the leaf's extensions cannot be parsed: {error}") from error
     if not usage.digital_signature:
-        raise CertificateError("the leaf's key usage does not allow digital signatures, so no TLS peer takes them")
+        raise CertificateError("the leaf's key usage does not allow digital signatures, so TLS peers reject it")
 
 
 def _alternative_names(leaf: x509.Certificate) -> tuple[tuple[str, ...], tuple[str, ...]]:

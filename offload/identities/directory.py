@@ -105,7 +105,7 @@ class KeysDirectory:
                 entries = self._entries(walk.to(self.directory), read_before)
         except UntrustedPathError as error:
             self._read = read_before | self._read
-            return Listing(problem=f"is not taken: {error}", bundles=bundles)
+            return Listing(problem=f"is rejected: {error}", bundles=bundles)
         except OSError as error:
             self._read = read_before | self._read
             return Listing(problem=f"cannot be listed: {error.strerror}", bundles=bundles)
@@ -117,7 +117,7 @@ class KeysDirectory:
             with Walk(self._trust, read_only_is_enough=True) as walk:
                 return self._file(str(path), walk.to(path), None, read_before, has_keys=False)
         except FileNotFoundError:
-            return KeyFile("", problem="there is no such file")
+            return KeyFile("", problem="the file does not exist")
         except OSError as error:
             return KeyFile(_shown(str(path)), problem=f"cannot be examined: {error.strerror}")
         except UntrustedPathError as error:
@@ -141,7 +141,7 @@ class KeysDirectory:
     def _folder(self, identity: str, folder: str, base: Step, read_before: Files) -> list[KeyFile]:
         """All of it from the same version, which was still in place after it was read: a version that is being removed
         loses its files one by one."""
-        reason = "was exchanged again and again while it was read"
+        reason = "kept being replaced while it was read"
         for _ in range(LOOKS_MAX):
             try:
                 with Walk(self._trust) as walk:
@@ -212,8 +212,8 @@ def _not_its_own(identity: str, file: Step, base: Step, trust: Trust) -> str | N
         )
     if file.status.st_nlink > 1 and file.parent is not None and trust.is_open_to_others(file.parent):
         return (
-            f"its private key has {file.status.st_nlink} names (hard links), and others can make such in its folder: "
-            "it could be another identity's; copy it in place of linking it"
+            f"its private key has {file.status.st_nlink} hard links, and other users can create them in its folder: "
+            "it could be another identity's; copy the file instead of linking it"
         )
     return None
 

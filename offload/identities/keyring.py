@@ -66,12 +66,13 @@ class Keyring:
         named = sorted(n for n, i in new.identities.items() if any(s.executable for s in i.settings.selectors))
         if named and self._is_closed_off:
             self._log.warning(
-                "selectors with an executable fit nobody: the sandbox (Landlock) closes other processes to the daemon",
+                "selectors with an executable match nobody: the sandbox (Landlock) hides other processes from the "
+                "daemon",
                 identities=named,
             )
         elif named and not capabilities.has(capabilities.SYS_PTRACE):
             self._log.warning(
-                "selectors with an executable fit only callers of the daemon's own user: it has no CAP_SYS_PTRACE",
+                "selectors with an executable match only callers of the daemon's own user: it has no CAP_SYS_PTRACE",
                 identities=named,
             )
 
@@ -82,14 +83,14 @@ class Keyring:
         for problem in new.problems:
             if problem not in before.problems:
                 self._log.error(
-                    "refused a file",
+                    "key file rejected",
                     identity=problem.identity,
                     file=problem.path,
                     reason=problem.reason,
                     previous_stays_in_force=problem.previous_kept,
                 )
         for path in sorted({p.path for p in before.problems} - {p.path for p in new.problems}):
-            self._log.info("a file refused before is no longer a problem", file=path)
+            self._log.info("key file no longer rejected", file=path)
         for name in difference.removed:
             self._log.info("identity removed", identity=name)
         for name in (*difference.added, *difference.changed):

@@ -61,13 +61,13 @@ def _pairs_from_files(wanted: Wanted, now: datetime) -> tuple[tuple[KeyPair, ...
             continue
         owner = keys.get(chain.key_id)
         if owner is None or owner.key is None:
-            refused[file.path] = f"no private key beside it has the public key of its leaf ({chain.subject})"
+            refused[file.path] = f"no private key in its folder matches its leaf certificate ({chain.subject})"
             continue
         pairs.append(KeyPair(owner.key, chain, owner.path, file.path))
     good = {path for pair in pairs for path in (pair.key_file, pair.certificate_file)}
     for file in keys.values():
         if file.path not in good and file.path not in refused:
-            refused[file.path] = "no certificate beside it has its public key"
+            refused[file.path] = "no certificate in its folder matches it"
     kept = _still_usable(wanted.before, wanted.files, good, pairs)
     kept_files = {path for pair in kept for path in (pair.key_file, pair.certificate_file)}
     problems = [

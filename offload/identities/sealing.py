@@ -29,7 +29,7 @@ def sealed(
     sizes |= {pair.certificate_file: sum(map(len, pair.chain.der)) for pair in pairs}
     largest = max(sizes, key=sizes.__getitem__)
     reason = (
-        f"the identity is too large: its certificates and trust bundles have {len(new.message)} bytes, and clients "
+        f"the identity is too large: its certificates and trust bundles have {len(new.message)} bytes, but clients "
         f"take {MESSAGE_MAX}; this file alone has {sizes[largest]}. Remove CAs that the identity does not need"
     )
     return older, [Problem(wanted.name, largest, reason, older is not None)]

@@ -39,8 +39,8 @@ def _of_pair(pair: KeyPair, inputs: Inputs) -> Iterator[str]:
     days = (pair.chain.chain_not_after - inputs.now.timestamp()) / 86400
     renews = pair.renew_at is not None and pair.renew_at > inputs.now.timestamp()
     if days < 0:
-        yield f"{pair.certificate_file} has expired and peers refuse it"
+        yield f"{pair.certificate_file} has expired; peers reject it"
     elif days < inputs.config.keys.warn_before_expiry_days and not renews:
         yield f"{pair.certificate_file} expires within {ceil(days)} days"
     if not pair.chain.dns_names and not pair.chain.uris:
-        yield f"{pair.certificate_file} names nobody: no DNS name or URI in it"
+        yield f"{pair.certificate_file} has no DNS name and no URI, so peers cannot match it"

@@ -42,7 +42,7 @@ class DirectoryWatcher(threading.Thread):
                 if told != str(error):
                     told = str(error)
                     log.warning(
-                        "cannot watch the keys directory; looking at it now and then",
+                        "cannot watch the keys directory; scanning it periodically",
                         directory=str(self._directory),
                         reason=told,
                         seconds=self._rescan_seconds,

@@ -90,14 +90,14 @@ class AdminServer:
             with umask_for(settings.mode):
                 self._server.add_insecure_port(f"unix:{bound}")
         except RuntimeError as error:
-            raise SocketError(f"cannot make the admin socket {settings.path}: {error}") from error
+            raise SocketError(f"cannot create the admin socket {settings.path}: {error}") from error
         inode = take_possession(bound, settings)
         try:
             os.rename(bound, settings.path)
         except OSError as error:
             with suppress(OSError):
                 os.unlink(bound)
-            raise SocketError(f"cannot make the admin socket {settings.path}: {error.strerror}") from error
+            raise SocketError(f"cannot create the admin socket {settings.path}: {error.strerror}") from error
         self._made = (settings.path, inode)
         self._server.start()
         self.set_serving(True)
@@ -138,7 +138,9 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             if not full:
                 self._watchers.add(ended)
         if full:
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{WATCHERS_MAX} watch already; use GetStatistics")
+            context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{WATCHERS_MAX} watches are already open; use GetStatistics"
+            )
         if not context.add_callback(lambda: self._end(ended)):
             self._end(ended)
         interval = max(INTERVAL_MIN_MS, request.interval_ms or INTERVAL_DEFAULT_MS) / 1000
@@ -158,7 +160,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     def SetLogLevel(self, request: Any, context: grpc.ServicerContext) -> admin_pb2.SetLogLevelResponse:
         if request.level not in logs.LEVELS:
             context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, f"level '{request.level}' is none of {', '.join(logs.LEVELS)}"
+                grpc.StatusCode.INVALID_ARGUMENT, f"level '{request.level}' is not one of {', '.join(logs.LEVELS)}"
             )
         return admin_pb2.SetLogLevelResponse(previous=logs.set_level(request.level))
 
@@ -172,7 +174,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         try:
             report = self._daemon.ask_reload("admin").result(RELOAD_TIMEOUT_SECONDS)
         except NotYet:
-            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the reload takes longer; see the log")
+            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the reload takes longer than expected; see the log")
             raise
         return admin_pb2.ReloadResponse(
             configuration_error=report.configuration_error,

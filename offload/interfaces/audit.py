@@ -64,7 +64,7 @@ class AuditLog:
             entries[bound:] = [self._summary("more lines than lines_per_second", left_out)]
         for unlisted, what in ((refusals_unlisted, "refusals"), (uses_unlisted, "uses of keys")):
             if unlisted:
-                why = f"more kinds of {what} at once than are told apart"
+                why = f"other {what}"
                 entries.append(self._event("left_out", why=why, count=unlisted))
         if entries:
             self._append(entries)
@@ -114,11 +114,11 @@ class AuditLog:
             if self._failure != str(error.strerror):
                 self._failure = str(error.strerror)
                 self._log.error(
-                    "the audit log cannot be written; signing goes on", file=str(self._file.path), reason=self._failure
+                    "cannot write the audit log; signing continues", file=str(self._file.path), reason=self._failure
                 )
         elif self._failure:
             self._failure = ""
-            self._log.info("the audit log is written again", file=str(self._file.path), events_lost=self.lost)
+            self._log.info("writing the audit log again", file=str(self._file.path), events_lost=self.lost)
 
 
 def _caller(event: _dataplane.Refusal | _dataplane.KeyUse) -> dict[str, Any]:

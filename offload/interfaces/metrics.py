@@ -85,7 +85,7 @@ class _EndedCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         ended = CounterMetricFamily(
-            "offload_metrics_connections_ended", "Connections of scrapers that the daemon ended.", labels=["reason"]
+            "offload_metrics_connections_ended", "Connections of scrapers closed by the daemon.", labels=["reason"]
         )
         for reason, count in self._server.ended.items():
             ended.add_metric([reason], count)
@@ -118,12 +118,12 @@ class DaemonCollector(Collector):
 
 
 def _backend(statistics: _dataplane.Statistics) -> Iterator[Metric]:
-    backend = GaugeMetricFamily("offload_backend_in_use", "1 for the backend that serves.", labels=["backend"])
+    backend = GaugeMetricFamily("offload_backend_in_use", "1 for the backend in use.", labels=["backend"])
     for name in BACKENDS:
         backend.add_metric([name], float(statistics["backend"] == name))
     yield backend
     memory = statistics["secret_memory"]
-    locked = GaugeMetricFamily("offload_secret_memory_bytes", "Memory for keys.", labels=["kind", "state"])
+    locked = GaugeMetricFamily("offload_secret_memory_bytes", "Secret memory for keys.", labels=["kind", "state"])
     for state in ("used", "reserved"):
         locked.add_metric([str(memory["kind"]), state], float(memory[state]))
     yield locked
@@ -131,16 +131,16 @@ def _backend(statistics: _dataplane.Statistics) -> Iterator[Metric]:
 
 def _operations(classes: Sequence[_dataplane.ClassStatistics]) -> Iterator[Metric]:
     operations = CounterMetricFamily(
-        "offload_operations", "Operations answered.", labels=["algorithm", "status", "backend"]
+        "offload_operations", "Answered operations.", labels=["algorithm", "status", "backend"]
     )
     waiting = HistogramMetricFamily(
-        "offload_queue_seconds", "Time of an operation from arrival to start.", labels=["algorithm"]
+        "offload_queue_seconds", "Time from an operation's arrival to its start.", labels=["algorithm"]
     )
-    running = HistogramMetricFamily("offload_batch_run_seconds", "Time of a batch.", labels=["algorithm"])
+    running = HistogramMetricFamily("offload_batch_run_seconds", "Execution time of a batch.", labels=["algorithm"])
     faults = CounterMetricFamily(
-        "offload_lane_faults", "Results that failed their check and were computed again.", labels=["algorithm"]
+        "offload_lane_faults", "Results that failed their check and were recomputed.", labels=["algorithm"]
     )
-    queued = GaugeMetricFamily("offload_queue_depth", "Operations waiting now.", labels=["algorithm"])
+    queued = GaugeMetricFamily("offload_queue_depth", "Operations now waiting.", labels=["algorithm"])
     for one in classes:
         algorithm = one["algorithm"]
         for (status, backend), count in one["operations"].items():
@@ -165,7 +165,7 @@ def _histogram(
 def _batches(classes: Sequence[_dataplane.ClassStatistics]) -> Iterator[Metric]:
     sizes = HistogramMetricFamily(
         "offload_batch_size",
-        "Operations that ran together, by why the batch was started.",
+        "Operations per batch, by the reason for starting it.",
         labels=["algorithm", "backend", "reason"],
     )
     for one in classes:
@@ -189,12 +189,12 @@ def _size_buckets(counts: Mapping[int, int]) -> tuple[list[tuple[str, float]], f
 def _calibration(classes: Sequence[_dataplane.ClassStatistics]) -> Iterator[Metric]:
     crossover = GaugeMetricFamily(
         "offload_crossover_batch_size",
-        "Smallest batch that goes to the vector backend; 9 when none does.",
+        "Smallest batch that runs on the vector backend; 9: none does.",
         labels=["algorithm"],
     )
     times = GaugeMetricFamily(
         "offload_calibrated_batch_seconds",
-        "Time of a batch of this size as measured at start.",
+        "Execution time of a batch of this size, measured at start.",
         labels=["algorithm", "backend", "size"],
     )
     for one in classes:
@@ -207,10 +207,10 @@ def _calibration(classes: Sequence[_dataplane.ClassStatistics]) -> Iterator[Metr
 
 def _connections(statistics: _dataplane.Statistics) -> Iterator[Metric]:
     for name, text, value in (
-        ("offload_connections", "Callers connected now.", statistics["connections"]),
-        ("offload_streams", "Calls open now.", statistics["streams"]),
-        ("offload_identity_watchers", "Identities watched by clients now.", statistics["watchers"]),
-        ("offload_operations_queued", "Operations waiting now, all algorithms.", statistics["queued"]),
+        ("offload_connections", "Callers now connected.", statistics["connections"]),
+        ("offload_streams", "Open calls.", statistics["streams"]),
+        ("offload_identity_watchers", "Identities now watched by clients.", statistics["watchers"]),
+        ("offload_operations_queued", "Operations now waiting, over all algorithms.", statistics["queued"]),
         ("offload_draining", "1 while the daemon drains.", statistics["draining"]),
     ):
         gauge = GaugeMetricFamily(name, text)
@@ -218,7 +218,7 @@ def _connections(statistics: _dataplane.Statistics) -> Iterator[Metric]:
         yield gauge
     accepted = CounterMetricFamily("offload_connections_accepted", "Connections since the start.")
     accepted.add_metric([], statistics["connections_total"])
-    refusals = CounterMetricFamily("offload_refusals", "Callers and operations turned away.", labels=["reason"])
+    refusals = CounterMetricFamily("offload_refusals", "Refused callers and operations.", labels=["reason"])
     for reason, count in statistics["refusals"].items():
         refusals.add_metric([reason], count)
     yield from (accepted, refusals)
@@ -227,11 +227,11 @@ def _connections(statistics: _dataplane.Statistics) -> Iterator[Metric]:
 def _expiry(plan: Plan) -> Iterator[Metric]:
     expiry = GaugeMetricFamily(
         "offload_certificate_expiry_seconds",
-        "End of validity, seconds since 1970; chain is the certificate that ends first.",
+        "End of validity, seconds since 1970; chain: of the certificate that expires first.",
         labels=["identity", "key_id", "algorithm", "part"],
     )
     kept = GaugeMetricFamily(
-        "offload_key_kept", "1 while the files of a key in force are broken.", labels=["identity", "key_id"]
+        "offload_key_kept", "1 while the files of a key in force are unusable.", labels=["identity", "key_id"]
     )
     loaded = GaugeMetricFamily("offload_keys", "Keys in force.", labels=["algorithm"])
     counts: dict[str, int] = {}
@@ -248,22 +248,22 @@ def _expiry(plan: Plan) -> Iterator[Metric]:
             kept.add_metric([identity.name, key_id], float(pair.kept))
     for algorithm, count in sorted(counts.items()):
         loaded.add_metric([algorithm], count)
-    problems = GaugeMetricFamily("offload_key_files_refused", "Files that cannot be used now.")
+    problems = GaugeMetricFamily("offload_key_files_refused", "Files now rejected.")
     problems.add_metric([], len(plan.problems))
-    now = GaugeMetricFamily("offload_time_seconds", "The daemon's clock, to compare the expiry with.")
+    now = GaugeMetricFamily("offload_time_seconds", "The daemon's clock, for comparison with the expiry.")
     now.add_metric([], time.time())
     yield from (expiry, kept, loaded, problems, now)
 
 
 def _issuance(status: IssuanceStatus) -> Iterator[Metric]:
     results = CounterMetricFamily(
-        "offload_certificate_requests", "Certificates asked for, of keys generated here.", labels=["issuer", "result"]
+        "offload_certificate_requests", "Certificates requested for keys generated here.", labels=["issuer", "result"]
     )
     for (issuer, result), count in sorted(status.results.items()):
         results.add_metric([issuer, result], count)
     renewal = GaugeMetricFamily(
         "offload_certificate_renewal_seconds",
-        "When a generated identity's next certificate is asked for, seconds since 1970.",
+        "Time of the next certificate request of a generated identity, seconds since 1970.",
         labels=["identity"],
     )
     for identity, due in sorted(status.next_renewal.items()):
@@ -273,9 +273,9 @@ def _issuance(status: IssuanceStatus) -> Iterator[Metric]:
 
 def _mesh(membership: Membership | None) -> Iterator[Metric]:
     """Has no samples if there is no control plane."""
-    connected = GaugeMetricFamily("offload_mesh_connected", "1 while there is a stream to the control plane.")
-    attempts = CounterMetricFamily("offload_mesh_connections", "Streams to the control plane that were tried.")
-    problems = GaugeMetricFamily("offload_mesh_problems", "What the control plane wants and this node cannot do.")
+    connected = GaugeMetricFamily("offload_mesh_connected", "1 while a stream to the control plane is open.")
+    attempts = CounterMetricFamily("offload_mesh_connections", "Attempts to open a stream to the control plane.")
+    problems = GaugeMetricFamily("offload_mesh_problems", "Requests of the control plane that this node cannot fulfil.")
     if membership is not None:
         status = membership.status()
         connected.add_metric([], float(status.is_connected))
@@ -287,22 +287,20 @@ def _mesh(membership: Membership | None) -> Iterator[Metric]:
 def _identity_uses(uses: IdentityUses) -> Iterator[Metric]:
     operations = CounterMetricFamily(
         "offload_identity_operations",
-        "Operations with the keys of an identity that were run.",
+        "Executed operations with the keys of an identity.",
         labels=["identity", "status", "backend"],
     )
     for name, use in sorted(uses.current().items()):
         for (status, backend), count in use.operations.items():
             operations.add_metric([name, status, backend], count)
-    unlisted = CounterMetricFamily(
-        "offload_identity_operations_unlisted", "Operations that could not be counted for their identity."
-    )
+    unlisted = CounterMetricFamily("offload_identity_operations_unlisted", "Operations not attributed to an identity.")
     unlisted.add_metric([], uses.unlisted)
     yield from (operations, unlisted)
 
 
 def _audit(audit: AuditLog | None) -> Iterator[Metric]:
     written = CounterMetricFamily("offload_audit_lines", "Lines written to the audit log.")
-    lost = CounterMetricFamily("offload_audit_events_lost", "Events that the audit log could not take.")
+    lost = CounterMetricFamily("offload_audit_events_lost", "Events lost by the audit log.")
     if audit is not None:
         written.add_metric([], audit.written)
         lost.add_metric([], audit.lost)

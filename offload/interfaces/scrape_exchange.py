@@ -59,12 +59,12 @@ class Exchange:
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as error:
-                self._refuse(error.error_status_hint, "this is no HTTP request that a scraper makes\n")
+                self._refuse(error.error_status_hint, "not an HTTP request for metrics\n")
                 return None
             if isinstance(event, h11.Request):
                 self._request = event
             elif isinstance(event, h11.Data):
-                self._refuse(413, "a scrape has no body\n")
+                self._refuse(413, "requests must have no body\n")
             elif isinstance(event, h11.EndOfMessage) and self._request is not None:
                 if (scrape := self._read(self._request)) is not None:
                     return scrape
@@ -79,7 +79,7 @@ class Exchange:
 
     def fail(self) -> None:
         """Reports that nothing could be rendered."""
-        self._respond(500, b"the metrics cannot be rendered; the daemon's log says why\n", TEXT)
+        self._respond(500, b"the metrics cannot be rendered; see the daemon's log\n", TEXT)
 
     def sent(self) -> None:
         """All output was sent: continues with the next request, if the connection stays open."""

@@ -165,7 +165,7 @@ class ScrapeServer:
 
     def _rest_from_accepting(self, now: float, error: OSError) -> None:
         """The listener stays readable, so that polling it again at once would be a busy loop."""
-        text = "metrics: no connection can be accepted for the moment"
+        text = "metrics: cannot accept connections for now"
         self._folded.warning(("metrics", error.errno), text, reason=error.strerror)
         self._selector.unregister(self._listener)
         self._accept_again = now + NO_DESCRIPTOR_SECONDS
@@ -211,7 +211,7 @@ class ScrapeServer:
         try:
             page = self._render(scrape)
         except Exception:  # noqa: BLE001  # a broken collector ends one scrape, not the thread that serves all
-            self._log.exception("metrics cannot be rendered")
+            self._log.exception("cannot render metrics")
             exchange.fail()
         else:
             exchange.answer(page)

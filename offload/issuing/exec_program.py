@@ -51,7 +51,7 @@ class ExecIssuer:
             status, output, complaint = self._run(given, environment)
         if status != 0:
             said = complaint.decode(errors="replace").strip()[-COMPLAINT_MAX:]
-            raise IssuerError(f"{program} ended with status {status}: {said or 'it said nothing'}")
+            raise IssuerError(f"{program} ended with status {status}: {said or 'no output'}")
         return Issued(_chain(output, program))
 
     def _check(self, program: str) -> None:
@@ -62,7 +62,7 @@ class ExecIssuer:
         except OSError as error:
             raise IssuerError(f"cannot run {program}: {error.strerror}") from error
         except UntrustedPathError as error:
-            raise IssuerError(f"{program} is not run: {error}") from error
+            raise IssuerError(f"{program} is not executed: {error}") from error
 
     def _run(self, given: IO[bytes], environment: dict[str, str]) -> tuple[int, bytes, bytes]:
         """Exit status and both outputs. IssuerError if it cannot run, is too slow, or prints too much."""
@@ -120,4 +120,4 @@ def _chain(output: bytes, program: str) -> tuple[bytes, ...]:
     try:
         return tuple(one.public_bytes(Encoding.DER) for one in x509.load_pem_x509_certificates(output))
     except UNREADABLE:
-        raise IssuerError(f"{program} printed no certificates in PEM form") from None
+        raise IssuerError(f"{program} printed no PEM certificates") from None

@@ -48,14 +48,14 @@ def check(chain: Sequence[bytes], key_id: bytes, wanted: Wanted, now: datetime) 
     try:
         read = read_chain(tuple(chain), now)
     except CertificateError as error:
-        raise IssuerError(f"the issuer gave a chain that cannot be served: {error}") from error
+        raise IssuerError(f"the issuer returned a chain that cannot be served: {error}") from error
     if read.key_id != key_id:
-        raise IssuerError("the issuer gave a certificate for another key than the one in the request")
+        raise IssuerError("the issuer returned a certificate for a key other than the requested one")
     names = (sorted(read.uris), sorted(read.dns_names))
     expected = (sorted(wanted.uris), sorted(name.lower() for name in wanted.dns_names))
     if names != expected:
         given, asked = _words(names[0] + names[1]), _words(expected[0] + expected[1])
-        raise IssuerError(f"the issuer gave a certificate for {given}, not for {asked}")
+        raise IssuerError(f"the issuer returned a certificate for {given}, not for {asked}")
     return read
 
 

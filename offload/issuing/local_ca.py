@@ -60,13 +60,13 @@ class LocalCaIssuer:
             # The library's message could quote the file.
             raise IssuerError(f"{self.settings.key} is not an unencrypted private key in PEM form") from None
         if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
-            raise IssuerError(f"{self.settings.key} is no RSA, ECDSA or Ed25519 key")
+            raise IssuerError(f"{self.settings.key} is not an RSA, ECDSA or Ed25519 key")
         return key
 
     def _exposed(self, text: str) -> None:
         if text not in self._told:
             self._told.add(text)
-            get_logger().warning("the key of the local CA is no secret", why=text)
+            get_logger().warning("other users can read the key of the local CA", why=text)
 
 
 def sign(
@@ -124,4 +124,4 @@ def _read(path: Path, trust: Trust, warn: Callable[[str], None] | None = None) -
     except OSError as error:
         raise IssuerError(f"cannot read {path}: {error.strerror}") from error
     except UntrustedPathError as error:
-        raise IssuerError(f"{path} is not taken: {error}") from error
+        raise IssuerError(f"{path} is rejected: {error}") from error

@@ -42,4 +42,4 @@ def make_issuer(settings: IssuerSettings, trust: Trust) -> Issuer:
         return LocalCaIssuer(settings.local_ca, trust)
     if settings.exec is not None:
         return ExecIssuer(settings.exec, trust)
-    raise ValueError("an issuer of no kind")  # the configuration rejects that earlier
+    raise ValueError("an issuer without a kind")  # the configuration rejects that earlier

@@ -146,7 +146,7 @@ class MeshClient(threading.Thread):
 
     def stop(self) -> None:
         self._stopping.set()
-        self._end_stream("the daemon stops")
+        self._end_stream("the daemon is stopping")
         if self._call is not None:
             self._call.cancel()
         if self.is_alive():
@@ -174,7 +174,7 @@ class MeshClient(threading.Thread):
                 reason = _words(error)
             except Exception as error:  # noqa: BLE001  (a fault in one stream must not end all others)
                 self._log.exception("the stream to the control plane failed unexpectedly")
-                reason = f"it failed unexpectedly: {type(error).__name__}"
+                reason = f"unexpected failure: {type(error).__name__}"
             renewing = False
             if self.is_connected:
                 failures, told = 0, ""
@@ -185,7 +185,7 @@ class MeshClient(threading.Thread):
             else:
                 failures += 1
                 if by_certificate:
-                    reason, by_certificate = f"{by_certificate}; and by token: {reason}", ""
+                    reason, by_certificate = f"{by_certificate}; then by token: {reason}", ""
             self._end_stream(reason)
             if renewing:
                 continue  # at once: nothing is wrong
@@ -195,7 +195,7 @@ class MeshClient(threading.Thread):
             if reason != told:
                 told = reason
                 self._log.warning(
-                    "not connected to the control plane; what is in force stays",
+                    "not connected to the control plane; the current state stays in force",
                     control_plane=self._settings.control_plane,
                     reason=reason,
                     again_in_seconds=round(pause, 1),
@@ -255,9 +255,9 @@ class MeshClient(threading.Thread):
         try:
             got = take(request, answer.certificate_chain, answer.renew_at, self._settings.control_plane, answer.port)
         except ValueError as error:
-            raise MeshError(f"the control plane gave the node a certificate that is none: {error}") from error
+            raise MeshError(f"the control plane gave the node an invalid certificate: {error}") from error
         self._credential.got(got)
-        self._log.info("the node has its certificate", address=got.address, not_after=got.not_after)
+        self._log.info("received the node's certificate", address=got.address, not_after=got.not_after)
         return got
 
     def _channel(self, ca: bytes, certificate: NodeCertificate | None) -> grpc.Channel:
@@ -285,7 +285,7 @@ class MeshClient(threading.Thread):
         """Warns once, and not at each attempt."""
         if text != self._told:
             self._told = text
-            self._log.warning("the node's token is no secret", why=text)
+            self._log.warning("other users can read the node token", why=text)
 
     def _take(self, message: node_pb2.ControlMessage) -> None:
         if message.WhichOneof("message") == "configuration":
@@ -329,7 +329,7 @@ def _read(path: Path, what: str, trust: Trust, warn: Callable[[str], None] | Non
     except OSError as error:
         raise MeshError(f"{what}: cannot read {path}: {error.strerror}") from error
     except UntrustedPathError as error:
-        raise MeshError(f"{what}: {path} is not taken: {error}") from error
+        raise MeshError(f"{what}: {path} is rejected: {error}") from error
 
 
 def _parsed(kind: Any, data: bytes) -> Any:
@@ -337,7 +337,9 @@ def _parsed(kind: Any, data: bytes) -> Any:
     try:
         return kind.FromString(data)
     except DecodeError:
-        raise MeshError(f"the control plane sent bytes that are no {kind.DESCRIPTOR.name}: is it one?") from None
+        raise MeshError(
+            f"the control plane sent bytes that are not a {kind.DESCRIPTOR.name}: is it a control plane?"
+        ) from None
 
 
 def _words(error: grpc.RpcError | MeshError) -> str:
@@ -346,6 +348,8 @@ def _words(error: grpc.RpcError | MeshError) -> str:
     code = error.code()
     details = str(error.details() or "")[:1000]
     if code is grpc.StatusCode.UNAUTHENTICATED:
-        way_out = "put a new one (mesh generate node-token --name NODE) into mesh.token_file, which is read at each try"
-        return f"the control plane refuses the node token: {details}; {way_out}"
+        way_out = (
+            "put a new one (mesh generate node-token --name NODE) into mesh.token_file, which is read at each attempt"
+        )
+        return f"the control plane rejects the node token: {details}; {way_out}"
     return f"{code.name}: {details}"

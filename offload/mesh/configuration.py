@@ -72,7 +72,7 @@ def read_configuration(message: node_pb2.Configuration, config: Config, has_vect
         name = wanted.spiffe_id
         reason = _unfit(wanted, config, has_vector_kernels)
         if name in identities:
-            reason = "two meshes of this node have it; one of them needs another trust domain"
+            reason = "two meshes of this node define it; one of them needs another trust domain"
         if reason is not None:
             problems.append(f"{name[:256]}: {reason}")
             continue
@@ -119,14 +119,14 @@ def _unfit(wanted: node_pb2.MeshIdentity, config: Config, has_vector_kernels: bo
     """Why this daemon cannot serve the identity as requested."""
     name = wanted.spiffe_id
     if not name.startswith(SPIFFE_SCHEME) or not name.isascii() or not name.isprintable() or len(name) > SPIFFE_ID_MAX:
-        return "this is not a SPIFFE id"
+        return "its name is not a SPIFFE id"
     if wanted.usage not in USAGES:
-        return f"the usage has to be {' or '.join(USAGES)}, not {wanted.usage[:20]!r}"
+        return f"the usage must be {' or '.join(USAGES)}, not {wanted.usage[:20]!r}"
     if name in config.identities:
-        return "the daemon's own configuration has an identity of that name"
+        return "the daemon's own configuration already has an identity of that name"
     sockets = [str(socket.path) for socket in config.sockets.by_name().values()]
     if wanted.socket and wanted.socket not in sockets:
-        return f"its socket {wanted.socket[:108]} is none of this daemon's ({', '.join(sockets)})"
+        return f"its socket {wanted.socket[:108]} is not one of this daemon's ({', '.join(sockets)})"
     if wanted.software == node_pb2.MeshIdentity.FORBID and not has_vector_kernels:
         return "software is forbidden, and this host has no vector kernels in use"
     if wanted.software == node_pb2.MeshIdentity.REQUIRE and has_vector_kernels:

@@ -52,12 +52,12 @@ def take(request: Request, chain: Sequence[bytes], renew_at: float, control_plan
     """Accepts the control plane's response. ValueError if it does not fit the request, or is not a certificate."""
     certificates = parse_certificates(chain[:10])
     if not certificates:
-        raise ValueError("there is no certificate in the answer")
+        raise ValueError("the answer contains no certificate")
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if certificates[0].public_key().public_bytes(*form) != request.key.public_key().public_bytes(*form):
         raise ValueError("the certificate is for another key")
     if not 0 < port < 65536:
-        raise ValueError(f"there is no port {port}")
+        raise ValueError(f"invalid port {port}")
     begin, end = (
         moment.timestamp() for moment in (certificates[0].not_valid_before_utc, certificates[0].not_valid_after_utc)
     )
@@ -75,7 +75,7 @@ def proof(ended: NodeCertificate, request: Request) -> tuple[bytes, bytes]:
     """The expired certificate (DER) and the signature that requests its successor, as in JoinRequest of node.proto."""
     key = load_pem_private_key(ended.key_pem, None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise TypeError("keys of nodes are made here, on P-256")
+        raise TypeError("a node's key is an ECDSA key")
     certificate = x509.load_pem_x509_certificate(ended.chain_pem).public_bytes(Encoding.DER)
     return certificate, key.sign(COME_BACK_TEXT + request.der, ec.ECDSA(hashes.SHA256()))
 

@@ -20,34 +20,34 @@ MEANINGS = (
     (
         FAILED,
         "all",
-        "It was tried and did not work, or something was refused; the message says what, and what to do. "
+        "The command failed, or part of its input was rejected; the message says what, and what to do. "
         "Also when the reader of the output went away (`\\| head`).",
     ),
     (
         USAGE,
         "all",
-        "Wrong options, or a value that cannot be; nothing was tried. `--help` shows what there is.",
+        "Invalid options or values; nothing was attempted. `--help` shows what is accepted.",
     ),
     (
         STOPPED_EARLY,
         "`offload serve`",
-        "Stopped with clients connected: the drain timeout passed, or a second signal came.",
+        "Stopped with clients connected: the drain timeout expired, or a second signal arrived.",
     ),
     (
         MESH_UNREACHABLE,
         "`mesh`",
-        "The control plane does not answer, is not to be trusted with this CA, or there is no token for it here.",
+        "The control plane does not answer, does not verify with this CA, or no token for it was found.",
     ),
     (UNAVAILABLE, "`offload`", "The daemon does not answer on that socket."),
-    (FAULT, "all", "A fault of the program: the traceback above it is worth a report."),
-    (NO_PERMISSION, "`offload`", "The daemon does not let this caller do that, or has no such key for it."),
+    (FAULT, "all", "Internal error: please report it with the traceback above it."),
+    (NO_PERMISSION, "`offload`", "The daemon denies this to the caller, or has no such key for it."),
     (
         CONFIGURATION,
         "all",
-        "The configuration, the host or the installation forbids to start. Starting again does not help, and the "
+        "The configuration, the host or the installation prevents the start. A restart does not help, and the "
         "systemd units do not try.",
     ),
-    (INTERRUPTED, "all", "Ended by Ctrl-C. `serve` and `--watch` end with 0: that is how they are ended."),
+    (INTERRUPTED, "all", "Interrupted by Ctrl-C. `serve` and `--watch` end with 0: that is how they are ended."),
 )
 
 

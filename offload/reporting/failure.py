@@ -17,18 +17,18 @@ from offload.reporting import exit_codes
 
 # What to do, by the system's reason.
 _WAYS_OUT = {
-    errno.ENOENT: "there is no such file or folder; check the path",
+    errno.ENOENT: "no such file or folder; check the path",
     errno.ENOTDIR: "a part of its path is a file, not a folder; check the path",
-    errno.EISDIR: "it is a folder, and a file is wanted",
-    errno.EACCES: "you may not do that; become a user who may, or try with sudo",
-    errno.EPERM: "you may not do that; become a user who may, or try with sudo",
-    errno.EEXIST: "it is there already; choose another, or remove it",
+    errno.EISDIR: "it is a folder; a file is expected",
+    errno.EACCES: "permission denied; become a user who has it, or use sudo",
+    errno.EPERM: "permission denied; become a user who has it, or use sudo",
+    errno.EEXIST: "it already exists; choose another, or remove it",
     errno.ENOSPC: "the disk is full",
     errno.EROFS: "the file system is read-only",
-    errno.EADDRINUSE: "another process has this address; end it, or choose another port",
+    errno.EADDRINUSE: "another process uses this address; stop it, or choose another port",
     errno.EADDRNOTAVAIL: "this host has no such address; choose one that it has",
     errno.EMFILE: "too many open files; raise `ulimit -n`",
-    errno.ENOMEM: "there is not enough memory, or not enough that may be locked (`ulimit -l`)",
+    errno.ENOMEM: "not enough memory, or the limit of locked memory is reached (`ulimit -l`)",
     errno.EAGAIN: "a limit of this user or host is reached (`ulimit -a`)",
 }
 _LIBRARIES = {"libnghttp2.so.14": "apt-get install libnghttp2-14"}
@@ -53,7 +53,7 @@ def of_import(error: ImportError) -> str:
         return f"the library {library} cannot be loaded on this host; {way_out}"
     if isinstance(error, ModuleNotFoundError):
         return f"the Python package '{error.name}' is not installed here; install this project again: pip install ."
-    return f"a part of this program cannot be loaded: {error}; build or install it again"
+    return f"a part of this program cannot be loaded: {error}; rebuild or reinstall it"
 
 
 def ended(
@@ -73,7 +73,7 @@ def ended(
         complain(of_import(error))
         sys.exit(exit_codes.CONFIGURATION)
     except UnicodeDecodeError as error:
-        complain(f"what was read is not text in UTF-8 (byte {error.start}): {error.reason}")
+        complain(f"the input is not UTF-8 text (byte {error.start}): {error.reason}")
         sys.exit(exit_codes.FAILED)
     except OSError as error:
         complain(of_system(error))
@@ -83,6 +83,6 @@ def ended(
         sys.exit(exit_codes.FAILED)
     except Exception:  # noqa: BLE001 (whatever it is, it is ours)
         traceback.print_exc()
-        complain("this is a fault of the program, not of yours: please report it with all of the above")
+        complain("this is a bug in the program: please report it with all of the above")
         sys.exit(exit_codes.FAULT)
     sys.exit(exit_codes.OK)

@@ -1,4 +1,4 @@
-"""CAs that end or cannot be had, seen by requests through real Envoys."""
+"""CAs that end or cannot be used, seen by requests through real Envoys."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ async def test_checks_of_a_rotation_make_no_certificate_and_it_ends(
         assert set(await mesh.call(20)) == {200}
 
 
-# --- an identity that cannot be had -----------------------------------------------------------------------------------
+# --- an identity that cannot be used ---------------------------------------------------------------------------------
 
 PLAIN = "type: Mesh\nname: default\n"
 UNUSABLE = """

@@ -12,7 +12,7 @@ log = structlog.get_logger("control.servers.ads")
 logs.configure()
 logs.configure()
 text = "x\\n2026-01-01 [info     ] forged\\x1b[2J\\u202e"
-log.warning("a proxy refused its configuration", dataplane=text, message=[text], problems={text: (text,)})
+log.warning("a proxy rejected its configuration", dataplane=text, message=[text], problems={text: (text,)})
 """
 
 

@@ -130,7 +130,7 @@ async def test_what_the_node_cannot_do_is_said(joined: Joined) -> None:
     await joined.plane.apply(mesh_on_node(Path("/run/somewhere/else.sock")))
     await eventually("the daemon's word", lambda: any(s.problems for s in joined.plane.nodes.sessions("n1")))
     (session,) = joined.plane.nodes.sessions("n1")
-    assert all("/run/somewhere/else.sock is none of this daemon's" in problem for problem in session.problems)
+    assert all("/run/somewhere/else.sock is not one of this daemon's" in problem for problem in session.problems)
     assert not await joined.plane.nodes.has_bundle("n1"), "a version with problems does not count"
     await eventually("nothing is served", lambda: not joined.keys().identities)
 
@@ -148,7 +148,7 @@ async def test_the_control_plane_goes_and_comes_back(joined: Joined) -> None:
     assert {i.name: i.version for i in joined.keys().identities} == before, "and there was nothing to renew"
 
 
-STAYS = "what is in force stays"
+STAYS = "the current state stays in force"
 
 
 async def test_a_bad_token_is_said_plainly(joined: Joined) -> None:
@@ -158,7 +158,7 @@ async def test_a_bad_token_is_said_plainly(joined: Joined) -> None:
 
     def refused() -> bool:
         events = joined.daemon.events("not connected to the control plane; " + STAYS)
-        return any("refuses the node token" in event["reason"] for event in events)
+        return any("rejects the node token" in event["reason"] for event in events)
 
     await eventually("the refusal", refused)
     token = joined.plane.tokens.issue("node", 600, name="n1")

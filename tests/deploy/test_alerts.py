@@ -145,7 +145,7 @@ def test_quiet_in_a_mesh_without_a_keys_directory(tmp_path: Path) -> None:
         wait_for("the identity", lambda: node.names() == [MESH_CART])
         wait_for("the stream", lambda: node.mesh().connected)
         assert firing(scraped(node), tmp_path) == set()
-        assert not node.events("refused a file")
+        assert not node.events("key file rejected")
     finally:
         node.stop()
         control_plane.stop()
@@ -168,7 +168,7 @@ def test_a_refused_file(daemon: DaemonProcess, authority: Authority, tmp_path: P
     daemon = _files(daemon, authority)
     (tmp_path / "keys" / "bad.pem").write_text("nothing")
     (tmp_path / "keys" / "bad.pem").chmod(0o600)
-    daemon.wait_log("refused a file")
+    daemon.wait_log("key file rejected")
     assert firing(scraped(daemon), tmp_path) == {"OffloadKeyFileRefused"}
 
 

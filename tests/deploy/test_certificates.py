@@ -25,5 +25,5 @@ def test_keys_are_for_their_owner_alone(tmp_path: Path) -> None:
 
 
 def test_unknown_key_type_is_named() -> None:
-    with pytest.raises(ValueError, match="'dsa' is none of the key types"):
+    with pytest.raises(ValueError, match="'dsa' is not one of the key types"):
         make_key("dsa")

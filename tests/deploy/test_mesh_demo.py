@@ -169,7 +169,7 @@ def test_traffic_counts_every_request_and_ends() -> None:
     assert counts == {"yes": len(sent)}
     assert len(sent) >= 50
     assert set(threading.enumerate()) <= others
-    with pytest.raises(NodeError, match="in vain for the moon"):
+    with pytest.raises(NodeError, match="waiting for the moon"):
         wait_for("the moon", lambda: False, seconds=0.05)
 
 

@@ -213,7 +213,7 @@ def test_a_daemon_that_hangs_does_not_hang_envoy(envoy: EnvoyNode, own_daemon: D
         began = time.monotonic()
         assert not works(client)
         assert time.monotonic() - began < 10, "bounded by operation_timeout_ms"
-        assert envoy.wait_failure("https", "daemon gave no answer within 1500 ms")
+        assert envoy.wait_failure("https", "daemon did not answer within 1500 ms")
     finally:
         own_daemon.signal(signal.SIGCONT)
     wait_for("handshakes to work again", lambda: works(client))

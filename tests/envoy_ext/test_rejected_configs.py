@@ -117,7 +117,7 @@ def test_the_good_one_is_accepted(validator: Validator) -> None:
 def test_the_transport_socket_refuses(validator: Validator, fields: Mapping[str, Any], reason: str) -> None:
     accepted, said = validator.run(with_fields(fields))
     assert not accepted
-    assert "tls_offload: transport socket configuration refused: " in said
+    assert "tls_offload: transport socket configuration rejected: " in said
     assert reason in said, said
 
 
@@ -200,5 +200,5 @@ def test_a_good_cluster_is_accepted(validator: Validator) -> None:
 def test_the_upstream_socket_refuses(validator: Validator, fields: Mapping[str, Any], reason: str) -> None:
     accepted, said = validator.run(with_upstream_fields(fields))
     assert not accepted
-    assert "tls_offload: transport socket configuration refused: " in said
+    assert "tls_offload: transport socket configuration rejected: " in said
     assert reason in said, said

@@ -135,8 +135,8 @@ def test_tls12(pair: Pair) -> None:
 @pytest.mark.parametrize(
     ("cluster", "reason"),
     [
-        ("stranger", f"peer {PRICES} is not one that is accepted here"),
-        ("misnamed", f"peer {PRICES} is not one that is accepted here"),
+        ("stranger", f"peer {PRICES} is not accepted here"),
+        ("misnamed", f"peer {PRICES} is not accepted here"),
         ("foreign", f"no trust bundle for {PRICES}"),
     ],
 )

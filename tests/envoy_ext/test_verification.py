@@ -180,7 +180,7 @@ REFUSED: Sequence[Refused] = [
     ("any", Certificate(ends=NOW - HOUR / 2), "CERTIFICATE_EXPIRED", "certificate has expired", "expired"),
     ("any", Certificate(begins=NOW + HOUR / 2), "CERTIFICATE_EXPIRED", "not yet valid", "expired"),
     ("strict_clock", Certificate(ends=NOW - SECOND), "CERTIFICATE_EXPIRED", "certificate has expired", "expired"),
-    ("any", Certificate(is_ca=True), "UNSUPPORTED_CERTIFICATE", "is a CA's", "unsuitable"),
+    ("any", Certificate(is_ca=True), "UNSUPPORTED_CERTIFICATE", "is a CA certificate", "unsuitable"),
     (
         "any",
         Certificate(usage=("digital_signature", "key_cert_sign")),

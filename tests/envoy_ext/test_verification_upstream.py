@@ -125,7 +125,7 @@ REFUSED: Sequence[tuple[str, Certificate, str, str, str]] = [
     # cluster, certificate, alert, reason, counter
     ("any", Certificate(uris=(SHOP,), ends=NOW - HOUR / 2), "CERTIFICATE_EXPIRED", "has expired", "expired"),
     ("any", Certificate(uris=(SHOP,), begins=NOW + HOUR / 2), "CERTIFICATE_EXPIRED", "not yet valid", "expired"),
-    ("any", Certificate(uris=(SHOP,), is_ca=True), "UNSUPPORTED_CERTIFICATE", "is a CA's", "unsuitable"),
+    ("any", Certificate(uris=(SHOP,), is_ca=True), "UNSUPPORTED_CERTIFICATE", "is a CA certificate", "unsuitable"),
     (
         "any",
         Certificate(uris=(SHOP,), purposes=(ExtendedKeyUsageOID.CLIENT_AUTH,)),

@@ -59,7 +59,7 @@ def daemon_stopped(folder: Path) -> Result:
 def socket_file_deleted(folder: Path) -> Result:
     with rig(folder) as there:
         there.daemon.socket.unlink()
-        there.daemon.wait_log("the file of a socket was gone; made again")
+        there.daemon.wait_log("recreated a socket whose file had been removed")
         there.load.wait_successes(50)
     return none_failed(
         there.judge(Result("socket file deleted", "existing connections continue; the daemon creates it again"))
@@ -85,7 +85,7 @@ def certificate_expires(folder: Path) -> Result:
 def expired_file(folder: Path) -> Result:
     with rig(folder) as there:
         there.services.issue("prices", PRICES, end=datetime.timedelta(seconds=-60))
-        there.daemon.wait_log("refused a file")
+        there.daemon.wait_log("key file rejected")
         there.load.wait_successes(50)
     return none_failed(
         there.judge(Result("expired certificate put in place", "it is rejected; the previous one stays in force"))
@@ -132,7 +132,7 @@ def bundle_rotated(folder: Path) -> Result:
 def key_file_is_garbage(folder: Path) -> Result:
     with rig(folder) as there:
         (folder / "keys" / "prices" / "p256.key").write_bytes(b"garbage")
-        there.daemon.wait_log("refused a file")
+        there.daemon.wait_log("key file rejected")
         there.load.wait_successes(50)
     return none_failed(
         there.judge(Result("key file replaced by garbage", "it is rejected; the previous key stays in force"))
@@ -141,7 +141,7 @@ def key_file_is_garbage(folder: Path) -> Result:
 
 def audit_disk_full(folder: Path) -> Result:
     with rig(folder, audit={"path": "/dev/full"}) as there:
-        there.daemon.wait_log("the audit log cannot be written; signing goes on")
+        there.daemon.wait_log("cannot write the audit log; signing continues")
         there.load.wait_successes(50)
     return none_failed(
         there.judge(Result("disk full for the audit log", "signing continues; the loss is logged and counted"))

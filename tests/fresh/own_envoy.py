@@ -43,7 +43,7 @@ def walk(root: FreshRoot, envoy_binary: Path) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-6000:]
-    assert "fits the certificate" in ran.stdout
+    assert "verified with the certificate" in ran.stdout
     assert "hello from behind the offload" in ran.stdout
     assert "it will not start" not in ran.stdout
     assert "libtls_offload.so" in ran.stdout

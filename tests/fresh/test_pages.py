@@ -70,7 +70,7 @@ def test_services_of_a_system_that_systemd_booted(root: FreshRoot, envoy_binary:
     assert installed.returncode == 0, installed.stdout[-5000:]
     ran, said = boot(root, script_of(rest), envoy_binary)
     assert ran.returncode == 0, said[-6000:] + ran.stdout[-2000:]
-    assert said.count("fits the certificate") == 2, "before and after the restart"
+    assert said.count("verified with the certificate") == 2, "before and after the restart"
     assert "root is not user envoy" in said
     assert "connected by mutual TLS" in said
     assert "TLS: Offload" in said

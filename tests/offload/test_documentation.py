@@ -36,7 +36,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-1000:] + ran.stderr[-3000:]
-    assert "fits the certificate" in ran.stderr
+    assert "verified with the certificate" in ran.stderr
     assert 'offload_operations_total{algorithm="p256",backend=' in ran.stdout
     assert '"identity changed"' in (tmp_path / "try" / "log").read_text()
     assert "log level: info -> debug" in ran.stdout

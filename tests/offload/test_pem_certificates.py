@@ -70,8 +70,8 @@ def test_nothing_in_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"-----BEGIN CERTIFICATE-----\nAAAA\n", "a PEM block has no END line: the file is cut off"),
-        (_KEY[:-10], "a PEM block has no END line: the file is cut off"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n", "a PEM block has no END line: the file is truncated"),
+        (_KEY[:-10], "a PEM block has no END line: the file is truncated"),
         (
             b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END PRIVATE KEY-----\n",
             "a PEM block ends with another label than it began with",

@@ -50,8 +50,8 @@ def test_deny_by_default_and_the_refusal_is_logged(daemon: DaemonProcess) -> Non
             status_of(lambda: stub.Sign(sign_request(WWW, 0x0403, b"a JWT"), timeout=10))
             is grpc.StatusCode.PERMISSION_DENIED
         )
-    wait_for("both refusals", lambda: len(daemon.events("refused a caller")) == 2)
-    refusals = {tuple(e["identities"]): e for e in daemon.events("refused a caller")}
+    wait_for("both refusals", lambda: len(daemon.events("caller refused")) == 2)
+    refusals = {tuple(e["identities"]): e for e in daemon.events("caller refused")}
     assert set(refusals) == {("rsa",), ("www",)}
     assert refusals[("rsa",)]["uid"] == os.getuid()
     assert refusals[("rsa",)]["pid"] == os.getpid()
@@ -156,8 +156,8 @@ def test_a_filter_that_forbids_to_lock_memory_is_not_taken_for_the_limit(daemon:
     daemon.start(wait=False, prefix=(*limit, sys.executable, "-c", WITHOUT_LOCKING))
     assert daemon.wait(60) == exit_codes.CONFIGURATION
     reason = daemon.events("cannot start")[0]["reason"]
-    assert "the limit of locked memory is 8388608 bytes. That is enough" in reason
-    assert "allow mlock" in reason
+    assert "the limit of locked memory is 8388608 bytes. The limit suffices" in reason
+    assert "blocks mlock: allow it" in reason
 
 
 # ---- what must not be seen ----
@@ -283,9 +283,9 @@ def test_no_key_in_logs_and_errors(daemon: DaemonProcess, keys: Path) -> None:
         assert stub.Sign(sign_request(RSA, 0x0804), timeout=10).signature
     broken = key_pem(shared_key("p256"))
     (keys / "www.key").write_bytes(broken[:-40])
-    daemon.wait_log("refused a file")
+    daemon.wait_log("key file rejected")
     (keys / "www.key").write_bytes(broken.replace(b"PRIVATE KEY", b"CERTIFICATE"))
-    daemon.wait_log("refused a file", 2)
+    daemon.wait_log("key file rejected", 2)
     with daemon.admin() as admin:
         answer = admin.ListKeys(admin_pb2.ListKeysRequest(), timeout=10)
     said = answer.SerializeToString()

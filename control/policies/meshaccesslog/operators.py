@@ -95,7 +95,7 @@ def problem(text: str) -> str | None:
     rest = _OPERATOR.sub("", text)
     if "%" in rest:
         near = rest[rest.index("%") :][:30]
-        return f"has a % that begins no operator, near {near!r}: write %% for a per cent sign"
+        return f"has a % that does not begin an operator, near {near!r}: write %% for a percent sign"
     for found in _OPERATOR.finditer(text):
         name, arguments, length = found.groups()
         wrong = _wrong(name, arguments, length) if name is not None else None
@@ -107,11 +107,12 @@ def problem(text: str) -> str | None:
 def _wrong(name: str, arguments: str | None, length: str | None) -> str | None:
     if name not in PLACEHOLDERS and name not in PLAIN and name not in ARGUMENTS:
         close = difflib.get_close_matches(name, _KNOWN, n=1)
-        return "is no operator of Envoy and no placeholder of Kuma" + (f"; did you mean %{close[0]}%?" if close else "")
+        meant = f"; did you mean %{close[0]}%?" if close else ""
+        return f"is neither an Envoy operator nor a Kuma placeholder{meant}"
     if arguments is None and name in ARGUMENTS and name not in PLAIN:
         return f"needs arguments: %{name}(...)%"
     if arguments is not None and (name not in ARGUMENTS or not re.fullmatch(ARGUMENTS[name], arguments)):
-        return "takes no such arguments"
+        return "does not accept these arguments"
     if length is not None and name not in SHORTENED:
-        return "cannot be shortened"
+        return "does not accept a maximum length"
     return None

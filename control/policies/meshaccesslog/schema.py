@@ -102,7 +102,7 @@ def _check_format(form: Format, path: str) -> Iterator[Violation]:
     seen: set[str] = set()
     for index, field in enumerate(form.json_fields or ()):
         if field.key in seen:
-            yield Violation(f"{path}.json[{index}].key", f"{field.key!r} stands twice", "key: other")
+            yield Violation(f"{path}.json[{index}].key", f"{field.key!r} is given twice", "key: other")
         seen.add(field.key)
 
 

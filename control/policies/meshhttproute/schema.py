@@ -156,7 +156,7 @@ def _check_match(match: Match, path: str) -> Iterator[Violation]:
         if header.type in ("Present", "Absent") and header.value:
             yield Violation(place, f"must not be set with type {header.type}", "{type: Present, name: x-version}")
         elif header.type == "Prefix" and not header.value:
-            yield Violation(place, "must not be empty with type Prefix; type Present matches any value", "v")
+            yield Violation(place, "must not be empty with type Prefix; use type Present to match any value", "v")
         elif header.type == "RegularExpression":
             yield from _check_regex(header.value, place)
     seen: set[str] = set()
@@ -178,7 +178,7 @@ def _check_path(match: PathMatch, path: str) -> Iterator[Violation]:
         yield Violation(path, f"{problem}; got {shown(match.value)}", example)
     elif match.type == "PathPrefix" and match.value != "/" and match.value.endswith("/"):
         yield Violation(
-            path, "must not end with '/': whole path segments are matched anyway", match.value.rstrip("/") or "/"
+            path, "must not end with '/': prefixes match whole path segments", match.value.rstrip("/") or "/"
         )
 
 
@@ -207,10 +207,10 @@ def _check_filters(rule: Rule, path: str) -> Iterator[Violation]:
             continue
         yield from _check_filter(entry, place, _only_prefixes(rule.matches))
     if "RequestRedirect" in types and (rule.default.backend_refs or "URLRewrite" in types):
-        yield Violation(f"{path}.filters", "RequestRedirect stands alone: without backendRefs and URLRewrite", "")
+        yield Violation(f"{path}.filters", "RequestRedirect excludes backendRefs and URLRewrite", "")
     for once in ("RequestRedirect", "URLRewrite"):
         if types.count(once) > 1:
-            yield Violation(f"{path}.filters", f"{once} can stand only once", "")
+            yield Violation(f"{path}.filters", f"{once} can be given only once", "")
 
 
 def _check_filter(entry: Filter, path: str, only_prefixes: bool) -> Iterator[Violation]:
@@ -226,7 +226,7 @@ def _check_filter(entry: Filter, path: str, only_prefixes: bool) -> Iterator[Vio
         ):
             yield Violation(
                 f"{path}.{name}.hostname",
-                f"must be a host name in lower case, no IP address; got {changed.hostname!r}",
+                f"must be a lower-case host name, not an IP address; got {changed.hostname!r}",
                 "www.example.com",
             )
         if changed.path is not None:
@@ -262,7 +262,7 @@ def _check_headers(modifier: HeaderModifier, path: str) -> Iterator[Violation]:
     named += [(f"{path}.remove[{i}]", name) for i, name in enumerate(modifier.remove or ())]
     for place, name in named:
         if name in seen:
-            yield Violation(place, f"{name!r} stands twice; one action a header", "x-other")
+            yield Violation(place, f"{name!r} is given twice; each header takes one action", "x-other")
         if name == "host" or name.startswith(":"):
             yield Violation(
                 place,

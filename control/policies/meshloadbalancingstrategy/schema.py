@@ -115,7 +115,7 @@ def _check_balancer(balancer: LoadBalancer, path: str) -> Iterator[Violation]:
     if ring is not None and (ring.min_ring_size or 1024) > (ring.max_ring_size or 8_000_000):
         yield Violation(
             f"{path}.ringHash.minRingSize",
-            "must not be above maxRingSize (minRingSize is 1024 where it is not set)",
+            "must not exceed maxRingSize (minRingSize defaults to 1024)",
             "minRingSize: 1024",
         )
 
@@ -133,7 +133,7 @@ def _check_hash(policy: HashPolicy, path: str) -> Iterator[Violation]:
     elif policy.connection is not None and not policy.connection.source_ip:
         yield Violation(
             f"{path}.connection.sourceIP",
-            "must be true: there is nothing else of a connection to hash",
+            "must be true: the source IP is the only hashable attribute of a connection",
             "sourceIP: true",
         )
 

@@ -51,7 +51,7 @@ def validate(spec: Spec) -> Iterator[Violation]:
         if not re.fullmatch(r"/[A-Za-z0-9/._-]*", backend.prometheus.path):
             yield Violation(f"{path}.path", f"must be an absolute path; got {backend.prometheus.path!r}", "/metrics")
         if backend.prometheus.port in ports:
-            yield Violation(f"{path}.port", f"{backend.prometheus.port} stands twice", "port: 5671")
+            yield Violation(f"{path}.port", f"{backend.prometheus.port} is given twice", "port: 5671")
         ports.add(backend.prometheus.port)
 
 

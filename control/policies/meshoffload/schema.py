@@ -51,7 +51,7 @@ def validate(spec: Spec) -> Iterator[Violation]:
         for name, value in (("batch", conf.batch), ("software", conf.software), ("socket", conf.socket)):
             if value is not None:
                 yield Violation(
-                    f"spec.default.{name}", "must not be set with mode EnvoyTLS: there is no daemon", "mode: Offload"
+                    f"spec.default.{name}", "must not be set with mode EnvoyTLS, which uses no daemon", "mode: Offload"
                 )
     if conf.socket is not None:
         if not conf.socket.startswith("/"):

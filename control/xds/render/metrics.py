@@ -16,7 +16,7 @@ def add(context: ProxyContext, config: ProxyConfig) -> None:
     if not routes:
         return
     if networking.admin is None:
-        config.problems.append("MeshMetric needs networking.admin.port on the Dataplane: that is where the numbers are")
+        config.problems.append("MeshMetric needs networking.admin.port on the Dataplane: which serves the metrics")
         return
     config.clusters[ADMIN_CLUSTER] = admin.cluster(networking.admin.port)
     made = provenance.of_proxy(context.policies, context.dataplane, "MeshMetric")
@@ -25,7 +25,8 @@ def add(context: ProxyContext, config: ProxyConfig) -> None:
         taken = next((other for other, one in config.listeners.items() if one["address"] == address), None)
         if taken is not None:
             config.problems.append(
-                f"MeshMetric: {networking.address}:{port} is where {taken} is: no metrics there; choose another port"
+                f"MeshMetric: {networking.address}:{port} is already used by {taken}: no metrics are served there; "
+                f"choose another port"
             )
             continue
         config.made_of[LISTENER][name] = made

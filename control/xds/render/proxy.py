@@ -47,7 +47,7 @@ def _add_secrets(context: ProxyContext, credential: Credential | None, config: P
     if identity is None:
         return
     if not bundles:
-        config.problems.append("there is no MeshTrust in the mesh: no peer can be verified")
+        config.problems.append("the mesh has no MeshTrust: no peer can be verified")
     elif identity.trust_domain not in context.view.trust_domains:
         config.problems.append(
             f"there is no MeshTrust of {identity.trust_domain}, the trust domain of this proxy: no peer accepts it"

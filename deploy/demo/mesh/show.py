@@ -18,7 +18,7 @@ RESOURCES = Path("deploy") / "demo" / "mesh" / "resources"
 
 # In this order, since each leaves the mesh to the next one; with a description of what it does.
 STEPS: Sequence[tuple[StepFunction, str]] = (
-    (steps.deny_by_default, "nobody has a permission: everybody calls everybody"),
+    (steps.deny_by_default, "no permissions: every service calls every other"),
     (steps.permission, "mesh apply -f web-may-call.yaml"),
     (steps.canary, "mesh apply -f canary.yaml: 90 to 10"),
     (steps.blue_green, "mesh apply -f green.yaml, with requests going on"),

@@ -67,23 +67,23 @@ def deny_by_default(mesh: Mesh, sizes: Sizes) -> Step:
         step.expect(call.name, calls.answers(call, sizes.each), [wanted])
     (found,) = mesh.control_plane.access(BLUE, spiffe_id("web"))
     step.require(not found["allowed"], "`mesh inspect access` says that web may call prices")
-    step.shown = "nobody gets in: HTTP 403, TCP and plaintext closed"
+    step.shown = "no access: HTTP 403, TCP and plaintext closed"
     return step
 
 
 def permission(mesh: Mesh, sizes: Sizes) -> Step:
-    step = Step("permission", "a permission lets web in")
+    step = Step("permission", "a permission admits web")
     mesh.apply("web-may-call")
     mesh.answers_become(mesh.web_to_cart, FROM_CART, SETTLED)
     for wanted in PRICES:  # each version has its own proxy, which receives the permission separately
         mesh.answers_become(mesh.web_to_prices, wanted)
-    wait_for("both versions to let web in", lambda: DENIED not in calls.answers(mesh.web_to_prices, SETTLED))
+    wait_for("both versions to admit web", lambda: DENIED not in calls.answers(mesh.web_to_prices, SETTLED))
     step.expect(mesh.web_to_prices.name, calls.answers(mesh.web_to_prices, sizes.each), PRICES)
     step.expect(mesh.web_to_cart.name, calls.answers(mesh.web_to_cart, sizes.each), [FROM_CART])
     allowed = step.requests
     step.expect(mesh.cart_to_prices.name, calls.answers(mesh.cart_to_prices, sizes.each), [DENIED])
     step.counts = {"allowed": allowed, "denied": step.requests - allowed}
-    step.shown = f"web gets in {allowed} times; cart, which it does not name, {DENIED} {step.requests - allowed} times"
+    step.shown = f"web is admitted {allowed} times; cart, which is not named, {DENIED} {step.requests - allowed} times"
     return step
 
 
@@ -142,7 +142,7 @@ def permissive_to_strict(mesh: Mesh, sizes: Sizes) -> Step:
         "mtls_failures": during.total() - during[FROM_GREEN] - during[FROM_CART],
     }
     step.shown = (
-        f"plaintext {permissive[FROM_GREEN]} times let in, then {strict[NO_ANSWER]} times not; "
+        f"plaintext {permissive[FROM_GREEN]} times admitted, then {strict[NO_ANSWER]} times refused; "
         f"{during.total():,} by mutual TLS meanwhile"
     )
     return step

@@ -160,7 +160,7 @@ void Connections::note_stream_closed(const GrpcConnection &connection, const std
 void Connections::drop_silent(Time now, Time unanswered) {
   if (current_ == nullptr) return;
   if (!current_->established() && establish_until_ <= now) {
-    lost(*current_, "the daemon does not speak");
+    lost(*current_, "the daemon does not complete the connection");
   } else if (current_->established() && unanswered > current_->last_received()) {
     lost(*current_, "the daemon does not answer");
   }

@@ -75,7 +75,7 @@ class Connections {
   bool useful_ = false;     // the current connection has delivered something
   bool announced_ = false;  // the log says that we are connected
   bool changed_ = false;
-  std::string last_error_ = "not tried yet";
+  std::string last_error_ = "not attempted yet";
   std::unique_ptr<GrpcConnection> current_;
   Time establish_until_{};
   std::vector<std::unique_ptr<GrpcConnection>> retiring_;

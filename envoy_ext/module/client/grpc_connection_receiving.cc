@@ -109,11 +109,11 @@ bool GrpcConnection::refuse_large(int32_t stream, Call &call, size_t size) {
   wire_view name{};
   bool shared = stream == shared_watch_;
   if (shared && !wire_peek_identity_news({start, there}, &name)) {
-    fail("the daemon sent malformed news of an identity");
+    fail("the daemon sent a malformed identity update");
     return false;
   }
   std::string reason = "its message of " + std::to_string(size) + " bytes is larger than the " +
-                       std::to_string(kIncomingMessageMax) + " that are taken; are its trust bundles too large?";
+                       std::to_string(kIncomingMessageMax) + " accepted; are its trust bundles too large?";
   call.skip = size - there;
   if (shared) {
     std::string text(reinterpret_cast<const char *>(name.data), name.size);
@@ -146,7 +146,7 @@ bool GrpcConnection::deliver_message(int32_t stream, Call &call, wire_view messa
 bool GrpcConnection::deliver_news(wire_view message) {
   wire_identity_news news;
   if (wire_decode_identity_news(message, &news) != WIRE_OK) {
-    fail("the daemon sent malformed news of an identity");
+    fail("the daemon sent a malformed identity update");
     return false;
   }
   std::string name(reinterpret_cast<const char *>(news.name.data), news.name.size);

@@ -53,7 +53,7 @@ void KeyClient::run() {
     sleep(loop, next_event(Clock::now()));
     take_inbox();
   }
-  operations_.fail_all(Failure::Unavailable, "the listener is going away");
+  operations_.fail_all(Failure::Unavailable, "the listener is being removed");
 }
 
 void KeyClient::take_inbox() {

@@ -54,7 +54,7 @@ Answer answer_of(const wire_result &result) {
 bool LiveOperations::accept(OperationPtr operation) {
   uint64_t id = operation->id;
   if (live_.size() >= kLiveMax) {
-    operation->finish({.failure = Failure::Overloaded, .reason = "too many operations wait for the daemon"});
+    operation->finish({.failure = Failure::Overloaded, .reason = "too many operations are waiting for the daemon"});
     return false;
   }
   Live live{.operation = std::move(operation)};
@@ -92,8 +92,8 @@ bool LiveOperations::send(GrpcConnection &connection, uint64_t id, Live &live, T
   if (operation.input.size() > WIRE_INPUT_MAX_OF_OLD && !connection.stream_answered()) return false;
   if (operation.input.size() > connection.input_max()) {
     fail(id, Failure::Invalid,
-         "the handshake to be signed has " + std::to_string(operation.input.size()) + " bytes, and this daemon takes " +
-             std::to_string(connection.input_max()) + "; update the daemon");
+         "the handshake to be signed has " + std::to_string(operation.input.size()) +
+             " bytes, but this daemon accepts " + std::to_string(connection.input_max()) + "; update the daemon");
     return true;
   }
   wire_operation wire{};
@@ -174,7 +174,7 @@ void LiveOperations::fail_all(Failure failure, const std::string &reason) {
 
 std::string LiveOperations::timeout_reason(const Live &live, const DaemonState &daemon) {
   const Operation &operation = *live.operation;
-  if (live.on != nullptr) return "daemon gave no answer within " + std::to_string(to_ms(operation.timeout)) + " ms";
+  if (live.on != nullptr) return "daemon did not answer within " + std::to_string(to_ms(operation.timeout)) + " ms";
   std::string waited = std::to_string(to_ms(Clock::now() - operation.submitted)) + " ms";
   if (!daemon.connected) {
     return "daemon unavailable: no connection to " + daemon.socket_path + " for " + waited + " (" + daemon.last_error +
@@ -183,7 +183,7 @@ std::string LiveOperations::timeout_reason(const Live &live, const DaemonState &
   if (operation.kind == Operation::Kind::AwaitIdentity) {
     return "daemon sent no identity '" + operation.watch->name() + "' within " + waited;
   }
-  return "daemon takes no operations: waited " + waited;
+  return "daemon accepts no operations: waited " + waited;
 }
 
 Time LiveOperations::expire(Time now, const DaemonState &daemon, const GrpcConnection *connection) {

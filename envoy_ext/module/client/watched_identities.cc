@@ -130,7 +130,7 @@ void WatchedIdentities::refuse(const std::string &name, Watched &watched, const 
   std::string refusal = "daemon refused identity '" + name + "': " + reason;
   if (refusal != watched.refusal) {
     stats_.add(Counter::IdentitiesRefused);
-    log(abi::LogLevel::Warn, refusal + " (it is used as soon as the daemon has it)");
+    log(abi::LogLevel::Warn, refusal + " (it will be used as soon as the daemon has it)");
   }
   watched.refusal = refusal;
   if (auto watch = watched.watch.lock()) watch->refuse();

@@ -176,10 +176,10 @@ void check_names(Fields &fields, const char *field, const std::vector<std::strin
   bssl::UniquePtr<SSL_CTX> context(SSL_CTX_new(TLS_method()));
   for (const std::string &name : names) {
     if (name.find(':') != std::string::npos || !set(context.get(), name.c_str())) {
-      fields.refuse(std::string(field) + ": BoringSSL knows no '" + name + "'");
+      fields.refuse(std::string(field) + ": BoringSSL does not know '" + name + "'");
     }
   }
-  if (!set(context.get(), joined(names).c_str())) fields.refuse(std::string(field) + ": BoringSSL refuses the list");
+  if (!set(context.get(), joined(names).c_str())) fields.refuse(std::string(field) + ": BoringSSL rejects the list");
   ERR_clear_error();
 }
 
@@ -242,7 +242,7 @@ void servers(Fields &fields, SocketConfig &config) {
   // Otherwise any holder of a certificate of the trust domain could impersonate the server.
   if (config.peer_spiffe_ids.empty() && config.peer_dns_names.empty()) {
     fields.refuse(
-        "peer_spiffe_ids: is missing: say whom to accept, for instance [{\"exact\": \"spiffe://...\"}], or give "
+        "peer_spiffe_ids: is missing: name the accepted peers, for instance [{\"exact\": \"spiffe://...\"}], or give "
         "peer_dns_names");
   }
   config.sessions_kept = static_cast<size_t>(fields.number("sessions_kept", 0, 1024, 16));
@@ -277,7 +277,7 @@ std::optional<FilterSettings> parse_filter_settings(std::string_view json, std::
   settings.publish = fields.list("publish", 0, kPublishable.size(), 64);
   for (const std::string &key : settings.publish) {
     if (std::find(kPublishable.begin(), kPublishable.end(), key) != kPublishable.end()) continue;
-    fields.refuse("publish: there is no key '" + key + "'");
+    fields.refuse("publish: unknown key '" + key + "'");
   }
   fields.finish();
   if (!fields.ok()) return std::nullopt;

@@ -119,7 +119,7 @@ std::vector<std::string> missing_symbols() {
 std::string missing_reason(const std::vector<std::string> &missing) {
   std::string list;
   for (const std::string &name : missing) list += (list.empty() ? "" : ", ") + name;
-  return std::string("this Envoy cannot run the module, which is made for Envoy ") + kTestedEnvoy + ": it lacks " +
+  return std::string("this Envoy cannot run the module, which is built for Envoy ") + kTestedEnvoy + ": it lacks " +
          std::to_string(missing.size()) + " function(s) that the module calls: " + list;
 }
 
@@ -127,11 +127,11 @@ bool envoy_is_tested(std::string &reason) {
   CallbackSet found = exported_callbacks();
   if (found.count == kTested.count && found.digest == kTested.digest) return true;
   reason = std::string("this module was tested with Envoy ") + kTestedEnvoy +
-           ", and the Envoy that loads it is another one: its dynamic-module interface differs (" +
-           std::to_string(found.count) + " callbacks, digest " + std::to_string(found.digest) + ")";
+           ", but this Envoy is another version: its dynamic-module interface differs (" + std::to_string(found.count) +
+           " callbacks, digest " + std::to_string(found.digest) + ")";
   const char *allowed = getenv("TLS_OFFLOAD_UNTESTED_ENVOY");
   if (allowed != nullptr && std::string_view(allowed) == "1") return true;
-  reason += "; to try it all the same set TLS_OFFLOAD_UNTESTED_ENVOY=1";
+  reason += "; to try it anyway, set TLS_OFFLOAD_UNTESTED_ENVOY=1";
   return false;
 }
 

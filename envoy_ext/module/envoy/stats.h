@@ -78,7 +78,7 @@ enum class Histogram : uint8_t { OperationUs, DaemonQueueUs, DaemonRunUs, BatchS
 // The metrics of one companion-filter configuration.
 class MetricSet {
  public:
-  // Called on the main thread, while the configuration is made. False when Envoy refuses a metric.
+  // Called on the main thread, while the configuration is made. False when Envoy rejects a metric definition.
   bool define(abi::FilterConfig config);
   // Envoy is about to free its configuration; it is not used afterwards.
   void detach();

@@ -18,7 +18,7 @@ std::unique_ptr<CompanionFilterConfig> CompanionFilterConfig::create(abi::Filter
                                                                      std::string &error) {
   auto config = std::make_unique<CompanionFilterConfig>();
   if (!config->metrics_->define(envoy)) {
-    error = "Envoy refuses a metric";
+    error = "Envoy rejects a metric definition";
     return nullptr;
   }
   for (size_t i = 0; i < kPublishable.size(); i++) {

@@ -24,7 +24,7 @@ std::string_view view(abi::Buffer buffer) {
 
 // Logs why a configuration is rejected; Envoy itself only reports that it is.
 const void *refuse(const char *what, const std::string &reason) {
-  log(abi::LogLevel::Error, std::string(what) + " configuration refused: " + reason);
+  log(abi::LogLevel::Error, std::string(what) + " configuration rejected: " + reason);
   return nullptr;
 }
 

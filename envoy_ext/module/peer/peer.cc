@@ -244,7 +244,7 @@ PeerVerdict Trust::judge(STACK_OF(X509) * chain, const Identity &identity) const
   if (!fill(store.get(), identity, names.id)) {
     return refused(PeerFault::UnknownCa,
                    names.id.empty()
-                       ? "peer certificate has no SPIFFE id, and no trust bundle is bound to no trust domain"
+                       ? "peer certificate has no SPIFFE id, and every trust bundle is limited to a trust domain"
                        : "no trust bundle for " + names.id);
   }
   if (!names.id.empty()) {
@@ -292,11 +292,11 @@ PeerVerdict Trust::verify_chain(X509_STORE *store, STACK_OF(X509) * chain, const
     std::string_view weak = weakness(sk_X509_value(path, i), i + 1 == sk_X509_num(path));
     if (weak.empty()) continue;
     return refused(PeerFault::Unsuitable,
-                   peer + (i == 0 ? " " : ": the certificate of a CA above it ") + std::string(weak));
+                   peer + (i == 0 ? " " : ": a CA certificate in its chain ") + std::string(weak));
   }
   for (size_t i = 1; !id.empty() && i < sk_X509_num(path); i++) {
     std::string fault = svid_issuer_fault(sk_X509_value(path, i));
-    if (!fault.empty()) return refused(PeerFault::SpiffeId, peer + ": the certificate of a CA above it " + fault);
+    if (!fault.empty()) return refused(PeerFault::SpiffeId, peer + ": a CA certificate in its chain " + fault);
   }
   return {PeerFault::None, {}, first_end(path, validation)};
 }
@@ -309,9 +309,8 @@ PeerVerdict Trust::accept(X509 *leaf, const std::string &id, PeerVerdict good) c
     if (X509_check_host(leaf, name.data(), name.size(), X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, nullptr) == 1)
       return good;
   }
-  return refused(PeerFault::NotAccepted, id.empty()
-                                             ? "peer certificate has no SPIFFE id and no name that is accepted here"
-                                             : "peer " + id + " is not one that is accepted here");
+  return refused(PeerFault::NotAccepted, id.empty() ? "peer certificate has no SPIFFE id and no accepted name"
+                                                    : "peer " + id + " is not accepted here");
 }
 
 }  // namespace tls_offload

@@ -43,7 +43,7 @@ std::string_view path_fault(std::string_view path) {
     if (segment == "." || segment == "..") return "has a path segment of dots";
     bool good = std::all_of(segment.begin(), segment.end(),
                             [](char c) { return lower_case(c) || upper_case(c) || digit(c) || mark(c); });
-    if (!good) return "has a character in its path that is not allowed there";
+    if (!good) return "has an invalid character in its path";
   }
   return {};
 }
@@ -55,7 +55,7 @@ SvidNames spiffe_uri(const X509 *certificate) {
   bssl::UniquePtr<GENERAL_NAMES> names(
       static_cast<GENERAL_NAMES *>(X509_get_ext_d2i(certificate, NID_subject_alt_name, &critical, nullptr)));
   ERR_clear_error();
-  if (names == nullptr && critical != -1) result.fault = "has alternative names that cannot be read";
+  if (names == nullptr && critical != -1) result.fault = "has malformed alternative names";
   size_t uris = 0;
   for (size_t i = 0; names != nullptr && i < sk_GENERAL_NAME_num(names.get()); i++) {
     const GENERAL_NAME *name = sk_GENERAL_NAME_value(names.get(), i);
@@ -83,7 +83,7 @@ std::string_view spiffe_id_fault(std::string_view text) {
   if (domain.empty()) return "has no trust domain";
   if (domain.size() > kTrustDomainMax) return "has a trust domain longer than 255 bytes";
   bool good = std::all_of(domain.begin(), domain.end(), [](char c) { return lower_case(c) || digit(c) || mark(c); });
-  if (!good) return "has a character in its trust domain that is not allowed there";
+  if (!good) return "has an invalid character in its trust domain";
   return path_fault(rest.substr(domain.size()));
 }
 
@@ -114,13 +114,13 @@ std::string svid_issuer_fault(const X509 *authority) {
 std::string_view svid_usage_fault(X509 *leaf) {
   uint32_t flags = X509_get_extension_flags(leaf);
   ERR_clear_error();
-  if ((flags & EXFLAG_INVALID) != 0) return "has an extension that cannot be read";
-  if ((flags & EXFLAG_CA) != 0) return "is a CA's";
+  if ((flags & EXFLAG_INVALID) != 0) return "has a malformed extension";
+  if ((flags & EXFLAG_CA) != 0) return "is a CA certificate";
   uint32_t usage = X509_get_key_usage(leaf);
   if (usage == UINT32_MAX)
     return {};  // there is no such extension; issuers of SVIDs must set it, but readers need not insist on it
   if ((usage & (X509v3_KU_KEY_CERT_SIGN | X509v3_KU_CRL_SIGN)) != 0) return "may sign certificates or revocation lists";
-  if ((usage & X509v3_KU_DIGITAL_SIGNATURE) == 0) return "is not for digital signatures";
+  if ((usage & X509v3_KU_DIGITAL_SIGNATURE) == 0) return "does not allow digital signatures";
   return {};
 }
 

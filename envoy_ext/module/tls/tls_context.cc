@@ -63,7 +63,7 @@ bool TlsContext::configure_protocol(std::string &error) {
       !SSL_CTX_set_strict_cipher_list(context, joined(config_.cipher_suites).c_str()) ||
       !SSL_CTX_set1_groups_list(context, joined(config_.groups).c_str())) {
     ERR_clear_error();
-    error = "BoringSSL refuses the versions, cipher suites or groups";
+    error = "BoringSSL rejects the versions, cipher suites or groups";
     return false;
   }
   SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
@@ -103,7 +103,7 @@ bool TlsContext::configure_client(std::string &error) {
   if (keeps) SSL_CTX_sess_set_new_cb(context, Handshake::session_callback);
   if (alpn_.empty() || SSL_CTX_set_alpn_protos(context, alpn_.data(), alpn_.size()) == 0) return true;
   ERR_clear_error();
-  error = "alpn: BoringSSL refuses the list";
+  error = "alpn: BoringSSL rejects the list";
   return false;
 }
 

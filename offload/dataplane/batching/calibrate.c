@@ -60,7 +60,7 @@ static bool make_keys(bench *it, kernel_algorithm algorithm, char error[KERNEL_E
 static bench *new_bench(kernel_algorithm algorithm, char error[KERNEL_ERROR_MAX]) {
   bench *it = calloc(1, sizeof *it);
   if (it == NULL || (it->workspace = kernel_workspace_new()) == NULL) {
-    snprintf(error, KERNEL_ERROR_MAX, "no locked memory to measure kernels with (RLIMIT_MEMLOCK)");
+    snprintf(error, KERNEL_ERROR_MAX, "no locked memory for the calibration (RLIMIT_MEMLOCK)");
   } else if (make_keys(it, algorithm, error)) {
     memset(it->input, 0x20, sizeof it->input);
     for (unsigned i = 0; i < KERNEL_LANES; i++) {

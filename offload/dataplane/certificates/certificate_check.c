@@ -39,7 +39,7 @@ static bool loads(const certificate_der *chain, size_t count, char error[CERTIFI
     good = buffers[i] != NULL;
   }
   good = good && SSL_CREDENTIAL_set1_cert_chain(credential, buffers, count) == 1;
-  if (!good) fail(error, "the chain is not one for TLS");
+  if (!good) fail(error, "the chain is not usable for TLS");
   for (size_t i = 0; buffers != NULL && i < count; i++) CRYPTO_BUFFER_free(buffers[i]);
   OPENSSL_free(buffers);
   SSL_CREDENTIAL_free(credential);

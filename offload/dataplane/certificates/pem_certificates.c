@@ -86,7 +86,7 @@ static bool block_body(text_view *rest, text_view label, text_view *body, char e
       return true;
     }
   }
-  return fail(error, "a PEM block has no END line: the file is cut off");
+  return fail(error, "a PEM block has no END line: the file is truncated");
 }
 
 static bool add_certificate(text_view body, pem_certificates *found, uint8_t *scratch, char error[PEM_ERROR_MAX]) {

@@ -100,7 +100,7 @@ void call_half_close(call *it) {
   if (it->finished || it->method == NULL) return;
   if (!list_empty(&it->paused)) return; /* message_resume calls this again */
   if (message_is_cut_short(it)) {
-    call_refuse(it, REFUSED_MALFORMED, RPC_INVALID_ARGUMENT, "the last message is cut short");
+    call_refuse(it, REFUSED_MALFORMED, RPC_INVALID_ARGUMENT, "the last message is truncated");
   } else {
     it->method->half_closed(it);
   }

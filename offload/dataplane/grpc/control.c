@@ -37,7 +37,7 @@ static void add_listener(front *it, void *argument) {
   if (it->drain != DRAIN_NOT) {
     snprintf(request->error, KERNEL_ERROR_MAX, "listener '%s': the data plane is draining", request->name);
   } else if (find_listener(it, request->name) != NULL) {
-    snprintf(request->error, KERNEL_ERROR_MAX, "listener '%s' is there already", request->name);
+    snprintf(request->error, KERNEL_ERROR_MAX, "listener '%s' already exists", request->name);
   } else if (!loop_watch(it, &request->made->source, EPOLLIN | EPOLLET)) {
     snprintf(request->error, KERNEL_ERROR_MAX, "listener '%s': %s", request->name, strerror(errno));
   } else {

@@ -53,7 +53,7 @@ void drain_go_away(connection *it) {
     call *open = LIST_ENTRY(node, call, link);
     open->busy_at = it->front->now;
     if (open->method != NULL && open->method->drain == DRAIN_ENDS) {
-      call_finish(open, RPC_UNAVAILABLE, "the daemon is draining: connect again");
+      call_finish(open, RPC_UNAVAILABLE, "the daemon is draining: reconnect");
     }
   }
 }
@@ -83,7 +83,7 @@ static void end_quiet_streams(connection *it) {
     call *open = LIST_ENTRY(node, call, link);
     if (open->method == NULL || open->method->drain != DRAIN_ENDS_QUIET || open->finished || open->held > 0) continue;
     if (now - open->busy_at < QUIET_TIME) continue;
-    call_finish(open, RPC_UNAVAILABLE, "the daemon is draining: connect again and retry");
+    call_finish(open, RPC_UNAVAILABLE, "the daemon is draining: reconnect and retry");
   }
 }
 

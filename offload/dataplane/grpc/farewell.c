@@ -13,27 +13,26 @@ static void write_reason(const front *front, refusal_reason reason, char text[RE
   const front_settings *settings = &front->settings;
   switch (reason) {
     case REFUSED_USER_CONNECTIONS:
-      snprintf(text, REASON_MAX,
-               "this user has as many connections as one may have (data_plane.max_connections_per_user: %u)",
+      snprintf(text, REASON_MAX, "too many connections of this user (data_plane.max_connections_per_user: %u)",
                settings->max_connections_per_user);
       break;
     case REFUSED_STRANGER_CONNECTIONS:
       snprintf(text, REASON_MAX,
-               "callers without an identity have as many connections as they may have "
-               "(data_plane.max_connections_without_identity: %u), or connect too often",
+               "too many connections of callers without an identity "
+               "(data_plane.max_connections_without_identity: %u), or they connect too often",
                settings->max_connections_without_identity);
       break;
     case REFUSED_USER_MEMORY:
       snprintf(text, REASON_MAX,
-               "this user, or all callers without an identity together, hold as much memory as one user may "
+               "the memory limit of this user, or of all callers without an identity together, is reached "
                "(data_plane.user_memory_mib: %zu)",
                settings->user_memory >> 20);
       break;
     case REFUSED_FLOOD:
-      snprintf(text, REASON_MAX, "too many frames that carry nothing (PING, SETTINGS, empty DATA) or too many headers");
+      snprintf(text, REASON_MAX, "too many frames without payload (PING, SETTINGS, empty DATA) or too many headers");
       break;
     default:
-      snprintf(text, REASON_MAX, "the daemon has as many connections as it may have (data_plane.max_connections: %u)",
+      snprintf(text, REASON_MAX, "too many connections to the daemon (data_plane.max_connections: %u)",
                settings->max_connections);
   }
 }
@@ -62,7 +61,7 @@ void farewell_refuse(front *front, int descriptor, refusal_reason reason, const 
 }
 
 void farewell_without_descriptors(int descriptor) {
-  say(descriptor, "the daemon has no descriptors left for connections (LimitNOFILE= in its unit, ulimit -n)");
+  say(descriptor, "the daemon has no file descriptors left for connections (LimitNOFILE= in its unit, ulimit -n)");
 }
 
 void farewell_end(connection *it, refusal_reason reason) {

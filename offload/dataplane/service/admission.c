@@ -58,29 +58,29 @@ static verdict check_fields(const wire_operation *request) {
 
 /* Indexed by key_usage: the configured usage, and what it lets the key sign. */
 static const char *const not_of_usage[] = {
-    [USAGE_TLS13] = "usage tls13 of this key signs only a CertificateVerify of TLS 1.3, and the input is none",
-    [USAGE_TLS12_AND_13] = "usage tls12+13 of this key signs only handshakes of TLS 1.2 and 1.3, and the input is none",
-    [USAGE_ANY] = "usage any of this key does not allow this",
+    [USAGE_TLS13] = "this key's usage tls13 signs only TLS 1.3 CertificateVerify inputs, and the input is not one",
+    [USAGE_TLS12_AND_13] = "this key's usage tls12+13 signs only TLS 1.2 and 1.3 handshakes, and the input is not one",
+    [USAGE_ANY] = "this key's usage any does not allow this",
 };
 static const char *const no_digests[] = {
-    [USAGE_TLS13] = "usage tls13 of this key signs no digests (prehashed), only usage any does",
-    [USAGE_TLS12_AND_13] = "usage tls12+13 of this key signs no digests (prehashed), only usage any does",
-    [USAGE_ANY] = "usage any of this key does not allow this",
+    [USAGE_TLS13] = "this key's usage tls13 signs no digests (prehashed); only usage any does",
+    [USAGE_TLS12_AND_13] = "this key's usage tls12+13 signs no digests (prehashed); only usage any does",
+    [USAGE_ANY] = "this key's usage any does not allow this",
 };
 static const char tls13_scheme[] =
-    "the input is a CertificateVerify of TLS 1.3, where the signature_scheme is not one of this key";
+    "the input is a TLS 1.3 CertificateVerify, where this key does not have the signature_scheme";
 
 static verdict check_decrypt(const key_grant *grant, const wire_operation *request) {
   kernel_algorithm algorithm = kernel_key_algorithm(grant->key);
   bool is_rsa = algorithm <= KERNEL_RSA4096;
   if (!grant->decrypt) {
     return (verdict){RPC_PERMISSION_DENIED, REFUSED_USAGE,
-                     is_rsa ? "the identity of this key has no 'decrypt: true', so the key decrypts nothing"
-                            : "the identity of this key has no 'decrypt: true', and only RSA keys decrypt"};
+                     is_rsa ? "the key's identity lacks 'decrypt: true', so the key may not decrypt"
+                            : "the key's identity lacks 'decrypt: true', and only RSA keys can decrypt"};
   }
   if (!is_rsa || request->input.size != kernel_input_size(algorithm)) {
     return (verdict){RPC_INVALID_ARGUMENT, REFUSED_BAD_OPERATION,
-                     "decryption needs an RSA key and a ciphertext as long as its modulus"};
+                     "decryption requires an RSA key and a ciphertext as long as its modulus"};
   }
   return accepted;
 }
@@ -90,11 +90,11 @@ static verdict check_sign(const key_grant *grant, const wire_operation *request)
   kernel_algorithm algorithm = kernel_key_algorithm(grant->key);
   if (scheme > UINT16_MAX || !sign_scheme_fits((uint16_t)scheme, algorithm, true)) {
     return (verdict){RPC_INVALID_ARGUMENT, REFUSED_BAD_OPERATION,
-                     "signature_scheme is unknown or does not fit the key"};
+                     "signature_scheme is unknown or does not match the key"};
   }
   if (grant->usage == USAGE_TLS13 && !sign_scheme_fits((uint16_t)scheme, algorithm, false)) {
     return (verdict){RPC_INVALID_ARGUMENT, REFUSED_BAD_OPERATION,
-                     "signature_scheme fits the key only in TLS 1.2, and the key's usage is tls13"};
+                     "signature_scheme matches the key only in TLS 1.2, but the key's usage is tls13"};
   }
   wire_view input = request->input;
   if (usage_allows(grant->usage, (uint16_t)scheme, algorithm, request->prehashed, input.data, input.size)) {
@@ -128,7 +128,7 @@ static verdict check(call *call, const wire_operation *request, const key_grant 
   verdict result = check_fields(request);
   if (result.status == RPC_OK) result = find_grant(call->connection, request, grant);
   if (result.status == RPC_OK && drain_refuses(call)) {
-    result = (verdict){RPC_UNAVAILABLE, REFUSED_DRAINING, "the daemon is draining: connect again and retry"};
+    result = (verdict){RPC_UNAVAILABLE, REFUSED_DRAINING, "the daemon is draining: reconnect and retry"};
   }
   return result;
 }

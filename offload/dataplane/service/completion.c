@@ -26,7 +26,7 @@ static void settle_status(front *front, operation *op) {
     case SIGN_BAD_SCHEME:
     case SIGN_BAD_INPUT:
       op->status = RPC_INVALID_ARGUMENT;
-      op->message = "the input does not fit the key and scheme (size of a digest or ciphertext)";
+      op->message = "the input does not match the key and scheme (size of a digest or ciphertext)";
       break;
     default:
       op->status = RPC_INTERNAL;

@@ -47,7 +47,7 @@ typedef struct watches {
 
 _Static_assert(WIRE_WATCH_ITEMS_MAX == 256 && STRANGER_WATCHES == 4096, "the texts below say so");
 
-static const char too_many[] = "this call watches as many identities as one call may (8192, or names of 1 MiB)";
+static const char too_many[] = "a call watches at most 8192 identities, with names of 1 MiB together";
 
 /* ---- the set ---- */
 
@@ -216,7 +216,7 @@ static bool add(call *it, wire_view name) {
     free_watch(it, made);
     /* The call ends, so that its client retries and finds the identities that the daemon has by then. */
     call_refuse(it, REFUSED_TOO_MANY_WATCHES, RPC_RESOURCE_EXHAUSTED,
-                "no identity is for this user, and it watches as many (4096) as such a user may");
+                "a user without an identity watches at most 4096 identities");
     return false;
   }
   watches->count++;

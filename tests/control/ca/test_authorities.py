@@ -1,4 +1,4 @@
-"""A CA that ends, is damaged, cannot be had, or was made by a clock that was wrong."""
+"""A CA that ends, is damaged, cannot be used, or was made by a clock that was wrong."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_failing_ca_is_asked_at_growing_intervals_and_noticed_when_it_works(
     pauses = [round(b - a) for a, b in pairwise(reads)]
     assert pauses[:6] == [1, 2, 4, 8, 16, 32]
     assert set(pauses[6:]) == {60}
-    assert "asked again in" in (authorities.trouble("shop", "identity") or "")
+    assert "next attempt in" in (authorities.trouble("shop", "identity") or "")
     assert authorities.troubles() == [("shop", "identity")]
     store.put_secret("mesh/shop/ca/identity", good)
     steady[0] += 60
@@ -217,17 +217,17 @@ def test_a_certificate_of_a_minute_lasts_half_of_it(
     assert len(made) <= 2
 
 
-# --- an identity whose CA cannot be had -------------------------------------------------------------------------------
+# --- an identity whose CA cannot be used -----------------------------------------------------------------------------
 
 
 def test_ca_files_that_cannot_be_used_are_refused_before_they_are_stored(
     store: Store, identities: Identities, read_resources: Read, clock: Clock, tmp_path: Path
 ) -> None:
     mesh, wanted = identity(read_resources, from_files(tmp_path))
-    with pytest.raises(InvalidResource, match=r"spec\.provider\.bundled\.ca.*cannot be read"):
+    with pytest.raises(InvalidResource, match=r"spec\.provider\.bundled\.ca.*cannot read"):
         identities.authorities.check(wanted)
     write_ca(tmp_path, clock.now - AUTHORITY_LIFETIME)
-    with pytest.raises(InvalidResource, match="ended on"):
+    with pytest.raises(InvalidResource, match="expired on"):
         identities.authorities.check(wanted)
     write_ca(tmp_path, clock.now + timedelta(days=1))
     with pytest.raises(InvalidResource, match="not valid before"):
@@ -247,7 +247,7 @@ def test_an_identity_that_never_had_a_ca_is_not_in_force(
     store: Store, identities: Identities, read_resources: Read, clock: Clock, tmp_path: Path
 ) -> None:
     resource = store.put_all(identity(read_resources, from_files(tmp_path)))[1]
-    assert "cannot be read" in identities.authorities.without([resource])["identity"]
+    assert "cannot read" in identities.authorities.without([resource])["identity"]
     write_ca(tmp_path, clock.now)
     fresh = Identities(store, "default", clock).authorities
     assert fresh.without([resource]) == {}

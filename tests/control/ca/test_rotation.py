@@ -51,7 +51,7 @@ def test_every_pair(stage: Stage, event: Event) -> None:
 
 
 def test_begin_needs_the_new_one() -> None:
-    with pytest.raises(WrongStage, match="needs the new CA"):
+    with pytest.raises(WrongStage, match="requires the new CA"):
         Rotation(Stage.STABLE, OLD).step(Event.BEGIN, NOW)
 
 

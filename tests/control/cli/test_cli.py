@@ -197,7 +197,7 @@ def test_ca_rotation(mesh: ControlPlane) -> None:
     assert "Stable" in mesh.output("ca", "status", "identity")
     assert "Distributing" in mesh.output("ca", "rotate", "identity")
     late = mesh.run("ca", "rotate", "identity", "distributed")
-    assert (late.returncode, "not every proxy is as far: web-1" in late.stderr) == (1, True)
+    assert (late.returncode, "some proxies have not reached this stage: web-1" in late.stderr) == (1, True)
     assert "Stable" in mesh.output("ca", "rotate", "identity", "abort")
 
 
@@ -208,7 +208,7 @@ def test_backup_restart_and_restore(mesh: ControlPlane, tmp_path: Path) -> None:
     assert "deleted" in mesh.output("delete", "dataplanes", "web-1")
     assert mesh.stop() == 0
     assert mesh.run("restore", str(copy)).returncode == 1
-    assert "resources are in" in mesh.output("restore", str(copy), "--replace")
+    assert "resources restored to" in mesh.output("restore", str(copy), "--replace")
     ca = (mesh.data / "ca.pem").read_text()
     mesh.start()
     assert mesh.output("get", "dataplanes", "web-1", "-o", "json") == before

@@ -34,7 +34,9 @@ def service_of(spiffe_id: str) -> dict[str, Any]:
 
 # Too long, or too much made anew each time, for a file.
 MADE = [
-    pytest.param(service_of("spiffe://" + "a" * 256), ["a trust domain has 1 to 255 characters"], id="long domain"),
+    pytest.param(
+        service_of("spiffe://" + "a" * 256), ["a trust domain must have 1 to 255 characters"], id="long domain"
+    ),
     pytest.param(service_of("spiffe://a/" + "b" * 2048), ["must have at most 2048 bytes"], id="long id"),
     pytest.param(service_of("spiffe://a/b?c"), ["path segments have only letters, digits"], id="characters of an id"),
     pytest.param(service_of("spiffe://a/" + "b" * 5000), ["must have at most 4096 characters"], id="long text"),

@@ -140,7 +140,7 @@ def test_all_documents_are_judged_and_numbered() -> None:
     [
         ("a: [1", "x.yaml:1:6: "),
         ("a: &b [1]\nc: *b", "x.yaml:2:4: aliases are not allowed"),
-        ("a: 1\nb: 2\na: 3", "x.yaml:3:1: the key 'a' stands twice"),
+        ("a: 1\nb: 2\na: 3", "x.yaml:3:1: the key 'a' is given twice"),
         ("? [1]\n: 2", "x.yaml:1:3: a key must be a string"),
         ("a: !!python/object:os.system x", "could not determine a constructor"),
         (b"\xff\xfe\xff", "x.yaml: is not YAML"),

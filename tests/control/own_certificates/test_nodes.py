@@ -197,7 +197,7 @@ async def test_what_is_refused(
 async def test_a_request_that_names_somebody_is_refused(world: World) -> None:
 
     request = Request(Key.generate("p256").certificate_request([CART_ID], []), make_request().key)
-    with pytest.raises(grpc.aio.AioRpcError, match="it asks for"):
+    with pytest.raises(grpc.aio.AioRpcError, match="it requests"):
         await world.join(None, world.tokens.issue("node", 600, name="n1"), request)
 
 

@@ -96,7 +96,7 @@ async def test_errors_say_the_field_and_an_example(api: Api) -> None:
     assert (await api("PUT", PATH, DATAPLANE | {"name": "other"}))[0] == 400
     assert (await api("PUT", PATH, [1]))[0] == 400
     response = await api.client.put(PATH, content=b"a: [", headers=YAML)
-    assert (response.status_code, response.json()["title"]) == (400, "Not readable")
+    assert (response.status_code, response.json()["title"]) == (400, "Stored resource unreadable")
     assert (await api.client.put(PATH, content=b"", headers=YAML)).status_code == 400
     assert (await api("GET", "/meshes/default/pods"))[1]["detail"].startswith("there are no pods; there are dataplanes")
     assert (await api("PUT", "/meshes/none/dataplanes/web-1", DATAPLANE | {"mesh": "none"}))[0] == 409
@@ -109,7 +109,7 @@ async def test_nobody_without_a_token(api: Api) -> None:
     for method, path in paths:
         for token in ("", "Bearer x", f"Bearer {api.tokens.issue('node', 60)}", "Basic x", expired, revoked):
             status, error = await api(method, path, authorization=token)
-            assert (status, error["title"]) == (401, "Not let in"), (method, path, token)
+            assert (status, error["title"]) == (401, "Unauthorized"), (method, path, token)
     for path in ("/healthy", "/ready", "/metrics", "/openapi.json"):
         assert (await api.client.get(path, headers={"authorization": ""})).status_code == 200
 
@@ -176,7 +176,7 @@ async def test_rotation(api: Api) -> None:
     assert len(trust["spec"]["caBundles"]) == 2
     await api("PUT", PATH, DATAPLANE | {"labels": {"app": "web", "kuma.io/workload": "web"}})
     status, error = await api("POST", path, {"action": "distributed"})
-    assert (status, "not every proxy is as far: web-1" in error["detail"]) == (409, True)
+    assert (status, "some proxies have not reached this stage: web-1" in error["detail"]) == (409, True)
     await api("DELETE", PATH)
     for action, stage in (("distributed", "Issuing"), ("replaced", "Retiring"), ("retired", "Stable")):
         status, now = await api("POST", path, {"action": action})
@@ -277,7 +277,7 @@ async def test_a_body_is_bounded(api: Api) -> None:
     for path, method in ((PATH, "PUT"), ("/tokens/admin", "POST")):
         headers = {"content-type": "application/json"}
         response = await api.client.request(method, path, content=endless(), headers=headers)
-        assert (response.status_code, response.json()["title"]) == (413, "Too large")
+        assert (response.status_code, response.json()["title"]) == (413, "Request too large")
 
 
 async def test_tokens_are_for_meshes_that_are_there(api: Api) -> None:

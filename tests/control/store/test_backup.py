@@ -46,7 +46,7 @@ def test_there_and_back(original: Store, tmp_path: Path, read_resources: Read) -
 def test_what_cannot_be_used_replaces_nothing(original: Store, tmp_path: Path) -> None:
     copy = tmp_path / "backup.db"
     backup(original.url, copy)
-    with pytest.raises(BackupFailed, match="is not the one that this store was made with"):
+    with pytest.raises(BackupFailed, match="is not the one this store was created with"):
         restore(copy, original.url, StoreKey(file=tmp_path / "other"), KINDS, replace=True)
     copy.write_bytes(b"not a database" * 100)
     with pytest.raises(BackupFailed, match="cannot be used"):

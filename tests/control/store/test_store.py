@@ -120,7 +120,7 @@ def test_of_writers_with_one_version_exactly_one_wins(store: Store, read_resourc
 
 
 def test_a_mesh_has_to_be_there_and_to_be_empty_to_go(store: Store, read_resources: Read) -> None:
-    with pytest.raises(Conflict, match="there is no Mesh 'default'; make it first"):
+    with pytest.raises(Conflict, match="there is no Mesh 'default'; create it first"):
         store.put(dataplane(read_resources, "a"))
     store.put_all([dataplane(read_resources, "a"), mesh(read_resources)])
     with pytest.raises(Conflict, match="has 1 dataplanes: delete them first"):
@@ -198,7 +198,7 @@ def test_a_secret_cannot_be_passed_off_as_another(store: Store, tmp_path: Path) 
 
 def test_secrets_change_only_from_what_was_read(store: Store) -> None:
     store.put_secret("a", b"1", only_new=True)
-    with pytest.raises(Conflict, match="was changed by somebody else"):
+    with pytest.raises(Conflict, match="was changed concurrently"):
         store.put_secret("a", b"2", only_new=True)
     store.put_secret("a", b"2", expected=b"1")
     with pytest.raises(Conflict):
@@ -210,7 +210,7 @@ def test_secrets_change_only_from_what_was_read(store: Store) -> None:
 
 def test_another_key_is_refused_at_start(tmp_path: Path) -> None:
     open_store(tmp_path).close()
-    with pytest.raises(WrongStoreKey, match=r"other\.key is not the one that this store was made with"):
+    with pytest.raises(WrongStoreKey, match=r"other\.key is not the one this store was created with"):
         Store(url(tmp_path), StoreKey(file=tmp_path / "other.key"), KINDS)
 
 
@@ -236,7 +236,7 @@ def test_key_files(tmp_path: Path) -> None:
     key.chmod(0o640)
     with pytest.raises(WrongStoreKey, match="can be read by others: chmod 600"):
         Store(url(tmp_path), StoreKey(file=key), KINDS)
-    with pytest.raises(WrongStoreKey, match="cannot be made"):
+    with pytest.raises(WrongStoreKey, match="cannot create"):
         Store(url(tmp_path), StoreKey(file=tmp_path / "no" / "k"), KINDS)
 
 

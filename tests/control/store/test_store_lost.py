@@ -122,7 +122,7 @@ class Running:
         late.ask(CLUSTER, [])
         answer = late.answer()
         assert isinstance(answer, grpc.RpcError)
-        assert (answer.code(), "the store does not answer" in answer.details()) == (grpc.StatusCode.UNAVAILABLE, True)
+        assert (answer.code(), "the store is unavailable" in answer.details()) == (grpc.StatusCode.UNAVAILABLE, True)
         late.close()
 
     def comes_back(self, proxy: Proxy) -> None:

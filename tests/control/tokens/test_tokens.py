@@ -116,7 +116,7 @@ def test_signed_by_somebody_else(tokens: Tokens) -> None:
     claims = {"kind": "node", "exp": 2**40, "nbf": 0, "jti": "x"}
     with pytest.raises(InvalidToken, match="the token is not valid"):
         tokens.check(jwt.encode(claims, key, "ES256", headers={"kid": "1"}), "node")
-    with pytest.raises(InvalidToken, match="a key that is not in force"):
+    with pytest.raises(InvalidToken, match=r"a key that is not .* in force"):
         tokens.check(jwt.encode(claims, key, "ES256", headers={"kid": "2"}), "node")
 
 
@@ -148,7 +148,7 @@ def test_a_token_of_somebody_else_is_not_revoked(tokens: Tokens, store: Store) -
     mine = tokens.make("node", 60, name="n1")
     key = ec.generate_private_key(ec.SECP256R1())
     claims = {"kind": "node", "exp": 2**40, "nbf": 0, "jti": mine.claims.jti}
-    for key_id, reason in (("1", "the token is not valid"), ("2", "not in force")):
+    for key_id, reason in (("1", "the token is not valid"), ("2", r"not \(or no longer\) in force")):
         with pytest.raises(InvalidToken, match=reason):
             tokens.revoke(jwt.encode(claims, key, "ES256", headers={"kid": key_id}))
     with pytest.raises(InvalidToken, match="not a token of a control plane"):
@@ -198,7 +198,7 @@ def test_rotation_of_the_signing_key(tokens: Tokens, store: Store) -> None:
     with pytest.raises(Conflict, match="there is no signing key 9; there are 1, 2"):
         tokens.remove_key("9", "dataplane", "shop")
     tokens.remove_key("1", "dataplane", "shop")
-    with pytest.raises(InvalidToken, match="not in force"):
+    with pytest.raises(InvalidToken, match=r"not \(or no longer\) in force"):
         tokens.check(old, "dataplane", "shop")
     assert tokens.check(new, "dataplane", "shop").jti
 
@@ -253,4 +253,4 @@ def test_it_is_told_which_tokens_are_void(tokens: Tokens, store: Store) -> None:
     assert told == ["now", "now"]
     void = tokens.void({first, second, third})
     assert void.keys() == {first, second}
-    assert void[second] == "the key that signed the token is not in force any more"
+    assert void[second] == "the key that signed the token is no longer in force"

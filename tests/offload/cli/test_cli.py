@@ -114,7 +114,7 @@ def checked(tmp_path: Path, keys: Path, authority: Authority) -> DaemonProcess:
 
 def test_check_config_of_a_good_one(checked: DaemonProcess) -> None:
     text = good(run_process("check-config", "-c", checked.config_file))
-    assert "configuration: good" in text
+    assert "configuration: valid" in text
     assert key_id(shared_key("p256")).hex() in text.replace("\n", "")
     shown = json.loads(good(run_process("check-config", "-c", checked.config_file, "-o", "json")))
     assert shown["identities"][0]["keys"][0]["signature_schemes"] == ["ecdsa_secp256r1_sha256"]
@@ -237,22 +237,22 @@ def test_sign_raw_through_a_pipe(running: DaemonProcess) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["-i", "www"], exit_codes.NO_PERMISSION, "usage tls13 of this key signs only a CertificateVerify of TLS 1.3"),
+        (["-i", "www"], exit_codes.NO_PERMISSION, "this key's usage tls13 signs only TLS 1.3 CertificateVerify"),
         (["-i", "nobody"], exit_codes.NO_PERMISSION, "no such identity"),
         (["--key-id", "00" * 32, "--scheme", "0x0403"], exit_codes.NO_PERMISSION, "no such key"),
         (
             ["-i", "rsa", "--scheme", "ed25519"],
             exit_codes.FAILED,
-            "no key of 'rsa' signs with ed25519; they can: ",
+            "no key of 'rsa' signs with ed25519; available: ",
         ),
         (
             ["-i", "rsa", "--scheme", "md5"],
             exit_codes.USAGE,
-            "'md5' is not a scheme; there are: ecdsa_",
+            "'md5' is not a known scheme; available: ecdsa_",
         ),
         (["--key-id", "00", "--scheme", "0x0403"], exit_codes.USAGE, "--key-id takes 64 hexadecimal digits"),
         (["--key-id", "00" * 32], exit_codes.USAGE, "--key-id needs --scheme"),
-        ([], exit_codes.USAGE, "give --identity or --key-id, one of the two"),
+        ([], exit_codes.USAGE, "give either --identity or --key-id"),
         (["-i", "www", "--input", "/no/such/file"], exit_codes.USAGE, "/no/such/file cannot be read"),
     ],
 )
@@ -265,7 +265,7 @@ def test_sign_that_cannot_be(running: DaemonProcess, arguments: list[str], code:
 def test_sign_too_much(running: DaemonProcess) -> None:
     result = run("sign", "-i", "rsa", stdin=bytes(512 * 1024 + 1), daemon=running)
     assert result.exit_code == exit_codes.USAGE
-    assert "the daemon signs at most 524288 bytes, these are 524289" in result.stderr
+    assert "the daemon signs at most 524288 bytes; the input has 524289" in result.stderr
 
 
 def test_reload_drain_and_log_level(daemon: DaemonProcess) -> None:
@@ -289,13 +289,13 @@ def test_reload_drain_and_log_level(daemon: DaemonProcess) -> None:
 def test_no_daemon(tmp_path: Path, arguments: list[str]) -> None:
     result = run(*arguments, "--admin-socket", tmp_path / "none.sock")
     assert result.exit_code == exit_codes.UNAVAILABLE
-    assert f"no daemon answers on {tmp_path}/none.sock: there is no such socket" in result.stderr
+    assert f"no daemon answers on {tmp_path}/none.sock: the socket does not exist" in result.stderr
 
 
 def test_not_a_socket(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = run("status", "--admin-socket", tmp_path / "file")
-    assert (result.exit_code, "that is not a socket" in result.stderr) == (exit_codes.UNAVAILABLE, True)
+    assert (result.exit_code, "it is not a socket" in result.stderr) == (exit_codes.UNAVAILABLE, True)
 
 
 # ---- the commands that need none ----
@@ -318,7 +318,7 @@ def test_envoy_config_of_a_module_elsewhere() -> None:
     assert "filename" not in searched
     assert "name: tls_offload" in searched
     both = run("envoy-config", "-i", "www", "--by-name", "--library", "/x.so")
-    assert (both.exit_code, "give one of the two" in both.stderr) == (exit_codes.USAGE, True)
+    assert (both.exit_code, "mutually exclusive" in both.stderr) == (exit_codes.USAGE, True)
 
 
 def test_module_path_needs_no_identity() -> None:
@@ -344,7 +344,7 @@ def test_envoy_config_takes_host_names() -> None:
     ("option", "value", "message"),
     [
         ("--upstream", "localhost", "must be a host and a port"),
-        ("--upstream", "localhost:99999", "has the port 99999"),
+        ("--upstream", "localhost:99999", "has port 99999"),
         ("--upstream", "300.1.2.3:80", "must be a host and a port"),
         ("--upstream", "a b:80", "must be a host and a port"),
         ("--connect-to", "prices", "must be a host and a port"),
@@ -368,10 +368,10 @@ def test_envoy_config_of_a_cluster() -> None:
     assert value["peer_dns_names"] == ["prices.example"]
     result = run(*of_cluster)
     assert result.exit_code == exit_codes.USAGE
-    assert "say whom to accept as the server" in result.stderr
+    assert "name the accepted servers" in result.stderr
     result = run("envoy-config", "-i", "cart", "--peer", prices)
     assert result.exit_code == exit_codes.USAGE
-    assert "--peer goes with --connect-to" in result.stderr
+    assert "--peer requires --connect-to" in result.stderr
 
 
 def test_envoy_config_that_knows_its_clients() -> None:

@@ -79,7 +79,7 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("foo: 1", "offload.yaml:1: foo: unknown field; allowed here: admin, audit, data_plane, identities"),
+        ("foo: 1", "offload.yaml:1: foo: unknown field; allowed: admin, audit, data_plane, identities"),
         ("metrics:\n  adress: x", "offload.yaml:2: metrics.adress: unknown field (did you mean 'address'?)"),
         ("- 1", "offload.yaml:1: must be a mapping of sections, not a list"),
         ("a: b: c", "offload.yaml:1: is not YAML: mapping values are not allowed here"),
@@ -91,11 +91,11 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
         (f"sockets: {{main: {{path: /{'x' * 107}}}}}", "a socket's path has at most 107 bytes, this one has 108"),
         ("sockets: {main: {mode: 0660}}", 'sockets.main.mode: must be an octal mode in quotes, for example "0660"'),
         ('sockets: {main: {mode: "9"}}', "sockets.main.mode: must be an octal mode in quotes"),
-        ("sockets: {main: {owner: no-such-user}}", "there is no user 'no-such-user' on this host; create it or give"),
+        ("sockets: {main: {owner: no-such-user}}", "there is no user 'no-such-user' on this host; create it, or give"),
         ("sockets: {main: {group: no-such-group}}", "there is no group 'no-such-group' on this host"),
-        ("sockets: {main: {owner: -1}}", "sockets.main.owner: -1 is not the number of a user"),
+        ("sockets: {main: {owner: -1}}", "sockets.main.owner: -1 is not a valid user number"),
         ("sockets: {main: {owner: true}}", "must be the name or number of a user, not True"),
-        ("sockets: {main: null}", "no socket at all: nobody could reach the daemon"),
+        ("sockets: {main: null}", "no socket: nobody could reach the daemon"),
         ("sockets:\n  dedicated:\n    - path: /a", "offload.yaml:3: sockets.dedicated[0].name: is required"),
         ("sockets: {dedicated: [{name: Cart, path: /a}]}", "sockets.dedicated[0].name: must match"),
         ("sockets: {dedicated: [{name: main, path: /a}]}", "every socket needs its own name; used twice: main"),
@@ -117,18 +117,18 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
         ("identities: {www: {selectors: [{uid: 1, user: root}]}}", "give 'uid' or 'user', not both"),
         ("identities: {www: {selectors: [{gid: 1, group: root}]}}", "give 'gid' or 'group', not both"),
         ("identities: {www: {selectors: [{cgroup: kubepods}]}}", "cgroup must begin with '/'"),
-        ("identities: {www: {selectors: [{executable: /bin/envoy}]}}", "'executable' alone is no proof: whoever may"),
+        ("identities: {www: {selectors: [{executable: /bin/envoy}]}}", "'executable' alone is no proof: any user"),
         (
             "identities: {www: {selectors: [{executable: /bin/envoy, socket: main}]}}",
-            "'executable' with the socket of everybody is no proof: whoever may",
+            "'executable' with the main socket is no proof: any user who may",
         ),
         ("identities: {www: {selectors: [{cgroup: /, socket: main}]}}", "or a dedicated socket"),
         ("identities: {www: {selectors: [{cgroup: /}]}}", "every process of the host is in cgroup '/': name one below"),
         ("identities: {www: {selectors: [{cgroup: //, executable: /bin/envoy}]}}", "is in cgroup '//'"),
         ("identities: {www: {selectors: [{executable: envoy}]}}", "must be an absolute path, not 'envoy'"),
-        ("identities: {www: {selectors: [{socket: cart}]}}", "'cart', which is not in 'sockets'; there is: main"),
+        ("identities: {www: {selectors: [{socket: cart}]}}", "'cart', which is not in 'sockets'; defined: main"),
         ("identities: {www: {source: {files: ../www}}}", "identities.www.source.files: must match"),
-        ("identities: {a: {source: {files: b}}, b: {}}", "identities 'a' and 'b' both want the files of 'b'"),
+        ("identities: {a: {source: {files: b}}, b: {}}", "identities 'a' and 'b' both use the files of 'b'"),
         ('identities: {"": {}}', "an identity's name is empty"),
         (f"identities:\n  ? {'x' * 2049}\n  : {{}}", "is longer than 2048 characters"),
         ("identities: {a.b/c: {usage: 1}}", "identities['a.b/c'].usage: must be"),
@@ -138,7 +138,7 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
         ("data_plane: {queue_limit: 10}", "'connection_queue_limit' is above 'queue_limit'"),
         ("data_plane: {max_wait_us: -1}", "data_plane.max_wait_us: should be greater than or equal to 0, not -1"),
         ('admin: {mode: "0666"}', "mode 0666 lets every user drain the daemon"),
-        ("admin: {path: /run/offload/offload.sock}", "the admin socket needs a path of its own"),
+        ("admin: {path: /run/offload/offload.sock}", "the admin socket has the path of another socket"),
         ("metrics: {address: localhost}", "metrics.address: must be an IP address and a port, '127.0.0.1:9464'"),
         ('metrics: {address: "1.2.3.4:99999"}', "metrics.address: must be an IP address and a port"),
         ('metrics: {address: "::1:80"}', "metrics.address: must be an IP address and a port"),
@@ -213,7 +213,7 @@ def test_a_reload_refuses_a_file_that_others_could_write(daemon: DaemonProcess) 
     daemon.start()
     daemon.config_file.chmod(0o666)
     daemon.signal(signal.SIGHUP)
-    refused = daemon.wait_log("the new configuration is refused; the running one stays in force")
+    refused = daemon.wait_log("the new configuration is rejected; the running one stays in force")
     assert "chmod o-w" in refused["reason"]
 
 

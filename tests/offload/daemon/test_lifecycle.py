@@ -88,7 +88,7 @@ def test_a_socket_file_that_was_deleted_is_made_again(daemon: DaemonProcess) -> 
     with daemon.client() as before:
         assert before.Sign(request, timeout=10).signature
         daemon.socket.unlink()
-        daemon.wait_log("the file of a socket was gone; made again")
+        daemon.wait_log("recreated a socket whose file had been removed")
         assert stat.S_IMODE(daemon.socket.stat().st_mode) == 0o660
         with daemon.client() as after:
             assert after.Sign(request, timeout=10).signature
@@ -116,7 +116,7 @@ def test_a_second_daemon_does_not_take_the_socket_away(daemon: DaemonProcess, tm
     second.start(wait=False)
     assert second.wait(60) == exit_codes.CONFIGURATION
     reason = second.events("cannot start")[0]["reason"]
-    assert reason == f"another process answers on {daemon.socket}: is a daemon running already?"
+    assert reason == f"another process answers on {daemon.socket}: is a daemon already running?"
     assert daemon.identity("www").name == "www"
 
 
@@ -203,7 +203,7 @@ def test_a_second_signal_stops_at_once(daemon: DaemonProcess) -> None:
         assert daemon.process.poll() is None, "it waits for the client"
         daemon.signal(signal.SIGTERM)
         assert daemon.wait() == exit_codes.STOPPED_EARLY
-    assert daemon.events("stopped at once")
+    assert daemon.events("stopped immediately")
 
 
 def test_the_drain_timeout(daemon: DaemonProcess) -> None:
@@ -214,4 +214,4 @@ def test_the_drain_timeout(daemon: DaemonProcess) -> None:
             wait_for("it", lambda: admin.GetStatistics(admin_pb2.GetStatisticsRequest(), timeout=10).connections == 1)
         daemon.signal(signal.SIGTERM)
         assert daemon.wait() == exit_codes.STOPPED_EARLY
-    assert daemon.events("the drain timeout passed with clients connected")
+    assert daemon.events("the drain timeout expired with clients still connected")

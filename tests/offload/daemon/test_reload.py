@@ -111,7 +111,7 @@ def test_an_updated_kubernetes_secret_is_seen_at_once(daemon: DaemonProcess, key
     (volume / "..data_tmp").rename(volume / "..data")
     new = key_id(shared_key("p256", 1))
     wait_for("the new key", lambda: daemon.identity("www").credentials[0].key_id == new, 30)
-    assert daemon.events("refused a file") == []
+    assert daemon.events("key file rejected") == []
 
 
 def test_a_keys_directory_that_goes_and_comes_back(daemon: DaemonProcess, keys: Path, authority: Authority) -> None:
@@ -119,7 +119,7 @@ def test_a_keys_directory_that_goes_and_comes_back(daemon: DaemonProcess, keys: 
     daemon.start()
     before = daemon.identity("www").version
     keys.rename(keys.with_name("away"))
-    refused = daemon.wait_log("refused a file")
+    refused = daemon.wait_log("key file rejected")
     assert (refused["reason"], refused["previous_stays_in_force"]) == (
         "cannot be listed: No such file or directory",
         True,
@@ -133,15 +133,15 @@ def test_a_keys_directory_that_goes_and_comes_back(daemon: DaemonProcess, keys: 
 def test_a_broken_replacement_is_refused_and_the_old_key_signs_on(daemon: DaemonProcess, keys: Path) -> None:
     daemon.start()
     (keys / "www.key").write_text("garbage")
-    daemon.wait_log("refused a file", 2)
-    refused = {Path(e["file"]).name: e for e in daemon.events("refused a file")}
+    daemon.wait_log("key file rejected", 2)
+    refused = {Path(e["file"]).name: e for e in daemon.events("key file rejected")}
     assert refused["www.key"]["reason"] == "holds neither a certificate nor a private key in PEM form"
-    assert refused["www.crt"]["reason"].startswith("no private key beside it")
+    assert refused["www.crt"]["reason"].startswith("no private key in its folder")
     assert all(e["previous_stays_in_force"] for e in refused.values())
     with daemon.client() as stub:
         assert stub.Sign(sign_request(WWW, 0x0403), timeout=10).signature
     (keys / "www.key").write_bytes(key_pem(shared_key("p256")))
-    daemon.wait_log("a file refused before is no longer a problem")
+    daemon.wait_log("key file no longer rejected")
 
 
 def test_sighup_takes_over_what_can_change(daemon: DaemonProcess, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_bad_configuration_at_reload_changes_nothing(daemon: DaemonProcess) ->
     daemon.start()
     daemon.config_file.write_text("identities: {www: {usage: everything}}")
     daemon.signal(signal.SIGHUP)
-    refused = daemon.wait_log("the new configuration is refused; the running one stays in force")
+    refused = daemon.wait_log("the new configuration is rejected; the running one stays in force")
     assert f"{daemon.config_file}:1: identities.www.usage: must be" in refused["reason"]
     with daemon.client() as stub:
         assert stub.Sign(sign_request(WWW, 0x0403), timeout=10).signature

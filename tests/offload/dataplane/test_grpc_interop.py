@@ -458,7 +458,7 @@ def test_connection_limit(make_server: Callable[..., Server]) -> None:
     held = [server.connect() for _ in range(3)]
     refused = server.connect()
     reason = why_turned_away(refused)
-    assert reason == "the daemon has as many connections as it may have (data_plane.max_connections: 3)"
+    assert reason == "too many connections to the daemon (data_plane.max_connections: 3)"
     with server.stub() as stub:
         code, _ = status_of(lambda: stub.Sign(sign_request(server.keys["p256"]), timeout=20))
     assert code is grpc.StatusCode.UNAVAILABLE, "stock gRPC hears of it at once"

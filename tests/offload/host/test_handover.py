@@ -113,8 +113,8 @@ def test_an_upgrade_that_fails_leaves_the_running_one(daemon: DaemonProcess) -> 
             failed = daemon.upgrade(number)
             assert failed.wait(60) == exit_codes.CONFIGURATION
             load.more()
-        assert failed.events("taking over")
-        daemon.wait_log("no handover; this daemon goes on")
+        assert failed.events("taking over from the running daemon")
+        daemon.wait_log("handover failed; this daemon continues")
         assert load.failures == []
     assert daemon.socket.exists()
     assert daemon.admin_socket.exists()
@@ -134,7 +134,7 @@ def test_dedicated_sockets_and_a_path_that_changed(daemon: DaemonProcess, tmp_pa
     daemon.configure(sockets=sockets, identities={"www": ME})
     upgraded = daemon.upgrade(1)
     try:
-        assert upgraded.wait_log("taking over")["sockets"] == ["cart", "main"]
+        assert upgraded.wait_log("taking over from the running daemon")["sockets"] == ["cart", "main"]
         upgraded.wait_log("serving")
         assert daemon.wait(60) == exit_codes.OK
         assert not (tmp_path / "old.sock").exists()
@@ -166,7 +166,7 @@ def test_whoever_speaks_nonsense_changes_nothing(daemon: DaemonProcess) -> None:
             hostile.send(packet)
             if packet:
                 hostile.recv(1000)
-        daemon.wait_log("no handover; this daemon goes on", count)
+        daemon.wait_log("handover failed; this daemon continues", count)
     with daemon.client() as stub:
         assert stub.Sign(REQUEST, timeout=20).signature
 
@@ -216,7 +216,7 @@ def test_only_root_and_its_own_user_are_answered(reachable: DaemonProcess) -> No
         check=False,
     )
     assert tried.stdout == b"0\n", tried.stderr
-    reachable.wait_log("no handover; this daemon goes on")
+    reachable.wait_log("handover failed; this daemon continues")
 
 
 @pytest.mark.root
@@ -230,7 +230,9 @@ def test_foreign_users_who_ask_again_and_again_are_one_line(reachable: DaemonPro
     assert tried.stdout == count * b"0\n", tried.stderr
 
     def told() -> list[dict[str, Any]]:
-        return [event for event in reachable.events("no handover; this daemon goes on") if event.get("uid") == NOBODY]
+        return [
+            event for event in reachable.events("handover failed; this daemon continues") if event.get("uid") == NOBODY
+        ]
 
     wait_for("all of them in the log", lambda: sum(event["count"] for event in told()) == count)
     assert len(told()) < count / 4

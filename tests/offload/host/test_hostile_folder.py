@@ -166,7 +166,7 @@ def test_a_folder_that_goes_to_the_workload_later(place: Path, authority: Author
             time.sleep(3)
         with suppress(FileNotFoundError):
             (place / "cart" / "offload.sock").unlink()  # what the attacker left
-        why = daemon.wait_log("the file of a socket is gone and cannot be made again")
+        why = daemon.wait_log("a socket's file has been removed and cannot be recreated")
         assert "belongs to uid 12345" in why["reason"]
         assert victim.stat().st_uid == 0
         os.chown(place / "cart", 0, 0)
@@ -194,7 +194,7 @@ def test_in_the_sandbox_no_other_mode_changes(place: Path, authority: Authority)
         cart.chmod(0o777)
         with attack(cart, victim):
             time.sleep(3)
-        why = daemon.wait_log("the file of a socket is gone and cannot be made again")
+        why = daemon.wait_log("a socket's file has been removed and cannot be recreated")
         assert "every user can write in" in why["reason"]
         assert stat.S_IMODE(victim.stat().st_mode) == 0o600
         with suppress(FileNotFoundError):

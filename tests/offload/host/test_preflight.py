@@ -73,7 +73,7 @@ def test_a_folder_that_may_not_be_made(checked: DaemonProcess) -> None:
     checked.socket = parent / "offload" / "offload.sock"
     ended = check(checked, "--user", "nobody")
     assert ended.exit_code == exit_codes.CONFIGURATION
-    assert f"it will not start: sockets.main.path: the folder {parent}/offload is not there" in ended.stderr
+    assert f"it will not start: sockets.main.path: the folder {parent}/offload does not exist" in ended.stderr
     assert f"install -d -o nobody {parent}/offload" in ended.stderr
     become = ["setpriv", f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--clear-groups"]
     served = subprocess.run(
@@ -85,14 +85,14 @@ def test_a_folder_that_may_not_be_made(checked: DaemonProcess) -> None:
         check=False,
     )
     assert served.returncode == exit_codes.CONFIGURATION, served.stderr
-    assert f"cannot make the folder {parent}/offload: Permission denied" in served.stderr
+    assert f"cannot create the folder {parent}/offload: Permission denied" in served.stderr
 
 
 def test_something_else_in_the_place_of_a_socket(checked: DaemonProcess) -> None:
     checked.socket.write_text("mine")
     ended = check(checked)
     assert ended.exit_code == exit_codes.CONFIGURATION
-    assert "is there and is no socket" in ended.stderr
+    assert "exists and is not a socket" in ended.stderr
 
 
 def test_a_port_that_is_taken(checked: DaemonProcess) -> None:
@@ -100,8 +100,8 @@ def test_a_port_that_is_taken(checked: DaemonProcess) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         ended = check(checked, metrics={"address": address})
     assert ended.exit_code == exit_codes.CONFIGURATION
-    assert f"metrics.address: {address} cannot be had" in ended.stderr
-    assert "another process has it" in ended.stderr
+    assert f"metrics.address: {address} cannot be used" in ended.stderr
+    assert "another process listens there" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -109,14 +109,14 @@ def test_a_port_that_is_taken(checked: DaemonProcess) -> None:
     [
         ("203.0.113.9:9464", "this host has no such address"),
         ("127.0.0.1:0", None),
-        ("[::ffff:203.0.113.9]:9464", "cannot be had"),
+        ("[::ffff:203.0.113.9]:9464", "cannot be used"),
     ],
 )
 def test_addresses_for_metrics(checked: DaemonProcess, address: str, says: str | None) -> None:
     ended = check(checked, metrics={"address": address})
     assert ended.exit_code == (exit_codes.OK if says is None else exit_codes.CONFIGURATION), ended.output
     if says is not None:
-        assert f"metrics.address: {address} cannot be had" in ended.stderr
+        assert f"metrics.address: {address} cannot be used" in ended.stderr
         assert says in ended.stderr
 
 
@@ -279,7 +279,7 @@ def test_a_folder_on_the_way_that_a_caller_may_not_enter(checked: DaemonProcess)
     main = {"path": str(private / "offload.sock"), "mode": "0666"}
     ended = check(checked, sockets={"main": main}, identities={"www": {"selectors": [{"user": "nobody"}]}})
     assert ended.exit_code == exit_codes.FAILED
-    assert f"it may not enter {private} on the way to" in ended.stderr
+    assert f"it has no access to {private} on the way to" in ended.stderr
 
 
 @as_root
@@ -307,7 +307,7 @@ def test_a_folder_that_may_not_be_looked_into_is_a_finding(checked: DaemonProces
     closed.mkdir(mode=0o700)
     as_nobody = ("setpriv", f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--clear-groups")
     ended = check(checked, prefix=as_nobody, audit={"path": str(closed / "deep" / "audit.jsonl")})
-    assert "may not look at it: nothing would be written" in ended.stderr
+    assert "no permission to inspect it: nothing would be written" in ended.stderr
 
 
 # A folder above the socket that its owner has closed to the daemon. What is imported is imported before.
@@ -335,7 +335,7 @@ def test_a_folder_that_is_closed_to_the_daemon_ends_nothing(tmp_path: Path) -> N
     line = [sys.executable, "-c", CLOSED_TO_US, str(closed), str(NOBODY.pw_uid)]
     ran = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert f"cannot look at the folder {closed}/run: Permission denied" in ran.stdout
+    assert f"cannot inspect the folder {closed}/run: Permission denied" in ran.stdout
 
 
 def test_a_group_counts_before_the_others(tmp_path: Path) -> None:

@@ -316,7 +316,7 @@ def test_all_features_work_in_the_sandbox(daemon: DaemonProcess, tmp_path: Path)
     with daemon.client(cart) as stub:
         assert stub.Sign(WWW, timeout=20).signature
     cart.unlink()
-    daemon.wait_log("the file of a socket was gone; made again")
+    daemon.wait_log("recreated a socket whose file had been removed")
     assert (
         b"offload_operations_total"
         in urllib.request.urlopen(f"http://{daemon.metrics_address()}/metrics", timeout=20).read()

@@ -157,7 +157,7 @@ def test_sockets_from_systemd_are_served_and_left(daemon: DaemonProcess, tmp_pat
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        ("other", "systemd handed over a socket named 'other', and the configuration has only: main"),
+        ("other", "systemd handed over a socket named 'other', but the configuration has only: main"),
         ("", "systemd handed over 1 sockets and 0 names: set FileDescriptorName="),
     ],
 )

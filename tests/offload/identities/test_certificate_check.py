@@ -82,7 +82,7 @@ def test_explicit_curve_parameters_replace_nothing(tmp_path: Path, authority: Au
         (tmp_path / "new" / name).rename(keys / "www" / name)
     now = datetime.now(UTC)  # openssl made it now, which can be long after this module was imported
     (problem,) = [p for p in node.look(now).problems if p.path.endswith("tls.crt")]
-    assert "Envoy's TLS library (BoringSSL) would refuse it: certificate 1: " in problem.reason
+    assert "Envoy's TLS library (BoringSSL) would reject it: certificate 1: " in problem.reason
     assert problem.previous_kept
     assert node.plan.identities["www"].message == good
 
@@ -96,7 +96,7 @@ def test_explicit_curve_parameters_in_a_bundle_replace_nothing(tmp_path: Path, a
     self_signed(tmp_path / "new", *EXPLICIT)
     (tmp_path / "new" / "tls.crt").rename(keys / "www" / "ca.crt")
     (problem,) = node.look(datetime.now(UTC)).problems
-    assert "trust bundle: Envoy's TLS library (BoringSSL) would refuse certificate 1 (CN=www)" in problem.reason
+    assert "trust bundle: Envoy's TLS library (BoringSSL) would reject certificate 1 (CN=www)" in problem.reason
     assert problem.previous_kept
     assert node.plan.identities["www"].message == good
 
@@ -105,13 +105,13 @@ def test_a_leaf_that_may_only_agree_on_keys(authority: Authority) -> None:
     """The key usage that BoringSSL looks at by itself."""
     usage = x509.KeyUsage(*(False,) * 4, True, *(False,) * 4)
     der = authority.issue(KEY, usage=usage).public_bytes(Encoding.DER)
-    with pytest.raises(ValueError, match="the chain is not one for TLS"):
+    with pytest.raises(ValueError, match="the chain is not usable for TLS"):
         _dataplane.check_chain([der])
 
 
 @pytest.mark.parametrize("ders", [[], [b""], [b"0"], [b"\x30\x00"]])
 def test_what_is_no_certificate(ders: list[bytes]) -> None:
-    with pytest.raises(ValueError, match=r"cannot be parsed|the chain is not one"):
+    with pytest.raises(ValueError, match=r"cannot be parsed|the chain is not usable"):
         _dataplane.check_chain(ders)
 
 
@@ -163,7 +163,7 @@ def test_the_daemon_serves_on_when_the_new_pair_is_not_loadable(daemon: DaemonPr
     self_signed(tmp_path / "new", *EXPLICIT)
     for name in ("key", "crt"):
         (tmp_path / "new" / f"tls.{name}").rename(daemon.folder / "keys" / f"www.{name}")
-    refused = daemon.wait_log("refused a file")
+    refused = daemon.wait_log("key file rejected")
     assert "BoringSSL" in refused["reason"] or "key" in refused["file"]
     assert daemon.identity("www") == before
     assert before.credentials[0].key_id == key_id(KEY)

@@ -196,7 +196,7 @@ def test_a_broken_trust_bundle_keeps_the_previous_one(keys: Path, authority: Aut
     node.configure({"trust_bundles": [{"file": str(keys / "none.pem")}]})
     (keys / "www" / "ca.crt").unlink()
     node.look()
-    assert node.reasons() == ["none.pem: trust bundle: there is no such file"]
+    assert node.reasons() == ["none.pem: trust bundle: the file does not exist"]
     assert len(node.message("www").trust_bundles) == 0
 
 

@@ -73,7 +73,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "garbage certificate": (_write("tls.crt", os.urandom(500)), "tls.crt: holds neither a certificate nor"),
     "cut-off certificate": (
         lambda f, a: (f / "tls.crt").write_bytes(pem(a.issue(_KEY))[:-40]),
-        "tls.crt: a PEM block has no END line: the file is cut off",
+        "tls.crt: a PEM block has no END line: the file is truncated",
     ),
     "certificate not base64": (
         _write("tls.crt", b"-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n"),
@@ -90,7 +90,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "a subject that is no text": (_mutated(b"\x0c\x03www", b"\x0c\x03\xff\xff\xff"), "tls.crt: certificate 1 "),
     "another key's certificate": (
         _chain(lambda a: a.issue(_OTHER)),
-        "tls.crt: no private key beside it has the public key of its leaf (CN=www)",
+        "tls.crt: no private key in its folder matches its leaf certificate (CN=www)",
     ),
     "expired": (_chain(lambda a: a.issue(_KEY, begin=-3 * DAY, end=-2 * DAY)), "certificate 1 (CN=www) expired on"),
     "not yet valid": (_chain(lambda a: a.issue(_KEY, begin=DAY)), "certificate 1 (CN=www) is not valid before"),
@@ -122,7 +122,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
         "tls.key: ",
     ),
     "two keys in one file": (_write("tls.key", key_pem(_KEY) + key_pem(_OTHER)), "tls.key: holds 2 private keys"),
-    "another key": (_write("tls.key", key_pem(_OTHER)), "tls.key: no certificate beside it has its public key"),
+    "another key": (_write("tls.key", key_pem(_OTHER)), "tls.key: no certificate in its folder matches it"),
     "a folder there": (_another(Path.mkdir), "not a regular file"),
     "a pipe there": (_another(os.mkfifo), "not a regular file"),
     "a symlink to nothing": (_another(lambda key: key.symlink_to("none")), "tls.key: a symlink to nothing"),
@@ -237,14 +237,14 @@ def test_expiry_while_it_serves_is_said_and_goes_on(keys: Path, authority: Autho
     assert node.warnings(NOW + 5 * DAY) == [f"{keys}/www.crt expires within 5 days"]
     late = NOW + 11 * DAY
     assert list(node.look(late).identities) == ["www"]
-    assert node.warnings(late) == [f"{keys}/www.crt has expired and peers refuse it"]
+    assert node.warnings(late) == [f"{keys}/www.crt has expired; peers reject it"]
 
 
 def test_warnings(keys: Path, authority: Authority) -> None:
     write_pair(keys, "www", _KEY, authority.issue(_KEY, dns=()))
     write_pair(keys, "xxx", _KEY, authority.issue(_KEY))
     assert Node(keys, www={"selectors": EVERYBODY}, xxx={"selectors": EVERYBODY}).warnings() == [
-        f"{keys}/www.crt names nobody: no DNS name or URI in it",
+        f"{keys}/www.crt has no DNS name and no URI, so peers cannot match it",
         "has the same key as 'www': whoever may use one may use the other",
     ]
 

@@ -83,7 +83,7 @@ def test_the_daemon_keeps_an_identity_through_all_swaps(daemon: DaemonProcess, v
     time.sleep(1)
     assert daemon.events("identity in force")
     assert daemon.events("identity removed") == []
-    assert daemon.events("refused a file") == []
+    assert daemon.events("key file rejected") == []
 
 
 class Scripted(KeysDirectory):

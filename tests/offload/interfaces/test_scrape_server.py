@@ -257,7 +257,7 @@ def test_metrics_come_back_after_descriptors_ran_out(daemon: DaemonProcess) -> N
     with ExitStack() as stack:
         with daemon.without_descriptors():
             waiting = stack.enter_context(connect(address))
-            daemon.wait_log("metrics: no connection can be accepted for the moment")
+            daemon.wait_log("metrics: cannot accept connections for now")
         waiting.sendall(REQUEST)
         assert waiting.recv(100).startswith(b"HTTP/1.1 200")
     assert get(address).status == 200

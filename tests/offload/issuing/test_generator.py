@@ -206,7 +206,7 @@ def test_what_the_configuration_refuses(generating: Generating) -> None:
     good = {"dev": generating.local_ca()}
     of_dev = {"source": {"generate": {"issuer": "dev"}}}
     assert check(good, {CART: of_dev}).startswith("0 ")
-    assert "which is not in 'issuers'; there is none" in check({}, {CART: of_dev})
+    assert "which is not in 'issuers'; defined: none" in check({}, {CART: of_dev})
     assert "its certificate would name nobody" in check(good, {"cart": of_dev})
     assert "exactly one of 'files' and 'generate'" in check(
         good, {CART: {"source": {"files": "x", "generate": {"issuer": "dev"}}}}

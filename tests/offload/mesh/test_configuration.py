@@ -62,11 +62,11 @@ def test_nobody_may_use_one_without_selectors() -> None:
 @pytest.mark.parametrize(
     ("identity", "vector", "reason"),
     [
-        (wanted(socket="/run/other.sock"), True, "is none of this daemon's (/run/offload/offload.sock)"),
+        (wanted(socket="/run/other.sock"), True, "is not one of this daemon's (/run/offload/offload.sock)"),
         (wanted(software=node_pb2.MeshIdentity.FORBID), False, "this host has no vector kernels in use"),
         (wanted(software=node_pb2.MeshIdentity.REQUIRE), True, "set data_plane.backend: software"),
         (wanted(key_type="dsa"), True, "Input should be 'p256'"),
-        (wanted(usage="everything"), True, "the usage has to be tls13 or tls12+13"),
+        (wanted(usage="everything"), True, "the usage must be tls13 or tls12+13"),
         (wanted(selectors=[node_pb2.Selector()]), True, "at least one field"),
     ],
 )
@@ -112,13 +112,13 @@ def test_addresses_that_are_none(address: str, tmp_path: Path) -> None:
 def test_names_that_could_be_those_of_files_or_of_nobody(name: str) -> None:
     found = read(wanted(spiffe_id=name))
     assert not found.identities
-    assert "this is not a SPIFFE id" in found.problems[0]
+    assert "its name is not a SPIFFE id" in found.problems[0]
 
 
 def test_digests_are_not_signed_in_a_mesh() -> None:
     found = read(wanted(usage="any"))
     assert not found.identities
-    assert "the usage has to be tls13 or tls12+13, not 'any'" in found.problems[0]
+    assert "the usage must be tls13 or tls12+13, not 'any'" in found.problems[0]
 
 
 def test_meshes_do_not_trust_each_other() -> None:
@@ -138,7 +138,7 @@ def test_meshes_do_not_trust_each_other() -> None:
 def test_one_name_in_two_meshes() -> None:
     found = read(wanted(), wanted(mesh="other"))
     assert found.identities[CART].mesh == "default"
-    assert "two meshes of this node have it" in found.problems[0]
+    assert "two meshes of this node define it" in found.problems[0]
 
 
 def test_a_dedicated_socket_is_part_of_the_permission() -> None:

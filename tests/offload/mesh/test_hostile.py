@@ -125,8 +125,11 @@ def test_what_is_no_message_ends_the_stream_and_the_next_one_works(daemon: Daemo
     daemon.start()
     wait_for("the last configuration to be answered", lambda: "v2" in hostile.applied())
     assert hostile.applied()[-1] == "v2"
-    said = [entry["reason"] for entry in daemon.events("not connected to the control plane; what is in force stays")]
-    assert any("bytes that are no ControlMessage" in reason for reason in said)
+    said = [
+        entry["reason"]
+        for entry in daemon.events("not connected to the control plane; the current state stays in force")
+    ]
+    assert any("bytes that are not a ControlMessage" in reason for reason in said)
     [taken] = [one.applied for one in hostile.heard if one.WhichOneof("message") == "applied" and one.applied.problems]
     assert len(taken.problems) == 4
     assert all(len(problem) < 1000 for problem in taken.problems)
@@ -139,8 +142,8 @@ def test_what_is_no_message_ends_the_stream_and_the_next_one_works(daemon: Daemo
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (GARBAGE, "bytes that are no JoinAnswer"),
-        (b"", "there is no certificate in the answer"),
+        (GARBAGE, "bytes that are not a JoinAnswer"),
+        (b"", "the answer contains no certificate"),
         (node_pb2.JoinAnswer(certificate_chain=[b"x"] * 1000, port=2**31).SerializeToString(), "cannot be parsed"),
     ],
     ids=["no message", "empty", "no certificate"],
@@ -152,6 +155,6 @@ def test_what_is_no_certificate_of_the_node_is_said(
     hostile.scripts.put([configuration("v1")])
     daemon.start()
     wait_for("the next try to be served", lambda: hostile.applied() == ["v1"])
-    [said, *_] = daemon.events("not connected to the control plane; what is in force stays")
+    [said, *_] = daemon.events("not connected to the control plane; the current state stays in force")
     assert says in said["reason"]
     assert mesh(daemon).connected

@@ -42,7 +42,7 @@ def test_what_is_taken() -> None:
         take(make_request(), [leaf], 10, "control:1", 5679)
     with pytest.raises(ValueError, match="no certificate"):
         take(request, [], 10, "control:1", 5679)
-    with pytest.raises(ValueError, match="no port 0"):
+    with pytest.raises(ValueError, match="invalid port 0"):
         take(request, [leaf], 10, "control:1", 0)
     with pytest.raises(ValueError):  # noqa: PT011  (the library's words)
         take(request, [b"nonsense"], 10, "control:1", 5679)

@@ -23,7 +23,7 @@ from tests.offload.daemon_process import DaemonProcess, command, environment, si
 from tests.offload.issuing.test_generator import SCHEMES
 
 CART = "spiffe://default.default.mesh.local/workload/cart"
-APART = "not connected to the control plane; what is in force stays"
+APART = "not connected to the control plane; the current state stays in force"
 MESH = (
     MESH_WITH_IDENTITY
     + f"""---
@@ -146,7 +146,7 @@ def test_mutual_tls_and_the_token_is_needed_once(node: Node) -> None:
     wait_for("the identity", lambda: node.names() == [CART])
     assert node.mesh().mutual_tls
     assert node.events("connected to the control plane")[-1]["mutual_tls"] is True
-    nodes_port = node.events("the node has its certificate")[-1]["address"].rpartition(":")[2]
+    nodes_port = node.events("received the node's certificate")[-1]["address"].rpartition(":")[2]
     version = node.identity(CART).version
     node.token_file.unlink()
     assert node.control_plane.stop() == 0
@@ -155,7 +155,7 @@ def test_mutual_tls_and_the_token_is_needed_once(node: Node) -> None:
     node.control_plane.start(nodes=int(nodes_port))
     wait_for("the stream", lambda: node.mesh().connected)
     assert node.mesh().mutual_tls
-    assert len(node.events("the node has its certificate")) == 1, "the same certificate, and no token"
+    assert len(node.events("received the node's certificate")) == 1, "the same certificate, and no token"
     assert node.identity(CART).version == version
 
 

@@ -162,6 +162,6 @@ def test_a_policy_is_rehearsed() -> None:
     to = To.model_construct(target_ref=OutboundTargetRef(kind="Mesh"), default=Conf.model_construct(http=bad))
     policy = Resource(kind, "default", "a", Spec.model_construct(to=[to]))
     with pytest.raises(
-        InvalidResource, match=r"MeshHealthCheck a .*\n.*Envoy would refuse the cluster made of it: .*path"
+        InvalidResource, match=r"MeshHealthCheck a .*\n.*Envoy would reject the cluster generated from it: .*path"
     ):
         rehearsal.check(policy)

@@ -29,7 +29,7 @@ def problems(read: Callable[[str], list[Resource]], pem: str, *domains: str) -> 
 def test_an_identity_whose_trust_domain_nobody_trusts_is_shown(
     read_resources: Callable[[str], list[Resource]], authority: tuple[str, object]
 ) -> None:
-    assert problems(read_resources, authority[0]) == ["there is no MeshTrust in the mesh: no peer can be verified"]
+    assert problems(read_resources, authority[0]) == ["the mesh has no MeshTrust: no peer can be verified"]
     [problem] = problems(read_resources, authority[0], "elsewhere.example")
     assert problem.startswith("there is no MeshTrust of default.default.mesh.local")
     assert problems(read_resources, authority[0], "elsewhere.example", "default.default.mesh.local") == []
