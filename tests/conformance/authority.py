@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from deploy.node.certificates import named, unsigned
 from tests.offload.key_files import PrivateKey
 
 DAYS = 90
@@ -22,16 +24,21 @@ def _usage(**used: bool) -> x509.KeyUsage:
     return x509.KeyUsage(**{name: used.get(name, False) for name in names})
 
 
-def _builder(subject: str, issuer: str, key: PrivateKey, issuer_key: PrivateKey) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+def _builder(
+    subject: str, issuer: str, key: PrivateKey, issuer_key: PrivateKey, names: Sequence[x509.GeneralName] = ()
+) -> x509.CertificateBuilder:
+    """A CA's certificate if it has no names."""
+    is_ca = not names
     return (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
-        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=DAYS))
+        unsigned(
+            named(subject),
+            named(issuer),
+            key.public_key(),
+            ends=datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=DAYS),
+            is_ca=is_ca,
+            path_length=0 if is_ca else None,
+            names=names,
+        )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
     )
@@ -48,7 +55,6 @@ class Authority:
         name, key = "conformance CA", ec.generate_private_key(ec.SECP256R1())
         certificate = (
             _builder(name, name, key, key)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
             .sign(key, hashes.SHA256())
         )
@@ -57,8 +63,7 @@ class Authority:
     def issue(self, key: PrivateKey, name: x509.GeneralName) -> x509.Certificate:
         """For servers and clients; RSA keys may also be used for RSA key exchange."""
         return (
-            _builder("conformance", self.name, key, self.key)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            _builder("conformance", self.name, key, self.key, [name])
             .add_extension(
                 _usage(digital_signature=True, key_encipherment=isinstance(key, rsa.RSAPrivateKey)), critical=True
             )
@@ -66,6 +71,5 @@ class Authority:
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
                 critical=False,
             )
-            .add_extension(x509.SubjectAlternativeName([name]), critical=False)
             .sign(self.key, hashes.SHA256())
         )

@@ -10,6 +10,7 @@
 #include <cctype>
 #include <set>
 
+#include "envoy_ext/module/client/private_key.h"
 #include "envoy_ext/module/envoy/escaped.h"
 #include "envoy_ext/module/spiffe/spiffe_id.h"
 

@@ -94,9 +94,6 @@ class IdentityWatch {
 // Returns the Credential of an SSL_CREDENTIAL made here.
 const Credential *credential_of(const SSL_CREDENTIAL *credential);
 
-// The private-key method of every credential made here; defined in tls/handshake.cc.
-extern const SSL_PRIVATE_KEY_METHOD remote_private_key;
-
 }  // namespace tls_offload
 
 #endif

@@ -36,6 +36,7 @@ Handshake::Handshake(const TlsContext &context, Observer &observer)
     : context_(context), observer_(observer), ssl_(context.new_ssl()), given_up_(context.watches().size()) {
   context.is_client() ? SSL_set_connect_state(ssl_.get()) : SSL_set_accept_state(ssl_.get());
   SSL_set_ex_data(ssl_.get(), ex_index(), this);
+  set_private_key_user(ssl_.get(), this);
 }
 
 Handshake &Handshake::of(const SSL *ssl) {
@@ -261,7 +262,7 @@ ssl_private_key_result_t Handshake::begin_private_key(Operation::Kind kind, uint
                                                       size_t size) {
   const Credential *credential = credential_of(SSL_get0_selected_credential(ssl_.get()));
   if (credential == nullptr || size > WIRE_INPUT_MAX) {
-    failure_ = "the handshake to be signed has " + std::to_string(size) + " bytes, more than the daemon takes (" +
+    failure_ = "the handshake to be signed has " + std::to_string(size) + " bytes, more than the daemon accepts (" +
                std::to_string(WIRE_INPUT_MAX) + ")";
     return ssl_private_key_failure;
   }
@@ -307,14 +308,5 @@ ssl_private_key_result_t Handshake::complete_private_key(uint8_t *out, size_t *o
   *out_size = answer.output.size();
   return ssl_private_key_success;
 }
-
-const SSL_PRIVATE_KEY_METHOD remote_private_key = {
-    .sign = [](SSL *ssl, uint8_t *, size_t *, size_t, uint16_t scheme, const uint8_t *in,
-               size_t size) { return Handshake::of(ssl).begin_private_key(Operation::Kind::Sign, scheme, in, size); },
-    .decrypt = [](SSL *ssl, uint8_t *, size_t *, size_t, const uint8_t *in,
-                  size_t size) { return Handshake::of(ssl).begin_private_key(Operation::Kind::Decrypt, 0, in, size); },
-    .complete = [](SSL *ssl, uint8_t *out, size_t *out_size,
-                   size_t room) { return Handshake::of(ssl).complete_private_key(out, out_size, room); },
-};
 
 }  // namespace tls_offload

@@ -14,12 +14,13 @@
 #include <string_view>
 #include <vector>
 
+#include "envoy_ext/module/client/private_key.h"
 #include "envoy_ext/module/config/filter_state.h"
 #include "envoy_ext/module/tls/tls_context.h"
 
 namespace tls_offload {
 
-class Handshake {
+class Handshake final : private PrivateKeyUser {
  public:
   enum class Progress { Done, Waits, Failed };
   // Called on the worker thread for each answer, before BoringSSL sees it.
@@ -54,10 +55,11 @@ class Handshake {
   static ssl_verify_result_t verify_callback(SSL *ssl, uint8_t *alert);
   static int session_callback(SSL *ssl, SSL_SESSION *session);  // client
   static Handshake &of(const SSL *ssl);
-  ssl_private_key_result_t begin_private_key(Operation::Kind kind, uint16_t scheme, const uint8_t *in, size_t size);
-  ssl_private_key_result_t complete_private_key(uint8_t *out, size_t *out_size, size_t room);
 
  private:
+  ssl_private_key_result_t begin_private_key(Operation::Kind kind, uint16_t scheme, const uint8_t *in,
+                                             size_t size) override;
+  ssl_private_key_result_t complete_private_key(uint8_t *out, size_t *out_size, size_t room) override;
   ssl_select_cert_result_t select(const SSL_CLIENT_HELLO *hello);
   Progress prepare_client();
   bool take_identity_answer();

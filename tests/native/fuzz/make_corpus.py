@@ -1,6 +1,6 @@
 """Writes the seeds of the fuzz targets into corpus/: a few well-formed inputs per kind, from which the fuzzer starts.
 
-python tests/native/fuzz/make_corpus.py
+python -m tests.native.fuzz.make_corpus
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
 
+from deploy.node.certificates import named, unsigned, uri_names
 from offload.v1 import private_key_pb2 as pb
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
@@ -101,15 +101,15 @@ def peer_seeds() -> dict[str, bytes]:
     seeds = {f"id{i}": b"\0" + text.encode() for i, text in enumerate(ids)}
     lists = {"one": ids[:1], "two": ids[:2], "mixed": ("https://a/", ids[0]), "domain": ids[1:2]}
     key = Ed25519PrivateKey.from_private_bytes(b"k" * 32)  # the same certificates each time
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a")])
+    name = named("a")
     now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    end = now + datetime.timedelta(days=1)
     for each, uris in lists.items():
-        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(u) for u in uris] + [x509.DNSName("a")])
-        seeds[f"names_{each}"] = b"\1" + names.public_bytes()
-        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
-        builder = builder.add_extension(names, critical=False)
-        builder = builder.add_extension(x509.BasicConstraints(ca=each == "domain", path_length=None), critical=True)
+        names = [*uri_names(uris), x509.DNSName("a")]
+        seeds[f"names_{each}"] = b"\1" + x509.SubjectAlternativeName(names).public_bytes()
+        builder = unsigned(
+            name, name, key.public_key(), begins=now, ends=end, serial=1, is_ca=each == "domain", names=names
+        )
         seeds[f"certificate_{each}"] = b"\2" + builder.sign(key, None).public_bytes(Encoding.DER)
     return seeds
 

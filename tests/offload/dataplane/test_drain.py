@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from hyperframe.frame import ContinuationFrame
 
 from deploy.node.waiting import wait_for
 from offload.v1 import private_key_pb2 as pb
-from tests.offload.dataplane.raw_http2 import RawClient, grpc_frame
+from tests.offload.dataplane.raw_http2 import RawClient, grpc_frame, headers
 from tests.offload.dataplane.serving import ECDSA_P256, RSA_PSS_SHA256, Server, identity, tls13_input, verify
 
 if TYPE_CHECKING:
@@ -176,6 +177,28 @@ def test_watchers_are_told(server: Server) -> None:
             next(watch)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert server.plane.wait_drained(10)
+
+
+@pytest.mark.parametrize("method", ["Stream", "WatchIdentities"])
+def test_a_call_that_a_drain_ends_within_its_headers_is_not_begun(server: Server, method: str) -> None:
+    """Its block of headers is in two frames, between which the client may send nothing, not even an answer to PING."""
+    with RawClient(server.connect()) as client:
+        client.ping()
+        begun = client.request(headers(method, grpc_timeout="100S"), flags=[])
+        block, stream = begun.data, begun.stream_id
+        begun.data = block[:-1]
+        client.send(begun)
+        server.plane.drain()
+        while client.goaway is None or client.goaway.last_stream_id != stream:
+            client.step_without_ping_ack()
+        answer = client.wait(stream)
+        assert (answer.ended, answer.status) == (True, "14")
+        client.send(ContinuationFrame(stream, block[-1:], flags=["END_HEADERS"]))
+        client.wait_closed()
+        assert client.answers == {stream: answer}
+        assert (answer.data, answer.reset) in ((b"", None), (b"", 0))
+    assert server.plane.wait_drained(10)
+    assert server.plane.statistics()["watchers"] == 0
 
 
 def test_drain_ends_at_its_timeout(make_server: Callable[..., Server]) -> None:
