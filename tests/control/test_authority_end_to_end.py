@@ -85,7 +85,7 @@ async def test_a_reset_brings_a_mesh_back_whose_ca_has_ended(mesh: Live) -> None
     mesh.start()
     await asyncio.sleep(2)
     assert set(await mesh.call(5)) <= {0, 503}
-    assert "ended on" in await problems(mesh, "web-1")
+    assert "expired on" in await problems(mesh, "web-1")
     await plane.rotations.rotate(identity, Event.RESET)
     await mesh.until(200)
     assert set(await mesh.call(50)) == {200}
@@ -198,7 +198,7 @@ async def test_an_identity_whose_ca_cannot_be_used_changes_nothing(
         end = loop.time() + 6
         seen = await mesh.call_while(lambda: loop.time() < end)
         assert set(seen) == {200}, seen
-        assert "MeshIdentity identity changes nothing yet, since it has no CA" in await problems(mesh, "web-1")
+        assert "MeshIdentity identity has no effect yet, since it has no CA" in await problems(mesh, "web-1")
         # The files come, and so does the identity. (That no request fails meanwhile is another test's.)
         certificate, key = generate(DOMAIN, datetime.now(UTC) - timedelta(minutes=1)).to_pem()
         (tmp_path / "ca.pem").write_text(certificate)

@@ -135,7 +135,7 @@ def test_a_daemon_that_is_full_is_one_line_in_the_log(
     wait_for("twenty attempts", lambda: envoy.stats()["connection_failures"] >= 20)
     lines = [line for line in envoy.log().splitlines() if "the daemon at" in line]
     assert len(lines) == 1, lines
-    reason = "the daemon refuses the connection: this user has as many connections as one may have"
+    reason = "the daemon refuses the connection: too many connections of this user"
     assert reason in lines[0]
     assert "max_connections_per_user: 2" in lines[0]
     assert not _works(envoy, names[0])

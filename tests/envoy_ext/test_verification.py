@@ -204,7 +204,7 @@ REFUSED: Sequence[Refused] = [
         "shop",
         Certificate(uris=("spiffe://mesh.test/ns/shopping",)),
         "ACCESS_DENIED",
-        "not one that is accepted here",
+        "is not accepted here",
         "not_accepted",
     ),
     ("crl", Certificate(serial=REVOKED_SERIAL), "CERTIFICATE_REVOKED", "certificate revoked", "revoked"),

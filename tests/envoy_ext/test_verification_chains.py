@@ -187,7 +187,12 @@ def test_federation_is_no_merger(chains: Chains, tmp_path: Path) -> None:
     ("certificate", "alert", "reason", "counter"),
     [
         # With TLS 1.3 BoringSSL refuses it before the module sees it, and has its own alert for it.
-        (Certificate(usage=("key_encipherment",)), r"UNSUPP|ILLEGAL", "not for digital signatures", "unsuitable"),
+        (
+            Certificate(usage=("key_encipherment",)),
+            r"UNSUPP|ILLEGAL",
+            "does not allow digital signatures",
+            "unsuitable",
+        ),
         (Certificate(usage=("digital_signature", "crl_sign")), "UNSUPPORTED_CERT", "may sign", "unsuitable"),
         (Certificate(uris=("spiffe://u@mesh.test/a",)), "BAD_CERTIFICATE", "in its trust domain", "spiffe_id"),
         (Certificate(uris=("spiffe://mesh.test/a#b",)), "BAD_CERTIFICATE", "character in its path", "spiffe_id"),

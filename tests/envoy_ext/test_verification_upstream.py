@@ -136,7 +136,13 @@ REFUSED: Sequence[tuple[str, Certificate, str, str, str]] = [
     ("any", Certificate(uris=(SHOP, "https://a/")), "BAD_CERTIFICATE", "not its only URI", "spiffe_id"),
     ("any", Certificate(uris=(SHOP + "/",)), "BAD_CERTIFICATE", "empty path segment", "spiffe_id"),
     ("any", Certificate(uris=("spiffe://other.test/a",)), "UNKNOWN_CA", "no trust bundle for", "unknown_ca"),
-    ("any", Certificate(uris=("spiffe://mesh.test/ns/shopping",)), "ACCESS_DENIED", "not one that", "not_accepted"),
+    (
+        "any",
+        Certificate(uris=("spiffe://mesh.test/ns/shopping",)),
+        "ACCESS_DENIED",
+        "is not accepted here",
+        "not_accepted",
+    ),
     ("crl", Certificate(uris=(SHOP,), serial=REVOKED), "CERTIFICATE_REVOKED", "revoked", "revoked"),
 ]
 

@@ -243,9 +243,9 @@ def test_metrics_come_through_the_socket(world: World) -> None:
 def test_no_workload_gets_the_name_that_opens_it(world: World) -> None:
     store = Store(f"sqlite:///{world.mesh.data}/mesh.db", StoreKey(file=world.mesh.data / "store.key"), KINDS)
     identities, ours = Identities(store, "default"), Identity(control_plane_id(DOMAIN), DOMAIN, "identity")
-    with pytest.raises(RefusedRequest, match="is the control plane's own"):
+    with pytest.raises(RefusedRequest, match="is reserved for the control plane"):
         identities.credential("default", "web-1", ours, "p256")
-    with pytest.raises(RefusedRequest, match="is the control plane's own"):
+    with pytest.raises(RefusedRequest, match="is reserved for the control plane"):
         identities.sign("default", ours, b"", "n1")
     store.close()
 
