@@ -73,12 +73,15 @@ lock: $(VENV)/.stamp ## renew requirements.txt and docs/requirements.txt from th
 
 # --- use --------------------------------------------------------------------------------------------------------------
 
-.PHONY: demo test
+.PHONY: demo test test-unit
 demo: setup ## real Envoys, real clients, keys only in the daemon; KEEP=1 leaves it running
 	@$(PYTHON) -m deploy.demo $(if $(KEEP),--keep)
 
 test: setup ## all tests
 	@$(PYTHON) -m pytest --durations=12 $(ARGS)
+
+test-unit: build ## tests that need no Envoy, no root and little time, in parallel (under 2 minutes on 2 cores)
+	@$(PYTHON) -m pytest -m unit -n logical --dist loadfile -q $(ARGS)
 
 .PHONY: bench
 bench: setup ## kernels and handshakes, ours against others, into build/bench; QUICK=1 takes 3 minutes, else about 30

@@ -1,10 +1,14 @@
-"""What every test may need: the machine's abilities, the Envoy binary, and loud skips where one is missing."""
+"""What every test may need: the machine's abilities, the Envoy binary, and loud skips where one is missing.
+
+It also says which tests are unit tests (`make test-unit`): all that need neither Envoy nor root nor much time.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
+from collections.abc import Generator
 from pathlib import Path
 
 import hypothesis
@@ -32,6 +36,26 @@ MISSING = {
 }
 
 
+# Markers of tests that are no unit tests.
+NOT_UNIT = ("envoy", "root", "valgrind", "slow", "long")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if "envoy_binary" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.envoy)
+    if not any(item.get_closest_marker(marker) for marker in NOT_UNIT):
+        item.add_marker(pytest.mark.unit)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Hides Envoy from unit tests, so that one that starts it fails until it has the marker `envoy`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("unit"):
+            patch.setenv("ENVOY_BINARY", "/a-unit-test-has-no-envoy")
+        return (yield)
+
+
 def pytest_configure() -> None:
     # How long one example takes says more about the machine than about what is tested.
     hypothesis.settings.register_profile("untimed", deadline=None)
@@ -49,7 +73,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def envoy_binary() -> Path:
-    """The stock Envoy; use together with the marker `envoy`."""
+    """The stock Envoy; a test that uses it gets the marker `envoy`."""
     path = envoy_path()
     if path is None:
         pytest.skip(str(MISSING["envoy"]()))

@@ -39,6 +39,7 @@ def test_without_vector_kernels_software_is_what_was_predicted() -> None:
     assert prediction.markdown([]) == []
 
 
+@pytest.mark.slow(seconds=4)
 def test_the_prediction_is_that_of_offload_bench() -> None:
     found = prediction.predicted(["p256"])
     assert found["p256"]["server"]["stock_us"] > 0

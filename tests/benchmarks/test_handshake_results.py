@@ -130,6 +130,7 @@ def document(cells: list[results.Cell]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow(seconds=3)
 def test_charts_are_png_files_and_svg_texts(cells: list[results.Cell], tmp_path: Path) -> None:
     drawn = charts.draw_all(document(cells), tmp_path)
     assert set(drawn) == set(charts.NAMES)

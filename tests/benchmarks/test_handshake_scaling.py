@@ -16,6 +16,7 @@ def test_thread_counts_double_up_to_the_cores(cores: int, counts: list[int]) -> 
     assert scaling.thread_counts(cores) == counts
 
 
+@pytest.mark.slow(seconds=2)
 def test_each_key_is_measured(tmp_path: Path) -> None:
     seen: list[str] = []
     found = scaling.measured(tmp_path, [2], seen.append, duration=0.2)

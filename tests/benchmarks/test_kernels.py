@@ -23,6 +23,7 @@ from kernels import _testing as testing
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow(seconds=4)
 @pytest.mark.ifma
 def test_command_writes_times_and_charts(tmp_path):
     try:
@@ -62,6 +63,7 @@ def test_command_writes_times_and_charts(tmp_path):
         assert heading in done.stdout
 
 
+@pytest.mark.slow(seconds=7)
 @pytest.mark.parametrize("products", PRODUCTS)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_instructions_are_counted_not_guessed(algorithm, products):

@@ -192,6 +192,7 @@ def test_open_loop_makes_every_arrival(tls_server: StartServer, ec_pair: KeyPair
     assert result["start_lag_ms"]["count"] == 100
 
 
+@pytest.mark.slow(seconds=4)
 def test_open_loop_latency_counts_from_when_a_connection_was_due() -> None:
     """A server that stalls once must show in the latency of every connection that was due meanwhile."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)

@@ -44,6 +44,7 @@ def values(metrics: Metrics) -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow(seconds=2)
 async def test_what_prometheus_reads(tmp_path: Path, read_resources: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = Metrics()
     store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS, metrics.observe_store)

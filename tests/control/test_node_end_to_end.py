@@ -100,6 +100,7 @@ async def test_identities_come_and_keys_stay(joined: Joined) -> None:
     assert not (joined.folder / "keys").exists(), "nothing was written"
 
 
+@pytest.mark.slow(seconds=11)
 async def test_changes_follow(joined: Joined) -> None:
     await both(joined)
     await joined.plane.apply(mesh_on_node(joined.daemon.socket, "rsa2048"))
@@ -151,6 +152,7 @@ async def test_the_control_plane_goes_and_comes_back(joined: Joined) -> None:
 STAYS = "the current state stays in force"
 
 
+@pytest.mark.slow(seconds=2)
 async def test_a_bad_token_is_said_plainly(joined: Joined) -> None:
     (joined.folder / "token").write_text("nonsense")
     await joined.plane.stop()

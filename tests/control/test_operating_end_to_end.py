@@ -95,6 +95,7 @@ def test_a_lost_store_is_brought_back_without_a_restart(mesh: ControlPlane, tmp_
     assert "default" in mesh.output("get", "meshes")
 
 
+@pytest.mark.slow(seconds=9)
 def test_a_store_in_use_is_not_replaced(mesh: ControlPlane, tmp_path: Path) -> None:
     copy = tmp_path / "backup.db"
     mesh.output("backup", str(copy))

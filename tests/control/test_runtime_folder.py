@@ -24,8 +24,10 @@ ENVOY = "#!/bin/sh\necho running; exec sleep 600\n"
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Path:
-    return tmp_path / "run"
+def base() -> Iterator[Path]:
+    """A short path, for the sockets in it; pytest's is longer where tests run in parallel."""
+    with tempfile.TemporaryDirectory(prefix="mesh-") as folder:
+        yield Path(folder) / "run"
 
 
 class Proxies:
@@ -72,6 +74,7 @@ def proxies(tmp_path: Path, base: Path) -> Iterator[Proxies]:
         process.communicate()
 
 
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGSEGV])
 def test_a_proxy_that_ended_leaves_one_folder_which_the_next_takes(proxies: Proxies, end: signal.Signals) -> None:
     for _ in range(2):
@@ -85,6 +88,7 @@ def test_a_proxy_that_ended_leaves_one_folder_which_the_next_takes(proxies: Prox
     assert list(proxies.temporary.iterdir()) == []
 
 
+@pytest.mark.slow(seconds=4)
 def test_two_at_once_have_folders_of_their_own_and_the_dead_one_goes(proxies: Proxies) -> None:
     first, second = proxies.run(), proxies.run()
     assert proxies.folders() == ["default.web-1", "default.web-1+2"]

@@ -106,10 +106,12 @@ def test_rules_are_well_formed() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow(seconds=4)
 def test_quiet_with_keys_from_files(daemon: DaemonProcess, authority: Authority, tmp_path: Path) -> None:
     assert firing(scraped(_files(daemon, authority)), tmp_path) == set()
 
 
+@pytest.mark.slow(seconds=6)
 def test_quiet_with_generated_keys(tmp_path: Path, authority: Authority) -> None:
     daemon = Generating(tmp_path)
     daemon.use(authority)
@@ -126,6 +128,7 @@ def test_quiet_with_generated_keys(tmp_path: Path, authority: Authority) -> None
         daemon.stop()
 
 
+@pytest.mark.slow(seconds=12)
 def test_quiet_in_a_mesh_without_a_keys_directory(tmp_path: Path) -> None:
     """From its start on: before the control plane has said anything, and after."""
     (tmp_path / "mesh").mkdir()
@@ -151,6 +154,7 @@ def test_quiet_in_a_mesh_without_a_keys_directory(tmp_path: Path) -> None:
         control_plane.stop()
 
 
+@pytest.mark.slow(seconds=4)
 @pytest.mark.parametrize(
     ("days", "age_days", "alerts"),
     [(90, 84, {"OffloadCertificateExpires"}), (90, 91, {"OffloadCertificateExpires", "OffloadCertificateExpired"})],
@@ -164,6 +168,7 @@ def test_a_certificate_that_nobody_renews(
     assert firing(series | {now: f"{later!r}x{MINUTES}"}, tmp_path) == alerts
 
 
+@pytest.mark.slow(seconds=4)
 def test_a_refused_file(daemon: DaemonProcess, authority: Authority, tmp_path: Path) -> None:
     daemon = _files(daemon, authority)
     (tmp_path / "keys" / "bad.pem").write_text("nothing")
@@ -172,6 +177,7 @@ def test_a_refused_file(daemon: DaemonProcess, authority: Authority, tmp_path: P
     assert firing(scraped(daemon), tmp_path) == {"OffloadKeyFileRefused"}
 
 
+@pytest.mark.slow(seconds=4)
 @pytest.mark.parametrize(
     ("alert", "change"),
     [

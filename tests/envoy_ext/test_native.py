@@ -27,11 +27,13 @@ def run(*arguments: str | Path, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow(seconds=5)
 @pytest.mark.parametrize("environment", [{}, {"TLS_OFFLOAD_KEY_EXCHANGE": "boringssl"}])
 def test_units(tmp_path: Path, environment: dict[str, str]) -> None:
     assert run("units", tmp_path, **environment).splitlines()[-1] == "rude_daemons"
 
 
+@pytest.mark.slow(seconds=3)
 @pytest.mark.parametrize("identity", ["web", "old"])
 def test_connections(shared_daemon: DaemonProcess, identity: str) -> None:
     """Data both ways in odd pieces, TLS 1.2 and 1.3, and a part dropped at a random moment."""

@@ -29,7 +29,7 @@ PACKAGES = ("python3", "python3-venv", "gcc", "make", "git")
 # Tests that need programs of the system, a compiler, or what a build leaves: they would fail if set-up forgot it.
 TESTS = (
     "tests/offload/test_documentation.py",
-    "tests/offload/cli/test_cli.py",
+    "tests/offload/cli",
     "tests/offload/interfaces/test_metrics.py",
     "tests/envoy_ext/test_http.py",
     "tests/envoy_ext/test_library.py",

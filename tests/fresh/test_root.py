@@ -14,6 +14,7 @@ from tests.fresh.root import FreshRoot, fresh_root
 PROJECT = Path(__file__).resolve().parents[2]
 
 pytestmark = [
+    pytest.mark.root,
     pytest.mark.skipif(roots.missing() is not None, reason=str(roots.missing())),
     pytest.mark.timeout(600),  # the first on a host runs debootstrap
 ]

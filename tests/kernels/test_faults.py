@@ -87,6 +87,7 @@ CASES = [(a, p) for a in RSA_SIZES for p in RSA_PLACES]
 CASES += [(a, p) for a in ORDER_SIZES for p in ECDSA_PLACES] + [("ed25519", p) for p in ED25519_PLACES]
 
 
+@pytest.mark.slow(seconds=4)
 @VECTOR
 @pytest.mark.parametrize(("algorithm", "place"), CASES)
 def test_every_lane_and_place(algorithm, place, backend, faulty, keys):

@@ -142,6 +142,7 @@ def pem_of(label: str, der: bytes) -> bytes:
     return f"-----BEGIN {label}-----\n{base64.encodebytes(der).decode()}-----END {label}-----\n".encode()
 
 
+@pytest.mark.slow(seconds=2)
 def test_curves_and_types_that_are_not_served(load):
     refused(load, ec.generate_private_key(ec.SECP521R1()).private_bytes(Encoding.PEM, PKCS8, PLAIN), "not served")
     refused(load, ec.generate_private_key(ec.SECP256K1()).private_bytes(Encoding.PEM, PKCS8, PLAIN), "not a usable")

@@ -36,6 +36,7 @@ def len_of(key):
     return RSA_SIZES[key.algorithm]
 
 
+@pytest.mark.slow(seconds=7)
 @ALGORITHMS
 @pytest.mark.parametrize("count", range(1, 9))
 def test_partial_batches_of_different_keys(algorithm, count, backend, pool):

@@ -36,6 +36,7 @@ def verify(key, scheme, message, signature):
         public.verify(signature, message, ec.ECDSA(sha))
 
 
+@pytest.mark.slow(seconds=7)
 @pytest.mark.parametrize(("scheme", "algorithm"), FITTING + ONLY_TLS12)
 def test_every_scheme_verifies(scheme, algorithm, backend, pool):
     keys = (pool(algorithm) * 2)[: len(MESSAGES)]

@@ -90,8 +90,8 @@ class Build:
         """The extension, the library of the pure parts, and front_shares."""
         extension = self.folder / "_dataplane.c"
         run(sys.executable, "-m", "cython", "-3", "offload/_dataplane.pyx", "-o", extension)
-        shim = ROOT / "tests" / "native" / "batcher_shim.c"
-        shares = ROOT / "tests" / "native" / "front" / "shares.c"
+        shim = ROOT / "tests" / "native" / "dataplane" / "batching" / "batcher_shim.c"
+        shares = ROOT / "tests" / "native" / "dataplane" / "grpc" / "shares.c"
         keys = NATIVE / "offload" / "dataplane" / "calibration_keys.c"
         sources = [*DATAPLANE.glob("*.c"), *DATAPLANE.glob("*/*.c"), *KERNELS, keys, extension, shim, shares]
         with ThreadPoolExecutor(2) as pool:

@@ -65,6 +65,7 @@ def test_the_daemon_dumps_no_core(daemon: DaemonProcess, cores: Path) -> None:
     assert list(cores.iterdir()) == []
 
 
+@pytest.mark.slow(seconds=27)
 @pytest.mark.parametrize("kind", ["memfd_secret", "mlock"])
 def test_no_key_would_be_in_it(daemon: DaemonProcess, cores: Path, kind: str) -> None:
     """The two ways that secret memory is kept, without the defences above it."""

@@ -16,6 +16,7 @@ from tests.offload.daemon_process import ROOT, environment
 PAGE = ROOT / "docs" / "start" / "daemon.md"
 
 
+@pytest.mark.slow(seconds=14)
 @pytest.mark.skipif(shutil.which("openssl") is None or shutil.which("curl") is None, reason="needs openssl and curl")
 def test_every_command_runs(tmp_path: Path) -> None:
     blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)

@@ -40,6 +40,7 @@ RSA = key_id(shared_key("rsa2048"))
 # ---- who may ----
 
 
+@pytest.mark.slow(seconds=2)
 def test_deny_by_default_and_the_refusal_is_logged(daemon: DaemonProcess) -> None:
     daemon.configure(identities={"www": ME, "rsa": {"selectors": [{"uid": 4_000_000}]}})
     daemon.start()
@@ -273,6 +274,7 @@ def test_no_generated_key_outside_the_secret_mappings(tmp_path: Path) -> None:
         daemon.stop()
 
 
+@pytest.mark.slow(seconds=2)
 def test_no_key_in_logs_and_errors(daemon: DaemonProcess, keys: Path) -> None:
     """Nor in any other file that the daemon makes."""
     logging = {"level": "debug", "format": "json"}

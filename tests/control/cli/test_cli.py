@@ -167,6 +167,7 @@ def test_secrets_that_others_can_read_are_said(mesh: ControlPlane) -> None:
                 assert (f"chmod o-r {path}" in done.stderr) is is_said, (path, oct(mode), done.stderr)
 
 
+@pytest.mark.slow(seconds=2)
 def test_an_address_that_is_taken_is_said(mesh: ControlPlane, tmp_path: Path) -> None:
     other = ControlPlane(tmp_path)
     other.api = mesh.api
@@ -201,6 +202,7 @@ def test_ca_rotation(mesh: ControlPlane) -> None:
     assert "Stable" in mesh.output("ca", "rotate", "identity", "abort")
 
 
+@pytest.mark.slow(seconds=7)
 def test_backup_restart_and_restore(mesh: ControlPlane, tmp_path: Path) -> None:
     copy = tmp_path / "backup.db"
     before = mesh.output("get", "dataplanes", "web-1", "-o", "json")

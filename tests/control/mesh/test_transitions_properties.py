@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -102,6 +103,7 @@ def may_be_gone(world: World, member: str) -> bool:
     return known.presence not in COUNTS or NOTHING in known.possible or not world.wish.dataplanes[member].has_identity
 
 
+@pytest.mark.slow(seconds=5)
 @settings(max_examples=300, deadline=None)
 @given(labels, st.lists(steps, max_size=25))
 def test_no_call_that_works_is_broken(first: dict[str, Any], changes: Sequence[Sequence[Any]]) -> None:
@@ -120,6 +122,7 @@ def test_no_call_that_works_is_broken(first: dict[str, Any], changes: Sequence[S
         before = now
 
 
+@pytest.mark.slow(seconds=3)
 @settings(max_examples=200, deadline=None)
 @given(labels, st.lists(steps, max_size=20))
 def test_what_is_wanted_is_reached(first: dict[str, Any], changes: Sequence[Sequence[Any]]) -> None:

@@ -91,6 +91,7 @@ def builds(plane: ControlPlane) -> float:
     return next(sample.value for sample in metric.samples if sample.name.endswith("_count"))
 
 
+@pytest.mark.slow(seconds=2)
 async def test_a_change_made_here_is_built_once(plane: ControlPlane, read_resources: Read) -> None:
     proxy = await plane.connections.connect("default", "web-1")
     await asyncio.sleep(1)
@@ -101,6 +102,7 @@ async def test_a_change_made_here_is_built_once(plane: ControlPlane, read_resour
     assert builds(plane) == before + 1
 
 
+@pytest.mark.slow(seconds=2)
 async def test_changes_by_others_are_noticed_and_built_once(
     plane: ControlPlane, read_resources: Read, tmp_path: Path
 ) -> None:
@@ -205,6 +207,7 @@ async def test_many_changes_are_one_push_and_builds_are_bounded(
     assert most == BUILDS_AT_ONCE
 
 
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("failure", [StoreUnavailable("away"), RuntimeError("unexpected")])
 async def test_a_look_that_fails_is_not_the_last(
     plane: ControlPlane, read_resources: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception

@@ -198,6 +198,7 @@ shaped = st.recursive(
 )
 
 
+@pytest.mark.slow(seconds=5)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=shaped, kind=st.sampled_from(list(KINDS)), specific=shaped)
 async def test_no_body_makes_it_fail(api: Api, body: object, kind: Any, specific: object) -> None:

@@ -126,6 +126,7 @@ def fuzz_all(server: Server, examples: int) -> None:
     assert not failures, "\n\n".join(failures)
 
 
+@pytest.mark.slow(seconds=33)
 def test_every_operation(server: Server) -> None:
     fuzz_all(server, 4)
 

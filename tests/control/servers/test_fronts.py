@@ -76,6 +76,7 @@ SLOW = {
 }
 
 
+@pytest.mark.slow(seconds=8)
 @pytest.mark.parametrize("what", list(SLOW))
 async def test_a_byte_now_and_then_does_not_keep_a_connection(
     service: Service, monkeypatch: pytest.MonkeyPatch, what: str
@@ -274,6 +275,7 @@ async def test_an_administrator_does_not_wait_behind_tokens_of_strangers(
         writer.transport.abort()
 
 
+@pytest.mark.slow(seconds=3)
 async def test_who_shows_nothing_is_ended_and_a_stream_is_not(service: Service) -> None:
     object.__setattr__(service.fronts.bounds["gRPC"], "stranger_s", 2.0)
     reader, writer = await asyncio.open_connection("127.0.0.1", service.xds.port)
@@ -305,6 +307,7 @@ async def test_grpc_itself_takes_no_more_than_it_is_told(tmp_path: Path) -> None
     await service.stop()
 
 
+@pytest.mark.slow(seconds=6)
 def test_hardly_any_descriptors(tmp_path: Path) -> None:
     """What 1,000 silent connections did with the usual 1,024: API, xDS and the store stopped, and the log filled."""
     mesh = ControlPlane(tmp_path)
@@ -339,6 +342,7 @@ def send(port: int, data: bytes, context: ssl.SSLContext | None) -> None:
         one.recv(1000)
 
 
+@pytest.mark.slow(seconds=5)
 def test_noise_is_no_log(tmp_path: Path) -> None:
     """What is no TLS, no HTTP/2 or no HTTP; gRPC itself, uvicorn and asyncio would have a line or a trace for each."""
     mesh = ControlPlane(tmp_path)

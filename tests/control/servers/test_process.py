@@ -157,6 +157,7 @@ async def test_a_store_that_fails_at_the_renewal_is_asked_again(
     assert (await asyncio.to_thread(shown, service.xds, ca)).not_valid_after_utc.timestamp() == expiry(service)
 
 
+@pytest.mark.slow(seconds=6)
 def test_many_handshakes_at_once_do_not_end_the_process(tmp_path: Path) -> None:
     """They did, within a few hundred: gRPC freed a certificate that another handshake was at (ports.py)."""
     with Processes(tmp_path) as processes:
@@ -174,6 +175,7 @@ def test_many_handshakes_at_once_do_not_end_the_process(tmp_path: Path) -> None:
         assert process.running(), process.tail()
 
 
+@pytest.mark.slow(seconds=7)
 def test_a_first_start_with_a_clock_that_is_ahead_is_mended_when_it_is_right(tmp_path: Path) -> None:
     """CA, certificate and the token for `mesh` on the same host were made by a clock that was a day ahead."""
     clock, control_plane = WallClock(tmp_path / "clock"), ControlPlane(tmp_path)
@@ -198,6 +200,7 @@ def test_a_first_start_with_a_clock_that_is_ahead_is_mended_when_it_is_right(tmp
         process.wait(20)
 
 
+@pytest.mark.slow(seconds=5)
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no IPv6")
 def test_the_api_at_all_addresses_is_at_those_of_ipv4_too(tmp_path: Path) -> None:
     mesh = ControlPlane(tmp_path)

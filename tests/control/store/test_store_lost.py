@@ -147,6 +147,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         assert mesh.stop() == 0
 
 
+@pytest.mark.slow(seconds=5)
 def test_the_file_is_gone(running: Running) -> None:
     mesh, proxy = running.mesh, running.connect()
     proxy.all()
@@ -183,6 +184,7 @@ def test_something_else_lies_in_its_place(running: Running, content: bytes) -> N
     running.comes_back(proxy)
 
 
+@pytest.mark.slow(seconds=6)
 def test_somebody_locks_it(running: Running) -> None:
     mesh, proxy = running.mesh, running.connect()
     before = proxy.all()
@@ -233,6 +235,7 @@ def test_the_disk_is_full(small_disk: Path, tmp_path: Path) -> None:
         assert mesh.stop() == 0
 
 
+@pytest.mark.slow(seconds=8)
 def test_a_restart_loses_nothing_and_proxies_see_no_change(running: Running) -> None:
     mesh = running.mesh
     first = running.connect()
@@ -257,6 +260,7 @@ def test_a_restart_loses_nothing_and_proxies_see_no_change(running: Running) -> 
     known.close()
 
 
+@pytest.mark.slow(seconds=7)
 def test_it_does_not_begin_anew_where_it_once_had_a_store(running: Running) -> None:
     mesh = running.mesh
     assert mesh.stop() == 0

@@ -111,6 +111,7 @@ def resources_of(
     return found
 
 
+@pytest.mark.slow(seconds=8)
 def test_it_is_what_it_would_be_without_the_view_before(read_resources: Read) -> None:
     texts = Texts(read_resources)
 

@@ -290,6 +290,7 @@ names = ["MeshTrace", "MeshAccessLog", "MeshHealthCheck", "MeshHTTPRoute", "Mesh
 sources = st.builds(Source, st.sampled_from(names), st.sampled_from("abc"), st.just("1"))
 
 
+@pytest.mark.slow(seconds=2)
 @settings(max_examples=300, deadline=None)
 @given(
     resources=st.dictionaries(st.sampled_from(["in", "out", "more"]), st.sets(sources, max_size=5), min_size=1),

@@ -42,6 +42,7 @@ def check(curve: str, program, cases: list[tuple[int, int, int]]) -> None:
         assert wide == hashlib.sha512(secret + bytes(32) + digest + bytes([i % 8])).hexdigest()
 
 
+@pytest.mark.slow(seconds=6)
 @pytest.mark.parametrize("curve", CURVES)
 def test_a_broken_bound_ends_the_program(curve, sign_cases):
     """Otherwise the tests below say nothing about bounds."""

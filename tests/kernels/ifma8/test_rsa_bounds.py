@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 BUILD = ROOT / "build" / "bounds"
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow(seconds=51), pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,7 @@ def is_right(key: Any, block: bytes, output: np.ndarray) -> bool:
     return pow(int.from_bytes(output.tobytes()), numbers.e, numbers.n) == int.from_bytes(block)
 
 
+@pytest.mark.slow(seconds=6)
 @ALGORITHMS
 @pytest.mark.parametrize("place", PLACES)
 def test_a_flipped_bit_never_leaves(place, algorithm, vector_backend, faulty, hook_keys):
@@ -126,6 +127,7 @@ def test_poisoned_lanes_and_workspace_change_nothing(poison, algorithm, vector_b
         assert all(is_right(*it) for it in zip(keys, inputs, outcome.outputs, strict=True))
 
 
+@pytest.mark.slow(seconds=2)
 def test_public_exponents_may_differ_between_lanes(vector_backend, hooks, load_in_hooks: Loader):
     """The check then runs by squaring and multiplying with a mask."""
     exponents = (3, 65537, 17, 2**33 - 9, 257)
@@ -161,6 +163,7 @@ def crypto_mb() -> ctypes.CDLL:
         pytest.skip(f"crypto_mb is not installed (pip install .[bench]): {error}")
 
 
+@pytest.mark.slow(seconds=5)
 @pytest.mark.ifma
 @ALGORITHMS
 def test_crypto_mb_gives_the_same(algorithm, crypto_mb, load_in_hooks: Loader, hooks):

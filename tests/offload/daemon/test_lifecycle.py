@@ -82,6 +82,7 @@ def test_the_socket_of_a_dead_daemon_is_replaced(daemon: DaemonProcess) -> None:
     assert daemon.identity("www").name == "www"
 
 
+@pytest.mark.slow(seconds=2)
 def test_a_socket_file_that_was_deleted_is_made_again(daemon: DaemonProcess) -> None:
     daemon.start()
     request = sign_request(key_id(shared_key("p256")), 0x0403)
@@ -97,6 +98,7 @@ def test_a_socket_file_that_was_deleted_is_made_again(daemon: DaemonProcess) -> 
     assert not daemon.socket.exists()
 
 
+@pytest.mark.slow(seconds=3)
 def test_somebody_elses_file_in_place_of_a_deleted_one_is_left_alone(daemon: DaemonProcess) -> None:
     daemon.start()
     daemon.socket.unlink()

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import grpc
+import pytest
 
 from deploy.node.waiting import wait_for
 from offload.v1 import private_key_pb2
@@ -114,6 +115,7 @@ def test_an_updated_kubernetes_secret_is_seen_at_once(daemon: DaemonProcess, key
     assert daemon.events("key file rejected") == []
 
 
+@pytest.mark.slow(seconds=2)
 def test_a_keys_directory_that_goes_and_comes_back(daemon: DaemonProcess, keys: Path, authority: Authority) -> None:
     _watch_only(daemon, rescan_seconds=1)
     daemon.start()

@@ -99,6 +99,7 @@ def test_upgrades_under_load_lose_no_call(daemon: DaemonProcess, upgrades: int) 
             each.stop()
 
 
+@pytest.mark.slow(seconds=3)
 def test_an_upgrade_that_fails_leaves_the_running_one(daemon: DaemonProcess) -> None:
     """Before it has asked for the sockets, and after it has got them."""
     daemon.start()
@@ -120,6 +121,7 @@ def test_an_upgrade_that_fails_leaves_the_running_one(daemon: DaemonProcess) -> 
     assert daemon.admin_socket.exists()
 
 
+@pytest.mark.slow(seconds=2)
 def test_dedicated_sockets_and_a_path_that_changed(daemon: DaemonProcess, tmp_path: Path) -> None:
     sockets = {
         "main": {"path": str(daemon.socket)},

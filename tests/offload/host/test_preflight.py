@@ -22,7 +22,7 @@ from offload.config.settings import Config
 from offload.host import preflight
 from offload.host.preflight import Account, may
 from offload.reporting import exit_codes
-from tests.offload.cli.test_cli import Ended
+from tests.offload.cli.invoke import Ended
 from tests.offload.conftest import ME
 from tests.offload.daemon_process import ROOT, DaemonProcess, command, environment
 from tests.offload.key_files import Authority, shared_key, write_pair
@@ -152,6 +152,7 @@ def test_edges_of_locked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert findings_of_memory(monkeypatch, 0, "unlocked", allow_unlocked_memory=True) == []
 
 
+@pytest.mark.slow(seconds=4)
 @as_root
 def test_roots_daemon_ignores_the_limit_unless_it_gives_that_up(checked: DaemonProcess) -> None:
     """As the daemon does that gets as far as that: the sandbox has no CAP_IPC_LOCK."""
@@ -171,6 +172,7 @@ def test_roots_daemon_ignores_the_limit_unless_it_gives_that_up(checked: DaemonP
     assert served.returncode == exit_codes.CONFIGURATION, served.stderr
 
 
+@pytest.mark.slow(seconds=4)
 def test_keys_take_no_more_locked_memory_than_is_said() -> None:
     """The numbers of check-config, of the page and of the unit are one, and true."""
     code = """
@@ -213,6 +215,7 @@ def test_what_a_running_daemon_has_is_not_in_its_way(daemon: DaemonProcess) -> N
     assert (ran.returncode, ran.stderr) == (exit_codes.OK, b"")
 
 
+@pytest.mark.slow(seconds=3)
 @as_root
 @pytest.mark.parametrize(("kib", "code"), [(64, exit_codes.CONFIGURATION), (8192, exit_codes.OK)])
 def test_locked_memory(checked: DaemonProcess, kib: int, code: int) -> None:
@@ -236,6 +239,7 @@ def test_locked_memory(checked: DaemonProcess, kib: int, code: int) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.slow(seconds=4)
 @pytest.mark.parametrize(
     ("selector", "socket_settings", "reason"),
     [

@@ -285,6 +285,7 @@ _files = st.dictionaries(
 )
 
 
+@pytest.mark.slow(seconds=8)
 @given(_files)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_bad_files_never_take_anything_else_down(

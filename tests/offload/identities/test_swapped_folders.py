@@ -47,6 +47,7 @@ def volume(tmp_path: Path, authority: Authority) -> Volume:
     return Volume(tmp_path / "volume", pem(authority.issue(KEY)), key_pem(KEY))
 
 
+@pytest.mark.slow(seconds=4)
 def test_no_look_misses_a_key_that_is_always_there(volume: Volume) -> None:
     """Looks without a pause against swaps without a pause."""
     directory = KeysDirectory(volume.folder)
@@ -71,6 +72,7 @@ def test_no_look_misses_a_key_that_is_always_there(volume: Volume) -> None:
     assert bad == []
 
 
+@pytest.mark.slow(seconds=17)
 def test_the_daemon_keeps_an_identity_through_all_swaps(daemon: DaemonProcess, volume: Volume) -> None:
     daemon.configure(
         keys={"directory": str(volume.folder), "debounce_ms": 10, "rescan_seconds": 1},

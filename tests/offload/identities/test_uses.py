@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from deploy.node.waiting import wait_for
 from offload.identities.uses import CALLERS_MAX, IdentityUses
 from tests.offload.conftest import ME
@@ -49,6 +51,7 @@ def _count(daemon: DaemonProcess, identity: str) -> float:
     return total(scrape(daemon), "offload_identity_operations_total", identity=identity, status="OK")
 
 
+@pytest.mark.slow(seconds=4)
 def test_counts_go_on_over_changes_of_the_keyring(daemon: DaemonProcess, keys: Path, authority: Authority) -> None:
     daemon.start()
     _sign(daemon, "p256", 0x0403, 5)
@@ -68,6 +71,7 @@ def _json(daemon: DaemonProcess, *words: str) -> Any:
     return json.loads(done.stdout) if "json" in words else done.stdout
 
 
+@pytest.mark.slow(seconds=6)
 def test_people_see_the_backend_and_the_callers(daemon: DaemonProcess) -> None:
     daemon.configure(identities={"www": ME, "rsa": ME | {"usage": "any"}}, data_plane={"backend": "software"})
     daemon.start()

@@ -162,6 +162,7 @@ def _answers(daemon: DaemonProcess) -> bool:
         return status_of(lambda: admin.ListKeys(admin_pb2.ListKeysRequest(), timeout=5)) is grpc.StatusCode.OK
 
 
+@pytest.mark.slow(seconds=5)
 def test_silent_connections_are_bounded_and_end(running: DaemonProcess) -> None:
     """More than it takes: some are turned away at once, all are gone after the time for a handshake."""
     before = running.descriptors()

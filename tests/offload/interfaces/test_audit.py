@@ -119,6 +119,7 @@ def test_what_happened_last_is_written_at_the_end(daemon: DaemonProcess, audited
     assert sum(line["count"] for line in read_json_lines(audited) if line["event"] == "key_used") == 1
 
 
+@pytest.mark.slow(seconds=2)
 def test_a_full_disk_stops_nothing(daemon: DaemonProcess) -> None:
     """/dev/full refuses every write, as a full disk does; a link is not followed, so it is named itself."""
     daemon.configure(identities={"www": ME}, audit={"path": "/dev/full"})

@@ -163,6 +163,7 @@ def test_processor_time_is_a_share() -> None:
     assert budget.rest(200.0, 1.25) == pytest.approx(1.0)
 
 
+@pytest.mark.slow(seconds=5)
 def test_a_flood_gets_its_share_of_the_processor() -> None:
     """What the server's thread used, by its own clock; however many peers knock."""
     with serving() as server, ExitStack() as stack:

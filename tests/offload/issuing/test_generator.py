@@ -103,6 +103,7 @@ def test_made_certified_and_serving(generating: Generating, key_type: str) -> No
     assert not (generating.folder / "keys").exists(), "nothing was written, and the directory is not needed"
 
 
+@pytest.mark.slow(seconds=3)
 def test_renewed_with_a_new_key_while_the_old_one_serves(generating: Generating) -> None:
     """A certificate of 62 s less the minute it is backdated: it is renewed every second or so."""
     generating.setup(generating.local_ca(4))
@@ -122,6 +123,7 @@ def test_renewed_with_a_new_key_while_the_old_one_serves(generating: Generating)
     assert second.credentials[0].key_id != first.credentials[0].key_id, "each certificate has a key of its own"
 
 
+@pytest.mark.slow(seconds=4)
 def test_an_issuer_that_fails_and_recovers(generating: Generating) -> None:
     generating.setup(generating.local_ca(4))
     (generating.folder / "ca.key").rename(generating.folder / "away")
@@ -190,6 +192,7 @@ def test_a_reload_adds_changes_and_removes(generating: Generating) -> None:
         assert status_of(lambda: stub.Sign(request, timeout=10)) is grpc.StatusCode.NOT_FOUND
 
 
+@pytest.mark.slow(seconds=4)
 def test_what_the_configuration_refuses(generating: Generating) -> None:
     def check(issuers: Any, identities: Any) -> str:
         generating.configure(issuers=issuers, identities=identities)

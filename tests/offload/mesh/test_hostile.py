@@ -119,6 +119,7 @@ ANSWER = node_pb2.CertificateAnswer(id=7, certificate_chain=[b"x"], renew_at=2**
 UNASKED = node_pb2.ControlMessage(certificate_answer=ANSWER).SerializeToString()
 
 
+@pytest.mark.slow(seconds=4)
 def test_what_is_no_message_ends_the_stream_and_the_next_one_works(daemon: DaemonProcess, hostile: Hostile) -> None:
     for script in ([GARBAGE], [NO_TEXT], [configuration("v1"), GARBAGE], [UNASKED, b"", NONSENSE]):
         hostile.scripts.put(script)
@@ -139,6 +140,7 @@ def test_what_is_no_message_ends_the_stream_and_the_next_one_works(daemon: Daemo
     assert daemon.stop() == 0
 
 
+@pytest.mark.slow(seconds=3)
 @pytest.mark.parametrize(
     ("answer", "says"),
     [

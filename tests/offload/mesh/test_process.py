@@ -138,6 +138,7 @@ def test_a_token_file_of_any_content_ends_nothing(node: Node) -> None:
     wait_for("the identity", lambda: node.names() == [CART])
 
 
+@pytest.mark.slow(seconds=10)
 def test_mutual_tls_and_the_token_is_needed_once(node: Node) -> None:
     """Both are killed and come back; the token is gone meanwhile, and what is in force stays."""
     node.policy()

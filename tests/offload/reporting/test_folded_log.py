@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import grpc
+import pytest
 
 from deploy.node.waiting import wait_for
 from offload.reporting.folded_log import AT_ONCE_MAX, INTERVAL_SECONDS, KINDS_MAX, NOT_TOLD_APART, FoldedLog
@@ -91,6 +92,7 @@ def test_the_end_writes_what_is_counted() -> None:
 # ---- in the daemon ----
 
 
+@pytest.mark.slow(seconds=12)
 def test_refusals_of_one_caller_are_folded(daemon: DaemonProcess) -> None:
     """Many identities that are not there: few lines, and their counts are all of them."""
     count = 200  # fewer than the data plane tells apart between two looks at them

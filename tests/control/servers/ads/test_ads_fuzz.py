@@ -250,6 +250,7 @@ def test_what_ends_a_stream_is_said(target: Target, delta: bool) -> None:
     target.goes_on()
 
 
+@pytest.mark.slow(seconds=3)
 def test_memory_stays_where_it_is(target: Target) -> None:
     """Streams with much of everything, one after the other: what they held goes with them."""
 
@@ -340,6 +341,7 @@ class Stalled:
         self._socket.close()
 
 
+@pytest.mark.slow(seconds=7)
 def test_proxies_that_do_not_read_or_refuse_hold_up_nobody(target: Target) -> None:
     stalled = [Stalled(target) for _ in range(20)]
     for proxy in stalled:

@@ -211,6 +211,7 @@ async def until_so_many_wait(plane: ControlPlane, wanted: int) -> None:
     pytest.fail(f"{name} did not become {wanted}")
 
 
+@pytest.mark.slow(seconds=3)
 async def test_a_proxy_keeps_its_own_tls_until_its_node_serves_it(world: World) -> None:
     plane = world.plane
     await plane.changes.put_all(world.read(ENVOY_TLS))

@@ -53,6 +53,7 @@ def check(stream: streams.Stream, events: list[object]) -> None:
         assert stream.deadline is None or stream.deadline >= 0
 
 
+@pytest.mark.slow(seconds=6)
 @pytest.mark.parametrize(
     ("make", "said"),
     [(streams.state_of_the_world, requests), (streams.delta, delta_requests)],

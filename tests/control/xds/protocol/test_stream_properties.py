@@ -138,6 +138,7 @@ worlds = st.builds(
 steps = st.lists(st.tuples(worlds, st.one_of(st.none(), st.integers(0, 5))), min_size=1, max_size=8)
 
 
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("delta", [False, True], ids=["state of the world", "delta"])
 @settings(max_examples=200, deadline=None)
 @given(steps=steps)

@@ -42,6 +42,7 @@ def restart(make_server: Callable[..., Server], old: Server) -> Server:
     return new
 
 
+@pytest.mark.slow(seconds=7)
 @pytest.mark.parametrize("algorithm", ["p256", "rsa2048"])
 def test_no_unary_call_is_lost_over_restarts(make_server: Callable[..., Server], algorithm: str) -> None:
     server = make_server()
@@ -76,6 +77,7 @@ def test_no_unary_call_is_lost_over_restarts(make_server: Callable[..., Server],
         verify(server.keys[algorithm].public_key_der, scheme, signature, tls13_input(seed))
 
 
+@pytest.mark.slow(seconds=3)
 def test_no_operation_of_a_stream_is_lost_over_restarts(make_server: Callable[..., Server]) -> None:
     """A client that opens a new stream when its own is ended, and asks again for what was not answered."""
     server = current = make_server()

@@ -1,4 +1,4 @@
-"""How long the gRPC front works for whom in one turn of its loop, run by hand (tests/native/front/shares.c).
+"""How long the gRPC front works for whom in one turn of its loop, run by hand (tests/native/dataplane/grpc/shares.c).
 
 FRONT_SHARES names another build of the program; tests/native/sanitized.py runs sanitized ones.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-PROGRAM = Path(os.environ.get("FRONT_SHARES", ROOT / "build/native/tests/native/front/front_shares"))
+ROOT = Path(__file__).resolve().parents[4]
+PROGRAM = Path(os.environ.get("FRONT_SHARES", ROOT / "build/native/tests/native/dataplane/grpc/front_shares"))
 
 
 TESTS = ("strangers", "users", "timeouts", "hanging_up", "standing", "arriving", "without_descriptors")
