@@ -41,6 +41,16 @@ ORDERS = {
 }
 
 
+# To generate keys of these sizes takes seconds, which each worker of a parallel run would spend.
+LARGE_KEYS = ("rsa3072", "rsa4096")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    parameters = getattr(item, "callspec", None)
+    if parameters is not None and parameters.params.get("algorithm") in LARGE_KEYS:
+        item.add_marker(pytest.mark.slow(seconds=2))
+
+
 # --- backends ---------------------------------------------------------------------------------------------------------
 
 

@@ -285,7 +285,7 @@ def test_refusals_name_the_usage_that_is_configured(
         assert f"this key's usage {usage} signs only" in why(server, algorithm, input=b"certificate request")
         assert f"this key's usage {usage} signs no digests" in why(server, algorithm, input=bytes(32), prehashed=True)
     assert "the key's usage is tls13" in why(server, "p256", signature_scheme=0x0503)
-    assert "TLS 1.3, where the signature_scheme is not one" in why(server, "rsa2048", signature_scheme=0x0401)
+    assert "where this key does not have the signature_scheme" in why(server, "rsa2048", signature_scheme=0x0401)
 
 
 def test_of_several_usages_the_widest_is_named(make_server: Callable[..., Server], keys: dict[str, object]) -> None:
