@@ -21,6 +21,21 @@ function(add_rsa name)
   target_sources(kernels PRIVATE $<TARGET_OBJECTS:${name}>)
 endfunction()
 
+# The multiplications of a lone operation, whose numbers lie across the lanes.
+set(rsa_lone ${rsa_generated}/montgomery_lone.c)
+add_custom_command(
+  OUTPUT ${rsa_lone}
+  COMMAND ${Python3_EXECUTABLE} ${rsa_generate}/lone.py ${rsa_lone}
+  DEPENDS ${rsa_generate}/lone.py ${rsa_generate}/straight_line.py
+  COMMENT "Writing the Montgomery arithmetic of lone operations" VERBATIM)
+function(add_rsa_lone name)
+  add_library(${name} OBJECT ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/rsa_lone_ifma8_private.c ${rsa_lone})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${name} PRIVATE boringssl_crypto)
+  target_compile_options(${name} PRIVATE ${ARGN})
+  target_sources(kernels PRIVATE $<TARGET_OBJECTS:${name}>)
+endfunction()
+
 include(CheckCCompilerFlag)
 check_c_compiler_flag(-fno-schedule-insns2 KERNELS_COMPILER_HAS_NO_SCHEDULE)
 if(KERNELS_COMPILER_HAS_NO_SCHEDULE)
@@ -36,7 +51,14 @@ foreach(lanes 8 4)
     add_rsa(kernels_rsa_${lanes}_portable -O1 -DVEC_PORTABLE -DVEC_LANES=${lanes})
   endif()
 endforeach()
+if(KERNELS_COMPILER_HAS_IFMA)
+  add_rsa_lone(kernels_rsa_lone -O3 ${rsa_flags} ${ifma8_flags})
+  target_sources(kernels_rsa_lone PRIVATE ${CMAKE_CURRENT_LIST_DIR}/rsa_lone_ifma8_measure.c)
+endif()
+if(TESTING_HOOKS)
+  add_rsa_lone(kernels_rsa_lone_portable -O1 -DVEC_PORTABLE)
+endif()
 if(KERNELS_COMPILER_HAS_IFMA OR TESTING_HOOKS)
   target_sources(kernels PRIVATE ${CMAKE_CURRENT_LIST_DIR}/rsa_ifma8_key.c ${CMAKE_CURRENT_LIST_DIR}/rsa_ifma8_lanes.c
-    ${CMAKE_CURRENT_LIST_DIR}/rsa_ifma8_plan.c)
+    ${CMAKE_CURRENT_LIST_DIR}/rsa_ifma8_plan.c ${CMAKE_CURRENT_LIST_DIR}/rsa_lone_ifma8_key.c)
 endif()

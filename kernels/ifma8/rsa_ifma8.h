@@ -27,10 +27,14 @@ typedef struct rsa_ifma8_key {
   uint64_t n_square[RSA_LIMBS_MAX]; /* R^2 mod n, with the R of n */
   uint64_t n_k0;
   uint64_t e;
+  uint64_t *lone; /* for lone operations, in secret memory of its own: rsa_lone_ifma8.h */
 } rsa_ifma8_key;
 
 /* Limbs of half a modulus: 20, 30, 40. The modulus has twice as many. */
 unsigned rsa_ifma8_half_limbs(kernel_algorithm algorithm);
+
+/* x = 2^times x mod m, x < m. */
+void rsa_double_modulo(uint64_t *x, const uint64_t *m, unsigned words, unsigned times);
 
 /* key->ifma8, for RSA keys: computed from key->rsa when the key is loaded. False when secret memory ran out. */
 bool rsa_ifma8_prepare(kernel_key *key);
@@ -43,6 +47,11 @@ typedef void rsa_run(kernel_algorithm algorithm, montgomery_products products, k
 rsa_run rsa_private_ifma8, rsa_private_ifma4;
 #ifdef TESTING_HOOKS
 rsa_run rsa_private_ifma8_portable, rsa_private_ifma4_portable;
+#endif
+/* rsa_lone_ifma8_private.c: one operation after the other, each number spread over the lanes. */
+rsa_run rsa_lone_private_ifma8;
+#ifdef TESTING_HOOKS
+rsa_run rsa_lone_private_ifma8_portable;
 #endif
 
 /* rsa_ifma8_lanes.c: whole batches. */

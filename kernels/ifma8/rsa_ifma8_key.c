@@ -2,7 +2,8 @@
  *
  *   2^k x mod m by doubling: x <- 2 x - m if that is not negative. k steps; k = 52 limbs gives R x mod m.
  *
- * Plain C on words of 64 bits; it runs once per key and takes about 0.3 ms for RSA-2048, 2 ms for RSA-4096.
+ * Plain C on words of 64 bits; it runs once per key and takes about 0.3 ms for RSA-2048, 2 ms for RSA-4096; those of
+ * lone operations (rsa_lone_ifma8_key.c) as much again.
  *
  * Secret: p, q, the exponents and everything made from them. No branch and no address depends on them: the subtraction
  * is always computed and chosen by a mask.
@@ -11,6 +12,7 @@
 #include <string.h>
 
 #include "kernels/ifma8/rsa_ifma8.h"
+#include "kernels/ifma8/rsa_lone_ifma8.h"
 #include "kernels/secret_memory.h"
 
 enum { LIMB_BITS = 52 };
@@ -30,8 +32,7 @@ static void limbs_of_words(uint64_t *limbs, unsigned limb_count, const uint64_t 
   }
 }
 
-/* x = 2^times x mod m, x < m. */
-static void double_modulo(uint64_t *x, const uint64_t *m, unsigned words, unsigned times) {
+void rsa_double_modulo(uint64_t *x, const uint64_t *m, unsigned words, unsigned times) {
   uint64_t doubled[RSA_WORDS_MAX], reduced[RSA_WORDS_MAX];
   for (unsigned step = 0; step < times; step++) {
     uint64_t carry = 0, borrow = 0;
@@ -63,9 +64,9 @@ static void prepare_half(rsa_ifma8_half *half, const uint64_t *prime, const uint
   limbs_of_words(half->prime, limbs, prime, words);
   memcpy(half->exponent, exponent, words * sizeof *exponent);
   half->k0 = negative_inverse(prime[0]);
-  double_modulo(power, prime, words, LIMB_BITS * limbs);
+  rsa_double_modulo(power, prime, words, LIMB_BITS * limbs);
   limbs_of_words(half->one, limbs, power, words);
-  double_modulo(power, prime, words, 2 * LIMB_BITS * limbs);
+  rsa_double_modulo(power, prime, words, 2 * LIMB_BITS * limbs);
   limbs_of_words(half->cube, limbs, power, words);
   OPENSSL_cleanse(power, sizeof power);
 }
@@ -81,22 +82,24 @@ bool rsa_ifma8_prepare(kernel_key *key) {
 
   uint64_t qinv[RSA_HALF_WORDS_MAX];
   memcpy(qinv, numbers->qinv, sizeof qinv);
-  double_modulo(qinv, numbers->p, words, LIMB_BITS * limbs);
+  rsa_double_modulo(qinv, numbers->p, words, LIMB_BITS * limbs);
   limbs_of_words(prepared->qinv, limbs, qinv, words);
   OPENSSL_cleanse(qinv, sizeof qinv);
 
   uint64_t power[RSA_WORDS_MAX] = {1};
   limbs_of_words(prepared->n, 2 * limbs, numbers->n, numbers->words);
-  double_modulo(power, numbers->n, numbers->words, 2 * LIMB_BITS * 2 * limbs);
+  rsa_double_modulo(power, numbers->n, numbers->words, 2 * LIMB_BITS * 2 * limbs);
   limbs_of_words(prepared->n_square, 2 * limbs, power, numbers->words);
   prepared->n_k0 = negative_inverse(numbers->n[0]);
   prepared->e = numbers->e;
 
   key->ifma8 = prepared;
-  return true;
+  return rsa_lone_prepare(key);
 }
 
 void rsa_ifma8_release(kernel_key *key) {
-  secret_free(key->ifma8);
+  rsa_ifma8_key *prepared = key->ifma8;
+  if (prepared != NULL) secret_free(prepared->lone);
+  secret_free(prepared);
   key->ifma8 = NULL;
 }

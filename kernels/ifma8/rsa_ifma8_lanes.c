@@ -8,7 +8,7 @@
 typedef struct form_table {
   rsa_run *run[RSA_WAYS];
 } form_table;
-static const size_t at_once[RSA_WAYS] = {[RSA_EIGHT_LANES] = 8, [RSA_FOUR_LANES] = 2};
+static const size_t at_once[RSA_WAYS] = {[RSA_EIGHT_LANES] = 8, [RSA_FOUR_LANES] = 2, [RSA_LONE] = 1};
 
 static void run(const form_table *build, const rsa_plan *plan, kernel_algorithm algorithm, kernel_lane lanes[],
                 size_t count, kernel_workspace *workspace) {
@@ -30,13 +30,14 @@ static void run(const form_table *build, const rsa_plan *plan, kernel_algorithm 
   }
 
 #ifdef KERNELS_HAVE_IFMA8
-static const form_table forms = {{rsa_private_ifma8, rsa_private_ifma4}};
+static const form_table forms = {{rsa_private_ifma8, rsa_private_ifma4, rsa_lone_private_ifma8}};
 ENTRY_POINT(rsa2048, KERNEL_RSA2048, , rsa_plan_native)
 ENTRY_POINT(rsa3072, KERNEL_RSA3072, , rsa_plan_native)
 ENTRY_POINT(rsa4096, KERNEL_RSA4096, , rsa_plan_native)
 #endif
 #ifdef TESTING_HOOKS
-static const form_table forms_portable = {{rsa_private_ifma8_portable, rsa_private_ifma4_portable}};
+static const form_table forms_portable = {
+    {rsa_private_ifma8_portable, rsa_private_ifma4_portable, rsa_lone_private_ifma8_portable}};
 ENTRY_POINT(rsa2048, KERNEL_RSA2048, _portable, rsa_plan_portable)
 ENTRY_POINT(rsa3072, KERNEL_RSA3072, _portable, rsa_plan_portable)
 ENTRY_POINT(rsa4096, KERNEL_RSA4096, _portable, rsa_plan_portable)

@@ -1,12 +1,13 @@
 /* Makes the RSA plan: measures a squaring in each form, and takes the cheapest schedule for every number of operations.
  *
  * Costs are counted in squarings of halves: an exponentiation to the power of b bits has b, and a multiplication for
- * every window; a check 18 with numbers twice as long, which are four times as expensive.
+ * every window; a check 18 with numbers twice as long, which are four times as expensive; over the lanes, twice.
  *
  * Compiled without AVX-512 flags.
  */
 #include "kernels/ifma8/rsa_ifma8_plan.h"
 
+#include <float.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -16,9 +17,10 @@
 
 #include "kernels/testing_hooks.h"
 
-enum { ALGORITHMS = KERNEL_RSA4096 + 1, CHECK = 18 * 4 };
+enum { ALGORITHMS = KERNEL_RSA4096 + 1, TURNS = 8, CHECK = 18 * 4, LONE_CHECK = 18 * 2 };
 
-static const char *const way_names[RSA_WAYS] = {[RSA_EIGHT_LANES] = "eight", [RSA_FOUR_LANES] = "four"};
+static const char *const way_names[RSA_WAYS] = {
+    [RSA_EIGHT_LANES] = "eight", [RSA_FOUR_LANES] = "four", [RSA_LONE] = "lone"};
 static const char *const products_names[MONTGOMERY_WAYS] = {[MONTGOMERY_KARATSUBA] = "karatsuba",
                                                             [MONTGOMERY_SCHOOLBOOK] = "schoolbook"};
 
@@ -45,47 +47,64 @@ static unsigned half_bits(kernel_algorithm algorithm) {
   return (unsigned)kernel_output_size(algorithm) * 8 / 2;
 }
 
-static double cost(const rsa_plan *plan, rsa_schedule schedule, unsigned bits) {
-  const double exponentiation = bits * (1 + 1.0 / 4);
-  unsigned eight = schedule.operations[RSA_EIGHT_LANES], four = schedule.operations[RSA_FOUR_LANES];
-  return plan->squaring_ns[RSA_EIGHT_LANES] * ((eight + 3) / 4 * exponentiation + (eight > 0) * CHECK) +
-         plan->squaring_ns[RSA_FOUR_LANES] * ((four + 1) / 2 * (exponentiation + CHECK));
+/* Nanoseconds of `count` operations that go one way. */
+static double cost(const rsa_plan *plan, rsa_way way, unsigned count, unsigned bits) {
+  const double per_pass = bits * (1 + 1.0 / 4), per_lone = bits * (1 + 1.0 / 5);
+  double squarings;
+  switch (way) {
+    case RSA_EIGHT_LANES: squarings = (count + 3) / 4 * per_pass + (count > 0) * CHECK; break;
+    case RSA_FOUR_LANES: squarings = (count + 1) / 2 * (per_pass + CHECK); break;
+    default: squarings = count * (per_lone + LONE_CHECK);
+  }
+  return squarings * plan->squaring_ns[way];
 }
 
 /* Every way serves fewer operations at the cost of more, so no batch costs more than a larger one. */
 static void choose(rsa_plan *plan, unsigned bits) {
   for (unsigned count = 1; count <= KERNEL_LANES; count++) {
-    rsa_schedule best = all_by(RSA_EIGHT_LANES, count);
-    for (unsigned eight = 0; eight < count; eight++) {
-      rsa_schedule other = {0};
-      other.operations[RSA_EIGHT_LANES] = (uint8_t)eight;
-      other.operations[RSA_FOUR_LANES] = (uint8_t)(count - eight);
-      if (cost(plan, other, bits) < cost(plan, best, bits)) best = other;
+    double least = 0;
+    for (unsigned eight = 0; eight <= count; eight++) {
+      for (unsigned four = 0; four <= count - eight; four++) {
+        const unsigned lone = count - eight - four;
+        const double sum = cost(plan, RSA_EIGHT_LANES, eight, bits) + cost(plan, RSA_FOUR_LANES, four, bits) +
+                           cost(plan, RSA_LONE, lone, bits);
+        if (eight + four > 0 && sum >= least) continue;
+        least = sum;
+        plan->schedule[count] = (rsa_schedule){{(uint8_t)eight, (uint8_t)four, (uint8_t)lone}};
+      }
     }
-    plan->schedule[count] = best;
   }
 }
 
 static rsa_plan native[ALGORITHMS];
 static pthread_once_t native_once = PTHREAD_ONCE_INIT;
 
-static void measure(rsa_plan *plan, rsa_way way, void (*squaring_ns)(unsigned, double[MONTGOMERY_WAYS]),
-                    unsigned limbs) {
-  double ns[MONTGOMERY_WAYS];
-  squaring_ns(limbs, ns);
-  unsigned best = find(products_names, MONTGOMERY_WAYS, getenv("OFFLOAD_RSA_PRODUCTS"));
-  if (best == MONTGOMERY_WAYS)
-    best = ns[MONTGOMERY_SCHOOLBOOK] < ns[MONTGOMERY_KARATSUBA] ? MONTGOMERY_SCHOOLBOOK : MONTGOMERY_KARATSUBA;
-  plan->products[way] = best;
-  plan->squaring_ns[way] = ns[best];
+/* Everything in turns, and the minimum of many short rounds: what else the host does spoils a few rounds of all alike,
+ * and a core takes some 100 us until it runs 512-bit instructions at their full rate. */
+static void measure(rsa_plan *plan, kernel_algorithm algorithm) {
+  const unsigned limbs = rsa_ifma8_half_limbs(algorithm);
+  double ns[RSA_WAYS][MONTGOMERY_WAYS];
+  for (rsa_way way = 0; way < RSA_WAYS; way++) ns[way][0] = ns[way][1] = DBL_MAX;
+  for (unsigned turn = 0; turn < TURNS; turn++) {
+    rsa_squaring_ns_ifma8(limbs, ns[RSA_EIGHT_LANES]);
+    rsa_squaring_ns_ifma4(limbs, ns[RSA_FOUR_LANES]);
+    rsa_lone_squaring_ns_ifma8(algorithm, ns[RSA_LONE]);
+  }
+  const unsigned wanted = find(products_names, MONTGOMERY_WAYS, getenv("OFFLOAD_RSA_PRODUCTS"));
+  for (rsa_way way = 0; way < RSA_WAYS; way++) {
+    unsigned best =
+        ns[way][MONTGOMERY_SCHOOLBOOK] < ns[way][MONTGOMERY_KARATSUBA] ? MONTGOMERY_SCHOOLBOOK : MONTGOMERY_KARATSUBA;
+    if (wanted < MONTGOMERY_WAYS && way != RSA_LONE) best = wanted;
+    plan->products[way] = best;
+    plan->squaring_ns[way] = ns[way][best];
+  }
 }
 
 static void make_native(void) {
   const rsa_way way = find(way_names, RSA_WAYS, getenv("OFFLOAD_RSA_WAY"));
   for (kernel_algorithm a = KERNEL_RSA2048; a <= KERNEL_RSA4096; a++) {
     rsa_plan *plan = &native[a];
-    measure(plan, RSA_EIGHT_LANES, rsa_squaring_ns_ifma8, rsa_ifma8_half_limbs(a));
-    measure(plan, RSA_FOUR_LANES, rsa_squaring_ns_ifma4, rsa_ifma8_half_limbs(a));
+    measure(plan, a);
     choose(plan, half_bits(a));
     if (way != RSA_WAYS) force(plan, way);
   }
@@ -96,14 +115,14 @@ static void make_native(void) {
 
 #ifdef TESTING_HOOKS
 static rsa_plan forced[RSA_WAYS];
-static rsa_plan portable = {.schedule = {[1] = {{0, 1}},
-                                         [2] = {{0, 2}},
-                                         [3] = {{3, 0}},
-                                         [4] = {{4, 0}},
-                                         [5] = {{4, 1}},
-                                         [6] = {{4, 2}},
-                                         [7] = {{7, 0}},
-                                         [8] = {{8, 0}}}};
+static rsa_plan portable = {.schedule = {[1] = {{0, 0, 1}},
+                                         [2] = {{0, 2, 0}},
+                                         [3] = {{3, 0, 0}},
+                                         [4] = {{4, 0, 0}},
+                                         [5] = {{4, 0, 1}},
+                                         [6] = {{4, 2, 0}},
+                                         [7] = {{7, 0, 0}},
+                                         [8] = {{8, 0, 0}}}};
 static _Atomic(const rsa_plan *) forced_plan;
 
 bool kernel_force_rsa_way(const char *name) {
@@ -161,8 +180,9 @@ void rsa_plan_describe(const rsa_plan *plan, char text[KERNEL_PLAN_MAX]) {
   text[0] = 0;
   append(text, "{\"ways\": {");
   for (rsa_way way = 0; way < RSA_WAYS; way++) {
-    append(text, "%s\"%s\": {\"products\": \"%s\", \"squaring_ns\": %.1f}", way == 0 ? "" : ", ", way_names[way],
-           products_names[rsa_plan_products(plan, way)], plan->squaring_ns[way]);
+    append(text, "%s\"%s\": {", way == 0 ? "" : ", ", way_names[way]);
+    if (way != RSA_LONE) append(text, "\"products\": \"%s\", ", products_names[rsa_plan_products(plan, way)]);
+    append(text, "\"squaring_ns\": %.1f}", plan->squaring_ns[way]);
   }
   append(text, "}, \"schedule\": {");
   for (unsigned count = 1; count <= KERNEL_LANES; count++) {

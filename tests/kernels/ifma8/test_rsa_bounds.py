@@ -44,6 +44,7 @@ def rsa_cases() -> Path:
     return BUILD / "tests" / "native" / "bounds" / "rsa_cases"
 
 
+@pytest.mark.parametrize("way", ["eight", "four", "lone"])
 @pytest.mark.parametrize(
     ("backend", "algorithm", "rounds"),
     [
@@ -56,8 +57,8 @@ def rsa_cases() -> Path:
         pytest.param("ifma8", "rsa2048", 3000, marks=[pytest.mark.ifma, pytest.mark.long]),
     ],
 )
-def test_limbs_stay_within_their_bounds(backend, algorithm, rounds, rsa_cases):
-    line = [str(rsa_cases), backend, algorithm, str(rounds)]
+def test_limbs_stay_within_their_bounds(backend, algorithm, rounds, way, rsa_cases):
+    line = [str(rsa_cases), backend, algorithm, str(rounds), way]
     done = subprocess.run(line, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stderr
     assert f"{rounds} batches right" in done.stdout

@@ -31,11 +31,21 @@ def vector_backend(request: pytest.FixtureRequest, hooks: ModuleType) -> str:
     return name
 
 
-@pytest.fixture(params=["karatsuba", "schoolbook"], autouse=True)
-def products(request: pytest.FixtureRequest, hooks: ModuleType) -> Iterator[None]:
-    """Every test runs both ways to make products (kernels/ifma8/montgomery_products.h), whichever this host prefers."""
-    hooks.force_rsa_products(request.param)
+FORMS: list[tuple[str | None, str | None]] = [
+    (way, products) for way in ("eight", "four") for products in ("karatsuba", "schoolbook")
+]
+FORMS += [("lone", None), (None, None)]
+
+
+@pytest.fixture(params=FORMS, ids=lambda form: "-".join(filter(None, form)) or "plan", autouse=True)
+def form(request: pytest.FixtureRequest, hooks: ModuleType) -> Iterator[None]:
+    """Every test runs in every form of the kernels (kernels/ifma8/rsa_ifma8_plan.h), whichever this host prefers, and
+    as the plan says."""
+    way, products = request.param
+    hooks.force_rsa_way(way)
+    hooks.force_rsa_products(products)
     yield
+    hooks.force_rsa_way(None)
     hooks.force_rsa_products(None)
 
 
@@ -140,14 +150,28 @@ def test_public_exponents_may_differ_between_lanes(vector_backend, hooks, load_i
 
 
 @ALGORITHMS
-def test_portable_build_gives_what_software_gives(algorithm, hooks, hook_keys):
+def test_every_form_gives_what_software_gives(algorithm, vector_backend, hooks, hook_keys):
     keys = eight(hook_keys(algorithm))
     n = [rsa_numbers(k).n for k in keys]
     values = [0, 1, n[2] - 1, 2, n[4] >> 1, n[5] - 2, 1 << 1500, secrets.randbelow(n[7])]
     inputs = rows([v.to_bytes(RSA_SIZES[algorithm]) for v in values])
-    portable = hooks.rsa_private(keys, inputs, "ifma8-portable")
-    assert not portable.redone.any()
-    assert np.array_equal(portable.outputs, hooks.rsa_private(keys, inputs, "software").outputs)
+    ours = hooks.rsa_private(keys, inputs, vector_backend)
+    assert not ours.redone.any()
+    assert np.array_equal(ours.outputs, hooks.rsa_private(keys, inputs, "software").outputs)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "multiplications", "instructions"),
+    [("rsa2048", 550_775, 815_488), ("rsa3072", 2_082_368, 2_596_273), ("rsa4096", 4_294_100, 5_140_113)],
+)
+def test_a_lone_operation_takes_as_many_instructions_as_documented(algorithm, multiplications, instructions, hooks):
+    """Counted in the portable build of the same C, check included; they do not depend on the key."""
+    hooks.force_rsa_way("lone")
+    key = hooks.Key.generate(algorithm)
+    before = hooks.multiplications(), hooks.vector_instructions()
+    assert not hooks.rsa_private([key], rows([bytes(RSA_SIZES[algorithm])]), "ifma8-portable").redone.any()
+    assert hooks.multiplications() - before[0] == multiplications
+    assert hooks.vector_instructions() - before[1] == instructions
 
 
 # Intel's kernels

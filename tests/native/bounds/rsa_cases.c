@@ -1,5 +1,6 @@
-/* rsa_cases BACKEND ALGORITHM ROUNDS [SEED]
+/* rsa_cases BACKEND ALGORITHM ROUNDS WAY
  *
+ * WAY is that of rsa_ifma8_plan.h, or "" for the plan of the processor.
  * Runs batches of extreme and random inputs with fresh keys, and compares the results with software. In a build with
  * BOUND_CHECKS the kernels stop the program at the first limb outside the bounds that their comments prove.
  */
@@ -64,7 +65,7 @@ static int run_round(const kernel_backend *backend, kernel_algorithm algorithm, 
 }
 
 int main(int count, char **argument) {
-  if (count != 4) return fail("usage: rsa_cases BACKEND ALGORITHM ROUNDS");
+  if (count != 5 || !kernel_force_rsa_way(argument[4])) return fail("usage: rsa_cases BACKEND ALGORITHM ROUNDS WAY");
   const kernel_backend *backend = kernel_backend_by_name(argument[1]);
   if (backend == NULL) return 77; /* this host cannot run it */
   for (kernel_algorithm a = KERNEL_RSA2048; a <= KERNEL_RSA4096; a++) {

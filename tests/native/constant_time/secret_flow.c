@@ -12,15 +12,16 @@
 #include <valgrind/memcheck.h>
 
 #include "kernels/ifma8/rsa_ifma8.h"
+#include "kernels/ifma8/rsa_lone_ifma8.h"
 #include "kernels/key_internal.h"
 #include "kernels/testing_hooks.h"
 
 enum { OPERATIONS = 3 }; /* fewer than lanes, so that lanes without an operation are tested too */
-/* RSA: eight lanes and four; products made both ways. */
+/* RSA: eight lanes, four, and one number over the lanes; products made both ways. */
 static const struct {
   int count;
   const char *products;
-} batches[] = {{OPERATIONS, "karatsuba"}, {1, "karatsuba"}, {OPERATIONS, "schoolbook"}};
+} batches[] = {{OPERATIONS, "karatsuba"}, {2, "karatsuba"}, {1, "karatsuba"}, {OPERATIONS, "schoolbook"}};
 
 static void secret(const void *memory, size_t size) {
   (void)VALGRIND_MAKE_MEM_UNDEFINED(memory, size);
@@ -36,6 +37,8 @@ static void mark_rsa(const kernel_key *key) {
   const rsa_ifma8_key *prepared = key->ifma8;
   secret(prepared->half, sizeof prepared->half);
   secret(prepared->qinv, sizeof prepared->qinv);
+  const unsigned registers = lone_registers(key->algorithm);
+  secret(prepared->lone, lone_secret_words(registers, n->words / 2) * sizeof *prepared->lone);
 }
 
 static void mark(const kernel_key *key) {
