@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from control.ca.authority import Authority
-from control.model.reference import spiffe_id_problem
+from control.model.target_ref import spiffe_id_problem
 
 # No legitimate request for an SVID is larger.
 MAX_REQUEST_BYTES = 16 * 1024

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from control.mesh.proxy_policies import ProxyPolicies
 from control.mesh.view import Destination, MeshView
-from control.model.reference import BackendRef
+from control.model.target_ref import BackendRef
 from control.policies.matching import outbound_entries
 from control.policies.meshhttproute import generate
 from envoy_ext.render import Config

@@ -17,8 +17,8 @@ from control.model.identity import Identity
 from control.model.mesh_identity import MeshIdentitySpec, best_matched, zone_of
 from control.model.mesh_service import MeshServiceSpec, ServicePort
 from control.model.placement import has_proxy
-from control.model.reference import ZONE, BackendRef, LabelSelector
 from control.model.resource import Resource
+from control.model.target_ref import ZONE, BackendRef, LabelSelector
 from control.model.unreadable import Unreadable
 from control.policies.meshloadbalancingstrategy.generate import Endpoint
 
@@ -100,10 +100,10 @@ class MeshView:
         dataplane = self.get("Dataplane", name)
         for one in self.unreadable:
             if one.key == ("Dataplane", self.mesh, name):
-                return one.remark
+                return one.message
             is_unknown = one.type == "MeshIdentity" and one.kept is None
             if is_unknown and dataplane is not None and _may_select(one.data["spec"], dataplane):
-                return one.remark
+                return one.message
         return None
 
     def zone_of(self, dataplane: Resource) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from control.model.base import Duration, Labels, Model, NonEmpty, Port, is_hostname, is_ip, shown
-from control.model.reference import DISPLAY_NAME
+from control.model.target_ref import DISPLAY_NAME
 from control.model.violation import Violation
 
 Protocol = Literal["tcp", "http", "http2", "grpc"]

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 
 from control.model.base import RFC1035_RULE, is_rfc1035_label
-from control.model.reference import DISPLAY_NAME, WORKLOAD, ZONE
+from control.model.target_ref import DISPLAY_NAME, WORKLOAD, ZONE
 from control.model.violation import Violation, dotted
 
 PREFIX = "kuma.io/"

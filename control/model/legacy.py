@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from control.model.reference import DISPLAY_NAME
+from control.model.target_ref import DISPLAY_NAME
 from control.model.violation import Violation
 
 # Types that were removed, and their replacements.

@@ -11,7 +11,7 @@ from cryptography import x509
 from pydantic import Field
 
 from control.model.base import Duration, Model, NonEmpty
-from control.model.reference import WORKLOAD, ZONE, LabelSelector, spiffe_id_problem, trust_domain_problem
+from control.model.target_ref import WORKLOAD, ZONE, LabelSelector, spiffe_id_problem, trust_domain_problem
 from control.model.unreadable import without_unknown
 from control.model.violation import Violation
 

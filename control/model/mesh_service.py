@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from control.model.base import Model, NonEmpty, Port, refuse, shown
 from control.model.dataplane import HTTP_PROTOCOLS, PORT_NAME, Inbound, Protocol
-from control.model.reference import LabelSelector, spiffe_id_problem
+from control.model.target_ref import LabelSelector, spiffe_id_problem
 from control.model.violation import Violation
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from control.model import base, kuma_labels, legacy
 from control.model.base import Labels, Model, NonEmpty, SpecModel
 from control.model.explain import explain
-from control.model.reference import DISPLAY_NAME
+from control.model.target_ref import DISPLAY_NAME
 from control.model.violation import InvalidResource, Violation
 
 

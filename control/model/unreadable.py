@@ -45,13 +45,13 @@ class Unreadable:
         return (self.type, self.mesh, self.name)
 
     @cached_property
-    def remark(self) -> str:
+    def message(self) -> str:
         """For people: which resource, what happens with it, and why."""
         done = "is left out" if self.kept is None else "is left out, except for its protective parts"
         return f"{self.type} {self.name} {done}: this version cannot read it: {self.problem}"
 
     def to_data(self) -> dict[str, Any]:
-        return {**self.data, "problem": self.remark}
+        return {**self.data, "problem": self.message}
 
 
 def read_spec(kind: Kind, spec: Any) -> tuple[Any, str]:

@@ -29,8 +29,8 @@ from typing import Any, TypeVar
 from control.model.base import Model
 from control.model.kuma_labels import is_shadow
 from control.model.mesh_service import ServicePort
-from control.model.reference import OutboundTargetRef, TopLevelTargetRef
 from control.model.resource import Resource
+from control.model.target_ref import OutboundTargetRef, TopLevelTargetRef
 
 C = TypeVar("C", bound=Model)
 

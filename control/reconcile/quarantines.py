@@ -110,8 +110,8 @@ class Quarantines:
         self._shown[mesh, name] = now
         for key, one in now.items():
             if key not in before:
-                remark = one.remark[:SHOWN_DETAIL_CHARS]
-                log.warning("a policy is left out for a proxy", mesh=mesh, dataplane=name, reason=remark)
+                message = one.message[:SHOWN_DETAIL_CHARS]
+                log.warning("a policy is left out for a proxy", mesh=mesh, dataplane=name, reason=message)
         for type_name, policy in before.keys() - now.keys():
             log.info("a policy applies to a proxy again", mesh=mesh, dataplane=name, type=type_name, policy=policy)
         self._count(mesh)

@@ -56,7 +56,7 @@ def _check_subject(kind: TokenKind, wanted: TokenRequest) -> None:
         raise HTTPException(400, f"name: must have at most {NAME_MAX} characters, all printable")
 
 
-def add_tokens(app: FastAPI, plane: ControlPlane, tokens: Tokens) -> None:
+def add_tokens(app: FastAPI, control_plane: ControlPlane, tokens: Tokens) -> None:
     common: dict[str, Any] = {"tags": ["tokens"]}
 
     async def check_mesh(kind: TokenKind, mesh: str) -> None:
@@ -64,7 +64,7 @@ def add_tokens(app: FastAPI, plane: ControlPlane, tokens: Tokens) -> None:
         if (kind == "dataplane") != bool(mesh):
             raise HTTPException(400, "mesh: is required for dataplane tokens, and not valid for others")
         if mesh:
-            await asyncio.to_thread(plane.state.store.get, "Mesh", "", mesh)
+            await asyncio.to_thread(control_plane.state.store.get, "Mesh", "", mesh)
 
     @app.post("/tokens/revocations", responses=errors.responses(400, 401, 404), **common)
     async def revoke(revocation: Revocation) -> Revoked:
@@ -133,7 +133,7 @@ def add_certificates(app: FastAPI, certificates: AdminCertificates) -> None:
         return Certificate(certificate=made.pem, jti=made.jti, not_after=made.not_after.isoformat())
 
 
-def add_rotation(app: FastAPI, plane: ControlPlane) -> None:
+def add_rotation(app: FastAPI, control_plane: ControlPlane) -> None:
     path = "/meshes/{mesh}/meshidentities/{name}/rotation"
     common: dict[str, Any] = {"tags": ["MeshIdentity"]}
 
@@ -144,14 +144,14 @@ def add_rotation(app: FastAPI, plane: ControlPlane) -> None:
             issuer=rotation.issuer.fingerprint,
             bundle=[authority.fingerprint for authority in rotation.bundle],
             issuer_not_after=rotation.issuer.certificate.not_valid_after_utc.isoformat(),
-            problem=rotation.issuer.problem_at(plane.state.identities.now()),
+            problem=rotation.issuer.problem_at(control_plane.state.identities.now()),
         )
 
     @app.get(path, responses=errors.responses(400, 401, 404, 409), **common)
     async def show(mesh: str, name: str) -> RotationState:
         """The stage of the rotation of its CA, and what it waits for."""
-        identity = await asyncio.to_thread(plane.state.store.get, "MeshIdentity", mesh, name)
-        return state(await asyncio.to_thread(plane.state.identities.authorities.rotation, identity))
+        identity = await asyncio.to_thread(control_plane.state.store.get, "MeshIdentity", mesh, name)
+        return state(await asyncio.to_thread(control_plane.state.identities.authorities.rotation, identity))
 
     @app.post(path, responses=errors.responses(400, 401, 404, 409), **common)
     async def step(mesh: str, name: str, wanted: RotationRequest) -> RotationState:
@@ -160,7 +160,7 @@ def add_rotation(app: FastAPI, plane: ControlPlane) -> None:
         `reset` replaces a CA that has expired or, with `force`, one that could still sign.
         """
         tell("ca_rotated", mesh=mesh, identity=name, action=wanted.action, forced=wanted.force)
-        identity = await asyncio.to_thread(plane.state.store.get, "MeshIdentity", mesh, name)
-        rotation = await plane.rotations.rotate(identity, Event(wanted.action), wanted.force)
+        identity = await asyncio.to_thread(control_plane.state.store.get, "MeshIdentity", mesh, name)
+        rotation = await control_plane.rotations.rotate(identity, Event(wanted.action), wanted.force)
         tell("ca_rotated", stage=rotation.stage.value, issuer=rotation.issuer.fingerprint)
         return state(rotation)

@@ -25,7 +25,7 @@ MAX_NAMED = 100
 
 
 def make_app(
-    plane: ControlPlane,
+    control_plane: ControlPlane,
     tokens: Tokens,
     certificates: AdminCertificates | None = None,
     names: Collection[str] = (),
@@ -40,18 +40,18 @@ def make_app(
     # The middleware added last runs first.
     app.add_middleware(Guard, api=app, authenticator=Authenticator(tokens, certificates), names=names)
     app.add_middleware(Audited, audit=audit or Audit())
-    _add_health(app, plane)
-    inspection.add_to(app, plane)
-    access.add_tokens(app, plane, tokens)
+    _add_health(app, control_plane)
+    inspection.add_to(app, control_plane)
+    access.add_tokens(app, control_plane, tokens)
     if certificates is not None:
         access.add_certificates(app, certificates)
-    access.add_rotation(app, plane)
-    resources.add_to(app, plane)
+    access.add_rotation(app, control_plane)
+    resources.add_to(app, control_plane)
     openapi.describe(app)
     return app
 
 
-def _add_health(app: FastAPI, plane: ControlPlane) -> None:
+def _add_health(app: FastAPI, control_plane: ControlPlane) -> None:
     @app.get("/healthy", tags=["health"])
     async def healthy() -> Status:
         """The process runs."""
@@ -60,13 +60,13 @@ def _add_health(app: FastAPI, plane: ControlPlane) -> None:
     @app.get("/ready", tags=["health"], responses=errors.responses())
     async def ready() -> Any:
         """Whether the store can be read and written, else the reason; and which of its resources are left out."""
-        await asyncio.to_thread(plane.state.store.generation)
-        problem = plane.state.store.problem
+        await asyncio.to_thread(control_plane.state.store.generation)
+        problem = control_plane.state.store.problem
         if problem is not None:
             return errors.body(503, "Store unavailable", problem)
-        return Readiness(status="ready", left_out=sorted(plane.state.left_out.names)[:MAX_NAMED])
+        return Readiness(status="ready", left_out=sorted(control_plane.state.left_out.names)[:MAX_NAMED])
 
     @app.get("/metrics", tags=["health"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Metrics for Prometheus."""
-        return Response(generate_latest(plane.state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(control_plane.state.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -70,23 +70,23 @@ def access(view: MeshView, dataplane: Resource, caller: str, choice: Choice = IN
     return answers
 
 
-async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> dict[str, Any]:
+async def overview(control_plane: ControlPlane, view: MeshView, dataplane: Resource) -> dict[str, Any]:
     """Who it is, whether it is connected, what it accepted and rejected, and which steps wait for what."""
     identity, mode = view.identity_of(dataplane), ProxyPolicies(view, dataplane).offload.mode
     # In mode Offload the node's daemon has the certificate; an earlier one in the store means nothing.
-    held = plane.state.identities.held(dataplane.mesh, dataplane.name) if mode == "EnvoyTLS" else None
-    choice = plane.state.quarantines.choice(view, dataplane)
+    held = control_plane.state.identities.held(dataplane.mesh, dataplane.name) if mode == "EnvoyTLS" else None
+    choice = control_plane.state.quarantines.choice(view, dataplane)
     problems = list(render(view, dataplane, choice=choice).problems)
-    left_out = plane.state.quarantines.left_out(dataplane.mesh, dataplane.name)
-    problems += [one.remark for one in left_out]
-    problems += [one.remark for one in view.unreadable[:MAX_LEFT_OUT]]
+    left_out = control_plane.state.quarantines.left_out(dataplane.mesh, dataplane.name)
+    problems += [one.message for one in left_out]
+    problems += [one.message for one in view.unreadable[:MAX_LEFT_OUT]]
     if identity is not None:
-        problems += _trouble(plane, view.mesh, identity.mesh_identity, mode, held)
+        problems += _trouble(control_plane, view.mesh, identity.mesh_identity, mode, held)
     given, node = view.given(dataplane), node_of(dataplane)
-    word = plane.state.daemons.word(given) if given is not None else None
+    word = control_plane.state.daemons.word(given) if given is not None else None
     if word is not None:
         problems.append(f"node {node} cannot sign for {identity.spiffe_id if identity else 'it'}: {word}")
-    presence = plane.state.plans.presence_of(dataplane.mesh, dataplane.name)
+    presence = control_plane.state.plans.presence_of(dataplane.mesh, dataplane.name)
     if presence in (Presence.OFFLINE, Presence.LOST, Presence.NEW):
         problems.append(
             f"its proxy is {presence.value}: it gets no traffic (delete the Dataplane if it will not return)"
@@ -103,7 +103,8 @@ async def overview(plane: ControlPlane, view: MeshView, dataplane: Resource) -> 
         "waits": [_wait(wait) for wait in waits],
         "settled": word is None and not any(wait.who == dataplane.name for wait in waits),
         "connections": [
-            _connection(plane, proxy) for proxy in plane.state.proxies.named(dataplane.mesh, dataplane.name)
+            _connection(control_plane, proxy)
+            for proxy in control_plane.state.proxies.named(dataplane.mesh, dataplane.name)
         ],
     }
 
@@ -124,14 +125,14 @@ def _wait(wait: Wait) -> dict[str, str]:
     return {"who": wait.who, "step": wait.step, "waitsFor": wait.waits_for, "reason": wait.reason}
 
 
-def _trouble(plane: ControlPlane, mesh: str, mesh_identity: str, mode: str, held: Held | None) -> list[str]:
+def _trouble(control_plane: ControlPlane, mesh: str, mesh_identity: str, mode: str, held: Held | None) -> list[str]:
     """Problems of the CA of a proxy's identity, and what the proxy has in spite of them."""
-    trouble = plane.state.identities.authorities.trouble(mesh, mesh_identity)
+    trouble = control_plane.state.identities.authorities.trouble(mesh, mesh_identity)
     if trouble is None:
         return []
     if mode == "Offload":
         keeps = "its node keeps its present certificate until it expires"
-    elif held is not None and held.is_valid(plane.state.identities.now()):
+    elif held is not None and held.is_valid(control_plane.state.identities.now()):
         keeps = f"the proxy keeps its certificate until {held.not_after:%Y-%m-%d %H:%M} UTC"
     else:
         keeps = "the proxy has no certificate"
@@ -144,10 +145,10 @@ def _left_out(one: LeftOut) -> dict[str, Any]:
     return {"type": one.type, "name": one.name, "resources": resources, "because": one.refusal.detail, "since": since}
 
 
-def _connection(plane: ControlPlane, proxy: Proxy) -> dict[str, Any]:
+def _connection(control_plane: ControlPlane, proxy: Proxy) -> dict[str, Any]:
     subscriptions = proxy.stream.subscriptions if proxy.stream is not None else {}
     types = {
-        SHORT[type_url]: _type(plane, proxy, subscription)
+        SHORT[type_url]: _type(control_plane, proxy, subscription)
         for type_url, subscription in subscriptions.items()
         if subscription.is_asked
     }
@@ -157,7 +158,7 @@ def _connection(plane: ControlPlane, proxy: Proxy) -> dict[str, Any]:
     return {"connectedSeconds": seconds, "tokenUntil": until, "types": types}
 
 
-def _type(plane: ControlPlane, proxy: Proxy, subscription: Subscription) -> dict[str, Any]:
+def _type(control_plane: ControlPlane, proxy: Proxy, subscription: Subscription) -> dict[str, Any]:
     """What it rejects now is shown for each resource, whatever else of the type it has accepted since."""
     snapshot, type_url = proxy.snapshot, subscription.type_url
     refused = subscription.refused_now(snapshot) if snapshot is not None else {}
@@ -168,7 +169,7 @@ def _type(plane: ControlPlane, proxy: Proxy, subscription: Subscription) -> dict
         "wantedVersion": snapshot.version(type_url) if snapshot is not None else "",
     }
     if refused:
-        causes = [str(cause) for cause in plane.state.quarantines.causes(proxy.mesh, proxy.name, type_url)]
+        causes = [str(cause) for cause in control_plane.state.quarantines.causes(proxy.mesh, proxy.name, type_url)]
         state["refused"] = "; ".join(dict.fromkeys(one.detail for one in refused.values()))
         state["refusals"] = [
             {"resource": name, "because": one.detail, "changed": causes} for name, one in sorted(refused.items())

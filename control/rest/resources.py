@@ -32,28 +32,32 @@ IfNoneMatch = Annotated[str, Header(description="*: only if it does not exist ye
 _VERSION = re.compile(r'"?([0-9]{1,18})"?')
 
 
-def add_to(app: FastAPI, plane: ControlPlane) -> None:
-    _add_kind(app, plane, MESH, "/meshes")
+def add_to(app: FastAPI, control_plane: ControlPlane) -> None:
+    _add_kind(app, control_plane, MESH, "/meshes")
     for kind in KINDS:
         if kind.in_mesh:
-            _add_kind(app, plane, kind, f"/meshes/{{mesh}}/{kind.plural}")
+            _add_kind(app, control_plane, kind, f"/meshes/{{mesh}}/{kind.plural}")
     _add_unknown(app)
 
 
-def _add_kind(app: FastAPI, plane: ControlPlane, kind: Kind, path: str) -> None:
+def _add_kind(app: FastAPI, control_plane: ControlPlane, kind: Kind, path: str) -> None:
     common: dict[str, Any] = {"tags": [kind.type]}
     one = f"{path}/{{name}}"
 
     async def page(size: Size = DEFAULT_PAGE, after: After = "", mesh: str = "") -> dict[str, Any]:
-        found = await asyncio.to_thread(plane.state.store.read, kind.type, mesh, after, size + 1)
+        found = await asyncio.to_thread(control_plane.state.store.read, kind.type, mesh, after, size + 1)
         # A mesh that does not exist is not one without resources: whoever mistyped its name should learn it.
-        if not found and kind.in_mesh and not await asyncio.to_thread(plane.state.store.has, MESH.type, "", mesh):
+        if (
+            not found
+            and kind.in_mesh
+            and not await asyncio.to_thread(control_plane.state.store.has, MESH.type, "", mesh)
+        ):
             raise NotFound(f"there is no Mesh {mesh!r}: `mesh get meshes` lists the existing ones")
         items = [_data(one) for one in found[:size]]
         return {"items": items, "next": found[size - 1].name if len(found) > size else None}
 
     async def get(name: str, response: Response, mesh: str = "") -> dict[str, Any]:
-        found = await asyncio.to_thread(plane.state.store.read_one, kind.type, mesh, name)
+        found = await asyncio.to_thread(control_plane.state.store.read_one, kind.type, mesh, name)
         response.headers["ETag"] = f'"{found.version}"'
         return _data(found)
 
@@ -68,8 +72,8 @@ def _add_kind(app: FastAPI, plane: ControlPlane, kind: Kind, path: str) -> None:
         tell("resource_stored", type=kind.type, mesh=mesh, name=name)
         resource = await _read(request, kind, mesh, name)
         expected = _expected_version(if_match, if_none_match)
-        is_new = not await asyncio.to_thread(plane.state.store.has, kind.type, mesh, name)
-        stored = await plane.changes.put(resource, expected)
+        is_new = not await asyncio.to_thread(control_plane.state.store.has, kind.type, mesh, name)
+        stored = await control_plane.changes.put(resource, expected)
         tell("resource_stored", version=stored.version)
         response.status_code = 201 if is_new else 200
         response.headers["ETag"] = f'"{stored.version}"'
@@ -77,7 +81,7 @@ def _add_kind(app: FastAPI, plane: ControlPlane, kind: Kind, path: str) -> None:
 
     async def delete(name: str, if_match: IfMatch = "", mesh: str = "") -> Status:
         tell("resource_deleted", type=kind.type, mesh=mesh, name=name)
-        await plane.changes.delete(kind.type, mesh, name, _expected_version(if_match, ""))
+        await control_plane.changes.delete(kind.type, mesh, name, _expected_version(if_match, ""))
         return Status(status="deleted")
 
     # A mesh is in no mesh: the parameter is not in its paths, and must not become a query parameter instead.

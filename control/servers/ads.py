@@ -59,9 +59,9 @@ class DiscoveryServer:
     a token."""
 
     def __init__(
-        self, plane: ControlPlane, tokens: Tokens, folded: FoldedLog | None = None, welcome: Welcome = unbounded
+        self, control_plane: ControlPlane, tokens: Tokens, folded: FoldedLog | None = None, welcome: Welcome = unbounded
     ) -> None:
-        self._plane, self._tokens = plane, tokens
+        self._control_plane, self._tokens = control_plane, tokens
         self._bearers, self._checks = Bearers(tokens), TokenChecks()
         self._folded, self._welcome = folded or FoldedLog(log), welcome
 
@@ -89,26 +89,26 @@ class DiscoveryServer:
             with self._welcome(context.peer()):
                 first = await self._hello(requests, is_delta)
                 mesh, name = await self._dataplane(first.node, claims)
-                proxy = await self._plane.connections.connect(mesh, name, claims.refusal, claims.expires_at)
+                proxy = await self._control_plane.connections.connect(mesh, name, claims.refusal, claims.expires_at)
                 try:
                     with self._bearers.stream(claims, proxy.is_void):
                         async for answer in self._converse(proxy, first, requests, is_delta):
                             yield answer
                 finally:
-                    self._plane.connections.disconnect(proxy)
+                    self._control_plane.connections.disconnect(proxy)
         except Refused as refused:
-            self._plane.state.metrics.refused.labels(refused.reason).inc()
+            self._control_plane.state.metrics.refused.labels(refused.reason).inc()
             self._folded.warning(("xDS", refused.reason), "xDS stream ended", peer=context.peer(), reason=str(refused))
             await context.abort(refused.code, str(refused))
         except Withheld as withheld:
-            self._plane.state.metrics.refused.labels("withheld").inc()
+            self._control_plane.state.metrics.refused.labels("withheld").inc()
             self._folded.warning(("xDS", "withheld"), "xDS stream ended", peer=context.peer(), reason=str(withheld))
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(withheld))
         except StoreError as error:
-            self._plane.state.metrics.refused.labels("store").inc()
+            self._control_plane.state.metrics.refused.labels("store").inc()
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store is unavailable: {error}")
         except Exception:
-            self._plane.state.metrics.refused.labels("internal").inc()
+            self._control_plane.state.metrics.refused.labels("internal").inc()
             log.exception("an xDS stream failed", peer=context.peer())
             await context.abort(grpc.StatusCode.INTERNAL, "the control plane failed; its log says why")
 
@@ -143,10 +143,10 @@ class DiscoveryServer:
         if mesh != claims.mesh:
             message = f"the token is for the mesh {claims.mesh!r}, not {mesh!r}"
             raise Refused(grpc.StatusCode.UNAUTHENTICATED, "token", message)
-        dataplane = (await self._plane.views.view(mesh)).get("Dataplane", name)
+        dataplane = (await self._control_plane.views.view(mesh)).get("Dataplane", name)
         if dataplane is None:
             # The dataplane may have been created a moment ago.
-            view = await self._plane.views.view(mesh, fresh=True)
+            view = await self._control_plane.views.view(mesh, fresh=True)
             dataplane, withheld = view.get("Dataplane", name), view.withheld(name)
             if withheld is not None:
                 raise Withheld(withheld)
@@ -162,7 +162,7 @@ class DiscoveryServer:
         self, proxy: Proxy, first: Heard, requests: AsyncIterator[bytes], is_delta: bool
     ) -> AsyncIterator[bytes]:
         if first.is_fresh:
-            self._plane.connections.restarted(proxy)
+            self._control_plane.connections.restarted(proxy)
         machine = proxy.stream = streams.delta() if is_delta else streams.state_of_the_world()
         waiting: asyncio.Queue[Heard | Refused | None] = asyncio.Queue(REQUESTS_WAITING)
         waiting.put_nowait(first)
@@ -203,7 +203,7 @@ class DiscoveryServer:
                         proxy.sent[action.type_url] = _made_of(served, action)
                         yield delta_bytes(action) if is_delta else response_bytes(action)
                 if served is proxy.snapshot and proxy.settles():
-                    self._plane.connections.settled(proxy)
+                    self._control_plane.connections.settled(proxy)
                 # Its last words count, even if they are read together with the end of the stream.
                 if has_ended:
                     return
@@ -214,10 +214,10 @@ class DiscoveryServer:
     async def _account(self, proxy: Proxy, action: Action) -> None:
         short = action.type_url.rpartition(".")[2] if not isinstance(action, Abort) else ""
         if isinstance(action, Acked):
-            self._plane.state.metrics.acks.labels(short).inc()
-            self._plane.connections.took(proxy, action.type_url)
+            self._control_plane.state.metrics.acks.labels(short).inc()
+            self._control_plane.connections.took(proxy, action.type_url)
         elif isinstance(action, Nacked):
-            self._plane.state.metrics.nacks.labels(short).inc()
+            self._control_plane.state.metrics.nacks.labels(short).inc()
             log.warning(
                 "a proxy rejected its configuration",
                 mesh=proxy.mesh,
@@ -226,7 +226,7 @@ class DiscoveryServer:
                 version=action.version,
                 detail=action.detail,
             )
-            await self._plane.connections.refused(proxy, action.type_url, action.detail)
+            await self._control_plane.connections.refused(proxy, action.type_url, action.detail)
         elif isinstance(action, Abort):
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "excess", action.reason)
 

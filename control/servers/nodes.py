@@ -58,7 +58,7 @@ class NodeServer:
 
     def __init__(
         self,
-        plane: ControlPlane,
+        control_plane: ControlPlane,
         tokens: Tokens,
         certificates: NodeCertificates | None = None,
         folded: FoldedLog | None = None,
@@ -67,14 +67,14 @@ class NodeServer:
     ) -> None:
         """`audit`: None means the server's log."""
         self._audit = audit or Audit()
-        self._plane, self._tokens, self._certificates = plane, tokens, certificates
+        self._control_plane, self._tokens, self._certificates = control_plane, tokens, certificates
         self._folded, self._welcome, self._strangers = folded or FoldedLog(log), welcome, Strangers()
         self._bearers, self._checks = Bearers(tokens), TokenChecks()
         # The port for nodes with their certificates; 0: there is none.
         self.port = 0
         self._sessions: set[NodeSession] = set()
-        plane.pusher.watch(self._changed)
-        plane.state.daemons.ask(self)
+        control_plane.pusher.watch(self._changed)
+        control_plane.state.daemons.ask(self)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Join is a stream of one request, the same on the wire: else gRPC would read it before it is authorized."""
@@ -123,7 +123,7 @@ class NodeServer:
         return None
 
     async def _configuration(self, session: NodeSession) -> NodeConfiguration:
-        views = await self._plane.views.all_views()
+        views = await self._control_plane.views.all_views()
         wanted = configuration(views, session.name, await asyncio.to_thread(self._issuers, views))
         there = {(view.mesh, dataplane.name) for view in views for dataplane in view.dataplanes}
         return replace(wanted, identities=(*wanted.identities, *leaving(session, wanted, there)))
@@ -133,7 +133,7 @@ class NodeServer:
         found = {}
         for view in views:
             for identity in view.of_type("MeshIdentity"):
-                fingerprint = self._plane.state.identities.authorities.issuer_fingerprint(identity)
+                fingerprint = self._control_plane.state.identities.authorities.issuer_fingerprint(identity)
                 if fingerprint is not None:
                     found[view.mesh, identity.name] = fingerprint
         return found
@@ -250,7 +250,7 @@ class NodeServer:
             reader.cancel()
             self._sessions.discard(session)
             if session.configuration is not None:
-                self._plane.state.pending.mark_moved({one.mesh for one in session.configuration.identities})
+                self._control_plane.state.pending.mark_moved({one.mesh for one in session.configuration.identities})
 
     async def _converse(self, session: NodeSession, waiting: asyncio.Queue[Any]) -> AsyncIterator[Any]:
         while True:
@@ -308,7 +308,7 @@ class NodeServer:
             )
         else:
             session.applied_version, session.applied = applied.version, answered
-        self._plane.state.pending.mark_moved({one.mesh for one in answered.identities})
+        self._control_plane.state.pending.mark_moved({one.mesh for one in answered.identities})
 
     def _serving(self, session: NodeSession, serving: Any) -> None:
         """Accepts only the node's own identities: it must not report on those of another node."""
@@ -318,7 +318,7 @@ class NodeServer:
         can = usable(session.answered) & usable(session.configuration)
         session.serving = frozenset((spiffe_id, socket) for spiffe_id, socket in can if spiffe_id in said)
         if session.serving != before:
-            self._plane.state.pending.mark_moved({one.mesh for one in session.answered.identities})
+            self._control_plane.state.pending.mark_moved({one.mesh for one in session.answered.identities})
 
     def _sign(self, session: NodeSession, wanted: Any) -> Any:
         def refusal(status: grpc.StatusCode, message: str) -> Any:
@@ -336,7 +336,7 @@ class NodeServer:
             message = f"no dataplane on node {session.name!r} has the identity {wanted.spiffe_id[:2048]!r}"
             return refusal(grpc.StatusCode.PERMISSION_DENIED, message)
         try:
-            svid = self._plane.state.identities.sign(found.mesh, found.identity, wanted.request, session.name)
+            svid = self._control_plane.state.identities.sign(found.mesh, found.identity, wanted.request, session.name)
         except RefusedRequest as error:
             return refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except (UnusableAuthority, StoreError) as error:

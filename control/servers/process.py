@@ -108,7 +108,7 @@ class Service:
             self._release()
             raise
         self.audit = Audit(settings.audit_log, metrics.audit_lost.inc)
-        self.plane = ControlPlane(self.store, settings.zone, metrics, offline_after=settings.offline_after)
+        self.control_plane = ControlPlane(self.store, settings.zone, metrics, offline_after=settings.offline_after)
         self.tokens = Tokens(self.store)
         self.certificate = ServingCertificate(self.store, settings.names, clock)
         self._served = self.certificate.chain_pem
@@ -121,9 +121,9 @@ class Service:
     async def start(self) -> None:
         """Raises OSError if an address is unavailable."""
         settings = self._settings
-        discovery = DiscoveryServer(self.plane, self.tokens, self._folded, self.fronts.welcome)
+        discovery = DiscoveryServer(self.control_plane, self.tokens, self._folded, self.fronts.welcome)
         of_nodes = self.node_certificates, self._folded, self.fronts.welcome, self.audit
-        nodes = NodeServer(self.plane, self.tokens, *of_nodes)
+        nodes = NodeServer(self.control_plane, self.tokens, *of_nodes)
 
         def add_to(server: grpc.aio.Server) -> None:
             discovery.add_to(server)
@@ -136,7 +136,7 @@ class Service:
         self._grpc = GrpcServer(add_to, ports, self.fronts.bounds[GRPC].connections)
         self.xds, self.nodes = await self._grpc.start()
         nodes.port = self.nodes.port
-        self._tasks = [asyncio.create_task(self.plane.run()), asyncio.create_task(self._look())]
+        self._tasks = [asyncio.create_task(self.control_plane.run()), asyncio.create_task(self._look())]
         self._tasks.append(asyncio.create_task(self.fronts.run({self.xds.port, self.nodes.port})))
         await self._start_api()
         self._publish_expiry()
@@ -147,7 +147,7 @@ class Service:
 
     async def _start_api(self) -> None:
         address = self._settings.api
-        app = make_app(self.plane, self.tokens, self.admin_certificates, self._settings.names, self.audit)
+        app = make_app(self.control_plane, self.tokens, self.admin_certificates, self._settings.names, self.audit)
         config = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", http=Protocol)
         config.load()
         self._libraries.begin()
@@ -222,7 +222,7 @@ class Service:
 
     def _publish_expiry(self) -> None:
         end = self.certificate.certificate.not_valid_after_utc.timestamp()
-        self.plane.state.metrics.show_end("server", end)
+        self.control_plane.state.metrics.show_end("server", end)
 
     async def ended(self) -> None:
         """Returns, or raises the error, when a part has stopped that should run for ever."""

@@ -80,7 +80,7 @@ class LeftOut:
     since: float
 
     @property
-    def remark(self) -> str:
+    def message(self) -> str:
         names = ", ".join(self.refusal.names[:3]) + (", ..." if len(self.refusal.names) > 3 else "")
         if not self.name:
             return (

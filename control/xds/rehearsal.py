@@ -15,8 +15,8 @@ from google.protobuf import json_format
 
 from control.kinds import DATAPLANE, MESH_IDENTITY, MESH_SERVICE, MESH_TRUST
 from control.mesh.view import view_of
-from control.model.reference import WORKLOAD, OutboundTargetRef, TopLevelTargetRef
 from control.model.resource import Kind, Resource
+from control.model.target_ref import WORKLOAD, OutboundTargetRef, TopLevelTargetRef
 from control.model.violation import InvalidResource, Violation
 from control.xds.encoding import encode
 from control.xds.encoding.encode import CLUSTER, LISTENER, ROUTES

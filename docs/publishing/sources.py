@@ -13,7 +13,7 @@ import typer
 import control.cli
 import offload.cli
 from control.rest.app import make_app
-from offload.config.reference import reference_table as daemon_configuration
+from offload.config.settings_table import settings_table as daemon_configuration
 from offload.reporting import exit_codes
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -105,7 +105,7 @@ class Service:
 
     path: Path
     keys: dict[str, Key]
-    plane: DataPlane
+    data_plane: DataPlane
 
     def measure(self, algorithm: str, seconds: float = SLICE_SECONDS) -> ServiceResult:
         """Measures saturation first, then the sidecars at a share of it. ServiceBenchError."""
@@ -144,7 +144,7 @@ class Service:
         """
         software, loads = [], []
         for _ in range(TURNS):
-            software.append(median(self.plane.benchmark(algorithm, 1, "software", SIGNATURES)) * 1e6)
+            software.append(median(self.data_plane.benchmark(algorithm, 1, "software", SIGNATURES)) * 1e6)
             loads.append(self._load(algorithm, connections=8, in_flight=16, batch=4, duration=seconds))
         usual = median(software)
         ratio = median(cpu / alone for (_, cpu), alone in zip(loads, software, strict=True))
@@ -216,8 +216,8 @@ def running(algorithms: list[str]) -> Iterator[Service]:
         "backend": defaults.backend,
     }
     keys = {algorithm: Key.generate(algorithm) for algorithm in algorithms}
-    plane = DataPlane(settings)
-    plane.set_identities(
+    data_plane = DataPlane(settings)
+    data_plane.set_identities(
         [
             {
                 "name": "bench",
@@ -234,9 +234,9 @@ def running(algorithms: list[str]) -> Iterator[Service]:
         path = Path(folder) / "offload.sock"
         listening.bind(str(path))
         listening.listen(64)
-        plane.add_listener("main", listening.fileno())
-        plane.start()
+        data_plane.add_listener("main", listening.fileno())
+        data_plane.start()
         try:
-            yield Service(path, keys, plane)
+            yield Service(path, keys, data_plane)
         finally:
-            plane.stop()
+            data_plane.stop()

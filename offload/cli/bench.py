@@ -106,7 +106,7 @@ def _measure_kernels(
     """The backends of this host, and for each algorithm and backend the microseconds of batches of 1 to 8."""
     from offload import _dataplane
 
-    plane = _dataplane.DataPlane(
+    data_plane = _dataplane.DataPlane(
         {
             "shards": 1,
             "max_wait_us": 0,
@@ -124,11 +124,11 @@ def _measure_kernels(
             "backend": "auto",
         }
     )
-    backends = [b for b in BACKENDS if b == "software" or plane.statistics()["backend"] == b]
+    backends = [b for b in BACKENDS if b == "software" or data_plane.statistics()["backend"] == b]
     results: dict[str, dict[str, list[float]]] = {}
     for algorithm in algorithms:
         say(f"kernels: {algorithm}")
-        results[algorithm] = _measure(plane, algorithm, backends, rounds)
+        results[algorithm] = _measure(data_plane, algorithm, backends, rounds)
     return backends, results
 
 
@@ -144,12 +144,14 @@ def _measure_service(algorithms: list[str], say: Callable[[str], None]) -> dict[
     return results
 
 
-def _measure(plane: _dataplane.DataPlane, algorithm: str, backends: list[str], rounds: int) -> dict[str, list[float]]:
+def _measure(
+    data_plane: _dataplane.DataPlane, algorithm: str, backends: list[str], rounds: int
+) -> dict[str, list[float]]:
     """Median microseconds per batch of 1 to 8, by backend."""
     times: dict[str, list[float]] = {backend: [] for backend in backends}
     for batch in BATCHES:
         for backend in backends:
-            times[backend].append(round(median(plane.benchmark(algorithm, batch, backend, rounds)) * 1e6, 1))
+            times[backend].append(round(median(data_plane.benchmark(algorithm, batch, backend, rounds)) * 1e6, 1))
     return times
 
 

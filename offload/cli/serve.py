@@ -87,9 +87,9 @@ def check_config(
     1: it would, but some key file is rejected, or somebody whom a selector names could not connect. 0: all good.
     """
     if show_reference:
-        from offload.config.reference import reference_table
+        from offload.config.settings_table import settings_table
 
-        typer.echo(reference_table(), nl=False)
+        typer.echo(settings_table(), nl=False)
         return
     from offload import _dataplane
     from offload.cli.keys import identities_as_json, print_identities, print_problems, problems_as_json
@@ -124,7 +124,7 @@ def check_config(
                 "config": settings.model_dump(mode="json"),
                 "identities": identities_as_json(identities),
                 "problems": problems_as_json(problems),
-                "remarks": [{"identity": w.identity, "text": w.text} for w in warnings],
+                "warnings": [{"identity": w.identity, "text": w.text} for w in warnings],
                 "host": [{"where": f.where, "text": f.text, "fatal": f.fatal} for f in findings],
             }
         )

@@ -19,7 +19,7 @@ MOST_CHANGES = 3
 STRICTER = ("alert handshake_failure", "ServerHello")
 
 
-class _Kept(Exception):
+class _HelloSent(Exception):
     """The hello is made; the handshake ends here."""
 
 
@@ -29,12 +29,12 @@ def _hello(target: Target, version: str) -> bytes:
 
     def keep(_client: Client, hello: Any) -> None:
         made.append(bytes(hello.write()))
-        raise _Kept
+        raise _HelloSent
 
     client = Client(target.port, {"client_hello": keep})
     try:
         client.handshakeClientCert(settings=settings(version), serverName=SERVER_NAME)
-    except _Kept:
+    except _HelloSent:
         return made[0]
     finally:
         client.wire.close()

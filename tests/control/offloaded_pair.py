@@ -121,7 +121,9 @@ async def offloaded_pair(
 
 def are_in(running: Running, offloaded: bool) -> bool:
     """Whether both proxies have acknowledged that their keys are there, and use nothing else any more."""
-    proxies = [proxy for name in ("web-1", "backend-1") for proxy in running.plane.state.proxies.named("default", name)]
+    proxies = [
+        proxy for name in ("web-1", "backend-1") for proxy in running.control_plane.state.proxies.named("default", name)
+    ]
     return len(proxies) == 2 and all(
         len(proxy.claims.possible) == 1 and (proxy.claims.possible[0].place is not None) is offloaded
         for proxy in proxies

@@ -37,16 +37,16 @@ class Running:
 
     async def start(self) -> None:
         self.store = Store(f"sqlite:///{self.folder}/mesh.db", StoreKey(file=self.folder / "key"), KINDS)
-        self.plane = ControlPlane(self.store, clock=self._now, offline_after=self.offline_after)
+        self.control_plane = ControlPlane(self.store, clock=self._now, offline_after=self.offline_after)
         self.tokens = Tokens(self.store)
         self.certificate = ServingCertificate(self.store, ["127.0.0.1"])
         self.server = grpc.aio.server()
-        DiscoveryServer(self.plane, self.tokens).add_to(self.server)
-        self.nodes = NodeServer(self.plane, self.tokens)
+        DiscoveryServer(self.control_plane, self.tokens).add_to(self.server)
+        self.nodes = NodeServer(self.control_plane, self.tokens)
         self.nodes.add_to(self.server)
         self.port = self.server.add_secure_port(f"127.0.0.1:{self.port}", self.certificate.grpc_credentials())
         await self.server.start()
-        self.task = asyncio.create_task(self.plane.run())
+        self.task = asyncio.create_task(self.control_plane.run())
 
     def _now(self) -> datetime:
         return datetime.now(UTC) + timedelta(seconds=self.ahead)
@@ -58,7 +58,7 @@ class Running:
         self.store.close()
 
     async def apply(self, text: str) -> None:
-        await self.plane.changes.put_all(self.read(text))
+        await self.control_plane.changes.put_all(self.read(text))
 
     def token_file(self, name: str) -> Path:
         """Of a proxy."""

@@ -38,10 +38,10 @@ def end_the_ca(mesh: Live) -> None:
 
 
 async def problems(mesh: Live, name: str) -> str:
-    view = await mesh.running.plane.views.view("default", fresh=True)
+    view = await mesh.running.control_plane.views.view("default", fresh=True)
     dataplane = view.get("Dataplane", name)
     assert dataplane is not None
-    return "; ".join((await explain_proxy.overview(mesh.running.plane, view, dataplane))["problems"])
+    return "; ".join((await explain_proxy.overview(mesh.running.control_plane, view, dataplane))["problems"])
 
 
 async def step(mesh: Live, event: Event) -> Rotation:
@@ -49,7 +49,7 @@ async def step(mesh: Live, event: Event) -> Rotation:
     identity = mesh.running.store.get("MeshIdentity", "default", "identity")
     for _ in range(200):
         try:
-            return await mesh.running.plane.rotations.rotate(identity, event)
+            return await mesh.running.control_plane.rotations.rotate(identity, event)
         except WrongStage as late:
             last = late
             await asyncio.sleep(0.1)
@@ -66,7 +66,7 @@ async def test_a_restarted_envoy_gets_its_certificate_while_the_ca_cannot_be_use
     assert set(await mesh.call(50)) == {200}
     assert "the CA of MeshIdentity identity cannot be used: " in await problems(mesh, "backend-1")
     assert "the proxy keeps its certificate until" in await problems(mesh, "backend-1")
-    metrics = mesh.running.plane.state.metrics.registry
+    metrics = mesh.running.control_plane.state.metrics.registry
     await eventually(
         "the metric of failing CAs",
         lambda: metrics.get_sample_value("mesh_ca_failing", {"identity": "default/identity"}) == 1.0,
@@ -74,19 +74,19 @@ async def test_a_restarted_envoy_gets_its_certificate_while_the_ca_cannot_be_use
 
 
 async def test_a_reset_brings_a_mesh_back_whose_ca_has_ended(mesh: Live) -> None:
-    plane, identity = mesh.running.plane, mesh.running.store.get("MeshIdentity", "default", "identity")
+    control_plane, identity = mesh.running.control_plane, mesh.running.store.get("MeshIdentity", "default", "identity")
     mesh.stop()
     for name in ("web-1", "backend-1"):
-        plane.state.identities.forget("default", name)
+        control_plane.state.identities.forget("default", name)
     end_the_ca(mesh)
     await mesh.running.stop()
     await mesh.running.start()
-    plane = mesh.running.plane
+    control_plane = mesh.running.control_plane
     mesh.start()
     await asyncio.sleep(2)
     assert set(await mesh.call(5)) <= {0, 503}
     assert "expired on" in await problems(mesh, "web-1")
-    await plane.rotations.rotate(identity, Event.RESET)
+    await control_plane.rotations.rotate(identity, Event.RESET)
     await mesh.until(200)
     assert set(await mesh.call(50)) == {200}
     assert (await step(mesh, Event.RETIRED)).stage is Stage.STABLE
@@ -94,23 +94,23 @@ async def test_a_reset_brings_a_mesh_back_whose_ca_has_ended(mesh: Live) -> None
 
 
 async def test_a_mesh_that_is_made_again_at_once_works_at_once(mesh: Live) -> None:
-    plane = mesh.running.plane
-    before = plane.state.identities.issuer("default", "identity").fingerprint
+    control_plane = mesh.running.control_plane
+    before = control_plane.state.identities.issuer("default", "identity").fingerprint
     mesh.stop()
     for name in ("web-1", "backend-1"):
-        await plane.changes.delete("Dataplane", "default", name)
-    await plane.changes.delete("Mesh", "", "default")
+        await control_plane.changes.delete("Dataplane", "default", name)
+    await control_plane.changes.delete("Mesh", "", "default")
     await mesh.running.apply(MESH_WITH_IDENTITY + services(mesh.ports) + "---" + PERMISSION)
-    assert plane.state.identities.issuer("default", "identity").fingerprint != before
+    assert control_plane.state.identities.issuer("default", "identity").fingerprint != before
     mesh.start()
     await mesh.until(200)
     assert set(await mesh.call(20)) == {200}
 
 
 async def test_a_managed_trust_that_is_deleted_is_there_again(mesh: Live) -> None:
-    store, plane = mesh.running.store, mesh.running.plane
+    store, control_plane = mesh.running.store, mesh.running.control_plane
     before = store.get("MeshTrust", "default", "identity")
-    await plane.changes.delete("MeshTrust", "default", "identity")
+    await control_plane.changes.delete("MeshTrust", "default", "identity")
     assert store.get("MeshTrust", "default", "identity").spec == before.spec
     foreign = generate(DOMAIN, datetime.now(UTC)).certificate_pem
     spec = before.spec.model_copy(
@@ -120,7 +120,7 @@ async def test_a_managed_trust_that_is_deleted_is_there_again(mesh: Live) -> Non
             ]
         }
     )
-    await plane.changes.put(type(before)(before.kind, "default", "identity", spec, before.labels))
+    await control_plane.changes.put(type(before)(before.kind, "default", "identity", spec, before.labels))
     assert store.get("MeshTrust", "default", "identity").spec == before.spec
     store.delete("MeshTrust", "default", "identity")  # by somebody else
     await eventually("the trust", lambda: store.has("MeshTrust", "default", "identity"))
@@ -128,9 +128,9 @@ async def test_a_managed_trust_that_is_deleted_is_there_again(mesh: Live) -> Non
 
 
 async def test_a_deleted_identity_goes_with_its_ca_its_trust_and_its_certificates(mesh: Live) -> None:
-    store, plane = mesh.running.store, mesh.running.plane
+    store, control_plane = mesh.running.store, mesh.running.control_plane
     assert len(store.secret_names("mesh/default/svid/")) == 2
-    await plane.changes.delete("MeshIdentity", "default", "identity")
+    await control_plane.changes.delete("MeshIdentity", "default", "identity")
     assert store.secret_names("mesh/default/ca/") == []
     await eventually("the trust to go", lambda: not store.has("MeshTrust", "default", "identity"))
     await eventually("the secrets to go", lambda: store.secret_names("mesh/default/svid/") == [])
@@ -152,13 +152,13 @@ async def test_checks_of_a_rotation_make_no_certificate_and_it_ends(
     ) as mesh:
         mesh.start()
         await mesh.until(200)
-        plane = mesh.running.plane
-        made = {name: plane.state.identities.held("default", name) for name in ("web-1", "backend-1")}
+        control_plane = mesh.running.control_plane
+        made = {name: control_plane.state.identities.held("default", name) for name in ("web-1", "backend-1")}
         for event in (Event.BEGIN, Event.DISTRIBUTED, Event.REPLACED, Event.RETIRED):
             await step(mesh, event)
             if event is Event.BEGIN:
-                await plane.views.view("default", fresh=True)
-                now = {name: plane.state.identities.held("default", name) for name in made}
+                await control_plane.views.view("default", fresh=True)
+                now = {name: control_plane.state.identities.held("default", name) for name in made}
                 assert now == made, "a check is a look"
         assert set(await mesh.call(20)) == {200}
 
@@ -228,18 +228,18 @@ DAY = 24 * 3600
 
 async def test_certificates_of_a_clock_that_was_ahead_are_replaced_within_moments(mesh: Live) -> None:
     running = mesh.running
-    right = {name: running.plane.state.identities.held("default", name) for name in ("web-1", "backend-1")}
+    right = {name: running.control_plane.state.identities.held("default", name) for name in ("web-1", "backend-1")}
     running.ahead = DAY  # past half of their life: they are renewed
     await eventually(
         "new certificates",
-        lambda: all(running.plane.state.identities.held("default", n) != held for n, held in right.items()),
+        lambda: all(running.control_plane.state.identities.held("default", n) != held for n, held in right.items()),
     )
-    fast = {name: running.plane.state.identities.held("default", name) for name in right}
+    fast = {name: running.control_plane.state.identities.held("default", name) for name in right}
     assert all(held is not None and not held.is_valid(datetime.now(UTC)) for held in fast.values())
     running.ahead = 0
     await eventually(
         "new certificates",
-        lambda: all(running.plane.state.identities.held("default", n) != held for n, held in fast.items()),
+        lambda: all(running.control_plane.state.identities.held("default", n) != held for n, held in fast.items()),
     )
     mesh.stop("backend-1")
     mesh.start("backend-1")

@@ -57,7 +57,7 @@ def certificate(folder: Path, issuer: Authority, uris: Sequence[str]) -> Path:
 
 
 def own_authority(scene: Live) -> Authority:
-    return scene.running.plane.state.identities.issuer("default", "identity")
+    return scene.running.control_plane.state.identities.issuer("default", "identity")
 
 
 async def call(scene: Live, *uris: str) -> int:
@@ -74,7 +74,7 @@ async def call(scene: Live, *uris: str) -> int:
 
 async def permit(scene: Live, text: str) -> None:
     """Until backend-1 has acknowledged it."""
-    [proxy] = scene.running.plane.state.proxies.named("default", "backend-1")
+    [proxy] = scene.running.control_plane.state.proxies.named("default", "backend-1")
     assert proxy.stream is not None
     routes = proxy.stream.subscriptions[ROUTES]
     before = routes.acked_version
@@ -123,7 +123,7 @@ async def test_a_server_is_believed_by_the_cas_of_its_own_trust_domain(
         other = generate("other", datetime.now(UTC))
         bundle = [{"type": "Pem", "pem": {"value": other.certificate_pem}}]
         trust = {"type": "MeshTrust", "name": "other", "spec": {"trustDomain": "other", "caBundles": bundle}}
-        [proxy] = scene.running.plane.state.proxies.named("default", "backend-1")
+        [proxy] = scene.running.control_plane.state.proxies.named("default", "backend-1")
         assert proxy.stream is not None
         secrets = proxy.stream.subscriptions[SECRET]
         before = secrets.acked_version

@@ -91,7 +91,7 @@ async def there(tmp_path: Path, read_resources: Read, envoy_binary: Path) -> Asy
 
 
 async def view_of(there: Fleet) -> MeshView:
-    return await there.running.plane.views.view("default")
+    return await there.running.control_plane.views.view("default")
 
 
 async def service(there: Fleet) -> ServicePlan:
@@ -102,11 +102,11 @@ async def service(there: Fleet) -> ServicePlan:
 
 async def until_settled(there: Fleet) -> MeshView:
     """Nothing waits, every proxy uses just what it was given last, and so for a second."""
-    plane, stable, before = there.running.plane, 0, None
+    control_plane, stable, before = there.running.control_plane, 0, None
     for _ in range(400):
         view = await view_of(there)
         assert view.plan is not None
-        connected = [proxy for name in there.envoys for proxy in plane.state.proxies.named("default", name)]
+        connected = [proxy for name in there.envoys for proxy in control_plane.state.proxies.named("default", name)]
         is_settled = (
             not view.plan.waits
             and {proxy.name for proxy in connected} >= set(there.envoys)
@@ -152,23 +152,23 @@ async def test_identities_come_change_and_go(there: Fleet) -> None:
             await until_settled(there)
             await load.more(50)
         # And they go.
-        await there.running.plane.changes.delete("MeshIdentity", "default", "identity")
+        await there.running.control_plane.changes.delete("MeshIdentity", "default", "identity")
         view = await until_settled(there)
         assert not (await service(there)).tls
         assert view.plan is not None
         assert view.plan.facts["one"].identity is None
         await load.more(100)
     assert load.failed == {}
-    assert there.running.plane.state.metrics.nacks._metrics == {}
+    assert there.running.control_plane.state.metrics.nacks._metrics == {}
 
 
 async def test_clients_wait_for_the_last_server_which_is_named(there: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of what one of two backends is given reaches it for a while."""
-    plane = there.running.plane
+    control_plane = there.running.control_plane
     async with Load(there.port("call")) as load:
         await load.more(50)
         await until_settled(there)
-        [late] = plane.state.proxies.named("default", "two")
+        [late] = control_plane.state.proxies.named("default", "two")
 
         def withheld(snapshot: Snapshot | None, _: object) -> None:
             assert snapshot is not None
@@ -183,9 +183,11 @@ async def test_clients_wait_for_the_last_server_which_is_named(there: Fleet, mon
         assert not (await service(there)).tls
         two = view.get("Dataplane", "two")
         assert two is not None
-        overview = await explain_proxy.overview(plane, view, two)
+        overview = await explain_proxy.overview(control_plane, view, two)
         assert ("service backend", "two") in {(wait["who"], wait["waitsFor"]) for wait in overview["waits"]}
-        assert plane.state.metrics.registry.get_sample_value("mesh_waiting_steps", {"mesh": "default", "step": TLS})
+        assert control_plane.state.metrics.registry.get_sample_value(
+            "mesh_waiting_steps", {"mesh": "default", "step": TLS}
+        )
         monkeypatch.undo()
         await there.running.apply(STRICT)
         await until_settled(there)
@@ -211,7 +213,7 @@ async def test_a_member_without_its_label_gets_no_traffic(there: Fleet) -> None:
         await there.application("three")
         await there.running.apply(backend(there, "three", labels="version: three"))
         there.start("three")
-        await eventually("three to come", lambda: there.running.plane.state.proxies.named("default", "three"))
+        await eventually("three to come", lambda: there.running.control_plane.state.proxies.named("default", "three"))
         await eventually_waits(there, ("three", "three"))
         await load.more(100)
         # One that had it loses it.
@@ -247,7 +249,7 @@ async def test_an_offline_proxy_leaves_the_endpoints(there: Fleet) -> None:
     async with Load(there.port("call")) as load:
         await load.more(50)
         there.kill("two")
-        transitions = there.running.plane.state.plans
+        transitions = there.running.control_plane.state.plans
         await eventually("two is offline", lambda: transitions.presence_of("default", "two") is Presence.OFFLINE)
         # Until web has been told, and its Envoy has done it, every second call meets nobody.
         await eventually_without_failures(load, 100)

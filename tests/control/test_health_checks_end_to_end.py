@@ -75,7 +75,7 @@ async def test_an_endpoint_that_is_taken_away_gets_no_request_although_it_is_wel
                     await asyncio.sleep(0.1)
                 else:
                     raise AssertionError("the two were never well")
-            await there.running.plane.changes.delete("Dataplane", "default", "two")
+            await there.running.control_plane.changes.delete("Dataplane", "default", "two")
             await asyncio.sleep(2)  # in which the news arrive; the Envoy of it goes on
             before = load.texts["two"]
             await load.more(300)
@@ -103,7 +103,7 @@ async def test_those_who_start_after_the_first_check_are_known_within_moments(
     async with fleet(tmp_path, read_resources, envoy_binary) as there:
         await there.running.apply(mesh(there))
         there.start("web")
-        await eventually("web", lambda: there.running.plane.state.proxies.named("default", "web"))
+        await eventually("web", lambda: there.running.control_plane.state.proxies.named("default", "web"))
         await asyncio.sleep(3)
         await there.application("one")
         bad = await sick(there.port("two-app"))

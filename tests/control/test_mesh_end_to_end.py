@@ -151,11 +151,11 @@ async def test_a_mesh(running: Running) -> None:
         # A new CA without a failed request; each step waits until every proxy is as far.
         rotated: Counter[str] = Counter()
         traffic = asyncio.create_task(count_for(client, rotated, 200))
-        before = running.plane.state.identities.issuer("default", "identity").fingerprint
+        before = running.control_plane.state.identities.issuer("default", "identity").fingerprint
         await rotate(running)
         await traffic
         assert set(rotated) <= {"200 blue", "200 green"}
-        assert running.plane.state.identities.issuer("default", "identity").fingerprint != before
+        assert running.control_plane.state.identities.issuer("default", "identity").fingerprint != before
 
         # The control plane goes and comes back with traffic going on; nothing is sent again, and changes arrive.
         through: Counter[str] = Counter()
@@ -176,7 +176,7 @@ async def test_a_mesh(running: Running) -> None:
             await asyncio.sleep(0.05)
         last = [(await answer(client, CALL))[0] for _ in range(20)]
         assert set(last) == {403}, last
-        assert running.plane.state.metrics.nacks._metrics == {}
+        assert running.control_plane.state.metrics.nacks._metrics == {}
 
 
 def routes_version(running: Running, name: str) -> str:
@@ -184,7 +184,7 @@ def routes_version(running: Running, name: str) -> str:
     return next(
         (
             p.stream.subscriptions[ROUTES].acked_version
-            for p in running.plane.state.proxies.named("default", name)
+            for p in running.control_plane.state.proxies.named("default", name)
             if p.stream
         ),
         "",
@@ -197,7 +197,7 @@ async def rotate(running: Running) -> None:
     for number, event in enumerate((Event.BEGIN, Event.DISTRIBUTED, Event.REPLACED, Event.RETIRED)):
         for _ in range(300):
             try:
-                rotation = await running.plane.rotations.rotate(identity, event)
+                rotation = await running.control_plane.rotations.rotate(identity, event)
                 break
             except WrongStage as late:
                 last = late

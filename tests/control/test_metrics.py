@@ -48,8 +48,8 @@ def values(metrics: Metrics) -> dict[str, float]:
 async def test_what_prometheus_reads(tmp_path: Path, read_resources: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = Metrics()
     store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS, metrics.observe_store)
-    plane = ControlPlane(store, metrics=metrics)
-    running = asyncio.create_task(plane.run())
+    control_plane = ControlPlane(store, metrics=metrics)
+    running = asyncio.create_task(control_plane.run())
 
     async def until(wanted: Callable[[dict[str, float]], bool]) -> dict[str, float]:
         for _ in range(200):
@@ -58,29 +58,29 @@ async def test_what_prometheus_reads(tmp_path: Path, read_resources: Read, monke
             await asyncio.sleep(0.05)
         raise AssertionError(found)
 
-    await plane.changes.put_all(read_resources(MESH))
+    await control_plane.changes.put_all(read_resources(MESH))
     generation = store.generation()
     found = await until(lambda now: now["mesh_config_generation"] == generation and now["mesh_push_seconds_count"] > 0)
     assert found["mesh_store_up"] == 1
     for operation in ("put", "list", "generation", "probe", "put_secret"):
         assert found[f"mesh_store_seconds_count{{operation={operation}}}"] > 0, operation
-    proxy = await plane.connections.connect("default", "web-1")
+    proxy = await control_plane.connections.connect("default", "web-1")
     found = values(metrics)
     assert (found["mesh_connected_proxies{mesh=default}"], found["mesh_snapshot_build_seconds_count"] > 0) == (1, True)
-    plane.connections.disconnect(proxy)
+    control_plane.connections.disconnect(proxy)
     assert values(metrics)["mesh_connected_proxies{mesh=default}"] == 0
 
     # The end of a CA follows its rotation, and goes with what it is of.
     end = "mesh_certificate_expiry_timestamp_seconds{certificate=default/identity}"
     before = values(metrics)[end]
     identity = store.get("MeshIdentity", "default", "identity")
-    await plane.changes.delete("Dataplane", "default", "web-1")
+    await control_plane.changes.delete("Dataplane", "default", "web-1")
     monkeypatch.setattr(authority, "AUTHORITY_LIFETIME", authority.AUTHORITY_LIFETIME + timedelta(days=100))
-    await plane.rotations.rotate(identity, Event.BEGIN)
+    await control_plane.rotations.rotate(identity, Event.BEGIN)
     assert values(metrics)[end] == before, "the old one signs as yet"
-    await plane.rotations.rotate(identity, Event.DISTRIBUTED)
+    await control_plane.rotations.rotate(identity, Event.DISTRIBUTED)
     assert values(metrics)[end] == pytest.approx(before + 100 * 24 * 3600, abs=60)
-    await plane.changes.delete("Mesh", "", "default")
+    await control_plane.changes.delete("Mesh", "", "default")
     assert end not in values(metrics)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -38,7 +38,7 @@ def mesh_on_node(socket: Path, key_type: str = "p256") -> str:
 
 @dataclass
 class Joined:
-    plane: Running
+    control_plane: Running
     daemon: DaemonProcess
     folder: Path
 
@@ -54,21 +54,21 @@ class Joined:
 
 @pytest.fixture
 async def joined(tmp_path: Path, read_resources: Callable[[str], list[Resource]]) -> AsyncIterator[Joined]:
-    plane, daemon = Running(tmp_path, read_resources), DaemonProcess(tmp_path)
-    await plane.start()
-    await plane.apply(mesh_on_node(daemon.socket))
-    (tmp_path / "mesh-ca.pem").write_text(plane.certificate.ca_pem)
-    (tmp_path / "token").write_text(plane.tokens.issue("node", 600, name="n1") + "\n")
+    control_plane, daemon = Running(tmp_path, read_resources), DaemonProcess(tmp_path)
+    await control_plane.start()
+    await control_plane.apply(mesh_on_node(daemon.socket))
+    (tmp_path / "mesh-ca.pem").write_text(control_plane.certificate.ca_pem)
+    (tmp_path / "token").write_text(control_plane.tokens.issue("node", 600, name="n1") + "\n")
     mesh = {
-        "control_plane": f"127.0.0.1:{plane.port}",
+        "control_plane": f"127.0.0.1:{control_plane.port}",
         "ca_file": str(tmp_path / "mesh-ca.pem"),
         "token_file": str(tmp_path / "token"),
     }
     daemon.configure(mesh=mesh)
     await asyncio.to_thread(daemon.start)
-    yield Joined(plane, daemon, tmp_path)
+    yield Joined(control_plane, daemon, tmp_path)
     await asyncio.to_thread(daemon.stop)
-    await plane.stop()
+    await control_plane.stop()
 
 
 async def both(joined: Joined) -> list[Any]:
@@ -95,7 +95,7 @@ async def test_identities_come_and_keys_stay(joined: Joined) -> None:
     leaf.verify_directly_issued_by(x509.load_der_x509_certificate(identity.trust_bundles[0].authorities[0]))
     assert joined.daemon.events("connected to the control plane")
     await eventually(
-        "the daemon's word", lambda: [s.applied_version for s in joined.plane.nodes.sessions("n1")] != [""]
+        "the daemon's word", lambda: [s.applied_version for s in joined.control_plane.nodes.sessions("n1")] != [""]
     )
     assert not (joined.folder / "keys").exists(), "nothing was written"
 
@@ -103,9 +103,9 @@ async def test_identities_come_and_keys_stay(joined: Joined) -> None:
 @pytest.mark.slow(seconds=11)
 async def test_changes_follow(joined: Joined) -> None:
     await both(joined)
-    await joined.plane.apply(mesh_on_node(joined.daemon.socket, "rsa2048"))
+    await joined.control_plane.apply(mesh_on_node(joined.daemon.socket, "rsa2048"))
     await eventually("RSA keys", lambda: {k.algorithm for i in joined.keys().identities for k in i.keys} == {"rsa2048"})
-    await joined.plane.plane.changes.delete("Dataplane", "default", "web-1")
+    await joined.control_plane.control_plane.changes.delete("Dataplane", "default", "web-1")
     await eventually("one identity less", lambda: [i.name for i in joined.keys().identities] == [BACKEND_ID])
 
 
@@ -119,7 +119,7 @@ async def test_a_wait_that_no_policy_sets_is_the_nodes_own_and_status_says_who_s
     assert (now.max_wait_us, now.max_wait_set_by) == (1000, "data_plane.max_wait_us")
     assert (now.queue_limit > 0, now.queue_limit_set_by) == (True, "data_plane.queue_limit")
     policy = f"{{mode: Offload, socket: {joined.daemon.socket}, batch: {{maxWaitUs: 0, maxQueue: 100}}}}"
-    await joined.plane.apply(f"type: MeshOffload\nname: all\nspec: {{default: {policy}}}")
+    await joined.control_plane.apply(f"type: MeshOffload\nname: all\nspec: {{default: {policy}}}")
     await eventually("the policy's wait", lambda: limits().max_wait_us == 0)
     now = await asyncio.to_thread(limits)
     assert now.max_wait_set_by.startswith("MeshOffload, for spiffe://")
@@ -128,24 +128,24 @@ async def test_a_wait_that_no_policy_sets_is_the_nodes_own_and_status_says_who_s
 
 async def test_what_the_node_cannot_do_is_said(joined: Joined) -> None:
     await both(joined)
-    await joined.plane.apply(mesh_on_node(Path("/run/somewhere/else.sock")))
-    await eventually("the daemon's word", lambda: any(s.problems for s in joined.plane.nodes.sessions("n1")))
-    (session,) = joined.plane.nodes.sessions("n1")
+    await joined.control_plane.apply(mesh_on_node(Path("/run/somewhere/else.sock")))
+    await eventually("the daemon's word", lambda: any(s.problems for s in joined.control_plane.nodes.sessions("n1")))
+    (session,) = joined.control_plane.nodes.sessions("n1")
     assert all("/run/somewhere/else.sock is not one of this daemon's" in problem for problem in session.problems)
-    assert not await joined.plane.nodes.has_bundle("n1"), "a version with problems does not count"
+    assert not await joined.control_plane.nodes.has_bundle("n1"), "a version with problems does not count"
     await eventually("nothing is served", lambda: not joined.keys().identities)
 
 
 async def test_the_control_plane_goes_and_comes_back(joined: Joined) -> None:
     before = {i.name: i.version for i in await both(joined)}
-    await joined.plane.stop()
+    await joined.control_plane.stop()
     await eventually(
         "the daemon to notice", lambda: joined.daemon.events("not connected to the control plane; " + STAYS)
     )
     assert {i.name: i.version for i in joined.keys().identities} == before, "what is in force stays"
-    await joined.plane.start()
-    await eventually("the daemon again", lambda: joined.plane.nodes.sessions("n1"))
-    await eventually("its word", lambda: [s.applied_version for s in joined.plane.nodes.sessions("n1")] != [""])
+    await joined.control_plane.start()
+    await eventually("the daemon again", lambda: joined.control_plane.nodes.sessions("n1"))
+    await eventually("its word", lambda: [s.applied_version for s in joined.control_plane.nodes.sessions("n1")] != [""])
     assert {i.name: i.version for i in joined.keys().identities} == before, "and there was nothing to renew"
 
 
@@ -155,31 +155,31 @@ STAYS = "the current state stays in force"
 @pytest.mark.slow(seconds=2)
 async def test_a_bad_token_is_said_plainly(joined: Joined) -> None:
     (joined.folder / "token").write_text("nonsense")
-    await joined.plane.stop()
-    await joined.plane.start()
+    await joined.control_plane.stop()
+    await joined.control_plane.start()
 
     def refused() -> bool:
         events = joined.daemon.events("not connected to the control plane; " + STAYS)
         return any("rejects the node token" in event["reason"] for event in events)
 
     await eventually("the refusal", refused)
-    token = joined.plane.tokens.issue("node", 600, name="n1")
+    token = joined.control_plane.tokens.issue("node", 600, name="n1")
     (joined.folder / "token").write_text(token)
-    await eventually("the daemon with a good token", lambda: joined.plane.nodes.sessions("n1"))
+    await eventually("the daemon with a good token", lambda: joined.control_plane.nodes.sessions("n1"))
 
 
 async def test_a_ca_rotation_reaches_the_node(joined: Joined) -> None:
     await both(joined)
-    store, identities = joined.plane.store, joined.plane.plane.state.identities
+    store, identities = joined.control_plane.store, joined.control_plane.control_plane.state.identities
     resource = store.get("MeshIdentity", "default", "identity")
     before = await asyncio.to_thread(joined.identity, BACKEND_ID)
-    await joined.plane.plane.rotations.rotate(resource, Event.BEGIN)
+    await joined.control_plane.control_plane.rotations.rotate(resource, Event.BEGIN)
     await eventually("both CAs", lambda: len(joined.identity(BACKEND_ID).trust_bundles[0].authorities) == 2)
 
     async def step(event: Event) -> None:
         for _ in range(200):
             try:
-                await joined.plane.plane.rotations.rotate(resource, event)
+                await joined.control_plane.control_plane.rotations.rotate(resource, event)
                 return
             except WrongStage as error:  # which names who is late
                 last = error

@@ -65,10 +65,10 @@ async def test_the_module_serves_what_the_control_plane_says(running: Running, p
         assert "tls_offload" in stats
         assert "operations_ok" in stats
         # The control plane reads them too: of web over the module's mutual TLS, of backend on its own host.
-        view = await running.plane.views.view("default")
+        view = await running.control_plane.views.view("default")
         for dataplane in view.dataplanes:
             read = await asyncio.to_thread(
-                proxy_statistics.read, running.plane.state.identities, view, dataplane, "tls_offload", "text"
+                proxy_statistics.read, running.control_plane.state.identities, view, dataplane, "tls_offload", "text"
             )
             assert b"operations_ok" in read
         # No key, and nothing to verify peers with, is in either Envoy's configuration.
@@ -89,8 +89,10 @@ async def test_the_module_serves_what_the_control_plane_says(running: Running, p
         assert {text for status, text in answers if status != 200} == set()
         assert "Hash=" in answers[0][1]
         for name in ("web-1", "backend-1"):
-            assert not running.plane.state.identities.keeps("default", name), "the key of Envoy's own TLS is still kept"
-        assert running.plane.state.metrics.nacks._metrics == {}
+            assert not running.control_plane.state.identities.keeps("default", name), (
+                "the key of Envoy's own TLS is still kept"
+            )
+        assert running.control_plane.state.metrics.nacks._metrics == {}
 
 
 async def calls_until(

@@ -89,7 +89,7 @@ async def test_a_tcp_connection_ends_soon_after_its_permission(
         for name in ("web", "backend"):
             there.start(name)
         reader, writer = await connect(there.port("call"))
-        [proxy] = there.running.plane.state.proxies.named("default", "backend")
+        [proxy] = there.running.control_plane.state.proxies.named("default", "backend")
         assert proxy.stream is not None
         listeners = proxy.stream.subscriptions[LISTENER]
         before = listeners.acked_version

@@ -76,23 +76,25 @@ async def put(there: Fleet, type_name: str, spec: dict[str, Any], name: str = "b
     """Past the validation, which knows better than to let Envoy refuse it."""
     kind = KINDS.of_type(type_name)
     assert kind is not None
-    await there.running.plane.changes.put(Resource(kind, "default", name, kind.spec.model_validate(spec)))
+    await there.running.control_plane.changes.put(Resource(kind, "default", name, kind.spec.model_validate(spec)))
 
 
 async def delete(there: Fleet, type_name: str, name: str = "bad") -> None:
-    await there.running.plane.changes.delete(type_name, "default", name)
+    await there.running.control_plane.changes.delete(type_name, "default", name)
 
 
 async def shown(there: Fleet, name: str) -> dict[str, Any]:
-    view = await there.running.plane.views.view("default")
+    view = await there.running.control_plane.views.view("default")
     dataplane = view.get("Dataplane", name)
     assert dataplane is not None
-    return await overview(there.running.plane, view, dataplane)
+    return await overview(there.running.control_plane, view, dataplane)
 
 
 async def left_out(there: Fleet, name: str, *policies: str) -> dict[str, Any]:
     def holds() -> bool:
-        return [one.type for one in there.running.plane.state.quarantines.left_out("default", name)] == [*policies]
+        return [one.type for one in there.running.control_plane.state.quarantines.left_out("default", name)] == [
+            *policies
+        ]
 
     await eventually(f"{name} without {policies}", holds)
     return await shown(there, name)
@@ -117,7 +119,7 @@ async def test_a_permission_does_not_wait_for_a_bad_access_log(
             state = await left_out(there, "backend", "MeshAccessLog")
             assert [(one["name"], one["resources"]) for one in state["leftOut"]] == [("bad", ["LDS self_inbound_in"])]
             assert any("MeshAccessLog bad is left out" in problem for problem in state["problems"])
-            sample = running.plane.state.metrics.registry.get_sample_value
+            sample = running.control_plane.state.metrics.registry.get_sample_value
             labels = {"mesh": "default", "type": "MeshAccessLog"}
             assert sample("mesh_policies_quarantined", labels) == 1
             assert (await answer(client, there.port("call")))[0] == 200
@@ -209,7 +211,7 @@ async def test_a_refusal_is_shown_as_long_as_it_lasts(
                 await asyncio.sleep(0.1)
             raise AssertionError(await refused())
 
-        await eventually("connected", lambda: there.running.plane.state.proxies.named("default", "backend"))
+        await eventually("connected", lambda: there.running.control_plane.state.proxies.named("default", "backend"))
         await asyncio.sleep(1)
         await there.running.apply(text.replace(inbound, elsewhere + inbound))
         await until_refused(["self_inbound_second"])
@@ -218,7 +220,7 @@ async def test_a_refusal_is_shown_as_long_as_it_lasts(
         assert "Dataplane backend" in one["changed"]
         # Something else of the type is taken; the refusal is still there, and nothing is left out for it.
         await put(there, "MeshTrace", TRACE, "trace")
-        [proxy] = there.running.plane.state.proxies.named("default", "backend")
+        [proxy] = there.running.control_plane.state.proxies.named("default", "backend")
         await asyncio.sleep(1.5)
         await until_refused(["self_inbound_second"])
         assert (await shown(there, "backend"))["leftOut"] == []

@@ -28,7 +28,7 @@ async def mesh(tmp_path: Path, read_resources: Read, envoy_binary: Path) -> Asyn
 
 
 def connected(mesh: Live, name: str) -> bool:
-    return bool(mesh.running.plane.state.proxies.named("default", name))
+    return bool(mesh.running.control_plane.state.proxies.named("default", name))
 
 
 async def test_a_token_that_has_ended_is_renewed_in_its_file_without_a_restart(mesh: Live) -> None:
@@ -48,11 +48,11 @@ async def test_a_token_that_has_ended_is_renewed_in_its_file_without_a_restart(m
 async def test_a_revoked_token_ends_its_stream_and_no_other(mesh: Live) -> None:
     running = mesh.running
     file = running.token_file("backend-1")
-    [stays], [goes] = (running.plane.state.proxies.named("default", name) for name in ("web-1", "backend-1"))
+    [stays], [goes] = (running.control_plane.state.proxies.named("default", name) for name in ("web-1", "backend-1"))
     running.tokens.revoke(file.read_text())
     await eventually("backend-1 to be sent away", lambda: not connected(mesh, "backend-1"))
     assert goes.void == "the token was revoked"
-    assert running.plane.state.proxies.named("default", "web-1") == [stays]
+    assert running.control_plane.state.proxies.named("default", "web-1") == [stays]
     assert set(await mesh.call(20)) == {200}, "it goes on with what it has"
     file.write_text(running.tokens.issue("dataplane", 600, "default", name="backend-1"))
     await eventually("backend-1 to be connected", lambda: connected(mesh, "backend-1"))
@@ -73,10 +73,10 @@ async def test_no_dump_shows_the_token_and_inspect_shows_its_end(mesh: Live) -> 
     assert "envoy.grpc_credentials.file_based_metadata" in dump
     assert token not in dump
     assert token.split(".")[2] not in dump
-    view = await mesh.running.plane.views.view("default")
+    view = await mesh.running.control_plane.views.view("default")
     dataplane = view.get("Dataplane", "web-1")
     assert dataplane is not None
-    [connection] = (await explain_proxy.overview(mesh.running.plane, view, dataplane))["connections"]
+    [connection] = (await explain_proxy.overview(mesh.running.control_plane, view, dataplane))["connections"]
     assert connection["tokenUntil"].startswith("20")
 
 

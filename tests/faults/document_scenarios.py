@@ -53,8 +53,10 @@ async def _put_refused_log(there: Fleet) -> None:
     """Past the validation, which does not let this in: a newer Envoy may refuse what we know nothing of."""
     kind = KINDS.of_type("MeshAccessLog")
     assert kind is not None
-    await there.running.plane.changes.put(Resource(kind, "default", "refused", kind.spec.model_validate(_REFUSED_LOG)))
-    quarantines = there.running.plane.state.quarantines
+    await there.running.control_plane.changes.put(
+        Resource(kind, "default", "refused", kind.spec.model_validate(_REFUSED_LOG))
+    )
+    quarantines = there.running.control_plane.state.quarantines
     await eventually("the access log is left out", lambda: quarantines.left_out("default", "one"))
 
 
@@ -100,7 +102,7 @@ async def _removed(there: Fleet, load: Load) -> tuple[int, int]:
     """A request that is answered by the one that was taken away, which is well, counts as one that failed."""
     await there.running.apply(HEALTH)
     await asyncio.sleep(SETTLE_S)
-    await there.running.plane.changes.delete("Dataplane", "default", "two")
+    await there.running.control_plane.changes.delete("Dataplane", "default", "two")
     await asyncio.sleep(SETTLE_S)
     load.texts.clear()
     await asyncio.sleep(SETTLE_S)

@@ -21,13 +21,13 @@ async def _identities(there: Fleet, _: Load) -> None:
     for domain, path in (("one.test", "workload"), ("one.test", "sa"), ("two.test", "sa")):
         await there.running.apply(IDENTITY % (domain, path))
         await asyncio.sleep(SETTLE_S)
-    await there.running.plane.changes.delete("MeshIdentity", "default", "identity")
+    await there.running.control_plane.changes.delete("MeshIdentity", "default", "identity")
     await asyncio.sleep(SETTLE_S)
 
 
 async def _late(there: Fleet, _: Load) -> None:
     """What one of the two is given comes to it three seconds later."""
-    [proxy] = there.running.plane.state.proxies.named("default", "two")
+    [proxy] = there.running.control_plane.state.proxies.named("default", "two")
     offer, held = proxy.offer, list[Any]()
 
     def later(*given: Any) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from control.model.base import Model, NonEmpty, shown
 from control.model.http import file_problem
-from control.model.reference import OutboundTargetRef, TopLevelTargetRef, check_outbound, check_top_level
+from control.model.target_ref import OutboundTargetRef, TopLevelTargetRef, check_outbound, check_top_level
 from control.model.violation import Violation
 from control.policies.meshaccesslog import operators
 from control.policies.policy import Policy

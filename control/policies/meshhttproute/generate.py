@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from control.model import regex
-from control.model.reference import BackendRef
+from control.model.target_ref import BackendRef
 from control.policies.matching import Entry, merge_patch
 from control.policies.meshhttproute.schema import (
     Filter,

@@ -11,7 +11,7 @@ from pydantic import Field
 from control.model import regex
 from control.model.base import Model, NonEmpty, Percentage, Port, is_rfc1123_subdomain, shown
 from control.model.http import HeaderName, HeaderValue, Line, ParameterName, path_problem
-from control.model.reference import (
+from control.model.target_ref import (
     DISPLAY_NAME,
     BackendRef,
     ServiceTargetRef,

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from control.model.base import Duration, Model, PositiveDecimal
 from control.model.http import CookieName, HeaderName, Line, ParameterName
-from control.model.reference import OutboundTargetRef, TopLevelTargetRef, check_outbound, check_top_level
+from control.model.target_ref import OutboundTargetRef, TopLevelTargetRef, check_outbound, check_top_level
 from control.model.violation import Violation
 from control.policies.policy import Policy
 

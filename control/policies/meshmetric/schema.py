@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from control.model.base import Model, NonEmpty, Port
-from control.model.reference import TopLevelTargetRef, check_top_level
+from control.model.target_ref import TopLevelTargetRef, check_top_level
 from control.model.violation import Violation
 from control.policies.policy import Policy
 

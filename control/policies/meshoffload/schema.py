@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from control.model.base import Model, NonEmpty
-from control.model.reference import TopLevelTargetRef, check_top_level
+from control.model.target_ref import TopLevelTargetRef, check_top_level
 from control.model.unreadable import without_unknown
 from control.model.violation import Violation
 from control.policies.policy import Policy

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from control.model.base import Model, Percentage, is_hostname, is_ip
 from control.model.http import HeaderName, HeaderValue, Line
-from control.model.reference import DISPLAY_NAME, BackendResourceRef, TopLevelTargetRef, check_top_level
+from control.model.target_ref import DISPLAY_NAME, BackendResourceRef, TopLevelTargetRef, check_top_level
 from control.model.violation import Violation
 from control.policies.policy import Policy
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from control.model.reference import EVERYONE, Match
+from control.model.target_ref import EVERYONE, Match
 from control.policies.matching import Entry
 from control.policies.meshtrafficpermission.schema import RuleConf
 from envoy_ext.render import Config

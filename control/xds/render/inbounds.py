@@ -10,7 +10,7 @@ from functools import partial
 from control.mesh.proxy_policies import ProxyPolicies
 from control.model.dataplane import Inbound, ServiceProbe
 from control.model.identity import Identity
-from control.model.reference import WORKLOAD
+from control.model.target_ref import WORKLOAD
 from control.policies.matching import Entry, inbound_entries, merged
 from control.policies.meshaccesslog import generate as access_log
 from control.policies.meshaccesslog.schema import Conf as AccessLogConf

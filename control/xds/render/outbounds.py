@@ -12,7 +12,7 @@ from control.mesh import http_routes
 from control.mesh.view import Destination
 from control.model.dataplane import Outbound
 from control.model.identity import Identity
-from control.model.reference import WORKLOAD
+from control.model.target_ref import WORKLOAD
 from control.policies.matching import merged, outbound_entries
 from control.policies.meshaccesslog import generate as access_log
 from control.policies.meshaccesslog.schema import Conf as AccessLogConf

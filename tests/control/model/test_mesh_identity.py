@@ -15,8 +15,8 @@ from control.kinds import KINDS
 from control.mesh.view import view_of
 from control.model import documents
 from control.model.mesh_identity import MeshIdentitySpec, best_matched
-from control.model.reference import spiffe_id_problem
 from control.model.resource import parse
+from control.model.target_ref import spiffe_id_problem
 from control.model.violation import InvalidResource
 from control.store.database import StoreKey
 from control.store.store import Store

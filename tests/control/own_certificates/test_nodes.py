@@ -69,16 +69,16 @@ class World:
 @pytest.fixture
 async def world(tmp_path: Path, read_resources: Read) -> AsyncIterator[World]:
     store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
-    plane, tokens, server = ControlPlane(store), Tokens(store), grpc.aio.server()
+    control_plane, tokens, server = ControlPlane(store), Tokens(store), grpc.aio.server()
     now = [datetime.now(UTC)]
     certificates, serving = NodeCertificates(store, lambda: now[0]), ServingCertificate(store, ["127.0.0.1"])
-    nodes = NodeServer(plane, tokens, certificates)
+    nodes = NodeServer(control_plane, tokens, certificates)
     nodes.add_to(server)
     port = server.add_secure_port("127.0.0.1:0", serving.grpc_credentials())
     nodes.port = server.add_secure_port("127.0.0.1:0", certificates.grpc_credentials(serving))
     await server.start()
-    await plane.changes.put_all(read_resources(MESH + DATAPLANES))
-    running = asyncio.create_task(plane.run())
+    await control_plane.changes.put_all(read_resources(MESH + DATAPLANES))
+    running = asyncio.create_task(control_plane.run())
     yield World(store, tokens, certificates, serving.ca_pem.encode(), port, now)
     await server.stop(0)
     running.cancel()

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from control.model.mesh_service import ServicePort
-from control.model.reference import OutboundTargetRef, TopLevelTargetRef
 from control.model.resource import Resource
+from control.model.target_ref import OutboundTargetRef, TopLevelTargetRef
 from control.policies.matching import (
     inbound_entries,
     matching,

@@ -15,7 +15,7 @@ import yaml
 
 from control.kinds import KINDS
 from control.model import documents, regex
-from control.model.reference import spiffe_id_problem
+from control.model.target_ref import spiffe_id_problem
 from control.policies.matching import Entry
 from control.policies.meshtrafficpermission import generate as permission
 from envoy_ext.authorization import principal

@@ -34,26 +34,26 @@ LOG = "type: MeshAccessLog\nname: log\nspec: {rules: [{default: {backends: [{typ
 
 
 @pytest.fixture
-async def plane(tmp_path: Path, read_resources: Read) -> AsyncIterator[ControlPlane]:
+async def control_plane(tmp_path: Path, read_resources: Read) -> AsyncIterator[ControlPlane]:
     store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
-    plane = ControlPlane(store)
+    control_plane = ControlPlane(store)
     http = ALL.replace(
         "ports: [{port: 80, targetPort: 8080}]", "ports: [{port: 80, targetPort: 8080, appProtocol: http}]"
     )
-    await plane.changes.put_all(read_resources(http + LOG % "stdout"))
-    running = asyncio.create_task(plane.run())
-    yield plane
+    await control_plane.changes.put_all(read_resources(http + LOG % "stdout"))
+    running = asyncio.create_task(control_plane.run())
+    yield control_plane
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     store.close()
 
 
-async def test_the_rest_goes_on(plane: ControlPlane, read_resources: Read) -> None:
-    web = await plane.connections.connect("default", "web")
+async def test_the_rest_goes_on(control_plane: ControlPlane, read_resources: Read) -> None:
+    web = await control_plane.connections.connect("default", "web")
     kind = KINDS.of_type("MeshHTTPRoute")
     assert kind is not None
-    await plane.changes.put(Resource(kind, "default", "bad", kind.spec.model_validate(ROUTE)))
-    await plane.changes.put_all(read_resources(LOG % "stderr"))
+    await control_plane.changes.put(Resource(kind, "default", "bad", kind.spec.model_validate(ROUTE)))
+    await control_plane.changes.put_all(read_resources(LOG % "stderr"))
 
     def logs() -> bytes:
         assert web.snapshot is not None
@@ -62,14 +62,14 @@ async def test_the_rest_goes_on(plane: ControlPlane, read_resources: Read) -> No
     await eventually("another policy arrives", lambda: b"/dev/stderr" in logs())
     assert web.snapshot is not None
     assert "kri_msvc_default___db_80" in web.snapshot.of_type(ROUTES)
-    view = await plane.views.view("default")
+    view = await control_plane.views.view("default")
     dataplane = view.get("Dataplane", "web")
     assert dataplane is not None
-    [one] = (await overview(plane, view, dataplane))["leftOut"]
+    [one] = (await overview(control_plane, view, dataplane))["leftOut"]
     assert (one["type"], one["name"], one["resources"]) == ("MeshHTTPRoute", "bad", ["its configuration"])
     assert "AssertionError" in one["because"]
     # Who comes gets it too, and it counts again when it is mended.
-    await plane.connections.connect("default", "web")
+    await control_plane.connections.connect("default", "web")
     del ROUTE["to"][0]["rules"][0]["default"]["filters"]  # type: ignore[index]
-    await plane.changes.put(Resource(kind, "default", "bad", kind.spec.model_validate(ROUTE)))
-    await eventually("it counts again", lambda: not plane.state.quarantines.left_out("default", "web"))
+    await control_plane.changes.put(Resource(kind, "default", "bad", kind.spec.model_validate(ROUTE)))
+    await eventually("it counts again", lambda: not control_plane.state.quarantines.left_out("default", "web"))

@@ -30,8 +30,8 @@ YAML = {"content-type": "application/yaml"}
 
 
 class Api:
-    def __init__(self, client: httpx.AsyncClient, plane: ControlPlane, tokens: Tokens) -> None:
-        self.client, self.plane, self.tokens = client, plane, tokens
+    def __init__(self, client: httpx.AsyncClient, control_plane: ControlPlane, tokens: Tokens) -> None:
+        self.client, self.control_plane, self.tokens = client, control_plane, tokens
 
     async def __call__(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
         json = {} if method in ("GET", "DELETE") else {"content-type": "application/json"}  # also of an empty body
@@ -42,12 +42,12 @@ class Api:
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
-    plane, tokens = ControlPlane(store), Tokens(store)
-    running = asyncio.create_task(plane.run())
+    control_plane, tokens = ControlPlane(store), Tokens(store)
+    running = asyncio.create_task(control_plane.run())
     headers = {"authorization": f"Bearer {tokens.issue('admin', 600)}"}
-    transport = httpx.ASGITransport(make_app(plane, tokens, names=["mesh"]), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(make_app(control_plane, tokens, names=["mesh"]), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="https://mesh", headers=headers) as client:
-        api = Api(client, plane, tokens)
+        api = Api(client, control_plane, tokens)
         assert (await api("PUT", "/meshes/default", {"type": "Mesh", "name": "default"}))[0] == 201
         yield api
     running.cancel()
@@ -287,11 +287,11 @@ async def test_tokens_are_for_meshes_that_are_there(api: Api) -> None:
         assert (await api(method, "/tokens/dataplane/keys?mesh=none"))[0] == 404
         assert (await api(method, "/tokens/dataplane/keys"))[0] == 400
         assert (await api(method, "/tokens/node/keys?mesh=default"))[0] == 400
-    assert api.plane.state.store.secret_names("mesh/none/") == []
+    assert api.control_plane.state.store.secret_names("mesh/none/") == []
 
 
 async def test_a_fault_of_ours_is_said_without_the_inside(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.plane.state.store, "read", lambda *_: 1 / 0)
+    monkeypatch.setattr(api.control_plane.state.store, "read", lambda *_: 1 / 0)
     status, error = await api("GET", "/meshes")
     assert (status, error["title"], "division" in str(error)) == (500, "Internal error", False)
 

@@ -282,7 +282,7 @@ async def test_who_shows_nothing_is_ended_and_a_stream_is_not(service: Service) 
     await eventually("1 connections", lambda: len(service.fronts.grpc) == 1)
     assert await answer_to(reader) == b""
     writer.close()
-    turned = service.plane.state.metrics.turned_away.labels("gRPC", OVERDUE)
+    turned = service.control_plane.state.metrics.turned_away.labels("gRPC", OVERDUE)
     await eventually("the count", lambda: turned._value.get() == 1)
     # A call that has shown a token counts as long as it goes on.
     with service.fronts.welcome("ipv4:127.0.0.1:1"):

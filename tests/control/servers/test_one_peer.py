@@ -100,7 +100,7 @@ async def test_the_api_takes_one_connection_of_an_address_and_port(tmp_path: Pat
     await service.start()
     with contextlib.ExitStack() as stack:
         first, second = twins(stack, *((address, service.api.port) for address in ("127.0.0.1", "127.0.0.2")))
-        turned = service.plane.state.metrics.turned_away.labels("API", OF_ADDRESS)
+        turned = service.control_plane.state.metrics.turned_away.labels("API", OF_ADDRESS)
         await eventually("the count", lambda: turned._value.get() == 1)
         assert len(service.fronts.api) == 1
         assert is_open(first) != is_open(second)

@@ -84,7 +84,7 @@ def _shown(address: Address, ca: str) -> x509.Certificate:
 
 
 def expiry(service: Service) -> float:
-    return float(service.plane.state.metrics.certificate_expiry.labels("server")._value.get())
+    return float(service.control_plane.state.metrics.certificate_expiry.labels("server")._value.get())
 
 
 async def test_a_renewed_certificate_comes_without_a_restart_and_streams_go_on(service: Service, clock: Clock) -> None:

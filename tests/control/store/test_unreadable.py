@@ -60,8 +60,8 @@ def test_an_unknown_field_and_an_unknown_type_are_left_out_and_named(store: Stor
     write(store, "MeshRateLimit", "limits", {"anything": 1})
     found = view_in(store)
     assert [one.key[::2] for one in found.unreadable] == [("MeshAccessLog", "logs"), ("MeshRateLimit", "limits")]
-    assert "backends[0].type: must be File; got 'Syslog'" in found.unreadable[0].remark
-    assert "MeshRateLimit is not known" in found.unreadable[1].remark
+    assert "backends[0].type: must be File; got 'Syslog'" in found.unreadable[0].message
+    assert "MeshRateLimit is not known" in found.unreadable[1].message
     assert [(r.kind.type, r.name) for r in found.resources] == [("Dataplane", "web-1"), ("MeshIdentity", "identity")]
     # Nothing of it is lost, it is told apart in a list, and what is asked for by name says why it is nothing.
     [one] = store.read("MeshAccessLog")
@@ -106,7 +106,7 @@ def test_an_identity_with_an_unknown_field_stays_in_force(store: Store) -> None:
     assert found.identity_of(web) is not None
     assert found.withheld("web-1") is None
     assert store.get("MeshIdentity", "default", "identity").name == "identity"
-    assert "newField" in found.unreadable[0].remark
+    assert "newField" in found.unreadable[0].message
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_a_bad_policy_is_left_out_and_a_permission_goes_on() -> None:
     assert PERMISSION._replace(version="2") in taken["in"]
     assert TRACE in taken["in"]
     [one] = scene.quarantine.left_out
-    assert one.remark.startswith("MeshAccessLog log is left out for this proxy, which rejects in, out with it: Error")
+    assert one.message.startswith("MeshAccessLog log is left out for this proxy, which rejects in, out with it: Error")
     # Another permission does not wait, and the bad one is not tried again for it.
     before = scene.rounds
     scene.change(PERMISSION._replace(version="2"), "3")
@@ -164,7 +164,7 @@ def test_where_permissions_are_refused_nobody_is_let_in(bad: Source) -> None:
     assert taken["in"] == {LOG, DATAPLANE}
     assert scene.left_out == out(closed=("in",))
     [one] = scene.quarantine.left_out
-    assert one.remark.startswith("all access is denied at in, which the proxy rejects with its permissions: ")
+    assert one.message.startswith("all access is denied at in, which the proxy rejects with its permissions: ")
     scene.bad = set()
     scene.change(bad._replace(version="2"), "3")
     assert scene.push()["in"] == {LOG, DATAPLANE, PERMISSION, TLS} - {bad} | {bad._replace(version="3")}

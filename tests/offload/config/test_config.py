@@ -13,8 +13,8 @@ import pytest
 from offload.config.fields import parse_address
 from offload.config.file import ConfigError, load_config, parse_yaml
 from offload.config.identities import Identity, Selector
-from offload.config.reference import reference_table
 from offload.config.settings import Config
+from offload.config.settings_table import settings_table
 from tests.offload.daemon_process import DaemonProcess
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -278,7 +278,7 @@ def test_lines_survive_anchors_and_merges() -> None:
 
 def test_every_setting_has_a_reason() -> None:
     rows = [
-        row for row in reference_table().splitlines()[2:] if row.split("|")[3].strip() not in ("required", "as below")
+        row for row in settings_table().splitlines()[2:] if row.split("|")[3].strip() not in ("required", "as below")
     ]
     without = [row for row in rows if not row.split("|")[4].strip()]
     assert rows

@@ -52,15 +52,15 @@ def make_server(tmp_path: Path, keys: dict[str, Key]) -> Iterator[Callable[..., 
     ) -> Server:
         place = folder or tmp_path / str(next(numbers))
         place.mkdir(exist_ok=True)
-        plane = DataPlane({**DEFAULTS, **settings})  # type: ignore[typeddict-item]
-        server = Server(plane, place, keys)
+        data_plane = DataPlane({**DEFAULTS, **settings})  # type: ignore[typeddict-item]
+        server = Server(data_plane, place, keys)
         made.append(server)
         if identities is None:
             rules: list[KeyRule] = [{"key": key, "usage": "any", "decrypt": True} for key in keys.values()]
             identities = [identity("www", rules)]
-        plane.set_identities(identities)
+        data_plane.set_identities(identities)
         server.listen("main")
-        plane.start()
+        data_plane.start()
         return server
 
     yield start

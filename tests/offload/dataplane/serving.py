@@ -70,7 +70,7 @@ def verify(public_key_der: bytes, scheme: int, signature: bytes, signed: bytes) 
 class Server:
     """A data plane behind one or more sockets in a folder of its own."""
 
-    plane: DataPlane
+    data_plane: DataPlane
     folder: Path
     keys: dict[str, Key]
     listeners: dict[str, socket.socket] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Server:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen(1024)
-        self.plane.add_listener(name, listener.fileno())
+        self.data_plane.add_listener(name, listener.fileno())
         self.listeners[name] = listener
         return path
 
@@ -105,13 +105,13 @@ class Server:
         return raw
 
     def operations(self, algorithm: str) -> dict[tuple[str, str], int]:
-        for statistics in self.plane.statistics()["classes"]:
+        for statistics in self.data_plane.statistics()["classes"]:
             if statistics["algorithm"] == algorithm:
                 return dict(statistics["operations"])
         raise AssertionError(algorithm)
 
     def close(self) -> None:
-        self.plane.stop()
+        self.data_plane.stop()
         for listener in self.listeners.values():
             listener.close()
 

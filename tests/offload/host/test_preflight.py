@@ -179,9 +179,9 @@ def test_keys_take_no_more_locked_memory_than_is_said() -> None:
 import sys
 from offload._dataplane import DataPlane, Key
 from tests.offload.dataplane.serving import DEFAULTS
-plane = DataPlane(DEFAULTS)
+data_plane = DataPlane(DEFAULTS)
 keys = [Key.generate(sys.argv[1]) for _ in range(int(sys.argv[2]))]
-print(plane.statistics()["secret_memory"]["used"])
+print(data_plane.statistics()["secret_memory"]["used"])
 """
     for algorithm, count in (("p256", 64), ("p384", 64), ("ed25519", 64), ("rsa2048", 8), ("rsa4096", 2)):
         ran = subprocess.run(

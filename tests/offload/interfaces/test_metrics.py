@@ -144,7 +144,7 @@ class _Idle:
         return IdentityUses()
 
     def __init__(self) -> None:
-        self._plane = _dataplane.DataPlane(
+        self._data_plane = _dataplane.DataPlane(
             {
                 "shards": 1,
                 "max_wait_us": 0,
@@ -164,7 +164,7 @@ class _Idle:
         )
 
     def statistics(self) -> _dataplane.Statistics:
-        return self._plane.statistics()
+        return self._data_plane.statistics()
 
 
 def test_a_daemon_that_did_nothing_yet_has_all_families() -> None:

@@ -20,14 +20,14 @@ from tests.control.servers.ads.world import MESH, Read, World
 @pytest.fixture
 async def world(tmp_path: Path, read_resources: Read) -> AsyncIterator[World]:
     store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
-    plane, tokens = ControlPlane(store), Tokens(store)
+    control_plane, tokens = ControlPlane(store), Tokens(store)
     server = grpc.aio.server()
-    DiscoveryServer(plane, tokens).add_to(server)
+    DiscoveryServer(control_plane, tokens).add_to(server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    running = asyncio.create_task(plane.run())
+    running = asyncio.create_task(control_plane.run())
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        world = World(plane, tokens, ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel), read_resources)
+        world = World(control_plane, tokens, ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel), read_resources)
         await world.apply(MESH)
         yield world
     await server.stop(0)

@@ -71,10 +71,10 @@ async def test_secrets_of_a_proxy_on_envoys_own_tls(world: World) -> None:
 
 async def test_the_overview_shows_only_certificates_in_use(world: World) -> None:
     async def certificate() -> object:
-        view = await world.plane.views.view("default", fresh=True)
+        view = await world.control_plane.views.view("default", fresh=True)
         dataplane = view.get("Dataplane", "web-1")
         assert dataplane is not None
-        return (await overview(world.plane, view, dataplane))["certificate"]
+        return (await overview(world.control_plane, view, dataplane))["certificate"]
 
     await world.apply(IDENTITY)
     client = world.stream()
@@ -92,10 +92,10 @@ async def test_a_refused_answer_is_counted_and_parked(world: World) -> None:
     await client.ack(answer, error="no such thing")
     await client.ask(LISTENER)
     assert (await client.read()).type_url == LISTENER  # CDS is parked, so it is not sent again
-    [proxy] = world.plane.state.proxies.named("default", "web-1")
+    [proxy] = world.control_plane.state.proxies.named("default", "web-1")
     assert proxy.stream is not None
     assert {r.detail for r in proxy.stream.subscriptions[CLUSTER].refusals.values()} == {"no such thing"}
-    assert world.plane.state.metrics.nacks.labels("Cluster")._value.get() == 1
+    assert world.control_plane.state.metrics.nacks.labels("Cluster")._value.get() == 1
     client.call.cancel()
 
 
@@ -120,7 +120,7 @@ async def test_a_slow_proxy_does_not_hold_up_the_others(world: World) -> None:
 async def test_a_deleted_dataplane_ends_its_stream(world: World) -> None:
     client = world.stream()
     await client.get(CLUSTER)
-    await world.plane.changes.delete("Dataplane", "default", "web-1")
+    await world.control_plane.changes.delete("Dataplane", "default", "web-1")
     assert await client.end() == (grpc.StatusCode.NOT_FOUND, "the Dataplane 'web-1' was deleted")
 
 
@@ -185,8 +185,8 @@ async def test_after_a_restart_proxies_see_no_change(world: World, tmp_path: Pat
     ]
     client.call.cancel()
     store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
-    plane = ControlPlane(store)
-    snapshot = plane.snapshots.build(await plane.views.view("default"), "web-1")
+    control_plane = ControlPlane(store)
+    snapshot = control_plane.snapshots.build(await control_plane.views.view("default"), "web-1")
     assert snapshot is not None
     assert [answer.version_info for answer in before] == [snapshot.version(a.type_url) for a in before]
     store.close()

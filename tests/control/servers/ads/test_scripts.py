@@ -109,7 +109,7 @@ async def test_a_nack_is_answered_by_nothing_until_the_content_changes(
     changed, _ = await told(client)
     await client.ack(changed, NAME, error="these are bad")
     assert await client.is_quiet()
-    [proxy] = world.plane.state.proxies.named("default", "web-1")
+    [proxy] = world.control_plane.state.proxies.named("default", "web-1")
     assert proxy.stream is not None
     refusals = proxy.stream.subscriptions[ENDPOINTS].refusals
     assert {name: refused.detail for name, refused in refusals.items()} == {NAME: "these are bad"}

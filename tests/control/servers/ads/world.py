@@ -60,11 +60,11 @@ NAME = "kri_msvc_default___backend_80"
 
 
 class World:
-    def __init__(self, plane: ControlPlane, tokens: Tokens, stub: Any, read: Read) -> None:
-        self.plane, self.tokens, self.stub, self.read = plane, tokens, stub, read
+    def __init__(self, control_plane: ControlPlane, tokens: Tokens, stub: Any, read: Read) -> None:
+        self.control_plane, self.tokens, self.stub, self.read = control_plane, tokens, stub, read
 
     async def apply(self, text: str) -> None:
-        await self.plane.changes.put_all(self.read(text))
+        await self.control_plane.changes.put_all(self.read(text))
 
     def token(self, **claims: Any) -> str:
         return self.tokens.issue("dataplane", 600, claims.pop("mesh", "default"), **claims)

@@ -20,14 +20,14 @@ from tests.control.servers.nodes.world import DATAPLANES, MESH, World
 @pytest.fixture
 async def world(tmp_path: Path, read_resources: Read) -> AsyncIterator[World]:
     store = Store(f"sqlite:///{tmp_path}/mesh.db", StoreKey(file=tmp_path / "key"), KINDS)
-    plane, tokens, server = ControlPlane(store), Tokens(store), grpc.aio.server()
-    nodes = NodeServer(plane, tokens)
+    control_plane, tokens, server = ControlPlane(store), Tokens(store), grpc.aio.server()
+    nodes = NodeServer(control_plane, tokens)
     nodes.add_to(server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    await plane.changes.put_all(read_resources(MESH + DATAPLANES))
-    running = asyncio.create_task(plane.run())
-    world = World(plane, tokens, nodes, port, read_resources)
+    await control_plane.changes.put_all(read_resources(MESH + DATAPLANES))
+    running = asyncio.create_task(control_plane.run())
+    world = World(control_plane, tokens, nodes, port, read_resources)
     yield world
     await world.channel.close()
     await server.stop(0)

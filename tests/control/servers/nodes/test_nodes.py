@@ -129,8 +129,10 @@ async def test_a_node_gets_nothing_of_another(world: World) -> None:
 async def test_changes_arrive_and_only_changes(world: World) -> None:
     node = await world.join("n1")
     first = await node.read()
-    await world.plane.changes.put_all(world.read(dataplane("web-2", "kuma.io/workload: web, offload.mesh/node: n2")))
-    await world.plane.changes.put_all(world.read(dataplane("cart-3", CART + ', offload.mesh/uid: "104"')))
+    await world.control_plane.changes.put_all(
+        world.read(dataplane("web-2", "kuma.io/workload: web, offload.mesh/node: n2"))
+    )
+    await world.control_plane.changes.put_all(world.read(dataplane("cart-3", CART + ', offload.mesh/uid: "104"')))
     second = await node.read()
     assert list(second.identities[0].dataplanes) == ["cart-1", "cart-2", "cart-3"]
     assert second.version != first.version
@@ -155,36 +157,36 @@ async def test_who_is_let_in(world: World, token: Callable[[Tokens], str | None]
 
 
 async def test_a_rotation_waits_for_the_nodes(world: World) -> None:
-    identity = world.plane.state.store.get("MeshIdentity", "default", "identity")
+    identity = world.control_plane.state.store.get("MeshIdentity", "default", "identity")
     one, two = await world.join("n1"), await world.join("n2")
     for node in (one, two):
         await node.apply(await node.read())
-    await world.plane.rotations.rotate(identity, Event.BEGIN)
+    await world.control_plane.rotations.rotate(identity, Event.BEGIN)
     bundles = [await node.read() for node in (one, two)]
     assert all(len(bundle.trusted_domains[0].authorities) == 2 for bundle in bundles)
     await one.apply(bundles[0])
     await two.apply(bundles[1], "no room for another CA")
     await settle(world, "n1", bundles[0].version)
     with pytest.raises(WrongStage, match="some proxies have not reached this stage: web-1"):
-        await world.plane.rotations.rotate(identity, Event.DISTRIBUTED)
+        await world.control_plane.rotations.rotate(identity, Event.DISTRIBUTED)
     await two.apply(bundles[1])
     await settle(world, "n2", bundles[1].version)
-    assert (await world.plane.rotations.rotate(identity, Event.DISTRIBUTED)).stage is Stage.ISSUING
+    assert (await world.control_plane.rotations.rotate(identity, Event.DISTRIBUTED)).stage is Stage.ISSUING
     for node, spiffe_id in ((one, CART_ID), (two, WEB_ID)):
         issuing = await node.read()
         assert issuing.identities[0].issuer != bundles[0].identities[0].issuer
         await node.apply(issuing)
         await settle(world, "n1" if node is one else "n2", issuing.version)
         with pytest.raises(WrongStage, match="some proxies have not reached this stage"):
-            await world.plane.rotations.rotate(identity, Event.REPLACED)
+            await world.control_plane.rotations.rotate(identity, Event.REPLACED)
         assert (await node.certificate(spiffe_id, request(spiffe_id))).status == 0
-    assert (await world.plane.rotations.rotate(identity, Event.REPLACED)).stage is Stage.RETIRING
+    assert (await world.control_plane.rotations.rotate(identity, Event.REPLACED)).stage is Stage.RETIRING
     for node, name in ((one, "n1"), (two, "n2")):
         retired = await node.read()
         assert len(retired.trusted_domains[0].authorities) == 1
         await node.apply(retired)
         await settle(world, name, retired.version)
-    assert (await world.plane.rotations.rotate(identity, Event.RETIRED)).stage is Stage.STABLE
+    assert (await world.control_plane.rotations.rotate(identity, Event.RETIRED)).stage is Stage.STABLE
     one.call.cancel()
     two.call.cancel()
 
@@ -202,10 +204,10 @@ async def until_it_has_secrets(proxy: Proxy, wanted: bool) -> None:
             await proxy.wake.wait()
 
 
-async def until_so_many_wait(plane: ControlPlane, wanted: int) -> None:
+async def until_so_many_wait(control_plane: ControlPlane, wanted: int) -> None:
     name, labels = "mesh_proxies_waiting_for_node", {"mesh": "default"}
     for _ in range(200):
-        if plane.state.metrics.registry.get_sample_value(name, labels) == wanted:
+        if control_plane.state.metrics.registry.get_sample_value(name, labels) == wanted:
             return
         await asyncio.sleep(0.05)
     pytest.fail(f"{name} did not become {wanted}")
@@ -213,40 +215,40 @@ async def until_so_many_wait(plane: ControlPlane, wanted: int) -> None:
 
 @pytest.mark.slow(seconds=3)
 async def test_a_proxy_keeps_its_own_tls_until_its_node_serves_it(world: World) -> None:
-    plane = world.plane
-    await plane.changes.put_all(world.read(ENVOY_TLS))
+    control_plane = world.control_plane
+    await control_plane.changes.put_all(world.read(ENVOY_TLS))
     cart, web = (
-        await plane.connections.connect("default", "cart-1"),
-        await plane.connections.connect("default", "web-1"),
+        await control_plane.connections.connect("default", "cart-1"),
+        await control_plane.connections.connect("default", "web-1"),
     )
     await until_it_has_secrets(cart, True)
     # Only `cart` has a node that is there, and only a node that has the key can be relied on.
     node = await world.join("n1")
     await node.read()
-    await plane.changes.put_all(world.read(OFFLOAD))
+    await control_plane.changes.put_all(world.read(OFFLOAD))
     configured = await node.read()
     assert [identity.spiffe_id for identity in configured.identities] == [CART_ID]
     await node.apply(configured)
     await settle(world, "n1", configured.version)
-    await until_so_many_wait(plane, 2)
-    view = await plane.views.view("default")
+    await until_so_many_wait(control_plane, 2)
+    view = await control_plane.views.view("default")
     dataplanes = {name: view.get("Dataplane", name) for name in ("cart-1", "web-1")}
     assert view.plan is not None
     assert {w.who: w.waits_for for w in view.plan.waits if w.step == MOVE} == {"cart-1": "node n1", "web-1": "node n2"}
     assert dataplanes["cart-1"] is not None
-    overview = await explain_proxy.overview(plane, view, dataplanes["cart-1"])
+    overview = await explain_proxy.overview(control_plane, view, dataplanes["cart-1"])
     assert (overview["mode"], overview["settled"]) == ("EnvoyTLS", False)
     [wait] = overview["waits"]
     assert (wait["who"], wait["waitsFor"]) == ("cart-1", "node n1")
     assert not await has_no_secrets_soon(cart)
-    await until_so_many_wait(plane, 2)
+    await until_so_many_wait(control_plane, 2)
     # A node speaks for its own identities only.
     await node.send(serving=node_pb2.Serving(spiffe_ids=[CART_ID, WEB_ID]))
     await until_it_has_secrets(cart, False)
     assert not await has_no_secrets_soon(web)
-    await until_so_many_wait(plane, 1)
-    plane.connections.disconnect(web)
-    await until_so_many_wait(plane, 0)
+    await until_so_many_wait(control_plane, 1)
+    control_plane.connections.disconnect(web)
+    await until_so_many_wait(control_plane, 0)
     # There is no way back but by the policy: a node that goes away takes nobody to Envoy's own TLS.
     node.call.cancel()
     for _ in range(200):
@@ -254,10 +256,10 @@ async def test_a_proxy_keeps_its_own_tls_until_its_node_serves_it(world: World) 
             break
         await asyncio.sleep(0.05)
     assert world.nodes.word("n1", CART_ID, str(DEFAULT_DAEMON_SOCKET)) == "its daemon is not connected"
-    again = await plane.connections.connect("default", "cart-1")
+    again = await control_plane.connections.connect("default", "cart-1")
     assert again.snapshot is not None
     assert not again.snapshot.of_type(SECRET)
-    await plane.changes.put_all(world.read(ENVOY_TLS))
+    await control_plane.changes.put_all(world.read(ENVOY_TLS))
     await until_it_has_secrets(cart, True)
 
 
@@ -282,12 +284,12 @@ async def settle(world: World, node: str, version: str) -> None:
 # --- what proxies still use -------------------------------------------------------------------------------------------
 
 
-def acknowledge(plane: ControlPlane, proxy: Proxy) -> None:
+def acknowledge(control_plane: ControlPlane, proxy: Proxy) -> None:
     """All that it was offered, as its stream would find out."""
     assert proxy.snapshot is not None
     assert proxy.snapshot.facts is not None
     proxy.claims.settle(proxy.snapshot.facts)
-    plane.connections.settled(proxy)
+    control_plane.connections.settled(proxy)
 
 
 async def next_configuration(node: Node, wanted: Callable[[Any], bool]) -> Any:
@@ -302,20 +304,20 @@ async def next_configuration(node: Node, wanted: Callable[[Any], bool]) -> Any:
 
 
 async def test_a_node_keeps_an_identity_until_its_proxies_have_gone_over(world: World) -> None:
-    plane = world.plane
+    control_plane = world.control_plane
     node = await world.join("n1")
-    proxies = [await plane.connections.connect("default", name) for name in ("cart-1", "cart-2")]
+    proxies = [await control_plane.connections.connect("default", name) for name in ("cart-1", "cart-2")]
     await next_configuration(node, lambda found: bool(found.identities))
     for proxy in proxies:
-        acknowledge(plane, proxy)
+        acknowledge(control_plane, proxy)
     # To Envoy's own TLS: one of two has gone over, and the other one still signs with the daemon.
-    await plane.changes.put_all(world.read(ENVOY_TLS))
+    await control_plane.changes.put_all(world.read(ENVOY_TLS))
     for proxy in proxies:
         await until_it_has_secrets(proxy, True)
-    acknowledge(plane, proxies[0])
+    acknowledge(control_plane, proxies[0])
     [identity] = (await next_configuration(node, lambda found: len(found.identities[0].dataplanes) == 1)).identities
     assert list(identity.dataplanes) == ["cart-2"]
-    acknowledge(plane, proxies[1])
+    acknowledge(control_plane, proxies[1])
     await next_configuration(node, lambda found: not found.identities)
 
 
@@ -327,20 +329,20 @@ async def until_it_uses(proxy: Proxy, socket: str) -> None:
 
 
 async def test_a_node_serves_the_former_socket_until_its_proxies_have_gone_over(world: World) -> None:
-    plane = world.plane
+    control_plane = world.control_plane
     node = await world.join("n1")
-    proxies = [await plane.connections.connect("default", name) for name in ("cart-1", "cart-2")]
+    proxies = [await control_plane.connections.connect("default", name) for name in ("cart-1", "cart-2")]
     await next_configuration(node, lambda found: bool(found.identities))
     for proxy in proxies:
-        acknowledge(plane, proxy)
-    await plane.changes.put_all(world.read(MOVED))
+        acknowledge(control_plane, proxy)
+    await control_plane.changes.put_all(world.read(MOVED))
     [identity] = (await next_configuration(node, lambda found: found.identities[0].socket == "/run/y.sock")).identities
     assert list(identity.former_sockets) == ["/run/x.sock"]
     # The daemon has said that it serves both; so they go over, and when the last has, the old one ends.
     for proxy in proxies:
         await until_it_uses(proxy, "/run/y.sock")
     for proxy in proxies:
-        acknowledge(plane, proxy)
+        acknowledge(control_plane, proxy)
     await next_configuration(node, lambda found: not found.identities[0].former_sockets)
 
 
@@ -350,7 +352,7 @@ async def test_a_deleted_dataplane_leaves_its_node_a_moment_later(
     monkeypatch.setattr("control.servers.node_session.LEAVING_S", 1.0)
     node = await world.join("n2")
     await next_configuration(node, lambda found: bool(found.identities))
-    await world.plane.changes.delete("Dataplane", "default", "web-1")
+    await world.control_plane.changes.delete("Dataplane", "default", "web-1")
     [leaving] = (await next_configuration(node, lambda found: not found.identities[0].dataplanes)).identities
     # The key is still there, and nothing is signed for it any more.
     assert leaving.spiffe_id == WEB_ID
@@ -363,24 +365,26 @@ MOVED = "type: MeshOffload\nname: all\nspec: {default: {keyType: rsa2048, softwa
 
 
 async def test_a_daemon_that_cannot_serve_is_shown_with_its_word(world: World) -> None:
-    plane = world.plane
+    control_plane = world.control_plane
     node = await world.join("n1")
-    proxy = await plane.connections.connect("default", "cart-1")
+    proxy = await control_plane.connections.connect("default", "cart-1")
     configured = await node.read()
     word = f"{CART_ID}: software is forbidden, and this host has no vector kernels in use"
     await node.apply(configured, word)
     await node.send(serving=node_pb2.Serving())
-    acknowledge(plane, proxy)
+    acknowledge(control_plane, proxy)
 
     async def overview() -> dict[str, Any]:
-        view = await plane.views.view("default")
+        view = await control_plane.views.view("default")
         dataplane = view.get("Dataplane", "cart-1")
         assert dataplane is not None
-        return await explain_proxy.overview(plane, view, dataplane)
+        return await explain_proxy.overview(control_plane, view, dataplane)
 
     async def until(holds: Callable[[dict[str, Any]], bool]) -> None:
         for _ in range(400):
-            unserved = plane.state.metrics.registry.get_sample_value("mesh_unserved_proxies", {"mesh": "default"})
+            unserved = control_plane.state.metrics.registry.get_sample_value(
+                "mesh_unserved_proxies", {"mesh": "default"}
+            )
             if holds(found := await overview()) and unserved == (0 if found["settled"] else 1):
                 return
             await asyncio.sleep(0.05)

@@ -73,15 +73,15 @@ async def test_a_rotation_does_not_wait_for_a_stream_that_said_nonsense(world: W
     await deaf.write(NO_TEXT)
     for node in (one, two):
         await node.apply(await node.read())
-    identity = world.plane.state.store.get("MeshIdentity", "default", "identity")
-    await world.plane.rotations.rotate(identity, Event.BEGIN)
+    identity = world.control_plane.state.store.get("MeshIdentity", "default", "identity")
+    await world.control_plane.rotations.rotate(identity, Event.BEGIN)
     for node in (one, two):
         await node.apply(await node.read())
     for _ in range(1200):
         if all([await world.nodes.has_bundle(name) for name in ("n1", "n2")]):
             break
         await asyncio.sleep(0.05)
-    await world.plane.rotations.rotate(identity, Event.DISTRIBUTED)
+    await world.control_plane.rotations.rotate(identity, Event.DISTRIBUTED)
 
 
 text = st.text(max_size=12) | st.sampled_from(["", CART_ID, WEB_ID, "default", "x" * 5000, "a\nb\x00"])

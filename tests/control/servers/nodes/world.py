@@ -51,8 +51,14 @@ def request(spiffe_id: str) -> bytes:
 
 
 class World:
-    def __init__(self, plane: ControlPlane, tokens: Tokens, nodes: NodeServer, port: int, read: Read) -> None:
-        self.plane, self.tokens, self.nodes, self.address, self.read = plane, tokens, nodes, f"127.0.0.1:{port}", read
+    def __init__(self, control_plane: ControlPlane, tokens: Tokens, nodes: NodeServer, port: int, read: Read) -> None:
+        self.control_plane, self.tokens, self.nodes, self.address, self.read = (
+            control_plane,
+            tokens,
+            nodes,
+            f"127.0.0.1:{port}",
+            read,
+        )
         self.channel = grpc.aio.insecure_channel(self.address)
         self.stub: Any = node_pb2_grpc.NodeServiceStub(self.channel)
 

@@ -16,8 +16,8 @@ from google.protobuf import any_pb2, duration_pb2, message_factory, struct_pb2
 
 from control.kinds import KINDS
 from control.mesh.view import MeshView
-from control.model.reference import OutboundTargetRef
 from control.model.resource import Resource
+from control.model.target_ref import OutboundTargetRef
 from control.model.violation import InvalidResource
 from control.policies.meshhealthcheck.schema import Conf, HttpHealthCheck, Spec, To
 from control.xds import rehearsal

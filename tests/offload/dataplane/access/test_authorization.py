@@ -72,7 +72,7 @@ def public(make_server: Callable[..., Server]) -> Iterator[Server]:
 
 
 def only(server: Server, *selectors: dict[str, object]) -> None:
-    server.plane.set_identities(
+    server.data_plane.set_identities(
         [identity("www", [{"key": server.keys["p256"], "usage": "tls13", "decrypt": False}], list(selectors))]  # type: ignore[arg-type]
     )
 
@@ -97,9 +97,9 @@ def test_uid_and_gid(public: Server) -> None:
 def test_refusals_name_the_caller(public: Server) -> None:
     server = public
     only(server, {"uid": 12345})
-    server.plane.take_refusals()
+    server.data_plane.take_refusals()
     assert answer_to(server, uid=777, gid=778) == "NOT_FOUND"
-    (refusal,), unlisted = server.plane.take_refusals()
+    (refusal,), unlisted = server.data_plane.take_refusals()
     assert unlisted == 0
     assert refusal["pid"] > 1
     assert {**refusal, "pid": 0} == {
@@ -114,7 +114,7 @@ def test_refusals_name_the_caller(public: Server) -> None:
         "identity": "",
         "count": 1,
     }
-    assert server.plane.take_refusals() == ([], 0)
+    assert server.data_plane.take_refusals() == ([], 0)
 
 
 def sign(server: Server, algorithm: str = "p256", listener: str = "main", **changes: object) -> pb.SignResponse:
@@ -177,7 +177,7 @@ def test_a_caller_that_is_gone_has_no_executable(server: Server) -> None:
         os._exit(0)
     _, (descriptor,), _, _ = socket.recv_fds(parent, 1, 1)
     os.waitpid(pid, 0)
-    server.plane.add_listener("late", listener.fileno())
+    server.data_plane.add_listener("late", listener.fileno())
     request = pb.SignRequest(key_id=server.keys["p256"].key_id, signature_scheme=0x0403, input=tls13_input())
     for connection, expected in ((socket.socket(fileno=descriptor), "5"), (server.connect("late"), "0")):
         with RawClient(connection) as client:
@@ -200,12 +200,12 @@ def test_listeners_come_and_go(server: Server) -> None:
     sign(server, listener="extra")
     with pytest.raises(ValueError, match=r"extra.*already exists"):
         server.listen("extra")
-    server.plane.remove_listener("extra")
+    server.data_plane.remove_listener("extra")
     server.listeners["extra"].close()
     with pytest.raises(OSError, match="refused"):
         server.connect("extra")
     with pytest.raises(ValueError, match="no listener 'extra'"):
-        server.plane.remove_listener("extra")
+        server.data_plane.remove_listener("extra")
     server.listen("extra")
     sign(server, listener="extra")
 
@@ -215,7 +215,7 @@ def test_not_a_listening_unix_socket(server: Server) -> None:
     fresh = socket.socket(socket.AF_UNIX)
     for unsuitable in (tcp.fileno(), fresh.fileno(), 10**6):
         with pytest.raises(ValueError, match="not a listening Unix stream socket"):
-            server.plane.add_listener("bad", unsuitable)
+            server.data_plane.add_listener("bad", unsuitable)
     tcp.close()
     fresh.close()
 
@@ -264,7 +264,7 @@ def test_usage(make_server: Callable[..., Server], keys: dict[str, object]) -> N
         stub.Decrypt(pb.DecryptRequest(key_id=server.keys["rsa2048"].key_id, ciphertext=bytes(256)))
     assert caught.value.code() is denied
     assert "lacks 'decrypt: true'" in str(caught.value.details())
-    assert server.plane.statistics()["refusals"]["usage"] == 5
+    assert server.data_plane.statistics()["refusals"]["usage"] == 5
 
 
 def why(server: Server, algorithm: str, **request: object) -> str:
@@ -311,7 +311,7 @@ def test_one_key_of_two_identities(make_server: Callable[..., Server], keys: dic
     server = make_server([identity("strict", strict), identity("free", free, theirs)])  # type: ignore[arg-type]
     sign(server)
     assert refused(server, input=b"x") is grpc.StatusCode.PERMISSION_DENIED
-    server.plane.set_identities([identity("strict", strict), identity("free", free)])  # type: ignore[arg-type]
+    server.data_plane.set_identities([identity("strict", strict), identity("free", free)])  # type: ignore[arg-type]
     sign(server, input=b"x")
 
 
@@ -330,13 +330,13 @@ def test_bad_rules_are_refused_and_the_old_ones_stay(server: Server, rule: dict[
     if rule.get("keys"):
         rule["keys"][0]["key"] = server.keys["p256"]  # type: ignore[index]
     with pytest.raises(ValueError, match=message):
-        server.plane.set_identities([{**identity("www", []), **rule}])  # type: ignore[typeddict-item]
+        server.data_plane.set_identities([{**identity("www", []), **rule}])  # type: ignore[typeddict-item]
     sign(server)
 
 
 def test_duplicate_names_are_refused(server: Server) -> None:
     with pytest.raises(ValueError, match="two identities have the name 'www'"):
-        server.plane.set_identities([identity("www", []), identity("www", [])])
+        server.data_plane.set_identities([identity("www", []), identity("www", [])])
     sign(server)
 
 
@@ -349,9 +349,9 @@ def test_equal_refusals_are_folded(server: Server) -> None:
         for number in range(400):
             with pytest.raises(grpc.RpcError):
                 stub.Sign(pb.SignRequest(key_id=number.to_bytes(32, "big")))
-    refusals, unlisted = server.plane.take_refusals()
+    refusals, unlisted = server.data_plane.take_refusals()
     assert len(refusals) == 256
     assert sum(refusal["count"] for refusal in refusals) + unlisted == 405, "nothing is lost silently"
     assert (refusals[0]["key_id"], refusals[0]["count"]) == (key_id, 5)
-    assert server.plane.statistics()["refusals"]["unknown_key"] == 405
-    assert json.dumps(server.plane.statistics()["refusals"])
+    assert server.data_plane.statistics()["refusals"]["unknown_key"] == 405
+    assert json.dumps(server.data_plane.statistics()["refusals"])

@@ -15,12 +15,12 @@ NOBODY = [{"uid": 2**32 - 2}]
 
 
 def refusals(server: Server) -> dict[str, int]:
-    return dict(server.plane.statistics()["refusals"])
+    return dict(server.data_plane.statistics()["refusals"])
 
 
 def allow(server: Server, selectors: Sequence[object] | None = None, name: str = "www") -> None:
     rule = {"key": server.keys["p256"], "usage": "any", "decrypt": False}
-    server.plane.set_identities([identity(name, [rule], selectors)])  # type: ignore[list-item,arg-type]
+    server.data_plane.set_identities([identity(name, [rule], selectors)])  # type: ignore[list-item,arg-type]
 
 
 def send_until_blocked(connection: socket.socket, data: bytes, most: int) -> int:

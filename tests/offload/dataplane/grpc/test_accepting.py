@@ -29,7 +29,7 @@ def test_strangers_who_connect_all_the_time_are_refused_before_they_cost_much(se
             break
     else:
         pytest.fail("5,000 connections, and none was refused")
-    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.data_plane.statistics()["connections"] == 0)
     for _ in range(600):
         server.connect("cart").close()
     with RawClient(server.connect("cart")) as client:
@@ -65,4 +65,4 @@ def test_who_connects_all_the_time_does_not_stop_others(server: Server) -> None:
         with server.connect() as one:
             one.sendall(PREFACE)
     serves(server)
-    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.data_plane.statistics()["connections"] == 0)

@@ -38,7 +38,7 @@ def test_connections_that_end_while_a_child_has_them(server: Server) -> None:
         for client in clients:
             client.socket.shutdown(socket.SHUT_RDWR)
             client.socket.close()
-        wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
+        wait_for("no connections", lambda: server.data_plane.statistics()["connections"] == 0)
         for _ in range(50):
             serves(server)
 
@@ -47,7 +47,7 @@ def test_a_removed_listener_whose_socket_lives_on(server: Server) -> None:
     for number in range(20):
         name = f"dedicated-{number}"
         server.listen(name)
-        server.plane.remove_listener(name)
+        server.data_plane.remove_listener(name)
         with server.connect(name):
             serves(server)
 
@@ -63,4 +63,4 @@ def test_paused_and_running_calls_of_a_connection_that_breaks(make_server: Calla
                 client.data(stream, batch(server, range(60), "rsa2048"))
         client.socket.close()
     serves(server)
-    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.data_plane.statistics()["connections"] == 0)

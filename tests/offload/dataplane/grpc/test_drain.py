@@ -35,9 +35,9 @@ def operation(server: Server, number: int, algorithm: str = "rsa2048") -> pb.Ope
 def restart(make_server: Callable[..., Server], old: Server) -> Server:
     """As a daemon does it: the new one listens at the path, then the old one drains and stops."""
     new = make_server(folder=old.folder)
-    old.plane.drain()
-    assert old.plane.statistics()["draining"]
-    assert old.plane.wait_drained(20)
+    old.data_plane.drain()
+    assert old.data_plane.statistics()["draining"]
+    assert old.data_plane.wait_drained(20)
     old.close()
     return new
 
@@ -125,12 +125,12 @@ def test_accepted_operations_are_answered(make_server: Callable[..., Server]) ->
         message = pb.OperationBatch(operations=[operation(server, n) for n in range(100)])
         client.data(stream, grpc_frame(message.SerializeToString()))
         client.ping()
-        server.plane.drain()
+        server.data_plane.drain()
         answer = client.wait(stream)
         client.wait_closed()
         assert client.goaway is not None
         assert client.goaway.error_code == 0
-    assert server.plane.wait_drained(10)
+    assert server.data_plane.wait_drained(10)
     results = [r for m in answer.messages() for r in pb.ResultBatch.FromString(m).results]
     assert [r.status for r in results] == [0] * 100
     assert answer.status == "14"  # the stream was still open: connect again
@@ -140,7 +140,7 @@ def test_two_phases(server: Server) -> None:
     """Notice first (no call refused), the final GOAWAY only when the client has seen the notice."""
     with RawClient(server.connect()) as client:
         client.ping()
-        server.plane.drain()
+        server.data_plane.drain()
         while client.goaway is None:
             client.step_without_ping_ack()
         assert client.goaway.last_stream_id == 2**31 - 1
@@ -152,7 +152,7 @@ def test_two_phases(server: Server) -> None:
         client.wait_closed()
         assert client.goaway is not None
         assert client.goaway.last_stream_id == late
-    assert server.plane.wait_drained(10)
+    assert server.data_plane.wait_drained(10)
 
 
 def test_idle_connections_close_at_once(server: Server) -> None:
@@ -160,25 +160,25 @@ def test_idle_connections_close_at_once(server: Server) -> None:
     for client in clients:
         client.ping()
     began = time.monotonic()
-    server.plane.drain()
+    server.data_plane.drain()
     for client in clients:
         client.wait_closed()
         client.socket.close()
-    assert server.plane.wait_drained(10)
+    assert server.data_plane.wait_drained(10)
     assert time.monotonic() - began < 5  # the drain timeout: it was not needed
-    assert server.plane.statistics()["connections"] == 0
+    assert server.data_plane.statistics()["connections"] == 0
 
 
 def test_watchers_are_told(server: Server) -> None:
-    server.plane.set_identities([identity("www", [])])
+    server.data_plane.set_identities([identity("www", [])])
     with server.stub() as stub:
         watch = stub.WatchIdentity(pb.WatchIdentityRequest(identity="www"))
         next(watch)
-        server.plane.drain()
+        server.data_plane.drain()
         with pytest.raises(grpc.RpcError) as caught:
             next(watch)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert server.plane.wait_drained(10)
+    assert server.data_plane.wait_drained(10)
 
 
 @pytest.mark.parametrize("method", ["Stream", "WatchIdentities"])
@@ -190,7 +190,7 @@ def test_a_call_that_a_drain_ends_within_its_headers_is_not_begun(server: Server
         block, stream = begun.data, begun.stream_id
         begun.data = block[:-1]
         client.send(begun)
-        server.plane.drain()
+        server.data_plane.drain()
         while client.goaway is None or client.goaway.last_stream_id != stream:
             client.step_without_ping_ack()
         answer = client.wait(stream)
@@ -199,8 +199,8 @@ def test_a_call_that_a_drain_ends_within_its_headers_is_not_begun(server: Server
         client.wait_closed()
         assert client.answers == {stream: answer}
         assert (answer.data, answer.reset) in ((b"", None), (b"", 0))
-    assert server.plane.wait_drained(10)
-    assert server.plane.statistics()["watchers"] == 0
+    assert server.data_plane.wait_drained(10)
+    assert server.data_plane.statistics()["watchers"] == 0
 
 
 def test_drain_ends_at_its_timeout(make_server: Callable[..., Server]) -> None:
@@ -210,8 +210,8 @@ def test_drain_ends_at_its_timeout(make_server: Callable[..., Server]) -> None:
     with RawClient(server.connect()) as client:
         client.open("Sign")
         client.ping()
-        server.plane.drain()
-        assert server.plane.wait_drained(10)
+        server.data_plane.drain()
+        assert server.data_plane.wait_drained(10)
         client.wait_closed()
     deaf.close()
 
@@ -222,7 +222,7 @@ def test_busy_streams_are_refused_after_half_the_timeout(make_server: Callable[.
     with RawClient(server.connect()) as client:
         stream = client.open("Stream")
         client.ping()
-        server.plane.drain()
+        server.data_plane.drain()
         answer = client.answer(stream)
         while not answer.ended and not client.closed:
             message = pb.OperationBatch(operations=[operation(server, 1, "p256")])
@@ -242,13 +242,13 @@ def test_busy_streams_are_refused_after_half_the_timeout(make_server: Callable[.
     assert statuses == sorted(statuses)
     # On a busy machine the client may have been quiet for long enough to have its stream ended before that.
     assert 14 in statuses or answer.status == "14"
-    assert server.plane.wait_drained(10)
+    assert server.data_plane.wait_drained(10)
 
 
 def test_listeners_are_let_go(server: Server) -> None:
     """The data plane's copy of the listening socket is closed: a successor that has it too gets all connections."""
-    server.plane.drain()
-    assert server.plane.wait_drained(10)
+    server.data_plane.drain()
+    assert server.data_plane.wait_drained(10)
     server.listeners["main"].close()
     with pytest.raises(ConnectionRefusedError):
         server.connect()
@@ -257,28 +257,28 @@ def test_listeners_are_let_go(server: Server) -> None:
 
 
 def test_after_the_end(server: Server) -> None:
-    server.plane.stop()
-    server.plane.stop()
-    assert server.plane.wait_drained(0)
+    server.data_plane.stop()
+    server.data_plane.stop()
+    assert server.data_plane.wait_drained(0)
     with pytest.raises(RuntimeError, match="stopped"):
-        server.plane.start()
+        server.data_plane.start()
     with pytest.raises(RuntimeError, match="stopped"):
-        server.plane.drain()
+        server.data_plane.drain()
     with pytest.raises(RuntimeError, match="stopped"):
-        server.plane.set_identities([])
-    assert server.plane.statistics()["connections"] == 0
+        server.data_plane.set_identities([])
+    assert server.data_plane.statistics()["connections"] == 0
 
 
 def test_stop_under_load_does_not_wait_for_clients(make_server: Callable[..., Server]) -> None:
     server = make_server(backend="software")
     clients = [RawClient(server.connect()) for _ in range(10)]
     # One that is not accepted yet is not the data plane's to close: it waits at the listening socket, which is ours.
-    wait_for("all connections", lambda: server.plane.statistics()["connections"] == len(clients))
+    wait_for("all connections", lambda: server.data_plane.statistics()["connections"] == len(clients))
     message = pb.OperationBatch(operations=[operation(server, n) for n in range(200)])
     for client in clients * 2:
         client.data(client.open("Stream"), grpc_frame(message.SerializeToString()))
-    wait_for("more than 500 queued", lambda: server.plane.statistics()["queued"] > 500)
-    server.plane.stop()
+    wait_for("more than 500 queued", lambda: server.data_plane.statistics()["queued"] > 500)
+    server.data_plane.stop()
     for client in clients:
         client.wait_closed()
         client.socket.close()
@@ -288,14 +288,14 @@ def test_keys_are_swapped_under_load(server: Server) -> None:
     """Rules are replaced all the time; operations accepted before finish with their key, none fails."""
     key = server.keys["rsa2048"]
     rules: list[KeyRule] = [{"key": key, "usage": "any", "decrypt": False}]
-    server.plane.set_identities([identity("www", rules)])
+    server.data_plane.set_identities([identity("www", rules)])
     stop = threading.Event()
 
     def swap() -> None:
         version = 0
         while not stop.is_set():
             version += 1
-            server.plane.set_identities([identity("www", rules, version=version)])
+            server.data_plane.set_identities([identity("www", rules, version=version)])
 
     thread = threading.Thread(target=swap)
     thread.start()
@@ -316,7 +316,7 @@ def test_accepted_operations_outlive_their_key(make_server: Callable[..., Server
         message = pb.OperationBatch(operations=[operation(server, n) for n in range(100)])
         client.data(stream, grpc_frame(message.SerializeToString()))
         client.ping()
-        server.plane.set_identities([])
+        server.data_plane.set_identities([])
         client.data(
             stream, grpc_frame(pb.OperationBatch(operations=[operation(server, 1000)]).SerializeToString()), end=True
         )

@@ -41,7 +41,7 @@ def test_control_frames_are_bounded(server: Server, frame: PingFrame) -> None:
                 client.socket.settimeout(20)
         client.wait_closed()
         assert client.goaway is None or client.goaway.error_code == ENHANCE_YOUR_CALM
-    refusals = server.plane.statistics()["refusals"]
+    refusals = server.data_plane.statistics()["refusals"]
     assert refusals["flood"] + refusals["malformed"] >= 1
     serves(server)
 
@@ -58,7 +58,7 @@ def test_empty_data_frames_are_bounded(server: Server) -> None:
             for _ in range(100):
                 client.socket.sendall(DataFrame(stream, b"").serialize() * 100)
         client.wait_closed()
-    assert server.plane.statistics()["refusals"]["flood"] == 1
+    assert server.data_plane.statistics()["refusals"]["flood"] == 1
     serves(server)
 
 
@@ -88,8 +88,8 @@ def test_many_resets_are_served(server: Server) -> None:
             client.send(*frames)
             client.ping()
         assert client.call("Sign", request_bytes(server)).status == "0"
-    wait_for("no streams", lambda: server.plane.statistics()["streams"] == 0)
-    assert server.plane.statistics()["queued"] == 0
+    wait_for("no streams", lambda: server.data_plane.statistics()["streams"] == 0)
+    assert server.data_plane.statistics()["queued"] == 0
 
 
 def test_more_streams_than_allowed(make_server: Callable[..., Server]) -> None:

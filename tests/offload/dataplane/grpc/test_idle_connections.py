@@ -22,7 +22,7 @@ def test_a_connection_without_calls_ends(make_server: Callable[..., Server]) -> 
         assert client.goaway.error_code == 0
         while silent.recv(65536):
             pass
-        wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
+        wait_for("no connections", lambda: server.data_plane.statistics()["connections"] == 0)
 
 
 def test_who_watches_is_not_idle(make_server: Callable[..., Server]) -> None:

@@ -27,7 +27,7 @@ def test_other_protocols_are_closed(server: Server, data: bytes) -> None:
         while connection.recv(4096):
             pass
     connection.close()
-    assert server.plane.statistics()["refusals"]["malformed"] == 1
+    assert server.data_plane.statistics()["refusals"]["malformed"] == 1
     serves(server)
 
 

@@ -84,7 +84,7 @@ def test_a_client_that_never_reads(make_server: Callable[..., Server]) -> None:
             SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 2**30}), WindowUpdateFrame(0, window_increment=2**30)
         )
         client.ping()
-    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.data_plane.statistics()["connections"] == 0)
 
 
 @pytest.mark.parametrize("tail", [b"", b"\0\0\0", grpc_frame(b"abcd")[:-1]])
@@ -140,5 +140,5 @@ def test_connections_drop_in_the_middle(server: Server) -> None:
             client.step()
         client.socket.close()
     serves(server)
-    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
-    wait_for("no queued", lambda: server.plane.statistics()["queued"] == 0)
+    wait_for("no connections", lambda: server.data_plane.statistics()["connections"] == 0)
+    wait_for("no queued", lambda: server.data_plane.statistics()["queued"] == 0)

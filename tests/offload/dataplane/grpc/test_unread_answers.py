@@ -38,8 +38,8 @@ def test_refused_calls_to_a_peer_that_does_not_read(server: Server) -> None:
         client.socket.settimeout(20)
         client.read_available()
         assert any(answer.status == "12" for answer in client.answers.values())
-    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
-    assert server.plane.statistics()["streams"] == 0
+    wait_for("no connections", lambda: server.data_plane.statistics()["connections"] == 0)
+    assert server.data_plane.statistics()["streams"] == 0
 
 
 @pytest.mark.parametrize("frame", [PingFrame(0, b"12345678"), SettingsFrame(0)], ids=["ping", "settings"])
@@ -64,7 +64,7 @@ def test_who_takes_nothing_for_long_is_closed(make_server: Callable[..., Server]
         waiting = RawClient(blocked, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0})
         stream = waiting.open("Sign")
         waiting.data(stream, grpc_frame(request_bytes(server)), end=True)
-        wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
+        wait_for("no connections", lambda: server.data_plane.statistics()["connections"] == 0)
     assert refusals(server)["does_not_read"] == 2
     serves(server)
 
@@ -81,5 +81,5 @@ def test_who_reads_slowly_is_not_closed(make_server: Callable[..., Server]) -> N
                 time.sleep(0.25)
                 assert client.socket.recv(24 * 1024)
         client.read_available()
-        assert server.plane.statistics()["connections"] == 1
+        assert server.data_plane.statistics()["connections"] == 1
     assert refusals(server)["does_not_read"] == 0

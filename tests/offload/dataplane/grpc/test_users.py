@@ -25,7 +25,7 @@ def test_connections_of_one_user_are_bounded(make_server: Callable[..., Server])
             assert "max_connections_per_user: 3" in why_turned_away(fourth)
         assert refusals(server)["too_many_connections_of_user"] == 1
         clients[0].socket.close()
-        wait_for("2 connections", lambda: server.plane.statistics()["connections"] == 2)
+        wait_for("2 connections", lambda: server.data_plane.statistics()["connections"] == 2)
         serves(server)
 
 
@@ -96,7 +96,7 @@ def test_who_loses_its_identity_takes_queued_operations_along(make_server: Calla
         shards=1, backend="software", max_connections=8, max_connections_without_identity=1, max_wait_us=0
     )
     key = server.keys["rsa2048"]
-    server.plane.set_identities([identity("www", [{"key": key, "usage": "any", "decrypt": False}])])
+    server.data_plane.set_identities([identity("www", [{"key": key, "usage": "any", "decrypt": False}])])
     count = 1000  # takes longer than what follows
     operations = [
         pb.Operation(id=n, key_id=key.key_id, signature_scheme=0x0804, input=tls13_input(n)) for n in range(count)
@@ -108,17 +108,17 @@ def test_who_loses_its_identity_takes_queued_operations_along(make_server: Calla
         client.ping()  # the server's windows are in force
         stream = client.open("Stream")
         client.data(stream, b"".join(grpc_frame(batch.SerializeToString()) for batch in batches), end=True)
-        wait_for("queued", lambda: server.plane.statistics()["queued"] > 0)
+        wait_for("queued", lambda: server.data_plane.statistics()["queued"] > 0)
         allow(server, NOBODY)
         with server.connect() as refused:
             assert "max_connections_without_identity: 1" in why_turned_away(refused)
-        queued = server.plane.statistics()["queued"]
+        queued = server.data_plane.statistics()["queued"]
         assert queued > 0  # all of this was before they were done
         answer = client.wait(stream)
         results = [r for m in answer.messages() for r in pb.ResultBatch.FromString(m).results]
         assert sorted(r.id for r in results) == list(range(count))  # what was accepted is done, the rest refused
         assert sum(r.status == 0 for r in results) >= queued
-    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.data_plane.statistics()["connections"] == 0)
     allow(server)
     serves(server)
 
@@ -131,7 +131,7 @@ def test_who_loses_its_identity_keeps_no_more_than_strangers_have(make_server: C
         for client in clients:
             client.ping()
         allow(server, NOBODY)
-        wait_for("2 connections", lambda: server.plane.statistics()["connections"] == 2)
+        wait_for("2 connections", lambda: server.data_plane.statistics()["connections"] == 2)
         assert refusals(server)["too_many_connections_without_identity"] == 3
         for client in clients:
             client.socket.settimeout(0.2)
@@ -161,7 +161,7 @@ def test_memory_of_one_user_is_bounded_over_its_connections(make_server: Callabl
         assert memory_mib() - before < 30
         found = refusals(server)
         assert found["user_memory"] + found["too_large"] > 20
-    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.data_plane.statistics()["connections"] == 0)
     serves(server)
 
 
@@ -170,11 +170,11 @@ def test_a_connection_beyond_the_memory_of_its_user_is_refused(make_server: Call
     with contextlib.ExitStack() as held:
         for _ in range(64):
             held.enter_context(server.connect())
-        wait_for("at least 60 connections", lambda: server.plane.statistics()["connections"] >= 60)
+        wait_for("at least 60 connections", lambda: server.data_plane.statistics()["connections"] >= 60)
         with server.connect() as refused:
             assert "data_plane.user_memory_mib: 1" in why_turned_away(refused)
         assert refusals(server)["user_memory"] > 0
-    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.data_plane.statistics()["connections"] == 0)
     serves(server)
 
 
@@ -195,7 +195,7 @@ def test_a_connection_that_outgrows_the_memory_of_its_user_hears_why(make_server
         assert client.goaway is not None
         assert client.goaway.error_code == ENHANCE_YOUR_CALM
         assert b"data_plane.user_memory_mib: 1" in client.goaway.additional_data
-    wait_for("no connections", lambda: server.plane.statistics()["connections"] == 0)
+    wait_for("no connections", lambda: server.data_plane.statistics()["connections"] == 0)
     serves(server)
 
 

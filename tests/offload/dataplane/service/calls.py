@@ -69,5 +69,5 @@ def occupy(server: Server, stub: Stub, count: int = 100) -> tuple[Requests, grpc
     call = stub.Stream(iter(requests))
     for start in range(0, count, 250):
         requests.send(*(operation(server.keys["rsa2048"], 10**6 + n) for n in range(start, min(start + 250, count))))
-    wait_for("queued", lambda: server.plane.statistics()["queued"] > 0)
+    wait_for("queued", lambda: server.data_plane.statistics()["queued"] > 0)
     return requests, call

@@ -21,7 +21,7 @@ def raw(stub_channel: grpc.Channel, method: str) -> grpc.UnaryUnaryMultiCallable
 def test_garbage_messages(server: Server, method: str, garbage: bytes) -> None:
     with grpc.insecure_channel(server.target()) as channel:
         assert status_of(lambda: raw(channel, method)(garbage))[0] is grpc.StatusCode.INVALID_ARGUMENT
-    assert server.plane.statistics()["refusals"]["malformed"] == 1
+    assert server.data_plane.statistics()["refusals"]["malformed"] == 1
 
 
 @pytest.mark.parametrize("method", ["Sign", "Stream"])

@@ -77,11 +77,11 @@ def test_cancelled_calls_leave_the_queue(slow: Server) -> None:
     with slow.stub() as stub:
         _requests, busy = occupy(slow, stub, 900)
         calls = [stub.Sign.future(sign_request(key, n)) for n in range(50)]
-        wait_for("51 streams", lambda: slow.plane.statistics()["streams"] == 51)
+        wait_for("51 streams", lambda: slow.data_plane.statistics()["streams"] == 51)
         for call in calls:
             call.cancel()
         busy.cancel()
-        wait_for("no queued", lambda: slow.plane.statistics()["queued"] == 0)
+        wait_for("no queued", lambda: slow.data_plane.statistics()["queued"] == 0)
         stub.Sign(sign_request(key))
 
 
@@ -90,4 +90,4 @@ def test_a_client_that_vanishes_leaves_nothing_behind(slow: Server) -> None:
         with slow.stub() as stub:
             _held = occupy(slow, stub, 50)
     for gauge in ("queued", "connections", "streams"):
-        wait_for(f"no {gauge}", lambda gauge=gauge: dict(slow.plane.statistics())[gauge] == 0)
+        wait_for(f"no {gauge}", lambda gauge=gauge: dict(slow.data_plane.statistics())[gauge] == 0)

@@ -13,7 +13,7 @@ from tests.offload.dataplane.serving import (
 
 
 def test_uses_are_counted_by_caller_key_scheme_and_result(server: Server) -> None:
-    server.plane.count_key_uses(True)
+    server.data_plane.count_key_uses(True)
     with server.stub() as stub:
         for algorithm, count in (("p256", 3), ("rsa2048", 2)):
             key = server.keys[algorithm]
@@ -22,7 +22,7 @@ def test_uses_are_counted_by_caller_key_scheme_and_result(server: Server) -> Non
                     key_id=key.key_id, signature_scheme=SCHEMES[algorithm], input=tls13_input(number)
                 )
                 assert stub.Sign(request, timeout=20).signature
-    uses, unlisted = server.plane.take_key_uses()
+    uses, unlisted = server.data_plane.take_key_uses()
     found = {(use["key_id"], use["scheme"], use["status"]): use["count"] for use in uses}
     assert found == {
         (server.keys["p256"].key_id, SCHEMES["p256"], "OK"): 3,
@@ -30,11 +30,11 @@ def test_uses_are_counted_by_caller_key_scheme_and_result(server: Server) -> Non
     }
     assert {(use["pid"], use["uid"], use["listener"]) for use in uses} == {(os.getpid(), os.getuid(), "main")}
     assert unlisted == 0
-    assert server.plane.take_key_uses() == ([], 0)
-    server.plane.count_key_uses(False)
+    assert server.data_plane.take_key_uses() == ([], 0)
+    server.data_plane.count_key_uses(False)
     with server.stub() as stub:
         request = pb.SignRequest(
             key_id=server.keys["p256"].key_id, signature_scheme=SCHEMES["p256"], input=tls13_input(9)
         )
         assert stub.Sign(request, timeout=20).signature
-    assert server.plane.take_key_uses() == ([], 0)
+    assert server.data_plane.take_key_uses() == ([], 0)

@@ -83,7 +83,7 @@ def test_full_batches_are_made_across_connections(server: Server) -> None:
 
     with futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(client, range(8)))
-    (statistics,) = [c for c in server.plane.statistics()["classes"] if c["algorithm"] == "rsa2048"]
+    (statistics,) = [c for c in server.data_plane.statistics()["classes"] if c["algorithm"] == "rsa2048"]
     assert sum(size * n for (_, _, size), n in statistics["batches"].items()) == 240
     assert sum(statistics["queue_seconds"]) == 240
     assert sum(statistics["run_seconds"]) == sum(statistics["batches"].values())

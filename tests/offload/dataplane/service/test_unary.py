@@ -130,4 +130,4 @@ def test_many_threads_and_channels(server: Server) -> None:
 
     with futures.ThreadPoolExecutor(16) as pool:
         list(pool.map(client, range(16)))
-    assert server.plane.statistics()["connections_total"] == 16
+    assert server.data_plane.statistics()["connections_total"] == 16

@@ -54,24 +54,24 @@ def version(news: pb.WatchIdentitiesResponse) -> tuple[str, int, int]:
 
 
 def test_news_of_many(server: Server) -> None:
-    server.plane.set_identities([identity(f"id-{n}", [], version=n + 1) for n in range(3)])
+    server.data_plane.set_identities([identity(f"id-{n}", [], version=n + 1) for n in range(3)])
     with watching(server) as it:
         it.ask(["id-0", "id-1"])
         it.ask(["id-2", "id-0"])
         assert sorted(version(it.next()) for _ in range(3)) == [("id-0", OK, 1), ("id-1", OK, 2), ("id-2", OK, 3)]
-        assert server.plane.statistics()["watchers"] == 3
-        server.plane.set_identities([identity(f"id-{n}", [], version=n + 1 if n else 9) for n in range(3)])
+        assert server.data_plane.statistics()["watchers"] == 3
+        server.data_plane.set_identities([identity(f"id-{n}", [], version=n + 1 if n else 9) for n in range(3)])
         assert version(it.next()) == ("id-0", OK, 9), "only what changed"
         it.ask(unwatch=["id-1", "never-asked"])
-        wait_for("2 watchers", lambda: server.plane.statistics()["watchers"] == 2)
-        server.plane.set_identities([identity(f"id-{n}", [], version=20 + n) for n in range(3)])
+        wait_for("2 watchers", lambda: server.data_plane.statistics()["watchers"] == 2)
+        server.data_plane.set_identities([identity(f"id-{n}", [], version=20 + n) for n in range(3)])
         assert sorted(version(it.next()) for _ in range(2)) == [("id-0", OK, 20), ("id-2", OK, 22)]
-    wait_for("no watchers", lambda: server.plane.statistics()["watchers"] == 0)
+    wait_for("no watchers", lambda: server.data_plane.statistics()["watchers"] == 0)
 
 
 def test_a_refusal_ends_nothing_and_the_identity_comes_when_it_is_there(server: Server) -> None:
     theirs = identity("theirs", [], selectors=[{"uid": 4_000_000}])
-    server.plane.set_identities([theirs, identity("mine", [])])
+    server.data_plane.set_identities([theirs, identity("mine", [])])
     with watching(server) as it:
         it.ask(["theirs", "unknown", "mine"])
         news = {one.name: one for one in (it.next() for _ in range(3))}
@@ -79,21 +79,21 @@ def test_a_refusal_ends_nothing_and_the_identity_comes_when_it_is_there(server: 
         assert refusals == {(NOT_FOUND, "no such identity, or this caller may not use it")}, "both look the same"
         assert news["mine"].status == OK
         assert not news["theirs"].HasField("identity")
-        before = server.plane.statistics()["refusals"]
-        server.plane.set_identities([theirs, identity("mine", []), identity("unknown", [], version=5)])
+        before = server.data_plane.statistics()["refusals"]
+        server.data_plane.set_identities([theirs, identity("mine", []), identity("unknown", [], version=5)])
         assert version(it.next()) == ("unknown", OK, 5)
-        assert server.plane.statistics()["refusals"] == before, "what is still refused is not refused again"
-        server.plane.set_identities([theirs, identity("mine", [])])
+        assert server.data_plane.statistics()["refusals"] == before, "what is still refused is not refused again"
+        server.data_plane.set_identities([theirs, identity("mine", [])])
         assert version(it.next()) == ("unknown", NOT_FOUND, 0)
 
 
 def test_half_closing_leaves_the_watches(server: Server) -> None:
-    server.plane.set_identities([identity("www", [], version=1)])
+    server.data_plane.set_identities([identity("www", [], version=1)])
     with watching(server) as it:
         it.ask(["www"])
         it.half_close()
         assert version(it.next()) == ("www", OK, 1)
-        server.plane.set_identities([identity("www", [], version=2)])
+        server.data_plane.set_identities([identity("www", [], version=2)])
         assert version(it.next()) == ("www", OK, 2)
 
 
@@ -114,7 +114,7 @@ def test_large_identities_share_the_call(server: Server) -> None:
         message.trust_bundles.add(authorities=[name.encode() * 1500 for _ in range(500)])
         messages[name] = message
     rules = [{**identity(name, []), "message": message.SerializeToString()} for name, message in messages.items()]
-    server.plane.set_identities(rules)  # type: ignore[arg-type]
+    server.data_plane.set_identities(rules)  # type: ignore[arg-type]
     with watching(server) as it:
         it.ask(["a", "b", "c"])
         assert {news.name: news.identity for news in (it.next() for _ in range(3))} == messages
@@ -132,7 +132,7 @@ def test_the_bound_is_told_for_each_that_exceeds_it(server: Server) -> None:
         it.ask(unwatch=["0"])
         it.ask(["again"])
         assert version(it.next()) == ("again", NOT_FOUND, 0), "there is room again"
-        statistics = server.plane.statistics()
+        statistics = server.data_plane.statistics()
         assert statistics["refusals"]["too_many_watches"] == 1
         assert statistics["watchers"] == WATCHES_MAX
 
@@ -144,9 +144,10 @@ def test_refusals_that_nobody_reads_end_the_call(server: Server) -> None:
         requests = [pb.WatchIdentitiesRequest(watch=names[at : at + 30]) for at in range(0, len(names), 30)] * 100
         call = stub.WatchIdentities(iter(requests), timeout=60)
         wait_for(
-            "more than 1024 too many watches", lambda: server.plane.statistics()["refusals"]["too_many_watches"] > 1024
+            "more than 1024 too many watches",
+            lambda: server.data_plane.statistics()["refusals"]["too_many_watches"] > 1024,
         )
-        wait_for("no watchers", lambda: server.plane.statistics()["watchers"] == 0)
+        wait_for("no watchers", lambda: server.data_plane.statistics()["watchers"] == 0)
         with pytest.raises(grpc.RpcError) as caught:
             for _ in call:
                 pass
@@ -171,7 +172,7 @@ def test_a_name_that_is_too_long_for_the_watch_of_one(server: Server) -> None:
                 next(stub.WatchIdentity(pb.WatchIdentityRequest(identity="x" * size), timeout=20))
             assert caught.value.code() is code
         assert caught.value.details() == "the name of an identity is longer than 2048 bytes"
-    assert server.plane.statistics()["refusals"]["too_large"] == 1
+    assert server.data_plane.statistics()["refusals"]["too_large"] == 1
 
 
 def ends(it: Watching, code: grpc.StatusCode) -> str:
@@ -192,8 +193,8 @@ def test_the_names_of_one_message_are_bounded(server: Server, unwatched: int) ->
         assert [it.next().name for _ in watch] == watch
         it.ask(watch, [*unwatch, "one-more"])
         assert "256" in ends(it, grpc.StatusCode.INVALID_ARGUMENT)
-    assert server.plane.statistics()["refusals"]["too_many_watches"] == 1
-    wait_for("no watchers", lambda: server.plane.statistics()["watchers"] == 0)
+    assert server.data_plane.statistics()["refusals"]["too_many_watches"] == 1
+    wait_for("no watchers", lambda: server.data_plane.statistics()["watchers"] == 0)
 
 
 @pytest.mark.parametrize("field", ["watch", "unwatch"])
@@ -201,12 +202,12 @@ def test_an_empty_name_is_malformed(server: Server, field: str) -> None:
     with watching(server) as it:
         it.ask(**{field: [""]})
         assert "empty" in ends(it, grpc.StatusCode.INVALID_ARGUMENT)
-    assert server.plane.statistics()["refusals"]["malformed"] == 1
+    assert server.data_plane.statistics()["refusals"]["malformed"] == 1
 
 
 def test_who_has_no_identity_watches_less(server: Server) -> None:
     """Over all calls and connections of a user, until an identity is for it."""
-    server.plane.set_identities([identity("theirs", [], selectors=NOBODY)])  # type: ignore[arg-type]
+    server.data_plane.set_identities([identity("theirs", [], selectors=NOBODY)])  # type: ignore[arg-type]
     names = [str(n) for n in range(STRANGER_WATCHES)]
     with watching(server) as one, watching(server) as two:
         for at in range(0, len(names) - ITEMS_MAX, ITEMS_MAX):
@@ -216,20 +217,20 @@ def test_who_has_no_identity_watches_less(server: Server) -> None:
         assert {two.next().status for _ in range(ITEMS_MAX)} == {NOT_FOUND}
         two.ask(["one-more"])
         assert "4096" in ends(two, grpc.StatusCode.RESOURCE_EXHAUSTED)
-        assert server.plane.statistics()["refusals"]["too_many_watches"] == 1
-        server.plane.set_identities([identity("mine", [])])
+        assert server.data_plane.statistics()["refusals"]["too_many_watches"] == 1
+        server.data_plane.set_identities([identity("mine", [])])
         for at in range(0, len(names), ITEMS_MAX):
             one.ask([f"more-{name}" for name in names[at : at + ITEMS_MAX]])
         assert {one.next().status for _ in names} == {NOT_FOUND}, "it is a stranger no more"
-    wait_for("no watchers", lambda: server.plane.statistics()["watchers"] == 0)
+    wait_for("no watchers", lambda: server.data_plane.statistics()["watchers"] == 0)
 
 
 def test_draining_ends_the_call(server: Server) -> None:
-    server.plane.set_identities([identity("www", [])])
+    server.data_plane.set_identities([identity("www", [])])
     with watching(server) as it:
         it.ask(["www"])
         it.next()
-        server.plane.drain()
+        server.data_plane.drain()
         with pytest.raises(grpc.RpcError) as caught:
             it.next()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

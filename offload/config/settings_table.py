@@ -16,7 +16,7 @@ from offload.config.settings import Config
 _KINDS: dict[Any, str] = {str: "text", int: "number", float: "number", bool: "true, false", Path: "absolute path"}
 
 
-def reference_table() -> str:
+def settings_table() -> str:
     """One row per field: name, accepted values, default, and the reason for the default."""
     rows = ["| field | takes | default | why |", "|---|---|---|---|"]
     rows += [f"| `{name}` | {takes} | {default} | {why} |" for name, takes, default, why in _rows(Config, "")]
