@@ -1,12 +1,13 @@
 // Tests that workers exchange requests and answers with the daemon by themselves, and that the key client's thread
 // takes over.
+#include "envoy_ext/module/client/worker_turn.h"
+
 #include <chrono>
 #include <functional>
 #include <thread>
 #include <vector>
 
 #include "envoy_ext/module/client/key_client.h"
-#include "envoy_ext/module/client/worker_turn.h"
 #include "tests/native/module/check.h"
 #include "tests/native/module/tests.h"
 

@@ -1,4 +1,6 @@
 // Verification without a connection: chains made here, valid ones, invalid ones, and ones with corrupted bytes.
+#include "envoy_ext/module/peer/peer.h"
+
 #include <openssl/bytestring.h>
 #include <openssl/ec_key.h>
 #include <openssl/err.h>
@@ -10,7 +12,6 @@
 #include <ctime>
 #include <random>
 
-#include "envoy_ext/module/peer/peer.h"
 #include "tests/native/module/check.h"
 #include "tests/native/module/tests.h"
 
