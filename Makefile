@@ -80,8 +80,9 @@ demo: setup ## real Envoys, real clients, keys only in the daemon; KEEP=1 leaves
 test: setup ## all tests
 	@$(PYTHON) -m pytest --durations=12 $(ARGS)
 
+# Twice as many workers as processors, since many tests wait for a process.
 test-unit: build ## tests that need no Envoy, no root and little time, in parallel (under 2 minutes on 2 cores)
-	@$(PYTHON) -m pytest -m unit -n logical --dist loadfile -q $(ARGS)
+	@$(PYTHON) -m pytest -m unit -n $$((2 * $$(nproc))) --dist loadfile -q $(ARGS)
 
 .PHONY: bench
 bench: setup ## kernels and handshakes, ours against others, into build/bench; QUICK=1 takes 3 minutes, else about 30

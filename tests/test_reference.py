@@ -12,6 +12,7 @@ from docs.publishing import reference, sources
 MAKE_ANEW = "`python -m docs.publishing.reference` writes it again"
 
 
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("page", reference.pages(), ids=lambda page: page.stem)
 def test_generated_parts_are_fresh(page: Path) -> None:
     text = page.read_text()

@@ -67,6 +67,7 @@ def _run_the_page(tmp_path: Path, envoy_binary: Path, session: str) -> None:
     assert "spiffe://default.default.mesh.local/workload/web" in ran.stdout
 
 
+@pytest.mark.slow(seconds=2)
 def test_the_example_of_the_manual_is_valid(tmp_path: Path) -> None:
     """And the dataplane that its quick start starts is in it."""
     page = PAGES[1].read_text()

@@ -12,6 +12,7 @@ from .conftest import ORDER_SIZES, ORDERS
 ALGORITHMS = pytest.mark.parametrize("algorithm", ORDER_SIZES)
 
 
+@pytest.mark.slow(seconds=3)
 @ALGORITHMS
 def test_reduction_is_wide_mod_order_minus_one_plus_one(algorithm, hooks):
     modulus = ORDERS[algorithm] - 1

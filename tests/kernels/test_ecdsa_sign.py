@@ -123,6 +123,7 @@ def sign_with_nonces(hooks, keys, digests, nonces, backend, size):
     return [split(o) for o in outcome.outputs]
 
 
+@pytest.mark.slow(seconds=5)
 @ALGORITHMS
 @pytest.mark.parametrize("source", [nist_vectors, rfc6979_vectors])
 def test_published_vectors_in_every_lane(source, algorithm, backend, faulty, load_in_hooks):
@@ -150,6 +151,7 @@ def expected_signature(algorithm, d, digest, k):
     return r, pow(k, -1, n) * (int.from_bytes(digest) + r * d) % n
 
 
+@pytest.mark.slow(seconds=5)
 @ALGORITHMS
 def test_extreme_scalars_and_digests(algorithm, backend, faulty, load_in_hooks):
     n, size = ORDERS[algorithm], ORDER_SIZES[algorithm]
@@ -170,6 +172,7 @@ def test_extreme_scalars_and_digests(algorithm, backend, faulty, load_in_hooks):
         assert got == [expected_signature(algorithm, *case) for case in batch]
 
 
+@pytest.mark.slow(seconds=8)
 @ALGORITHMS
 def test_random_scalars(algorithm, backend, faulty, load_in_hooks):
     n, size = ORDERS[algorithm], ORDER_SIZES[algorithm]

@@ -36,6 +36,7 @@ def check(privates, messages, outcome):
         assert output.tobytes() == private.sign(message)
 
 
+@pytest.mark.slow(seconds=2)
 def test_rfc8032_vectors_in_every_lane(backend, load):
     vectors = list(rfc8032_vectors())
     assert len(vectors) == 1024

@@ -54,6 +54,7 @@ def test_every_format_is_read(name, form, encoding, privates, load):
     assert key.key_id.hex()[:16] in repr(key)
 
 
+@pytest.mark.slow(seconds=5)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_generated_keys_differ_and_say_what_they_are(algorithm, pool):
     keys = pool(algorithm)
@@ -253,6 +254,7 @@ def test_errors_hold_no_key_material(privates, load):
     assert str(x.d)[:16] not in text
 
 
+@pytest.mark.slow(seconds=9)
 def test_garbage_is_refused_or_works(load, privates):
     """Whatever bytes change in a key file, the answer is a refusal or a key that signs; never a crash."""
     sources = [

@@ -45,6 +45,7 @@ def test_partial_batches_of_different_keys(algorithm, count, backend, pool):
     check(keys, inputs, rsa_private(keys, rows(inputs), backend))
 
 
+@pytest.mark.slow(seconds=7)
 @ALGORITHMS
 def test_every_lane_gives_the_same_as_alone(algorithm, backend, pool):
     key = pool(algorithm)[0]
@@ -109,6 +110,7 @@ def test_modulus_and_above_are_refused_and_nothing_is_written(algorithm, backend
     check([keys[i] for i in good], [inputs[i] for i in good], theirs)
 
 
+@pytest.mark.slow(seconds=13)
 def test_keys_of_another_size_are_refused_lane_by_lane(any_backend, pool):
     skip_without_kernel(any_backend, "rsa2048")
     two, three = pool("rsa2048"), pool("rsa3072")
@@ -125,6 +127,7 @@ def test_wrong_size_is_refused(algorithm, backend, pool):
         assert outcome.status.tolist() == [Status.BAD_SIZE] * 2
 
 
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("e", [3, 17, 257, 65539, 2**31 - 1, 2**33 - 9])
 def test_public_exponents(e, any_backend, load):
     skip_without_kernel(any_backend, "rsa2048")
@@ -187,6 +190,7 @@ def test_nist_vectors_in_every_lane(path, algorithm, backend, load):
         assert [int.from_bytes(o.tobytes()) for o in outcome.outputs] == [s for _, s in turned]
 
 
+@pytest.mark.slow(seconds=2)
 @ALGORITHMS
 def test_random_inputs(algorithm, backend, pool):
     keys = pool(algorithm)

@@ -354,6 +354,7 @@ def unreadable_pages():
         pytest.skip("the kernel has no memfd_secret: /proc/PID/mem reads locked pages, so a search proves nothing")
 
 
+@pytest.mark.slow(seconds=3)
 @pytest.mark.usefixtures("unreadable_pages")
 def test_the_search_finds_keys_that_leak(key_files):
     """The control: a process that also reads the files into Python. DER has big-endian numbers."""
@@ -363,6 +364,7 @@ def test_the_search_finds_keys_that_leak(key_files):
     } <= found
 
 
+@pytest.mark.slow(seconds=4)
 @pytest.mark.usefixtures("unreadable_pages")
 @pytest.mark.parametrize("mode", ["load", "sign", "release"])
 def test_no_key_bytes_outside_secret_memory(mode, key_files):

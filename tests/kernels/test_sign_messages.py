@@ -47,6 +47,7 @@ def test_every_scheme_verifies(scheme, algorithm, backend, pool):
         verify(key, scheme, message, signature)
 
 
+@pytest.mark.slow(seconds=8)
 @pytest.mark.parametrize(("scheme", "algorithm"), [f for f in FITTING + ONLY_TLS12 if f[0] != Scheme.ED25519])
 def test_prehashed_input_is_the_digest(scheme, algorithm, backend, pool):
     digests = [hashlib.new(scheme.name[-6:].lower(), message).digest() for message in MESSAGES]
@@ -86,6 +87,7 @@ def test_which_scheme_fits_which_key():
     assert not scheme_fits(0x10804, "rsa2048")
 
 
+@pytest.mark.slow(seconds=8)
 def test_refused_operations_do_not_disturb_their_batch(any_backend, pool):
     """One batch: good, wrong key family, good."""
     skip_without_kernel(any_backend, "rsa2048")

@@ -56,6 +56,7 @@ def _crash(daemon: DaemonProcess) -> bool:
     return os.WCOREDUMP(status)
 
 
+@pytest.mark.slow(seconds=3)
 def test_the_daemon_dumps_no_core(daemon: DaemonProcess, cores: Path) -> None:
     """Even where everybody else may."""
     daemon.working_directory = cores

@@ -125,6 +125,7 @@ _pieces = st.one_of(
 )
 
 
+@pytest.mark.slow(seconds=2)
 @given(st.lists(_pieces, max_size=12))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_anything_is_read_or_refused(tmp_path: Path, pieces: list[bytes]) -> None:

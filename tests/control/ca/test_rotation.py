@@ -77,6 +77,7 @@ moves = st.one_of(
 )
 
 
+@pytest.mark.slow(seconds=2)
 @given(st.lists(moves, max_size=60))
 def test_at_every_moment_everybody_trusts_every_certificate_in_use(script: list[tuple[str, object]]) -> None:
     rotation, fresh = Rotation(Stage.STABLE, POOL[0]), iter(POOL[1:] * 12)

@@ -110,6 +110,7 @@ def _is_none(node: ast.Return) -> bool:
     return isinstance(node.value, ast.Constant) and node.value.value is None
 
 
+@pytest.mark.slow(seconds=3)
 def test_every_message_is_covered() -> None:
     """By line: which line of the model and the policies runs while the cases are read."""
     sites, ran = made_at(), set[tuple[str, int]]()

@@ -135,6 +135,7 @@ def test_all_documents_are_judged_and_numbered() -> None:
     ]
 
 
+@pytest.mark.slow(seconds=5)
 @pytest.mark.parametrize(
     ("text", "says"),
     [

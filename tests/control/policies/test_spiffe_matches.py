@@ -1,6 +1,6 @@
 """What Exact and Prefix mean: the same in permissions, in `mesh inspect`, in RBAC by hand, and in the module.
 
-The table is tests/spiffe_matches.json, which the module's own tests read too (tests/native/module/spiffe/spiffe_match.cc).
+The table is tests/spiffe_matches.json, which the module's own tests read too (spiffe/spiffe_match.cc).
 """
 
 from __future__ import annotations

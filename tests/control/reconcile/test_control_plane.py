@@ -174,6 +174,7 @@ async def test_a_deleted_dataplane_and_a_view_that_stays(control_plane: ControlP
     assert (await control_plane.views.view("default")).get("Dataplane", "backend-1") is None
 
 
+@pytest.mark.slow(seconds=2)
 async def test_many_changes_are_one_push_and_builds_are_bounded(
     control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:

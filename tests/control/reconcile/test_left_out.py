@@ -117,6 +117,7 @@ async def test_a_proxy_whose_dataplane_cannot_be_read_keeps_what_it_has(control_
         await control_plane.connections.connect("default", "web")
 
 
+@pytest.mark.slow(seconds=2)
 async def test_it_is_shown(control_plane: ControlPlane) -> None:
     write(control_plane.state.store, "MeshAccessLog", "logs", NEW_LOG)
     write(control_plane.state.store, "MeshAccessLog", "second", NEW_LOG)

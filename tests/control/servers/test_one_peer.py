@@ -95,6 +95,7 @@ def test_what_could_not_be_looked_at_is_looked_at_again(monkeypatch: pytest.Monk
         assert len(door) == 1
 
 
+@pytest.mark.slow(seconds=2)
 async def test_the_api_takes_one_connection_of_an_address_and_port(tmp_path: Path) -> None:
     service = Service(ServeSettings(Files(tmp_path), api=Address(EVERYWHERE, 0), xds=LOCAL, nodes=LOCAL))
     await service.start()

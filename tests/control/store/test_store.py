@@ -214,6 +214,7 @@ def test_another_key_is_refused_at_start(tmp_path: Path) -> None:
         Store(url(tmp_path), StoreKey(file=tmp_path / "other.key"), KINDS)
 
 
+@pytest.mark.slow(seconds=3)
 def test_passphrases(tmp_path: Path) -> None:
     first = Store(url(tmp_path), StoreKey(passphrase="correct horse battery"), KINDS)
     first.put_secret("a", b"1")
@@ -305,6 +306,7 @@ def test_a_mesh_is_read_again_with_what_is_known(store: Store, read_resources: R
     assert third == store.list(mesh="default")
 
 
+@pytest.mark.slow(seconds=5)
 def test_many_new_resources_are_read_in_parts(store: Store, read_resources: Read) -> None:
     store.put(mesh(read_resources))
     template = dataplane(read_resources, "dp")

@@ -168,6 +168,7 @@ def test_the_file_is_gone(running: Running) -> None:
     running.comes_back(proxy)
 
 
+@pytest.mark.slow(seconds=3)
 @pytest.mark.parametrize("content", [b"", b"not a database" * 1000])
 def test_something_else_lies_in_its_place(running: Running, content: bytes) -> None:
     mesh, proxy = running.mesh, running.connect()

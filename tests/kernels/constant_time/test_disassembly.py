@@ -135,6 +135,7 @@ def test_every_kernel_is_listed():
     )
 
 
+@pytest.mark.slow(seconds=2)
 def test_no_gather_and_no_division(kernel):
     _, paths = kernel
     found = [
@@ -160,6 +161,7 @@ def test_jumps_are_where_they_may_be(kernel):
             assert plain(jump.function) in listed, f"{jump.function} has a conditional jump: {jump.before[-1]}"
 
 
+@pytest.mark.slow(seconds=2)
 def test_no_jump_on_a_comparison_of_lanes(kernel):
     name, paths = kernel
     allowed = LISTED[name].get("mask_from", [])
@@ -183,6 +185,7 @@ def test_generated_multiplications_do_not_spill(kernel):
         assert len(spills) <= 8, f"{function} spills {len(spills)} vector registers"
 
 
+@pytest.mark.slow(seconds=4)
 def test_a_jump_on_a_mask_would_be_seen(tmp_path):
     source = tmp_path / "leak.c"
     source.write_text(

@@ -154,6 +154,7 @@ def multiple(curve, k):
     return result
 
 
+@pytest.mark.slow(seconds=3)
 @CURVE
 def test_comb_is_the_multiple_of_the_generator(arithmetic):
     a, rng = arithmetic, random.Random(7)

@@ -51,6 +51,7 @@ def test_a_broken_bound_ends_the_program(curve, sign_cases):
     assert "outside its proved bounds" in done.stderr
 
 
+@pytest.mark.slow(seconds=10)
 @WEIERSTRASS
 def test_random_signatures(curve, sign_cases):
     rng, n = random.Random(11), curves.CURVES[curve].n
@@ -91,6 +92,7 @@ def test_no_signature_with_r_or_s_zero_or_of_the_exceptional_nonce(curve, sign_c
     assert all(int(r, 16) == int(s, 16) == 0 for _, r, s, _ in answers), "the output of a failed lane was touched"
 
 
+@pytest.mark.slow(seconds=8)
 @pytest.mark.parametrize("curve", ["ed25519"])
 def test_ed25519_signatures(curve, sign_cases):
     rng = random.Random(14)

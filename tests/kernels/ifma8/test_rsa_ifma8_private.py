@@ -95,6 +95,7 @@ def test_a_flipped_bit_never_leaves(place, algorithm, vector_backend, faulty, ho
         assert all(is_right(*it) for it in zip(keys, inputs, outcome.outputs, strict=True))
 
 
+@pytest.mark.slow(seconds=3)
 @pytest.mark.ifma
 @ALGORITHMS
 @pytest.mark.parametrize("place", PLACES)

@@ -56,6 +56,7 @@ def test_check_config_prints_the_reference() -> None:
     assert "| `data_plane.shards` |" in good(run("check-config", "--reference"))
 
 
+@pytest.mark.slow(seconds=2)
 def test_serve_with_a_bad_configuration(checked: DaemonProcess) -> None:
     checked.config_file.write_text("foo: 1")
     served = subprocess.run(

@@ -45,6 +45,7 @@ def test_bars() -> None:
     assert batch_sizes(one) == [0] * 7 + [3]
 
 
+@pytest.mark.slow(seconds=2)
 def test_names_are_not_markup_and_move_no_cursor(tmp_path: Path, keys: Path, authority: Authority) -> None:
     key = shared_key("p256")
     write_pair(keys, "[red]www[", key, authority.issue(key, "evil\x1b[2J", dns=()))

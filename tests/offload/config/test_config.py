@@ -209,6 +209,7 @@ def test_a_configuration_from_a_descriptor() -> None:
         os.close(read)
 
 
+@pytest.mark.slow(seconds=8)
 def test_a_reload_refuses_a_file_that_others_could_write(daemon: DaemonProcess) -> None:
     daemon.start()
     daemon.config_file.chmod(0o666)

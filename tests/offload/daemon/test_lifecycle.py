@@ -60,6 +60,7 @@ def test_why_this_backend(setting: str, backend: str, reason: str) -> None:
     assert backend_reason(setting, backend) == reason
 
 
+@pytest.mark.slow(seconds=2)
 def test_sockets_have_their_modes(daemon: DaemonProcess) -> None:
     daemon.configure(
         sockets={"main": {"path": str(daemon.socket), "mode": "0622", "group": os.getgid()}}, identities={"www": ME}
@@ -72,6 +73,7 @@ def test_sockets_have_their_modes(daemon: DaemonProcess) -> None:
     assert not daemon.admin_socket.exists()
 
 
+@pytest.mark.slow(seconds=3)
 def test_the_socket_of_a_dead_daemon_is_replaced(daemon: DaemonProcess) -> None:
     daemon.start()
     daemon.signal(signal.SIGKILL)
@@ -109,6 +111,7 @@ def test_somebody_elses_file_in_place_of_a_deleted_one_is_left_alone(daemon: Dae
     assert daemon.socket.read_text() == "mine"
 
 
+@pytest.mark.slow(seconds=3)
 def test_a_second_daemon_does_not_take_the_socket_away(daemon: DaemonProcess, tmp_path: Path) -> None:
     daemon.start()
     second = DaemonProcess(tmp_path / "second")
@@ -142,6 +145,7 @@ def test_no_folder_for_the_socket(daemon: DaemonProcess, tmp_path: Path) -> None
     assert (tmp_path / "file").is_file()
 
 
+@pytest.mark.slow(seconds=2)
 def test_a_taken_metrics_port(daemon: DaemonProcess) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         daemon.configure(metrics={"address": f"127.0.0.1:{taken.getsockname()[1]}"})
@@ -151,6 +155,7 @@ def test_a_taken_metrics_port(daemon: DaemonProcess) -> None:
     assert not daemon.socket.exists(), "what was made is removed"
 
 
+@pytest.mark.slow(seconds=2)
 def test_it_starts_without_any_key_and_serves_when_one_comes(
     daemon: DaemonProcess, keys: Path, authority: Authority
 ) -> None:
@@ -167,6 +172,7 @@ def test_it_starts_without_any_key_and_serves_when_one_comes(
 # ---- end ----
 
 
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_and_operations_in_flight_are_answered(daemon: DaemonProcess, number: signal.Signals) -> None:
     daemon.start()
@@ -192,6 +198,7 @@ def _hold_open(daemon: DaemonProcess) -> socket.socket:
     return client
 
 
+@pytest.mark.slow(seconds=2)
 def test_a_second_signal_stops_at_once(daemon: DaemonProcess) -> None:
     daemon.configure(shutdown={"drain_timeout_seconds": 3000}, identities={"www": ME})
     daemon.start()
@@ -208,6 +215,7 @@ def test_a_second_signal_stops_at_once(daemon: DaemonProcess) -> None:
     assert daemon.events("stopped immediately")
 
 
+@pytest.mark.slow(seconds=2)
 def test_the_drain_timeout(daemon: DaemonProcess) -> None:
     daemon.configure(shutdown={"drain_timeout_seconds": 0.3}, identities={"www": ME})
     daemon.start()

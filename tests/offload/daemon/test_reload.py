@@ -23,6 +23,7 @@ WWW = key_id(shared_key("p256"))
 RSA = key_id(shared_key("rsa2048"))
 
 
+@pytest.mark.slow(seconds=2)
 def test_reload_under_load_drops_nothing(daemon: DaemonProcess, keys: Path, authority: Authority) -> None:
     """Both identities get new certificates for their keys, over and over, while clients sign without a pause."""
     daemon.start()
@@ -62,6 +63,7 @@ def test_reload_under_load_drops_nothing(daemon: DaemonProcess, keys: Path, auth
     assert len([e for e in daemon.events("identity changed") if e["identity"] == "www"]) >= 5
 
 
+@pytest.mark.slow(seconds=2)
 def test_watchers_of_an_identity_get_each_new_version_and_nothing_else(
     daemon: DaemonProcess, keys: Path, authority: Authority
 ) -> None:
@@ -86,6 +88,7 @@ def _watch_only(daemon: DaemonProcess, rescan_seconds: int = 86_400) -> None:
     daemon.configure(keys={"directory": folder, "rescan_seconds": rescan_seconds}, identities={"www": ME})
 
 
+@pytest.mark.slow(seconds=2)
 def test_a_renamed_file_is_seen_at_once(daemon: DaemonProcess, keys: Path, authority: Authority) -> None:
     _watch_only(daemon)
     daemon.start()
@@ -95,6 +98,7 @@ def test_a_renamed_file_is_seen_at_once(daemon: DaemonProcess, keys: Path, autho
     wait_for("the new certificate", lambda: daemon.identity("www").version != before, 30)
 
 
+@pytest.mark.slow(seconds=2)
 def test_an_updated_kubernetes_secret_is_seen_at_once(daemon: DaemonProcess, keys: Path, authority: Authority) -> None:
     for file in list(keys.iterdir()):
         file.unlink()
@@ -132,6 +136,7 @@ def test_a_keys_directory_that_goes_and_comes_back(daemon: DaemonProcess, keys: 
     wait_for("what is in the new directory", lambda: daemon.identity("www").version != before, 30)
 
 
+@pytest.mark.slow(seconds=2)
 def test_a_broken_replacement_is_refused_and_the_old_key_signs_on(daemon: DaemonProcess, keys: Path) -> None:
     daemon.start()
     (keys / "www.key").write_text("garbage")
@@ -146,6 +151,7 @@ def test_a_broken_replacement_is_refused_and_the_old_key_signs_on(daemon: Daemon
     daemon.wait_log("key file no longer rejected")
 
 
+@pytest.mark.slow(seconds=2)
 def test_sighup_takes_over_what_can_change(daemon: DaemonProcess, tmp_path: Path) -> None:
     daemon.start()
     cart = tmp_path / "cart.sock"
@@ -171,6 +177,7 @@ def test_sighup_takes_over_what_can_change(daemon: DaemonProcess, tmp_path: Path
     assert not cart.exists()
 
 
+@pytest.mark.slow(seconds=2)
 def test_a_bad_configuration_at_reload_changes_nothing(daemon: DaemonProcess) -> None:
     daemon.start()
     daemon.config_file.write_text("identities: {www: {usage: everything}}")
@@ -181,6 +188,7 @@ def test_a_bad_configuration_at_reload_changes_nothing(daemon: DaemonProcess) ->
         assert stub.Sign(sign_request(WWW, 0x0403), timeout=10).signature
 
 
+@pytest.mark.slow(seconds=3)
 def test_without_watching_the_directory_is_still_looked_at(
     daemon: DaemonProcess, keys: Path, authority: Authority
 ) -> None:

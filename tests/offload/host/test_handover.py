@@ -147,6 +147,7 @@ def test_dedicated_sockets_and_a_path_that_changed(daemon: DaemonProcess, tmp_pa
         upgraded.stop()
 
 
+@pytest.mark.slow(seconds=2)
 def test_without_a_daemon_it_starts(daemon: DaemonProcess) -> None:
     started = daemon.upgrade(0)
     try:
@@ -158,6 +159,7 @@ def test_without_a_daemon_it_starts(daemon: DaemonProcess) -> None:
         started.stop()
 
 
+@pytest.mark.slow(seconds=2)
 def test_whoever_speaks_nonsense_changes_nothing(daemon: DaemonProcess) -> None:
     daemon.start()
     path = f"{daemon.admin_socket}.handover"
@@ -173,6 +175,7 @@ def test_whoever_speaks_nonsense_changes_nothing(daemon: DaemonProcess) -> None:
         assert stub.Sign(REQUEST, timeout=20).signature
 
 
+@pytest.mark.slow(seconds=3)
 def test_a_handover_works_again_after_descriptors_ran_out(daemon: DaemonProcess) -> None:
     def refused() -> bool:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:

@@ -55,6 +55,7 @@ def test_nothing_is_found_where_nothing_is_in_the_way(checked: DaemonProcess) ->
     assert (ended.exit_code, ended.stderr) == (exit_codes.OK, "")
 
 
+@pytest.mark.slow(seconds=3)
 def test_a_missing_folder_is_made_by_the_daemon(checked: DaemonProcess) -> None:
     """check-config makes nothing, and says nothing of what the daemon does by itself."""
     folder = checked.folder / "run" / "offload"
@@ -66,6 +67,7 @@ def test_a_missing_folder_is_made_by_the_daemon(checked: DaemonProcess) -> None:
     assert checked.stop() == exit_codes.OK
 
 
+@pytest.mark.slow(seconds=2)
 @as_root
 def test_a_folder_that_may_not_be_made(checked: DaemonProcess) -> None:
     parent = checked.folder / "run"
@@ -201,6 +203,7 @@ print(data_plane.statistics()["secret_memory"]["used"])
         assert said in (ROOT / page).read_text()
 
 
+@pytest.mark.slow(seconds=2)
 def test_what_a_running_daemon_has_is_not_in_its_way(daemon: DaemonProcess) -> None:
     daemon.start()
     text = daemon.config_file.read_text().replace("127.0.0.1:0", daemon.metrics_address())
@@ -286,6 +289,7 @@ def test_a_folder_on_the_way_that_a_caller_may_not_enter(checked: DaemonProcess)
     assert f"it has no access to {private} on the way to" in ended.stderr
 
 
+@pytest.mark.slow(seconds=2)
 @as_root
 def test_as_the_user_of_the_daemon(checked: DaemonProcess) -> None:
     """A key that only root may read is refused for the user as whom the daemon will run."""

@@ -59,6 +59,7 @@ def serves_reloads_and_drains(daemon: DaemonProcess) -> None:
     assert not daemon.socket.exists()
 
 
+@pytest.mark.slow(seconds=3)
 def test_it_serves_reloads_and_drains_without_rights(daemon: DaemonProcess) -> None:
     daemon.configure(identities={"www": ME}, security={"sandbox": True})
     daemon.start()
@@ -192,6 +193,7 @@ def test_a_program_certifies_in_the_sandbox(daemon: DaemonProcess, tmp_path: Pat
     assert daemon.identity("cart").credentials[0].dns_names == ["cart.test"]
 
 
+@pytest.mark.slow(seconds=4)
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is missing")
 def test_nothing_that_the_daemon_does_is_forbidden_it(daemon: DaemonProcess, tmp_path: Path) -> None:
     """Also no library is loaded late, which would need executable memory. (Not looked at: prctl, by which Abseil would

@@ -58,6 +58,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
     made.socket.close()
 
 
+@pytest.mark.slow(seconds=2)
 def test_ready_reloading_stopping(daemon: DaemonProcess, manager: Manager) -> None:
     daemon.start(NOTIFY_SOCKET=manager.address)
     ready = manager.until("READY=1")[-1]
@@ -71,6 +72,7 @@ def test_ready_reloading_stopping(daemon: DaemonProcess, manager: Manager) -> No
     assert daemon.wait() == exit_codes.OK
 
 
+@pytest.mark.slow(seconds=2)
 def test_watchdog(daemon: DaemonProcess, tmp_path: Path) -> None:
     manager = Manager(str(tmp_path / "notify"))
     daemon.start(NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="400000")
@@ -123,6 +125,7 @@ def activated(daemon: DaemonProcess, names: str, *sockets: socket.socket) -> Non
         )
 
 
+@pytest.mark.slow(seconds=4)
 def test_sockets_from_systemd_are_served_and_left(daemon: DaemonProcess, tmp_path: Path) -> None:
     cart = tmp_path / "cart.sock"
     daemon.configure(
@@ -282,6 +285,7 @@ def _allowed_calls() -> set[str]:
     return allowed
 
 
+@pytest.mark.slow(seconds=3)
 @pytest.mark.skipif(
     shutil.which("strace") is None or shutil.which("systemd-analyze") is None, reason="strace or systemd is missing"
 )

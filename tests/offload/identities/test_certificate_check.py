@@ -156,6 +156,7 @@ def test_what_the_daemon_takes_the_module_loads(authority: Authority, count: int
     assert set(verdicts) == {"good"}
 
 
+@pytest.mark.slow(seconds=2)
 def test_the_daemon_serves_on_when_the_new_pair_is_not_loadable(daemon: DaemonProcess, tmp_path: Path) -> None:
     daemon.configure(identities={"www": ME})
     daemon.start()

@@ -115,6 +115,7 @@ def test_reflection(running: DaemonProcess) -> None:
         assert [m.name for m in file.service[0].method if m.server_streaming] == ["WatchStatistics"]
 
 
+@pytest.mark.slow(seconds=2)
 def test_reload(daemon: DaemonProcess) -> None:
     daemon.configure(
         keys={"directory": str(daemon.folder / "keys"), "watch": False},
@@ -141,6 +142,7 @@ def test_reload(daemon: DaemonProcess) -> None:
         assert "nothing: unknown field" in answer.configuration_error
 
 
+@pytest.mark.slow(seconds=2)
 def test_drain(daemon: DaemonProcess) -> None:
     daemon.start()
     with daemon.admin() as admin:
@@ -149,6 +151,7 @@ def test_drain(daemon: DaemonProcess) -> None:
     assert daemon.events("draining")[0]["why"] == "admin"
 
 
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("level", ["debug", "error"])
 def test_the_level_of_the_configuration(daemon: DaemonProcess, level: str) -> None:
     daemon.configure(logging={"level": level, "format": "json"}, identities={"www": ME})

@@ -134,6 +134,7 @@ def test_a_full_disk_stops_nothing(daemon: DaemonProcess) -> None:
     assert len(daemon.events("cannot write the audit log; signing continues")) == 1, "said once"
 
 
+@pytest.mark.slow(seconds=2)
 def test_refusals_only(daemon: DaemonProcess) -> None:
     path = daemon.folder / "audit.jsonl"
     daemon.configure(identities={"www": ME}, audit={"path": str(path), "key_use": False})

@@ -221,6 +221,7 @@ def test_prometheus_formats_and_compression(running: DaemonProcess) -> None:
         assert hostile.status == 200, version
 
 
+@pytest.mark.slow(seconds=6)
 @pytest.mark.usefixtures("many_descriptors")
 def test_two_thousand_connections_leave_signing_and_scraping_alone(running: DaemonProcess) -> None:
     """Silent, slow and deaf ones: threads, descriptors and memory stay, and both services go on."""
@@ -252,6 +253,7 @@ def _knock(address: str) -> socket.socket:
     return peer
 
 
+@pytest.mark.slow(seconds=2)
 def test_metrics_come_back_after_descriptors_ran_out(daemon: DaemonProcess) -> None:
     daemon.start()
     address = daemon.metrics_address()

@@ -79,6 +79,7 @@ def watched(daemon: Generating) -> private_key_pb2.Identity:
 SCHEMES = {"p256": 0x0403, "p384": 0x0503, "ed25519": 0x0807, "rsa2048": 0x0804}
 
 
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("key_type", list(SCHEMES))
 def test_made_certified_and_serving(generating: Generating, key_type: str) -> None:
     generating.setup(generating.local_ca(), key_type=key_type, dns_names=["cart.test"])
@@ -146,6 +147,7 @@ def test_an_issuer_that_fails_and_recovers(generating: Generating) -> None:
     assert generating.in_force().identities, "what is in force serves on"
 
 
+@pytest.mark.slow(seconds=2)
 def test_a_new_ca_is_used_for_the_next_certificate(generating: Generating) -> None:
     generating.setup(generating.local_ca(4))
     generating.start()
@@ -160,6 +162,7 @@ def test_a_new_ca_is_used_for_the_next_certificate(generating: Generating) -> No
     wait_for("a certificate of the new CA", issued_by_other)
 
 
+@pytest.mark.slow(seconds=2)
 def test_a_program_as_the_issuer(generating: Generating) -> None:
     text = CERTIFY.format(
         root=ROOT, certificate=str(generating.folder / "ca.crt"), key=str(generating.folder / "ca.key")
@@ -173,6 +176,7 @@ def test_a_program_as_the_issuer(generating: Generating) -> None:
     assert generating.stop() == 0
 
 
+@pytest.mark.slow(seconds=2)
 def test_a_reload_adds_changes_and_removes(generating: Generating) -> None:
     generating.setup(generating.local_ca())
     generating.start()

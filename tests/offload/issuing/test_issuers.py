@@ -150,6 +150,7 @@ def test_programs_that_fail(tmp_path: Path, text: str, reason: str) -> None:
         program(tmp_path, text).issue(request, WANTED)
 
 
+@pytest.mark.slow(seconds=2)
 def test_a_program_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     text = f"""
 import os, time

@@ -178,6 +178,7 @@ def test_whatever_the_bytes_are(data: bytes) -> None:
     read_configuration(message, CONFIG, True)
 
 
+@pytest.mark.slow(seconds=2)
 @given(
     st.lists(
         st.builds(

@@ -82,6 +82,7 @@ def node(tmp_path: Path, control_plane: ControlPlane) -> Iterator[Node]:
     made.stop()
 
 
+@pytest.mark.slow(seconds=3)
 def test_status_and_metrics_say_where_it_stands(node: Node) -> None:
     node.policy(software="Forbid")
     node.join(data_plane={"backend": "software"})
@@ -107,6 +108,7 @@ def test_status_and_metrics_say_where_it_stands(node: Node) -> None:
         assert stub.Sign(sign_request(credential.key_id, SCHEMES["p256"]), timeout=10).signature
 
 
+@pytest.mark.slow(seconds=3)
 def test_another_server_is_not_believed(node: Node, tmp_path: Path) -> None:
     """The certificate is not of the CA that the node was given: no token goes out."""
     ca = tmp_path / "other.pem"
@@ -125,6 +127,7 @@ def test_another_server_is_not_believed(node: Node, tmp_path: Path) -> None:
     assert node.token_file.read_text().strip() not in node.log_file.read_text()
 
 
+@pytest.mark.slow(seconds=3)
 def test_a_token_file_of_any_content_ends_nothing(node: Node) -> None:
     good = node.token_file.read_text()
     node.policy()
@@ -163,6 +166,7 @@ def test_mutual_tls_and_the_token_is_needed_once(node: Node) -> None:
 PROXIES = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 
 
+@pytest.mark.slow(seconds=3)
 def test_proxies_of_the_environment_do_not_come_between(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither between daemon and control plane nor between people's commands and both."""
     for name, value in PROXIES.items():
@@ -183,6 +187,7 @@ def test_proxies_of_the_environment_do_not_come_between(node: Node, monkeypatch:
     assert status.returncode == 0, status.stderr
 
 
+@pytest.mark.slow(seconds=2)
 def test_a_proxy_of_the_configuration_is_used(node: Node) -> None:
     """A real one: it sees the CONNECT and carries the stream."""
     seen: list[bytes] = []

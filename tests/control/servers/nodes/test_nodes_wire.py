@@ -117,6 +117,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(data[: draw(st.integers(0, len(data)))])
 
 
+@pytest.mark.slow(seconds=3)
 async def test_any_messages(world: World) -> None:
     token = world.token("n1")
 

@@ -82,6 +82,7 @@ def test_p256_waits_for_at_most_one_long_batch(
         batcher.close()
 
 
+@pytest.mark.slow(seconds=3)
 @settings(max_examples=60, deadline=None)
 @given(
     classes=st.lists(st.sampled_from(range(6)), min_size=2, max_size=6, unique=True),

@@ -55,6 +55,7 @@ def test_control_frames_of_a_peer_that_does_not_read(server: Server, frame: Ping
         assert memory_mib() - before < 20
 
 
+@pytest.mark.slow(seconds=2)
 def test_who_takes_nothing_for_long_is_closed(make_server: Callable[..., Server]) -> None:
     server = make_server(stalled_timeout_ms=200)
     with RawClient(server.connect()) as client, server.connect() as blocked:

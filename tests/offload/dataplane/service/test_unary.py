@@ -100,6 +100,7 @@ def test_largest_input_is_signed(server: Server) -> None:
         verify(key.public_key_der, ECDSA_P256, stub.Sign(sign_request(key, input=data)).signature, data)
 
 
+@pytest.mark.slow(seconds=2)
 def test_500_unary_calls_in_flight(server: Server) -> None:
     key = server.keys["p256"]
     with server.stub() as stub:
