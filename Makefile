@@ -36,7 +36,7 @@ $(VENV)/.stamp: requirements.txt $(STAMPS)/debian
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(STAMPS)/native: deploy/setup/boringssl.py deploy/setup/boringssl/CMakeLists.txt $(VENV)/.stamp
+$(STAMPS)/native: deploy/setup/boringssl.py deploy/setup/boringssl_build/CMakeLists.txt $(VENV)/.stamp
 	@echo '== native libraries (BoringSSL; once per machine)'
 	@$(PYTHON) deploy/setup/boringssl.py
 	@touch $@

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from deploy.setup import boringssl
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("tls-offload", "cryptography", "grpcio", "numpy")
 
@@ -36,13 +38,21 @@ def _cpu() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "commit": _commit()}
+    found = {"python": platform.python_version(), "commit": _commit(), "boringssl_compiler": boringssl_compiler()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def boringssl_compiler() -> str:
+    """What built our BoringSSL; the software backend is as fast as its code."""
+    try:
+        return boringssl.compiler_version()
+    except boringssl.NativeLibraryMissing:
+        return "not built here"
 
 
 def envoy_version(binary: Path) -> str:

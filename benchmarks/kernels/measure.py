@@ -20,6 +20,7 @@ from cryptography.hazmat.backends.openssl import backend as openssl_backend
 
 from benchmarks import crypto_mb
 from benchmarks.kernels.contenders import LANES, Contender, Unavailable, available, system_libcrypto
+from benchmarks.machine import boringssl_compiler
 
 # Approximate length of a contender's turn, so that a round is over before the machine's load changes.
 TURN_US = 3000.0
@@ -96,5 +97,6 @@ def versions() -> dict[str, str | None]:
         "cryptography": metadata.version("cryptography"),
         "openssl": openssl_backend.openssl_version_text(),
         "libcrypto": libcrypto,
+        "boringssl_compiler": boringssl_compiler(),
         "python": platform.python_version(),
     }

@@ -4,11 +4,11 @@
 set -eu
 
 # To build:    gcc, g++, make, python3-venv, python3-dev (Python.h), libnghttp2-dev, nlohmann-json3-dev. CMake and Ninja
-#              come from PyPI, and BoringSSL is built from source.
+#              come from PyPI, and BoringSSL is built from source, with clang, as Envoy's is.
 # To run:      openssl and curl, the clients of the demo and of the documented commands.
 # To measure:  nghttp2-client (h2load).
 # To test:     valgrind.
-packages="$* gcc g++ make python3-venv python3-dev libnghttp2-dev nghttp2-client nlohmann-json3-dev openssl curl valgrind"
+packages="$* gcc g++ clang make python3-venv python3-dev libnghttp2-dev nghttp2-client nlohmann-json3-dev openssl curl valgrind"
 
 missing=""
 for package in $packages; do

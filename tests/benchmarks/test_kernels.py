@@ -37,6 +37,7 @@ def test_command_writes_times_and_charts(tmp_path):
     written = json.loads(file.read_text())
     assert written["cpu"]
     assert set(written["versions"]) >= {"crypto_mb", "cryptography", "openssl"}
+    assert "version" in written["versions"]["boringssl_compiler"]
     for algorithm in ("p256", "rsa2048"):
         times = written[algorithm]
         assert times["ours_us"] > 0

@@ -50,7 +50,7 @@ def missing() -> str | None:
 
 def cache() -> Path:
     """Folder of what roots share and keep."""
-    root: Path = boringssl.cache_root()  # type: ignore[attr-defined]  # for mypy the folder of that name
+    root: Path = boringssl.cache_root()
     return root / "fresh"
 
 
