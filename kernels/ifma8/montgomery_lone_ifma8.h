@@ -5,8 +5,10 @@
  * Layout. A number takes s registers: 5, 8 or 10. It is cut into blocks of w = 52 s - 1 bits, one per lane, B = 2^w;
  * a block has s limbs of 52 bits (the highest 51), limb r in register r:
  *
- *   "pair"    two numbers of 4 blocks, R = B^4     lanes 0 2 4 6 the first number, 1 3 5 7 the second; lowest block
- * first "whole"   one number of 8 blocks,  R = B^8     lanes 0 to 7
+ *   "pair"    two numbers of 4 blocks, R = B^4     lanes 0 2 4 6 the first number, 1 3 5 7 the second
+ *   "whole"   one number of 8 blocks,  R = B^8     lanes 0 to 7
+ *
+ * with the lowest block first.
  *
  *   s    pair, for two primes of     whole, for a modulus of
  *   5    1024 bits (R has 1036)      2048 (2072)
