@@ -29,7 +29,7 @@ from offload.host.runtime_folder import way_out
 # and Ed25519, and 10.0, 12.8 and 14.4 KiB for RSA-2048, -3072 and -4096. The rest is for partly filled blocks.
 MEMORY_BYTES = 1 << 20
 MEMORY_OF_KEY = {"p256": 8 << 10, "p384": 8 << 10, "ed25519": 8 << 10}
-MEMORY_OF_RSA_KEY = 16 << 10
+MEMORY_OF_RSA_KEY = 20 << 10
 PORT_HINTS = {
     errno.EADDRINUSE: "; another process listens there",
     errno.EACCES: "; ports below 1024 require root",
