@@ -117,6 +117,7 @@ def test_an_envoy_that_cannot_be_executed_leaves_nothing(proxies: Proxies) -> No
     assert list(proxies.temporary.iterdir()) == []
 
 
+@pytest.mark.slow(seconds=4)
 def test_an_administrators_secrets_are_not_handed_to_envoy(proxies: Proxies) -> None:
     proxies.envoy("#!/bin/sh\nenv\n")
     process = proxies.start(

@@ -281,6 +281,7 @@ def test_garbage_is_refused_or_works(load, privates):
     run()
 
 
+@pytest.mark.slow(seconds=4)
 def test_a_key_is_shared_by_threads(pool):
     keys = [pool(algorithm)[0] for algorithm in ("rsa2048", "p256", "ed25519")]
     schemes = [Scheme.RSA_PKCS1_SHA256, Scheme.ECDSA_P256_SHA256, Scheme.ED25519]

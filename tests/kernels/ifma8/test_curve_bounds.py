@@ -60,6 +60,7 @@ def test_random_signatures(curve, sign_cases):
     check(curve, sign_cases(curve), cases)
 
 
+@pytest.mark.slow(seconds=42)
 @WEIERSTRASS
 def test_extreme_signatures(curve, sign_cases):
     """Small, large and sparse numbers; partial batches at the end; digests of n and more."""

@@ -125,6 +125,7 @@ def test_a_second_daemon_does_not_take_the_socket_away(daemon: DaemonProcess, tm
     assert daemon.identity("www").name == "www"
 
 
+@pytest.mark.slow(seconds=10)
 @pytest.mark.parametrize("which", ["main", "admin"])
 def test_what_is_not_a_socket_is_left_alone(daemon: DaemonProcess, which: str) -> None:
     path = daemon.socket if which == "main" else daemon.admin_socket
@@ -135,6 +136,7 @@ def test_what_is_not_a_socket_is_left_alone(daemon: DaemonProcess, which: str) -
     assert path.read_text() == "precious"
 
 
+@pytest.mark.slow(seconds=8)
 def test_no_folder_for_the_socket(daemon: DaemonProcess, tmp_path: Path) -> None:
     """What is missing is made; a file in its place stays."""
     (tmp_path / "file").touch()

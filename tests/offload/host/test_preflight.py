@@ -106,6 +106,7 @@ def test_a_port_that_is_taken(checked: DaemonProcess) -> None:
     assert "another process listens there" in ended.stderr
 
 
+@pytest.mark.slow(seconds=4)
 @pytest.mark.parametrize(
     ("address", "says"),
     [
@@ -279,6 +280,7 @@ def test_callers_that_the_selectors_name_can_connect(
         checked.stop()
 
 
+@pytest.mark.slow(seconds=4)
 @as_root
 def test_a_folder_on_the_way_that_a_caller_may_not_enter(checked: DaemonProcess) -> None:
     private = checked.folder / "private"
@@ -303,12 +305,14 @@ def test_as_the_user_of_the_daemon(checked: DaemonProcess) -> None:
     assert "there is no user 'no-such-user' on this host" in missing.stderr
 
 
+@pytest.mark.slow(seconds=6)
 def test_an_audit_log_without_a_folder(checked: DaemonProcess) -> None:
     ended = check(checked, audit={"path": str(checked.folder / "nowhere" / "audit.jsonl")})
     assert ended.exit_code == exit_codes.FAILED
     assert "nothing would be written" in ended.stderr
 
 
+@pytest.mark.slow(seconds=4)
 @as_root
 def test_a_folder_that_may_not_be_looked_into_is_a_finding(checked: DaemonProcess) -> None:
     closed = checked.folder / "closed"

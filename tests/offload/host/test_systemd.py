@@ -157,6 +157,7 @@ def test_sockets_from_systemd_are_served_and_left(daemon: DaemonProcess, tmp_pat
     dedicated.close()
 
 
+@pytest.mark.slow(seconds=5)
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
@@ -171,6 +172,7 @@ def test_sockets_with_wrong_names(daemon: DaemonProcess, names: str, reason: str
     assert reason in daemon.events("cannot start")[0]["reason"]
 
 
+@pytest.mark.slow(seconds=5)
 def test_a_socket_of_the_wrong_kind(daemon: DaemonProcess) -> None:
     with socket.create_server(("127.0.0.1", 0)) as tcp:
         activated(daemon, "main", tcp)

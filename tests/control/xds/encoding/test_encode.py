@@ -15,6 +15,7 @@ from envoy_ext import render, settings
 CLUSTER = {"name": "a", "type": "STATIC", "connect_timeout": "5s"}
 
 
+@pytest.mark.slow(seconds=5)
 def test_equal_resources_are_one_object_and_go_with_the_last_user() -> None:
     first, second = encode.encode(encode.CLUSTER, "a", CLUSTER), encode.encode(encode.CLUSTER, "a", dict(CLUSTER))
     assert first is second

@@ -55,6 +55,7 @@ def test_unary_answer_through_a_tiny_window(server: Server) -> None:
     verify(server.keys["p256"].public_key_der, ECDSA_P256, signature, tls13_input())
 
 
+@pytest.mark.slow(seconds=5)
 def test_a_client_that_never_reads(make_server: Callable[..., Server]) -> None:
     """It is read from until its share is unanswered, and then no more: memory stays, others are served."""
     server = make_server(connection_queue_limit=256)
