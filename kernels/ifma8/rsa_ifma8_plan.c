@@ -50,10 +50,11 @@ static unsigned half_bits(kernel_algorithm algorithm) {
 /* Nanoseconds of `count` operations that go one way. */
 static double cost(const rsa_plan *plan, rsa_way way, unsigned count, unsigned bits) {
   const double per_pass = bits * (1 + 1.0 / 4), per_lone = bits * (1 + 1.0 / 5);
+  const unsigned passes_of_eight = (count + 3) / 4, passes_of_four = (count + 1) / 2;
   double squarings;
   switch (way) {
-    case RSA_EIGHT_LANES: squarings = (count + 3) / 4 * per_pass + (count > 0) * CHECK; break;
-    case RSA_FOUR_LANES: squarings = (count + 1) / 2 * (per_pass + CHECK); break;
+    case RSA_EIGHT_LANES: squarings = passes_of_eight * per_pass + (count > 0 ? CHECK : 0); break;
+    case RSA_FOUR_LANES: squarings = passes_of_four * (per_pass + CHECK); break;
     default: squarings = count * (per_lone + LONE_CHECK);
   }
   return squarings * plan->squaring_ns[way];

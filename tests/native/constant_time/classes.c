@@ -5,6 +5,7 @@
 #include <openssl/rand.h>
 #include <string.h>
 
+#include "kernels/ifma8/rsa_lone_ifma8.h"
 #include "kernels/testing_hooks.h"
 
 const char *comparison_name(comparison c) {
@@ -30,6 +31,7 @@ static void make_sparse(kernel_key *key) {
     for (int half = 0; half < 2; half++) {
       unsigned top = key->rsa.words / 2 - 1;
       memset(prepared->half[half].exponent, 0, top * sizeof(uint64_t));
+      memset(half == 0 ? key->rsa.dp : key->rsa.dq, 0, top * sizeof(uint64_t)); /* read by lone operations */
     }
   } else if (key->algorithm == KERNEL_ED25519) {
     memset(key->ed25519.scalar, 0, sizeof key->ed25519.scalar);
@@ -47,6 +49,8 @@ static void spoil(kernel_key *key) {
   if (key->algorithm <= KERNEL_RSA4096) {
     rsa_ifma8_key *prepared = key->ifma8;
     for (int half = 0; half < 2; half++) prepared->half[half].exponent[0] ^= 4;
+    key->rsa.dp[0] ^= 4;
+    key->rsa.dq[0] ^= 4;
   } else if (key->algorithm == KERNEL_ED25519) {
     key->ed25519.scalar[3] ^= 4;
   } else {
@@ -58,7 +62,10 @@ static void spoil(kernel_key *key) {
 static void copy_key(key_slot *to, kernel_algorithm algorithm, const kernel_key *from) {
   memcpy(&to->key, from, sizeof *from);
   if (algorithm <= KERNEL_RSA4096) {
+    const unsigned registers = lone_registers(algorithm), words = from->rsa.words / 2;
     memcpy(&to->prepared, from->ifma8, sizeof to->prepared);
+    memcpy(to->lone, to->prepared.lone, lone_kept_words(registers, words) * sizeof *to->lone);
+    to->prepared.lone = to->lone;
     to->key.ifma8 = &to->prepared;
   }
 }

@@ -9,9 +9,12 @@ enum { POOL = 16, SPARSE = POOL }; /* random keys, and one more whose exponents 
 
 typedef enum comparison { MESSAGES, KEYS, SPARSE_KEYS, NONCES, CONTROL, COMPARISONS } comparison;
 
+enum { LONE_WORDS_MAX = 2 * (2 * 32 + 10) + 4 * 32 + 10 }; /* lone_kept_words of RSA-4096 */
+
 typedef struct key_slot {
   kernel_key key;
-  rsa_ifma8_key prepared; /* of RSA keys: where key.ifma8 points */
+  rsa_ifma8_key prepared;        /* of RSA keys: where key.ifma8 points */
+  uint64_t lone[LONE_WORDS_MAX]; /* and where prepared.lone points */
 } key_slot;
 
 typedef struct subject {

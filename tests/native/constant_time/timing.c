@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/testing_hooks.h"
 #include "tests/native/constant_time/classes.h"
 #include "tests/native/constant_time/welch.h"
 #include "tests/native/constant_time/x25519_classes.h"
@@ -92,8 +93,10 @@ static void judge(const trial *it, const char *what, const char *compared, unsig
   if (report != NULL) fputs(line, report);
 }
 
-static void run_algorithm(kernel_algorithm algorithm, unsigned operations, unsigned long batches, bool sparse,
-                          FILE *report) {
+/* `way` is that of RSA (kernels/ifma8/rsa_ifma8_plan.h), whichever this host prefers. */
+static void run_algorithm(kernel_algorithm algorithm, unsigned operations, const char *way, unsigned long batches,
+                          bool sparse, FILE *report) {
+  kernel_force_rsa_way(way);
   static batches_of it;
   if (!subject_new(&it.subject, algorithm, operations)) {
     fprintf(stderr, "timing: no memory for keys\n");
@@ -133,9 +136,10 @@ int main(int count, char **argument) {
     if (!wanted(kernel_algorithm_name(a), count, argument) || kernel_ifma8.run[a] == NULL) continue;
     unsigned long wanted_batches = batches != NULL ? strtoul(batches, NULL, 10) : default_batches(a);
     bool rsa = a <= KERNEL_RSA4096;
-    /* Four RSA operations fill eight lanes, two fill four. */
-    run_algorithm(a, rsa ? 4 : KERNEL_LANES, wanted_batches, sparse, report);
-    if (rsa) run_algorithm(a, 2, wanted_batches, sparse, report);
+    /* Four RSA operations fill eight lanes, two fill four, and one is spread over eight. */
+    run_algorithm(a, rsa ? 4 : KERNEL_LANES, rsa ? "eight" : "", wanted_batches, sparse, report);
+    if (rsa) run_algorithm(a, 2, "four", wanted_batches, sparse, report);
+    if (rsa) run_algorithm(a, 1, "lone", wanted_batches, sparse, report);
   }
   if (wanted("x25519", count, argument)) {
     run_x25519(batches != NULL ? strtoul(batches, NULL, 10) : X25519_RUNS, report);
