@@ -1,4 +1,4 @@
-/* timing [--batches N] [--report FILE] [--sparse yes] [ALGORITHM...]
+/* timing [--batches N] [--report FILE] [--sparse yes] [--way eight|four|lone] [ALGORITHM...]
  *
  * Does the time of a batch depend on secrets? The method is that of dudect (Reparaz, Balasch, Verbauwhede, "Dude, is my
  * code constant time?", 2017): batches of two classes run in random order on the native vector kernels, and Welch's t
@@ -6,7 +6,8 @@
  * computed over all times and, again, over those below percentiles of the first thousand. Every algorithm has its own
  * number of batches; a control that leaks one bit on purpose must be detected.
  *
- * --sparse adds keys whose exponents or scalars are nearly all 0 (not real keys); RSA is known to differ.
+ * --way runs RSA in that form only. --sparse adds keys whose exponents or scalars are nearly all 0 (not real keys); RSA
+ * is known to differ.
  *
  * Exits with 0 when no comparison except the control exceeds the threshold.
  */
@@ -126,6 +127,7 @@ int main(int count, char **argument) {
     return 77;
   }
   const char *batches = option("--batches", count, argument), *file = option("--report", count, argument);
+  const char *way = option("--way", count, argument);
   bool sparse = option("--sparse", count, argument) != NULL;
   FILE *report = file != NULL ? fopen(file, "w") : NULL;
   if (file != NULL && report == NULL) {
@@ -135,11 +137,19 @@ int main(int count, char **argument) {
   for (kernel_algorithm a = 0; a < KERNEL_ALGORITHMS; a++) {
     if (!wanted(kernel_algorithm_name(a), count, argument) || kernel_ifma8.run[a] == NULL) continue;
     unsigned long wanted_batches = batches != NULL ? strtoul(batches, NULL, 10) : default_batches(a);
-    bool rsa = a <= KERNEL_RSA4096;
-    /* Four RSA operations fill eight lanes, two fill four, and one is spread over eight. */
-    run_algorithm(a, rsa ? 4 : KERNEL_LANES, rsa ? "eight" : "", wanted_batches, sparse, report);
-    if (rsa) run_algorithm(a, 2, "four", wanted_batches, sparse, report);
-    if (rsa) run_algorithm(a, 1, "lone", wanted_batches, sparse, report);
+    if (a > KERNEL_RSA4096) {
+      run_algorithm(a, KERNEL_LANES, "", wanted_batches, sparse, report);
+      continue;
+    }
+    /* Four operations fill eight lanes, two fill four, and one is spread over eight. */
+    static const struct {
+      const char *way;
+      unsigned operations;
+    } forms[] = {{"eight", 4}, {"four", 2}, {"lone", 1}};
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+      if (way != NULL && strcmp(way, forms[i].way) != 0) continue;
+      run_algorithm(a, forms[i].operations, forms[i].way, wanted_batches, sparse, report);
+    }
   }
   if (wanted("x25519", count, argument)) {
     run_x25519(batches != NULL ? strtoul(batches, NULL, 10) : X25519_RUNS, report);
