@@ -103,7 +103,7 @@ class Audit:
         if error is not None:
             log.error("cannot write the audit log; changes continue", file=file, error=self._failure)
         else:
-            log.info("the audit log is written again", file=file)
+            log.info("writing the audit log again", file=file)
 
 
 def _print(line: str) -> Exception | None:

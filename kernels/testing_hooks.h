@@ -38,7 +38,7 @@ bool kernel_inject_fault(kernel_algorithm algorithm, unsigned lane, kernel_fault
 unsigned kernel_clear_faults(void);
 
 /* Sends the RSA operations of all builds of the vector kernels one way, whatever the plan of the processor says:
- * "eight" or "four" (kernels/ifma8/rsa_ifma8_plan.h); "" ends it. False if there is no such way. */
+ * "eight", "four" or "lone" (kernels/ifma8/rsa_ifma8_plan.h); "" ends it. False if there is no such way. */
 bool kernel_force_rsa_way(const char *name);
 /* The same for how they make products: "karatsuba" or "schoolbook" (kernels/ifma8/montgomery_products.h). */
 bool kernel_force_rsa_products(const char *name);

@@ -29,7 +29,7 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     NoWay: (409, "Not possible now"),
     NoAnswer: (502, "Proxy unavailable"),
     StoreError: (503, "Store unavailable"),
-    UnreadableDocument: (400, "Stored resource unreadable"),
+    UnreadableDocument: (400, "Request body unreadable"),
     RefusedRequest: (400, "Certificate request rejected"),
     TooManyKeys: (429, "Too many"),
     InvalidToken: (401, "Unauthorized"),

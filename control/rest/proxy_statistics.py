@@ -114,7 +114,7 @@ def _read_local(port: int, node_id: str, target: str) -> bytes:
         try:
             found = json.loads(_get(connection, "/server_info"))["node"]["id"]
         except (ValueError, KeyError, TypeError) as error:
-            raise NoAnswer(f"what listens on {ADMIN_HOST}:{port}is not an Envoy") from error
+            raise NoAnswer(f"what listens on {ADMIN_HOST}:{port} is not an Envoy") from error
         if found != node_id:
             raise NoAnswer(f"what listens on {ADMIN_HOST}:{port} is the proxy {str(found)[:256]!r}, not {node_id!r}")
         return _get(connection, target)

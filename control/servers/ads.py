@@ -117,9 +117,7 @@ class DiscoveryServer:
         try:
             return heard(await asyncio.wait_for(anext(requests), HELLO_TIMEOUT_S), is_delta)
         except (TimeoutError, StopAsyncIteration):
-            raise Refused(
-                grpc.StatusCode.INVALID_ARGUMENT, "hello", "the stream ended before its first request"
-            ) from None
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "hello", "no request arrived on the stream") from None
 
     async def _authenticate(self, context: grpc.aio.ServicerContext) -> Claims:
         """Checks the token with the keys of the mesh that it names."""

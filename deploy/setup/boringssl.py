@@ -1,6 +1,6 @@
 """Builds BoringSSL from the pinned source distribution of grpcio into a cache folder.
 
-The compiler is clang where the host has it, as for Envoy's own BoringSSL: P-256 and X25519 are then twice as fast as
+The compiler is clang where the host has it, as for Envoy's own BoringSSL: P-256 and Ed25519 are then twice as fast as
 with gcc (decision 0066). The cache folder is named for the compiler and for the SHA-256 of the source archive, so a new
 pin builds beside the old one and nothing is ever rebuilt by accident. The result is static, position-independent and
 has BoringSSL's assembly:
@@ -144,7 +144,7 @@ def compile_into(tree: Path, destination: Path, work: Path, built_by: Compiler) 
     files = f"{len(lists['crypto'])} files of libcrypto and {len(lists['ssl'])} of libssl"
     say(f"building {files} with {version} (about 90 s on 2 cores)")
     if built_by is not CLANG:
-        say("clang is missing: P-256 and X25519 in software take twice as long by others (apt-get install clang)")
+        say("clang is missing: P-256 and Ed25519 in software take about twice as long (apt-get install clang)")
     for name, sources in lists.items():
         (work / f"{name}.list").write_text(";".join(str(tree / s) for s in sources))
     build = work / "build"

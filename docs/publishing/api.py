@@ -56,7 +56,7 @@ def _tags(document: Schema) -> set[str]:
 def _call(method: str, path: str, operation: Schema, kinds: set[str]) -> str:
     text = (operation.get("description") or operation["summary"]).split("\n\n")[0].replace("\n", " ")
     for kind in kinds - {"Mesh"}:  # the call stands for all kinds
-        text = re.sub(rf"^List of {kind}$", "List of resources", text)
+        text = re.sub(rf"^List {kind} resources$", "List resources", text)
         text = re.sub(rf"\b{kind}$", "resource", text)
     named = [f"`{one['name']}`" for one in operation.get("parameters", []) if one["in"] != "path"]
     answers = [f"{status}" for status in operation["responses"] if status not in _GENERIC]

@@ -37,8 +37,9 @@
  *         < N (c^2 N / R + 4 + 2^-200) .
  *
  * N / R is below 2^-11, so c = 4.01 satisfies c^2 2^-11 + 4 < c: results of numbers below 4.01 N are below 4.01 N,
- * without a final subtraction, and below R, so that no carry leaves the highest block. Two sums of products are as
- * good: for a < 8.02 N and b < 8.02 N the result is below 4.04 N. If b < N, any a < R gives less than 5 N.
+ * without a final subtraction, and below R, so that no carry leaves the highest block. If b < N, any a < R gives less
+ * than 5 N. Sums are as good as factors: for a, b < 9.01 N (5 N + 4.01 N) the result is below 4.04 N, and what is made
+ * of that is below 4.01 N again.
  *
  * Columns start at 0 and grow by at most 2 (2 s - 1) halves of products per row of blocks, and are doubled and added
  * once per block: below 2^62, as the generator (kernels/generate/lone.py) proves while it writes the code. A result's

@@ -2,7 +2,7 @@
 #include "kernels/ifma8/montgomery_ifma8.h"
 #include "kernels/ifma8/rsa_ifma8_plan.h"
 
-enum { ROUNDS = 8, SQUARINGS = 4 };
+enum { ROUNDS = 8, SQUARINGS = 8 };
 
 /* Only rsa_plan_native calls this, once at a time, so the scratch memory may be static. */
 void VEC_NAME(rsa_squaring_ns)(unsigned limbs, double ns[MONTGOMERY_WAYS]) {

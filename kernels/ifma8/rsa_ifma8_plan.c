@@ -31,7 +31,7 @@ static unsigned find(const char *const names[], unsigned count, const char *name
   return i;
 }
 
-/* Every schedule but that of a forced plan. */
+/* The schedule that sends all operations one way. */
 static rsa_schedule all_by(rsa_way way, unsigned count) {
   rsa_schedule schedule = {0};
   schedule.operations[way] = (uint8_t)count;

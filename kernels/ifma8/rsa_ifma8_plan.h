@@ -29,7 +29,7 @@ typedef struct rsa_plan {
   rsa_schedule schedule[KERNEL_LANES + 1]; /* by the number of operations in the batch; the first is empty */
 } rsa_plan;
 
-/* The plan of this processor. The first call measures, for about a millisecond; loading an RSA key calls it. The
+/* The plan of this processor. The first call measures, for about four milliseconds; loading an RSA key calls it. The
  * environment variable OFFLOAD_RSA_WAY=eight|four|lone (read then) sends all operations one way, and
  * OFFLOAD_RSA_PRODUCTS=karatsuba|schoolbook makes all products in one. */
 const rsa_plan *rsa_plan_native(kernel_algorithm algorithm);

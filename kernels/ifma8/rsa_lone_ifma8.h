@@ -20,7 +20,7 @@ static inline unsigned lone_block_bits(unsigned registers) {
 typedef struct lone_constants {
   uint64_t *folded;  /* 1 / B mod N, as many words as N */
   uint64_t *square;  /* R^2 mod N */
-  uint64_t *inverse; /* -1 / N mod 2^(52 registers), a limb per register */
+  uint64_t *inverse; /* -1 / (N mod B) mod 2^(52 registers), a limb per register */
 } lone_constants;
 
 /* The three moduli of a key, in one array: p and q, secret, then n. `words` are those of a prime. */

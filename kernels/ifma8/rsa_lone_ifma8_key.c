@@ -26,8 +26,8 @@ static void halve_modulo(uint64_t *x, const uint64_t *m, unsigned words, unsigne
   }
 }
 
-/* -1 / N mod 2^(52 registers), from the lowest limbs of N: limb i is what makes limb i of 1 + inverse N vanish. Only
- * the block N_0 = N mod B counts, whose highest limb has a bit less. */
+/* -1 / N_0 mod 2^(52 registers) for the lowest block N_0 = N mod B, whose highest limb has a bit less: limb i is what
+ * makes limb i of 1 + inverse N_0 vanish. */
 static void negative_inverse(uint64_t *inverse, const uint64_t *modulus, unsigned words, unsigned registers,
                              uint64_t k0) {
   uint64_t rest[REGISTERS_MAX] = {1};

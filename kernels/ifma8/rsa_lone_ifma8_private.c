@@ -27,8 +27,7 @@ enum {
   WINDOW_BITS = 5,
   ENTRIES = 1 << WINDOW_BITS,
   P_LANES = 0x55, /* of a pair */
-  Q_LANES = 0xaa,
-  FAST_EXPONENT = 65537
+  Q_LANES = 0xaa
 };
 
 typedef struct lone_area {

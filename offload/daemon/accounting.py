@@ -10,7 +10,7 @@ from offload.identities.uses import IdentityUses
 from offload.interfaces.audit import AuditLog
 from offload.reporting.folded_log import FoldedLog
 
-UNLISTED = "callers and requests refused for other reasons"
+UNLISTED = "more refusals than are listed one by one"
 
 
 class Accounting:

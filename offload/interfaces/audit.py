@@ -64,7 +64,7 @@ class AuditLog:
             entries[bound:] = [self._summary("more lines than lines_per_second", left_out)]
         for unlisted, what in ((refusals_unlisted, "refusals"), (uses_unlisted, "uses of keys")):
             if unlisted:
-                why = f"other {what}"
+                why = f"more kinds of {what} than are listed"
                 entries.append(self._event("left_out", why=why, count=unlisted))
         if entries:
             self._append(entries)

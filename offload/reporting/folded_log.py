@@ -18,7 +18,7 @@ INTERVAL_SECONDS = 10.0  # soon enough for somebody who watches the log during a
 AT_ONCE_MAX = 4  # a mistake is often made twice or three times at once: with two keys, by two processes
 VALUES_MAX = 4  # per field, in the line for many events
 KINDS_MAX = 256  # reasons times users; further kinds share one line
-NOT_TOLD_APART = "other events"
+NOT_TOLD_APART = "more kinds of events than are listed"
 
 
 class Log(Protocol):

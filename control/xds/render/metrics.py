@@ -16,7 +16,7 @@ def add(context: ProxyContext, config: ProxyConfig) -> None:
     if not routes:
         return
     if networking.admin is None:
-        config.problems.append("MeshMetric needs networking.admin.port on the Dataplane: which serves the metrics")
+        config.problems.append("MeshMetric needs networking.admin.port on the Dataplane: that port serves the metrics")
         return
     config.clusters[ADMIN_CLUSTER] = admin.cluster(networking.admin.port)
     made = provenance.of_proxy(context.policies, context.dataplane, "MeshMetric")

@@ -6,8 +6,9 @@
  *     operations into batches of it costs at most 6% more than the cheapest split.
  * On lanes, the curves cost the same for 1 and for 8 operations, so a batch takes all there are. RSA on lanes takes two
  * lanes per operation: 4 fill eight lanes, at 3% more per operation than 8 (the check is done once for all), so a shard
- * takes 8 when all others are busy, and 4 when another is idle. Two fill four lanes, at 9% more than 8, on processors
- * where four lanes are worthwhile. In software, an operation costs the same in batches of any size, so one or a few are
+ * takes 8 when all others are busy, and 4 when another is idle. One is spread over eight lanes, and costs 1.7 times as
+ * much as an eighth of a full batch; two fill four lanes, at 9% more than 8, on processors where four lanes are
+ * worthwhile. In software, an operation costs the same in batches of any size, so one or a few are
  * run at a time.
  */
 #include "offload/dataplane/batching/cost_model.h"

@@ -73,8 +73,8 @@ bool work_queue_take_lone(work_queue *work, uint64_t now, batch *taken) {
   if (algorithm < 0 || deadlines_next(&work->batcher.deadlines) <= now)
     return false; /* a shard sorts out the expired */
   unsigned queued = work->batcher.classes[algorithm].queued;
-  if (queued > KERNEL_LANES || work->costs.best_ns[algorithm][queued] > WORK_LONE_NS + work->costs.overhead_ns)
-    return false;
+  const uint64_t most = (queued == 1 ? WORK_LONE_NS : WORK_SHORT_NS) + work->costs.overhead_ns;
+  if (queued > KERNEL_LANES || work->costs.best_ns[algorithm][queued] > most) return false;
   if (cost_model_batch_size(&work->costs, (kernel_algorithm)algorithm, queued, false) != queued) return false;
   batcher_take(&work->batcher, now, false, taken);
   return taken->count > 0;

@@ -37,9 +37,10 @@ void work_queue_wake(work_queue *work, uint64_t now);
 
 /* Waking a shard and being woken by it costs 20 to 35 us each time on virtual machines, and the thread's caches have
  * gone cold. A short batch is therefore run by the front itself, provided that nothing else is queued and every shard
- * sleeps: with more work than that, the shards are needed, and awake anyway. This is also how long others who come
- * meanwhile may wait: enough for RSA-2048 alone on two 512-bit multipliers (165 us), and for P-384. */
-enum { WORK_LONE_NS = 250000 };
+ * sleeps: with more work than that, the shards are needed, and awake anyway. Others who come meanwhile wait for it. So
+ * one operation may take what calibration measured for RSA-2048 alone on two 512-bit multipliers (165 us in the daemon)
+ * and some more, but several together no more than a wake-up costs. */
+enum { WORK_LONE_NS = 250000, WORK_SHORT_NS = 40000 };
 
 /* Takes that batch; false when there is none. Call with the lock held, then run the batch without it, and call
  * batcher_complete. */

@@ -96,7 +96,7 @@ async def test_errors_say_the_field_and_an_example(api: Api) -> None:
     assert (await api("PUT", PATH, DATAPLANE | {"name": "other"}))[0] == 400
     assert (await api("PUT", PATH, [1]))[0] == 400
     response = await api.client.put(PATH, content=b"a: [", headers=YAML)
-    assert (response.status_code, response.json()["title"]) == (400, "Stored resource unreadable")
+    assert (response.status_code, response.json()["title"]) == (400, "Request body unreadable")
     assert (await api.client.put(PATH, content=b"", headers=YAML)).status_code == 400
     assert (await api("GET", "/meshes/default/pods"))[1]["detail"].startswith("there are no pods; there are dataplanes")
     assert (await api("PUT", "/meshes/none/dataplanes/web-1", DATAPLANE | {"mesh": "none"}))[0] == 409

@@ -141,13 +141,19 @@ int main(int count, char **argument) {
       run_algorithm(a, KERNEL_LANES, "", wanted_batches, sparse, report);
       continue;
     }
-    /* Four operations fill eight lanes, two fill four, and one is spread over eight. */
+    /* Four operations fill eight lanes, two fill four, and one is spread over eight, where products are made one way.
+     */
     static const struct {
-      const char *way;
+      const char *way, *products;
       unsigned operations;
-    } forms[] = {{"eight", 4}, {"four", 2}, {"lone", 1}};
+    } forms[] = {{"eight", "karatsuba", 4},
+                 {"eight", "schoolbook", 4},
+                 {"four", "karatsuba", 2},
+                 {"four", "schoolbook", 2},
+                 {"lone", "", 1}};
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
       if (way != NULL && strcmp(way, forms[i].way) != 0) continue;
+      kernel_force_rsa_products(forms[i].products);
       run_algorithm(a, forms[i].operations, forms[i].way, wanted_batches, sparse, report);
     }
   }

@@ -193,7 +193,7 @@ def test_a_file_that_others_could_write_is_refused(tmp_path: Path, bend: Callabl
     file.write_text("data_plane: {shards: 2}")
     assert load_config(file, {}).data_plane.shards == 2
     bend(file)
-    with pytest.raises(ConfigError, match="is not taken: .*" + says) as refusal:
+    with pytest.raises(ConfigError, match="is rejected: .*" + says) as refusal:
         load_config(file, {})
     assert "trusted_users" not in str(refusal.value), "the file cannot speak for itself"
 

@@ -79,7 +79,7 @@ def a_strangers_symlink(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (own("."), "belongs to uid 12345, who could put anything in its place: give it to root"),
+        (own("."), "belongs to uid 12345, who could replace it: change its owner to root"),
         (own("deep"), "security.trusted_users"),
         (own("deep/file"), "deep/file belongs to uid 12345"),
         (a_strangers_symlink, "deep/file belongs to uid 12345"),

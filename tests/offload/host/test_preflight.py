@@ -28,7 +28,7 @@ from tests.offload.daemon_process import ROOT, DaemonProcess, command, environme
 from tests.offload.key_files import Authority, shared_key, write_pair
 
 NOBODY = pwd.getpwnam("nobody")
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+as_root = pytest.mark.root
 
 
 @pytest.fixture

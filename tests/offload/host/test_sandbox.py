@@ -189,7 +189,7 @@ def test_a_program_certifies_in_the_sandbox(daemon: DaemonProcess, tmp_path: Pat
         security={"sandbox": True},
     )
     daemon.signal(signal.SIGHUP)
-    assert "certify is not run: " in daemon.wait_log("no certificate")["reason"]
+    assert "certify is not executed: " in daemon.wait_log("no certificate")["reason"]
     assert daemon.identity("cart").credentials[0].dns_names == ["cart.test"]
 
 

@@ -110,7 +110,7 @@ def test_the_versions_of_a_mounted_secret_are_its_own(node: Node, authority: Aut
 def test_the_folder_of_a_tenant_is_refused(node: Node, authority: Authority) -> None:
     write_pair(node.folder / "cart", "tls", CART, authority.issue(CART))
     os.chown(node.folder / "cart", TENANT, TENANT)
-    refused(node, "/cart belongs to uid 12345, who could put anything in its place: give it to root")
+    refused(node, "/cart belongs to uid 12345, who could replace it: change its owner to root")
 
 
 @pytest.mark.root
@@ -128,7 +128,7 @@ def test_a_hard_link_in_a_folder_of_a_trusted_tenant(node: Node) -> None:
     os.chown(node.folder / "cart", TENANT, TENANT)
     (node.folder / "cart" / "tls.crt").write_bytes((node.folder / "www" / "tls.crt").read_bytes())
     os.link(node.folder / "www" / "tls.key", node.folder / "cart" / "tls.key")
-    refused(node, "its private key has 2 names (hard links)")
+    refused(node, "its private key has 2 hard links")
 
 
 @pytest.mark.root

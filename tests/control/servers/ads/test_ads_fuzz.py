@@ -221,7 +221,7 @@ def test_what_ends_a_stream_is_said(target: Target, delta: bool) -> None:
     good = {"type_url": CLUSTER, "node": HELLO}
     not_utf8 = b"\x22\x02\xff\xfe" if not delta else b"\x12\x02\xff\xfe"  # of the field type_url
     cases: list[tuple[list[Any], str, str]] = [
-        ([], "INVALID_ARGUMENT", "ended before its first request"),
+        ([], "INVALID_ARGUMENT", "no request arrived"),
         ([b"\xff\xff\xff"], "INVALID_ARGUMENT", "this is not a"),
         ([good, b"\xff\xff\xff"], "INVALID_ARGUMENT", "this is not a"),
         ([good, not_utf8], "INVALID_ARGUMENT", "this is not a"),
