@@ -205,7 +205,7 @@ class _User:
 
 def _native_libraries(user: _User) -> Path:
     """Where a user's native libraries are kept: apart for each recipe, as a change of it has to be tried."""
-    files = (RECIPE, RECIPE.with_suffix("") / "CMakeLists.txt")
+    files = (RECIPE, RECIPE.parent / "boringssl_build" / "CMakeLists.txt")
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
     folder, of_root = (cache() / f"native-{digest}-{uid}" for uid in (user.uid, 0))
     if not folder.exists() and of_root.exists():
