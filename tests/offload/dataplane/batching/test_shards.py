@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy.node.waiting import wait_for
 from offload.v1 import private_key_pb2 as pb
 from tests.offload.dataplane.serving import SCHEMES, tls13_input
 
@@ -18,15 +18,24 @@ if TYPE_CHECKING:
 OPERATIONS = 40
 
 
-def switches() -> dict[str, int]:
-    """How often each kernel thread of this process has gone to sleep."""
+def statuses() -> dict[str, dict[str, str]]:
+    """What /proc says of each kernel thread of this process."""
     found = {}
     for task in Path("/proc/self/task").iterdir():
         name = (task / "comm").read_text().strip()
         if name.startswith("offload-shard"):
-            status = (task / "status").read_text().splitlines()
-            (found[name],) = (int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt_switches"))
+            pairs = (line.split(":", 1) for line in (task / "status").read_text().splitlines())
+            found[name] = {field: value.strip() for field, value in pairs}
     return found
+
+
+def switches() -> dict[str, int]:
+    """How often each has gone to sleep."""
+    return {name: int(status["voluntary_ctxt_switches"]) for name, status in statuses().items()}
+
+
+def all_asleep() -> bool:
+    return all(status["State"].startswith("S") for status in statuses().values())
 
 
 def test_lone_operations_go_to_the_thread_that_slept_last(
@@ -41,7 +50,7 @@ def test_lone_operations_go_to_the_thread_that_slept_last(
         before = switches()
         for _ in range(OPERATIONS):
             stub.Sign(request, timeout=20)
-            time.sleep(0.002)  # until the thread that ran it sleeps again
+            wait_for("the thread that ran it to sleep again", all_asleep)
         slept = sorted(count - before[name] for name, count in switches().items())
     assert len(slept) == 4
     assert slept[-1] >= OPERATIONS / 2
