@@ -81,7 +81,7 @@ test: setup ## all tests
 	@$(PYTHON) -m pytest --durations=12 $(ARGS)
 
 # Twice as many workers as processors, since many tests wait for a process.
-test-unit: build ## tests that need no Envoy, no root and little time, in parallel (2 to 3 minutes on 2 cores)
+test-unit: build ## tests that need no Envoy, no root and little time, in parallel (about 3 minutes on 2 cores)
 	@$(PYTHON) -m pytest -m unit -n $$((2 * $$(nproc))) --dist loadfile -q $(ARGS)
 
 .PHONY: bench
