@@ -22,7 +22,7 @@ def machine() -> dict[str, str | int | bool]:
         "cpu": cpu.get("model name", "unknown"),
         "cpu_family_model": f"{cpu.get('cpu family', '?')}/{cpu.get('model', '?')}",
         "cores": len(os.sched_getaffinity(0)),
-        "avx512_ifma": "avx512ifma" in flags,
+        "avx512_ifma": {"avx512ifma", "avx512_vbmi2"} <= set(flags),  # what our kernels need
         "virtual_machine": "hypervisor" in flags,
         "kernel": platform.release(),
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),

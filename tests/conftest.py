@@ -25,11 +25,13 @@ def envoy_path() -> Path | None:
 
 
 def cpu_has_ifma() -> bool:
-    return "avx512ifma" in Path("/proc/cpuinfo").read_text()
+    """What the vector kernels need (kernels/ifma8/ifma8_cpu.h), as far as processors differ in it."""
+    flags = Path("/proc/cpuinfo").read_text().split()
+    return "avx512ifma" in flags and "avx512_vbmi2" in flags
 
 
 MISSING = {
-    "ifma": lambda: None if cpu_has_ifma() else "this CPU has no AVX-512 IFMA",
+    "ifma": lambda: None if cpu_has_ifma() else "this CPU has no AVX-512 IFMA with VBMI2",
     "envoy": lambda: None if envoy_path() else "the stock Envoy binary is missing: make setup, or set ENVOY_BINARY",
     "root": lambda: None if os.geteuid() == 0 else "needs to be root",
     "valgrind": lambda: None if shutil.which("valgrind") else "valgrind is missing: apt-get install valgrind",

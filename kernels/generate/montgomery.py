@@ -65,14 +65,13 @@ def quotient(f: Function, name: str, column: str, *, raised: bool) -> None:
 
 def reduce_row(f: Function, live: list[Column], r: int, size: int, *, raised: bool) -> None:
     """live += q N; live[0] is consumed. The q of the next row is computed on the way, as q{r}."""
-    q = "q"
     if raised:
         f.carry(live[0], live[1])
     else:
         f.carry_rounding_up(live[0], live[1])
-    f.multiply_add("high", live[1], q, f.factor(f"modulus{r}_0", "modulus[0]"))
+    f.multiply_add("high", live[1], "q", f.factor(f"modulus{r}_0", "modulus[0]"))
     for j in range(1, size):
-        f.product(live, j, q, f.factor(f"modulus{r}_{j}", f"modulus[{j}]"))
+        f.product(live, j, "q", f.factor(f"modulus{r}_{j}", f"modulus[{j}]"))
         if j == 1:
             quotient(f, f"q{r}", live[1].name, raised=raised)
 

@@ -9,11 +9,12 @@ void VEC_NAME(rsa_squaring_ns)(unsigned limbs, double ns[MONTGOMERY_WAYS]) {
   static montgomery_scratch scratch;
   static vec modulus[RSA_HALF_LIMBS_MAX], x[RSA_HALF_LIMBS_MAX];
   for (unsigned i = 0; i < limbs; i++) modulus[i] = vec_all(MONTGOMERY_LIMB_MASK >> (i + 1 == limbs ? 16 : 0));
-  for (unsigned i = 0; i < limbs; i++) x[i] = vec_all(i);
   for (int round = 0; round < ROUNDS; round++) {
     for (montgomery_products products = 0; products < MONTGOMERY_WAYS; products++) {
       montgomery_modulus m = montgomery_prepare(products, limbs, modulus, vec_all(1), &scratch);
       montgomery_fold(&m);
+      /* Again each time: schoolbook squares leave bits in their limbs that Karatsuba's differences cannot take. */
+      for (unsigned i = 0; i < limbs; i++) x[i] = vec_all(i);
       double start = rsa_now_ns();
       for (int i = 0; i < SQUARINGS; i++) montgomery_square(&m, x, x);
       double time = (rsa_now_ns() - start) / SQUARINGS;

@@ -11,8 +11,7 @@ import pytest
 from benchmarks.handshake import results
 from benchmarks.handshake.plan import Load, between_envoys, headline, open_loop
 from benchmarks.handshake.rig import Rig
-from deploy.node import envoy
-from deploy.node.processes import NodeError, Processes
+from deploy.node.processes import Processes
 
 pytestmark = pytest.mark.envoy
 MODES = ("stock", "soft")
@@ -21,10 +20,6 @@ LOAD = replace(headline("p256"), concurrency=4)
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    try:
-        envoy.binary()
-    except NodeError as missing:
-        pytest.skip(str(missing))
     logs: Path = tmp_path_factory.mktemp("rig")
     with Processes(logs) as processes:
         yield Rig(processes, logs, MODES)

@@ -12,7 +12,6 @@ from benchmarks.records import results
 from benchmarks.records.loads import LOADS, MEGABYTE, UP, Load, Report, parse
 from benchmarks.records.rig import MODULE, STOCK, Rig, Slice
 from deploy.load.usage import Usage
-from deploy.node import envoy
 from deploy.node.processes import NodeError, Processes
 
 OUTPUT = """starting benchmark...
@@ -51,10 +50,6 @@ def test_ratios_are_of_slices_next_to_each_other() -> None:
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    try:
-        envoy.binary()
-    except NodeError as missing:
-        pytest.skip(str(missing))
     folder: Path = tmp_path_factory.mktemp("records")
     with Processes(folder) as processes:
         yield Rig(processes, folder)

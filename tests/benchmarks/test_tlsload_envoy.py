@@ -9,7 +9,7 @@ import pytest
 from deploy.load import tools
 from deploy.node import envoy
 from deploy.node.certificates import Authority, Leaf
-from deploy.node.processes import NodeError, Processes
+from deploy.node.processes import Processes
 from envoy_ext import render
 
 pytestmark = pytest.mark.envoy
@@ -28,10 +28,6 @@ def leaf(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Leaf
 @pytest.fixture(scope="module")
 def server(authority: Authority, leaf: Leaf, tmp_path_factory: pytest.TempPathFactory) -> Iterator[envoy.Envoy]:
     """Listeners `open` and `mutual`, which wants a client certificate."""
-    try:
-        envoy.binary()
-    except NodeError as missing:
-        pytest.skip(str(missing))
     routes = [render.direct_response("ok", prefix="/ok"), render.direct_response("no", status=503)]
     listeners = [
         envoy.https_listener("open", envoy.stock_tls(leaf), routes),

@@ -13,18 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.node import envoy
-from deploy.node.processes import NodeError
-
 pytestmark = pytest.mark.envoy
-
-
-@pytest.fixture(autouse=True)
-def _installed_envoy() -> None:
-    try:
-        envoy.binary()
-    except NodeError as missing:
-        pytest.skip(str(missing))
 
 
 def demo(output: Path, *arguments: str) -> list[str]:

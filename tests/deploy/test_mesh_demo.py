@@ -31,7 +31,6 @@ from deploy.demo.mesh.example import Example
 from deploy.demo.mesh.parts import Mesh
 from deploy.demo.mesh.result import Step
 from deploy.demo.traffic import traffic, wait_for_requests
-from deploy.node import envoy
 from deploy.node.processes import NodeError, Processes
 from deploy.node.waiting import wait_for
 
@@ -193,10 +192,6 @@ async def test_applications_say_who_they_are_and_who_calls() -> None:
 
 @pytest.fixture
 def mesh(tmp_path: Path) -> Iterator[Mesh]:
-    try:
-        envoy.binary()
-    except NodeError as missing:
-        pytest.skip(str(missing))
     with (
         tempfile.TemporaryDirectory(prefix="mesh-") as folder,  # a socket's path is short
         Processes(tmp_path) as processes,

@@ -20,6 +20,18 @@ from tests.offload.dataplane.batching.virtual_batcher import (
 )
 
 
+def others_before_quiet(batcher: Batcher, quiet: int, served: int) -> list[int]:
+    """Some operations are served, then the quiet source 63 submits its own and all are served: how many of the others'
+    went before each of its."""
+    for _ in range(served // LANES):
+        batcher.take(1)
+    mine = [batcher.submit(63, P256, 1)[1] for _ in range(quiet)]
+    order: list[int] = []
+    while (batch := batcher.take(2)) is not None:
+        order += batch.items
+    return [sum(1 for i in order[: order.index(item)] if i not in mine) for item in mine]
+
+
 @given(noise=st.lists(st.integers(1, 60), min_size=1, max_size=20), quiet=st.integers(1, 5), served=st.integers(0, 40))
 def test_a_quiet_connection_is_served_in_turn(native: ctypes.CDLL, noise: list[int], quiet: int, served: int) -> None:
     """However much others have queued, each of them goes at most once before each operation of the quiet one."""
@@ -28,14 +40,7 @@ def test_a_quiet_connection_is_served_in_turn(native: ctypes.CDLL, noise: list[i
         for source, count in enumerate(noise):
             for _ in range(count):
                 batcher.submit(source, P256, 0)
-        for _ in range(served // LANES):
-            batcher.take(1)
-        mine = [batcher.submit(63, P256, 1)[1] for _ in range(quiet)]
-        order: list[int] = []
-        while (batch := batcher.take(2)) is not None:
-            order += batch.items
-        for k, item in enumerate(mine, start=1):
-            others_before = sum(1 for i in order[: order.index(item)] if i not in mine)
+        for k, others_before in enumerate(others_before_quiet(batcher, quiet, served), start=1):
             assert others_before <= k * len(noise)
     finally:
         batcher.close()
@@ -77,14 +82,7 @@ def test_a_user_gains_nothing_by_more_connections(
             for source in range(16 * user, 16 * user + count):
                 for _ in range(each):
                     batcher.submit(source, P256, 0)
-        for _ in range(served // LANES):
-            batcher.take(1)
-        mine = [batcher.submit(63, P256, 1)[1] for _ in range(quiet)]
-        order: list[int] = []
-        while (batch := batcher.take(2)) is not None:
-            order += batch.items
-        for k, item in enumerate(mine, start=1):
-            others_before = sum(1 for i in order[: order.index(item)] if i not in mine)
+        for k, others_before in enumerate(others_before_quiet(batcher, quiet, served), start=1):
             assert others_before <= k * len(connections)
     finally:
         batcher.close()
